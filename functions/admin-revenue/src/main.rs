@@ -1,0 +1,2 @@
+//! admin-revenue
+fn main() {}

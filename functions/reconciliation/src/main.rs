@@ -1,0 +1,2 @@
+//! reconciliation
+fn main() {}

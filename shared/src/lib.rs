@@ -1,0 +1,1 @@
+//! DeedPro Billing: the crate every function stands on.
