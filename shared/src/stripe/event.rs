@@ -1,0 +1,166 @@
+//! The envelope of a Stripe event, read without any of Stripe's types.
+//!
+//! Envelopes vary as much as objects do (`created` is text in thin events, `api_version` may be
+//! absent), so only the id and the type are demanded.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Longest event id accepted; Stripe's are about 30 bytes.
+const MAX_ID_BYTES: usize = 255;
+
+/// Why a signed body is not an event.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the body is not JSON")]
+    NotJson(#[source] serde_json::Error),
+    #[error("the body is not an event: `{0}` is missing or not a text")]
+    NotAnEvent(&'static str),
+}
+
+/// One event. Source: <https://docs.stripe.com/api/events/object>.
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub event_id: String,
+    pub event_type: String,
+    pub api_version: Option<String>,
+    pub livemode: Option<bool>,
+    /// The connected account, if any.
+    pub account: Option<String>,
+    pub created_at: Option<Timestamp>,
+    /// `data.object`; null in a thin event.
+    pub object: Value,
+    /// `data.previous_attributes`, on `*.updated`.
+    pub previous_attributes: Option<Value>,
+    /// A `v2.core.event`: it names an object and carries none.
+    pub is_thin: bool,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    id: Option<Value>,
+    #[serde(rename = "type")]
+    event_type: Option<Value>,
+    object: Option<Value>,
+    api_version: Option<Value>,
+    livemode: Option<Value>,
+    account: Option<Value>,
+    created: Option<Value>,
+    data: Option<Data>,
+}
+
+#[derive(Deserialize, Default)]
+struct Data {
+    #[serde(default)]
+    object: Value,
+    previous_attributes: Option<Value>,
+}
+
+impl Event {
+    /// Reads a body whose signature has been checked.
+    ///
+    /// # Errors
+    /// When the body is not JSON, or has no id or type.
+    pub fn parse(body: &[u8]) -> Result<Event, Error> {
+        serde_json::from_slice(body)
+            .map_err(Error::NotJson)
+            .and_then(from_envelope)
+    }
+
+    /// Reads an event that is already a value: EventBridge's `detail`, or an archived payload.
+    ///
+    /// # Errors
+    /// When the value has no id or type.
+    pub fn from_value(value: Value) -> Result<Event, Error> {
+        serde_json::from_value(value)
+            .map_err(Error::NotJson)
+            .and_then(from_envelope)
+    }
+
+    /// The id of the object the event is about.
+    #[must_use]
+    pub fn object_id(&self) -> Option<&str> {
+        self.object.get("id").and_then(Value::as_str)
+    }
+}
+
+fn from_envelope(envelope: Envelope) -> Result<Event, Error> {
+    let event_id = text(envelope.id).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
+    let Data {
+        object,
+        previous_attributes,
+    } = envelope.data.unwrap_or_default();
+    Ok(Event {
+        event_id: event_id.ok_or(Error::NotAnEvent("id"))?,
+        event_type: text(envelope.event_type).ok_or(Error::NotAnEvent("type"))?,
+        api_version: text(envelope.api_version),
+        livemode: envelope.livemode.and_then(|livemode| livemode.as_bool()),
+        account: text(envelope.account),
+        created_at: envelope.created.as_ref().and_then(instant),
+        object,
+        previous_attributes,
+        is_thin: text(envelope.object).as_deref() == Some("v2.core.event"),
+    })
+}
+
+fn text(value: Option<Value>) -> Option<String> {
+    match value {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
+}
+
+/// Unix seconds, or RFC 3339 text in thin events.
+fn instant(value: &Value) -> Option<Timestamp> {
+    match value {
+        Value::Number(seconds) => Timestamp::from_second(seconds.as_i64()?).ok(),
+        Value::String(text) => text.parse().ok(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_needs_an_id_and_a_type_and_nothing_else() {
+        let event = Event::parse(br#"{"id":"evt_1","type":"a.b"}"#).unwrap();
+        assert_eq!(
+            (event.event_id.as_str(), event.event_type.as_str()),
+            ("evt_1", "a.b")
+        );
+        assert_eq!(event.created_at, None);
+        for (body, problem) in [
+            (
+                &br#"{"type":"a.b"}"#[..],
+                "the body is not an event: `id` is missing or not a text",
+            ),
+            (
+                br#"{"id":7,"type":"a.b"}"#,
+                "the body is not an event: `id` is missing or not a text",
+            ),
+            (
+                br#"{"id":"evt_1"}"#,
+                "the body is not an event: `type` is missing or not a text",
+            ),
+            (b"[]", "the body is not JSON"),
+            (b"\xff\xfe", "the body is not JSON"),
+        ] {
+            assert_eq!(Event::parse(body).unwrap_err().to_string(), problem);
+        }
+    }
+
+    #[test]
+    fn a_thin_event_is_recognised() {
+        let body = br#"{"id":"evt_1","object":"v2.core.event","type":"v1.billing.meter.error",
+                        "created":"2025-01-02T03:04:05Z","related_object":{"id":"x"}}"#;
+        let event = Event::parse(body).unwrap();
+        assert!(event.is_thin);
+        assert_eq!(
+            event.created_at.unwrap().to_string(),
+            "2025-01-02T03:04:05Z"
+        );
+    }
+}
