@@ -1,0 +1,510 @@
+//! `parked_events`: Stripe events that could not be applied yet, kept in DynamoDB until they can.
+//!
+//! One item per event: `event_id` (key), `body` or, beyond 350 KB, `body_s3_key`, `reason`, `attempts`,
+//! `next_attempt_at` (Unix seconds), `due` (`"1"`; hash key of the index `due`, whose range key is
+//! `next_attempt_at`; absent once poisoned, so that the index holds only what is to be retried), `received_at`,
+//! `poisoned_at`, `ttl`.
+
+use std::collections::HashMap;
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, Select};
+use aws_sdk_s3::primitives::ByteStream;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{CALL_TIMEOUT, Error};
+use crate::config::{self, Environment};
+
+const SERVICE: &str = "DynamoDB";
+const INDEX: &str = "due";
+/// All but the body.
+const STATE_ATTRIBUTES: &str =
+    "event_id, reason, attempts, next_attempt_at, received_at, poisoned_at";
+/// An item may have 400 KB, names and the other attributes included.
+const BODY_BYTES_INLINE: usize = 350 * 1024;
+/// An event that failed this often needs a person: it is kept and no longer retried.
+const ATTEMPTS_UNTIL_POISONED: u32 = 8;
+/// The pause after the first failure; it doubles with each. Eight attempts span ten hours.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
+/// Longer than any investigation; the row in DynamoDB is the only copy once Stripe's 30 days are over.
+const KEPT_FOR: SignedDuration = SignedDuration::from_hours(400 * 24);
+
+/// The table, the bucket for large bodies, and the clients to reach them.
+#[derive(Debug, Clone)]
+pub struct ParkedEvents {
+    dynamodb: aws_sdk_dynamodb::Client,
+    s3: aws_sdk_s3::Client,
+    table: String,
+    bucket: String,
+}
+
+/// How it stands with a parked event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedState {
+    /// Stripe's `evt_…`.
+    pub event_id: String,
+    /// Why it was parked, or why the last attempt failed.
+    pub reason: String,
+    /// Failed attempts to apply it since it was parked.
+    pub attempts: u32,
+    /// When it is tried next; without meaning once poisoned.
+    pub next_attempt_at: Timestamp,
+    /// When it was parked first.
+    pub received_at: Timestamp,
+    /// When it was given up.
+    pub poisoned_at: Option<Timestamp>,
+}
+
+impl ParkedState {
+    /// Whether it is no longer retried.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned_at.is_some()
+    }
+
+    /// Whether one more failure poisons it.
+    pub fn is_on_last_attempt(&self) -> bool {
+        self.attempts + 1 >= ATTEMPTS_UNTIL_POISONED
+    }
+}
+
+/// A parked event with the body Stripe signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedEvent {
+    /// How it stands with it.
+    pub state: ParkedState,
+    /// The event as received.
+    pub body: String,
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+impl ParkedEvents {
+    /// A table and a bucket by name. The clients should be impatient ones: see [`ParkedEvents::from_env`].
+    pub fn new(
+        dynamodb: aws_sdk_dynamodb::Client,
+        s3: aws_sdk_s3::Client,
+        table: impl Into<String>,
+        bucket: impl Into<String>,
+    ) -> ParkedEvents {
+        ParkedEvents {
+            dynamodb,
+            s3,
+            table: table.into(),
+            bucket: bucket.into(),
+        }
+    }
+
+    /// The table `PARKED_EVENTS_TABLE` and the bucket `DOCUMENT_BUCKET`, reached with short time-outs.
+    pub fn from_env(
+        environment: &Environment,
+        sdk: &SdkConfig,
+    ) -> Result<ParkedEvents, config::Error> {
+        let sdk = super::impatient(sdk);
+        Ok(ParkedEvents::new(
+            aws_sdk_dynamodb::Client::new(&sdk),
+            super::s3_client(&sdk),
+            environment.required("PARKED_EVENTS_TABLE")?,
+            environment.required("DOCUMENT_BUCKET")?,
+        ))
+    }
+
+    /// Keeps an event, due at once. One that is parked already stays as it is: its first body, its attempts, its
+    /// verdict. Answers within two seconds, one way or the other.
+    pub async fn park(
+        &self,
+        event_id: &str,
+        body: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        tokio::time::timeout(CALL_TIMEOUT, self.put(event_id, body, reason, now))
+            .await
+            .map_err(|elapsed| Error::unavailable(SERVICE, elapsed))?
+    }
+
+    async fn put(
+        &self,
+        event_id: &str,
+        body: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let mut item = Item::from([
+            ("event_id".to_owned(), text(event_id)),
+            ("reason".to_owned(), text(reason)),
+            ("attempts".to_owned(), number(0)),
+            ("next_attempt_at".to_owned(), seconds(now)),
+            ("due".to_owned(), text("1")),
+            ("received_at".to_owned(), seconds(now)),
+            ("ttl".to_owned(), expiry(now)),
+        ]);
+        if body.len() <= BODY_BYTES_INLINE {
+            item.insert("body".to_owned(), text(body));
+        } else {
+            let key = format!("parked/{event_id}.json");
+            self.put_body(&key, body).await?;
+            item.insert("body_s3_key".to_owned(), text(&key));
+        }
+        let answer = self
+            .dynamodb
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(event_id)")
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(Error::unavailable(SERVICE, error)),
+        }
+    }
+
+    async fn put_body(&self, key: &str, body: &str) -> Result<(), Error> {
+        let answer = self
+            .s3
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .content_type("application/json")
+            .body(ByteStream::from(body.as_bytes().to_vec()))
+            // The first body stays, like the item it belongs to.
+            .if_none_match("*")
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|response| response.status().as_u16() == 412) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(Error::unavailable("S3", error)),
+        }
+    }
+
+    /// Up to `limit` events whose next attempt is due, without their bodies (which may be large), those parked first
+    /// first. An item that cannot be read is logged and left out: it must not hold up the others.
+    pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<ParkedState>, Error> {
+        let mut states = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self
+                .due_query(now)
+                .projection_expression("event_id")
+                .limit(i32::try_from(limit - states.len()).unwrap_or(i32::MAX))
+                .set_exclusive_start_key(after)
+                .send()
+                .await
+                .map_err(|error| Error::unavailable(SERVICE, error))?;
+            for key in page.items() {
+                // The index lags behind: the event may be gone, tried or given up by now.
+                let state = match self.state(text_of(key, "event_id")?).await {
+                    Err(error @ Error::Unreadable { .. }) => {
+                        crate::telemetry::log_failure("a parked event is left out", &error);
+                        continue;
+                    }
+                    other => other?,
+                };
+                states.extend(
+                    state.filter(|state| !state.is_poisoned() && state.next_attempt_at <= now),
+                );
+            }
+            after = page.last_evaluated_key;
+            if after.is_none() || states.len() >= limit {
+                break;
+            }
+        }
+        states.sort_by(|left, right| {
+            (left.received_at, &left.event_id).cmp(&(right.received_at, &right.event_id))
+        });
+        Ok(states)
+    }
+
+    /// How many events are due.
+    pub async fn count_due(&self, now: Timestamp) -> Result<u64, Error> {
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let page = self
+                .due_query(now)
+                .select(Select::Count)
+                .set_exclusive_start_key(after)
+                .send()
+                .await
+                .map_err(|error| Error::unavailable(SERVICE, error))?;
+            count += u64::try_from(page.count()).unwrap_or_default();
+            after = page.last_evaluated_key;
+            if after.is_none() {
+                return Ok(count);
+            }
+        }
+    }
+
+    fn due_query(&self, now: Timestamp) -> QueryFluentBuilder {
+        self.dynamodb
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("#due = :due AND next_attempt_at <= :now")
+            .expression_attribute_names("#due", "due")
+            .expression_attribute_values(":due", text("1"))
+            .expression_attribute_values(":now", seconds(now))
+    }
+
+    /// Up to `limit` parked and poisoned events without their bodies, those parked first first.
+    pub async fn list(&self, limit: usize) -> Result<Vec<ParkedState>, Error> {
+        let mut states = Vec::new();
+        let mut after = None;
+        while states.len() < limit {
+            let page = self
+                .dynamodb
+                .scan()
+                .table_name(&self.table)
+                .projection_expression(STATE_ATTRIBUTES)
+                .set_exclusive_start_key(after)
+                .send()
+                .await
+                .map_err(|error| Error::unavailable(SERVICE, error))?;
+            for item in page.items() {
+                states.push(state_of(item)?);
+            }
+            match page.last_evaluated_key {
+                Some(key) => after = Some(key),
+                None => break,
+            }
+        }
+        states.sort_by(|left, right| {
+            (left.received_at, &left.event_id).cmp(&(right.received_at, &right.event_id))
+        });
+        states.truncate(limit);
+        Ok(states)
+    }
+
+    /// One parked or poisoned event with its body.
+    pub async fn get(&self, event_id: &str) -> Result<Option<ParkedEvent>, Error> {
+        let Some(item) = self.item(event_id).await? else {
+            return Ok(None);
+        };
+        let state = state_of(&item)?;
+        let body = match item.get("body").map(AttributeValue::as_s) {
+            Some(Ok(body)) => body.clone(),
+            _ => self.body_in_s3(text_of(&item, "body_s3_key")?).await?,
+        };
+        Ok(Some(ParkedEvent { state, body }))
+    }
+
+    /// Notes that the event could not be applied: the pause doubles, the eighth time it is poisoned. `None` when it
+    /// is not parked (any more). Not to be called because the database was away: that says nothing of the event.
+    pub async fn record_failure(
+        &self,
+        event_id: &str,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<Option<ParkedState>, Error> {
+        let Some(before) = self.state(event_id).await? else {
+            return Ok(None);
+        };
+        if before.is_poisoned() {
+            return Ok(Some(before));
+        }
+        let attempts = before.attempts + 1;
+        let poisoned = before.is_on_last_attempt();
+        let next = now.saturating_add(pause_after(attempts));
+        let next = next.unwrap_or(Timestamp::MAX);
+        let update = self
+            .dynamodb
+            .update_item()
+            .table_name(&self.table)
+            .key("event_id", text(event_id))
+            // Two sweeps at once count one failure, and an event applied meanwhile is not brought back.
+            .condition_expression("attempts = :before AND attribute_not_exists(poisoned_at)")
+            .expression_attribute_values(":before", number(before.attempts))
+            .expression_attribute_values(":attempts", number(attempts))
+            .expression_attribute_values(":reason", text(reason))
+            .expression_attribute_values(":ttl", expiry(now))
+            .expression_attribute_names("#ttl", "ttl")
+            .return_values(ReturnValue::AllNew);
+        let update = if poisoned {
+            update
+                .update_expression(
+                    "SET attempts = :attempts, reason = :reason, #ttl = :ttl, poisoned_at = :now REMOVE #due",
+                )
+                .expression_attribute_names("#due", "due")
+                .expression_attribute_values(":now", seconds(now))
+        } else {
+            update
+                .update_expression(
+                    "SET attempts = :attempts, reason = :reason, #ttl = :ttl, next_attempt_at = :next",
+                )
+                .expression_attribute_values(":next", seconds(next))
+        };
+        match update.send().await {
+            Ok(answer) => answer.attributes().map(state_of).transpose(),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+            {
+                self.state(event_id).await
+            }
+            Err(error) => Err(Error::unavailable(SERVICE, error)),
+        }
+    }
+
+    /// Forgets an event that was applied; no matter whether it was there. A body in S3 that cannot be deleted is
+    /// logged: nothing refers to it any more, and the bucket's lifecycle ends it.
+    pub async fn remove(&self, event_id: &str) -> Result<(), Error> {
+        let answer = self
+            .dynamodb
+            .delete_item()
+            .table_name(&self.table)
+            .key("event_id", text(event_id))
+            .return_values(ReturnValue::AllOld)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        let Some(Ok(key)) = answer
+            .attributes()
+            .and_then(|item| item.get("body_s3_key"))
+            .map(AttributeValue::as_s)
+        else {
+            return Ok(());
+        };
+        let deleted = self.s3.delete_object().bucket(&self.bucket).key(key).send();
+        if let Err(error) = deleted.await {
+            let error = Error::unavailable("S3", error);
+            crate::telemetry::log_failure("the body of an applied event is left behind", &error);
+        }
+        Ok(())
+    }
+
+    /// Whether the table is there and may be read.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.item("health-check").await.map(drop)
+    }
+
+    async fn item(&self, event_id: &str) -> Result<Option<Item>, Error> {
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(&self.table)
+            .key("event_id", text(event_id))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        Ok(answer.item)
+    }
+
+    async fn state(&self, event_id: &str) -> Result<Option<ParkedState>, Error> {
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(&self.table)
+            .key("event_id", text(event_id))
+            .projection_expression(STATE_ATTRIBUTES)
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        answer.item.as_ref().map(state_of).transpose()
+    }
+
+    async fn body_in_s3(&self, key: &str) -> Result<String, Error> {
+        let object = self.s3.get_object().bucket(&self.bucket).key(key).send();
+        let object = object
+            .await
+            .map_err(|error| Error::unavailable("S3", error))?;
+        let bytes = object.body.collect().await;
+        let bytes = bytes.map_err(|error| Error::unavailable("S3", error))?;
+        String::from_utf8(bytes.to_vec()).map_err(|_not_utf8| Error::Unreadable {
+            service: "S3",
+            what: format!("{key} is not text"),
+        })
+    }
+}
+
+fn pause_after(attempts: u32) -> SignedDuration {
+    FIRST_PAUSE.saturating_mul(1_i32 << attempts.saturating_sub(1).min(10))
+}
+
+fn state_of(item: &Item) -> Result<ParkedState, Error> {
+    let poisoned_at = match item.get("poisoned_at") {
+        Some(_) => Some(instant_of(item, "poisoned_at")?),
+        None => None,
+    };
+    Ok(ParkedState {
+        event_id: text_of(item, "event_id")?.to_owned(),
+        reason: text_of(item, "reason")?.to_owned(),
+        attempts: number_of(item, "attempts")?,
+        next_attempt_at: instant_of(item, "next_attempt_at")?,
+        received_at: instant_of(item, "received_at")?,
+        poisoned_at,
+    })
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+fn number(value: u32) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn seconds(instant: Timestamp) -> AttributeValue {
+    AttributeValue::N(instant.as_second().to_string())
+}
+
+fn expiry(now: Timestamp) -> AttributeValue {
+    seconds(now.saturating_add(KEPT_FOR).unwrap_or(Timestamp::MAX))
+}
+
+fn unreadable(attribute: &str) -> Error {
+    Error::Unreadable {
+        service: SERVICE,
+        what: format!("a parked event's {attribute}"),
+    }
+}
+
+fn text_of<'a>(item: &'a Item, attribute: &str) -> Result<&'a str, Error> {
+    match item.get(attribute) {
+        Some(AttributeValue::S(value)) => Ok(value),
+        _ => Err(unreadable(attribute)),
+    }
+}
+
+fn number_of<T: std::str::FromStr>(item: &Item, attribute: &str) -> Result<T, Error> {
+    match item.get(attribute) {
+        Some(AttributeValue::N(value)) => {
+            value.parse().map_err(|_not_a_number| unreadable(attribute))
+        }
+        _ => Err(unreadable(attribute)),
+    }
+}
+
+fn instant_of(item: &Item, attribute: &str) -> Result<Timestamp, Error> {
+    Timestamp::from_second(number_of(item, attribute)?)
+        .map_err(|_out_of_range| unreadable(attribute))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_from_five_minutes() {
+        let minutes: Vec<i64> = (1..=7).map(|n| pause_after(n).as_mins()).collect();
+        assert_eq!(minutes, [5, 10, 20, 40, 80, 160, 320]);
+        assert!(pause_after(u32::MAX) > SignedDuration::ZERO);
+    }
+}

@@ -1,0 +1,282 @@
+//! Secrets: from a plain variable locally, from Secrets Manager when deployed; cached, rotated without a restart.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+
+use crate::config::Environment;
+
+/// How long a fetched secret is used without asking again.
+const CACHED_FOR: SignedDuration = SignedDuration::from_mins(5);
+/// A flood of bad signatures must not become a flood of calls to Secrets Manager.
+const PAUSE_BETWEEN_FETCHES: SignedDuration = SignedDuration::from_secs(5);
+
+/// Why there is no secret to compare with.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Neither variable is set: the deployment's mistake, never the caller's.
+    #[error("neither {plain} nor {arn} is set")]
+    NotConfigured {
+        /// The variable that would hold the value.
+        plain: &'static str,
+        /// The variable that would name the secret.
+        arn: &'static str,
+    },
+    /// Secrets Manager did not answer and nothing is cached.
+    #[error("the secret could not be fetched")]
+    Unavailable(#[source] super::Error),
+}
+
+/// What a plain text holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One value, commas included.
+    Single,
+    /// Values separated by commas: during a rotation the old and the new one.
+    List,
+}
+
+/// One or several interchangeable values. Cloning shares the cache; `Debug` shows where it comes from only.
+///
+/// A secret in Secrets Manager is a JSON list of strings, a JSON object (its texts count), or plain text of its
+/// [`Form`].
+#[derive(Clone)]
+pub struct Secret {
+    source: Arc<Source>,
+}
+
+enum Source {
+    Unset {
+        plain: &'static str,
+        arn: &'static str,
+    },
+    Plain(Arc<[SecretString]>),
+    Stored {
+        client: aws_sdk_secretsmanager::Client,
+        arn: String,
+        form: Form,
+        cache: Mutex<Cache>,
+    },
+}
+
+#[derive(Default)]
+struct Cache {
+    values: Option<Arc<[SecretString]>>,
+    fetched_at: Option<Timestamp>,
+    asked_at: Option<Timestamp>,
+}
+
+impl Secret {
+    /// The plain variable, else the secret the other one names. Neither being set is found when the secret is needed:
+    /// a function serves its other routes meanwhile.
+    pub fn from_env(
+        environment: &Environment,
+        sdk: &SdkConfig,
+        plain: &'static str,
+        arn: &'static str,
+        form: Form,
+    ) -> Secret {
+        let source = if let Some(text) = environment.optional(plain) {
+            Source::Plain(split(&text, form))
+        } else if let Some(arn) = environment.optional(arn) {
+            Source::Stored {
+                client: aws_sdk_secretsmanager::Client::new(&super::impatient(sdk)),
+                arn,
+                form,
+                cache: Mutex::default(),
+            }
+        } else {
+            Source::Unset { plain, arn }
+        };
+        Secret {
+            source: Arc::new(source),
+        }
+    }
+
+    /// Whether there is a value or a place to fetch it from.
+    pub fn is_configured(&self) -> bool {
+        !matches!(*self.source, Source::Unset { .. })
+    }
+
+    /// The values, fetched at most every five minutes. When Secrets Manager is away, what was fetched before.
+    pub async fn values(&self, now: Timestamp) -> Result<Arc<[SecretString]>, Error> {
+        match &*self.source {
+            Source::Unset { plain, arn } => Err(Error::NotConfigured { plain, arn }),
+            Source::Plain(values) => Ok(values.clone()),
+            Source::Stored {
+                client,
+                arn,
+                form,
+                cache,
+            } => {
+                let mut cache = cache.lock().await;
+                let values = match &cache.values {
+                    Some(values) if !is_past(cache.fetched_at, CACHED_FOR, now) => values.clone(),
+                    // The last attempt failed a moment ago.
+                    Some(values) if !is_past(cache.asked_at, PAUSE_BETWEEN_FETCHES, now) => {
+                        values.clone()
+                    }
+                    Some(values) => {
+                        let before = values.clone();
+                        match fetch(client, arn, *form, &mut cache, now).await {
+                            Ok(values) => values,
+                            Err(error) => {
+                                tracing::warn!(
+                                    cause = crate::telemetry::cause_chain(&error),
+                                    "a cached secret is used beyond its time"
+                                );
+                                before
+                            }
+                        }
+                    }
+                    None => fetch(client, arn, *form, &mut cache, now).await?,
+                };
+                Ok(values)
+            }
+        }
+    }
+
+    /// After a check failed against [`Secret::values`]: fetches again, unless that was just done, and says whether
+    /// the values differ, so that checking again makes sense.
+    pub async fn refresh(&self, now: Timestamp) -> Result<bool, Error> {
+        let Source::Stored {
+            client,
+            arn,
+            form,
+            cache,
+        } = &*self.source
+        else {
+            return Ok(false);
+        };
+        let mut cache = cache.lock().await;
+        if !is_past(cache.asked_at, PAUSE_BETWEEN_FETCHES, now) {
+            return Ok(false);
+        }
+        let before = cache.values.clone();
+        let after = fetch(client, arn, *form, &mut cache, now).await?;
+        Ok(!before.is_some_and(|before| same(&before, &after)))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.source {
+            Source::Unset { .. } => formatter.write_str("Secret(unset)"),
+            Source::Plain(_) => formatter.write_str("Secret([redacted])"),
+            Source::Stored { arn, .. } => write!(formatter, "Secret({arn})"),
+        }
+    }
+}
+
+async fn fetch(
+    client: &aws_sdk_secretsmanager::Client,
+    arn: &str,
+    form: Form,
+    cache: &mut Cache,
+    now: Timestamp,
+) -> Result<Arc<[SecretString]>, Error> {
+    const SERVICE: &str = "Secrets Manager";
+    cache.asked_at = Some(now);
+    let answer = client.get_secret_value().secret_id(arn).send().await;
+    let answer =
+        answer.map_err(|error| Error::Unavailable(super::Error::unavailable(SERVICE, error)))?;
+    let values = split(answer.secret_string().unwrap_or_default(), form);
+    if values.is_empty() {
+        return Err(Error::Unavailable(super::Error::Unreadable {
+            service: SERVICE,
+            what: format!("{arn} has no text value"),
+        }));
+    }
+    cache.values = Some(values.clone());
+    cache.fetched_at = Some(now);
+    Ok(values)
+}
+
+fn split(text: &str, form: Form) -> Arc<[SecretString]> {
+    let text = text.trim();
+    let texts: Vec<String> = match serde_json::from_str(text) {
+        Ok(serde_json::Value::Array(items)) => texts_of(items),
+        Ok(serde_json::Value::Object(fields)) => {
+            texts_of(fields.into_iter().map(|(_, value)| value))
+        }
+        _ if form == Form::List => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        _ => vec![text.to_owned()],
+    };
+    texts
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .map(SecretString::from)
+        .collect()
+}
+
+fn texts_of(values: impl IntoIterator<Item = serde_json::Value>) -> Vec<String> {
+    values
+        .into_iter()
+        .filter_map(|value| value.as_str().map(str::to_owned))
+        .collect()
+}
+
+fn is_past(since: Option<Timestamp>, pause: SignedDuration, now: Timestamp) -> bool {
+    since.is_none_or(|since| now.duration_since(since) >= pause)
+}
+
+fn same(left: &[SecretString], right: &[SecretString]) -> bool {
+    use secrecy::ExposeSecret;
+    left.len() == right.len()
+        && left
+            .iter()
+            .zip(right)
+            .all(|(left, right)| left.expose_secret() == right.expose_secret())
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn texts(values: &[SecretString]) -> Vec<&str> {
+        values.iter().map(ExposeSecret::expose_secret).collect()
+    }
+
+    fn secret(pairs: &[(&str, &str)], form: Form) -> Secret {
+        let sdk = SdkConfig::builder().build();
+        let environment = Environment::from_pairs(pairs.iter().copied());
+        Secret::from_env(&environment, &sdk, "TOKENS", "TOKENS_ARN", form)
+    }
+
+    #[tokio::test]
+    async fn a_plain_list_is_several_values_and_a_single_one_keeps_its_commas() {
+        let now = Timestamp::UNIX_EPOCH;
+        let list = secret(&[("TOKENS", "old, new,,")], Form::List);
+        assert_eq!(texts(&list.values(now).await.unwrap()), ["old", "new"]);
+        assert!(!list.refresh(now).await.unwrap());
+        let single = secret(&[("TOKENS", "a,b")], Form::Single);
+        assert_eq!(texts(&single.values(now).await.unwrap()), ["a,b"]);
+        assert!(!format!("{list:?}").contains("old"));
+    }
+
+    #[tokio::test]
+    async fn an_unset_secret_names_its_variables() {
+        let error = secret(&[("TOKENS", " ")], Form::List)
+            .values(Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "neither TOKENS nor TOKENS_ARN is set");
+    }
+
+    #[test]
+    fn a_stored_secret_is_a_list_an_object_or_text() {
+        assert_eq!(texts(&split(r#"["a,1","b"]"#, Form::List)), ["a,1", "b"]);
+        assert_eq!(texts(&split(r#"{"key":"a"}"#, Form::Single)), ["a"]);
+        assert_eq!(
+            texts(&split("whsec_a,whsec_b\n", Form::List)),
+            ["whsec_a", "whsec_b"]
+        );
+        assert_eq!(texts(&split("12345", Form::Single)), ["12345"]);
+    }
+}

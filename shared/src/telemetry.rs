@@ -1,0 +1,93 @@
+//! Telemetry: JSON logs that carry ids and never people, the one line per failure, metrics as log lines.
+
+use std::error::Error;
+use std::sync::OnceLock;
+
+use metrics_cloudwatch_embedded::Collector;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Environment;
+
+/// The namespace of every metric in CloudWatch.
+pub const METRICS_NAMESPACE: &str = "deedpro-billing";
+
+static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
+
+/// Sends logs (JSON lines on standard output, level by `RUST_LOG`, default `info`) and metrics of this process on
+/// their way. Called once by `main`; a second call, as from tests in one process, changes nothing.
+pub fn init(environment: &Environment, function: &'static str) {
+    let filter = environment
+        .optional("RUST_LOG")
+        .and_then(|directives| EnvFilter::try_new(directives).ok())
+        // The pool reports a socket that died while the sandbox was frozen; it has already been replaced.
+        .unwrap_or_else(|| EnvFilter::new("info,deadpool=error"));
+    let logs = tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_target(true)
+        .with_current_span(false)
+        .with_span_list(true)
+        .try_init();
+    if logs.is_err() {
+        return;
+    }
+    let metrics = metrics_cloudwatch_embedded::Builder::new()
+        .cloudwatch_namespace(METRICS_NAMESPACE)
+        .with_dimension("function", function)
+        .init();
+    match metrics {
+        Ok(collector) => {
+            COLLECTOR.get_or_init(|| collector);
+        }
+        Err(error) => tracing::warn!(%error, "metrics are not collected"),
+    }
+}
+
+/// Writes what was counted since the last call, one line of embedded metric format. `main` calls it at the end of an
+/// invocation: a frozen sandbox writes nothing.
+pub fn flush_metrics() {
+    if let Some(collector) = COLLECTOR.get()
+        && let Err(error) = collector.flush(std::io::stdout())
+    {
+        tracing::warn!(%error, "metrics could not be written");
+    }
+}
+
+/// `what: why: why that`, to the root. Each `Display` says its own part only.
+pub fn cause_chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Logs a failure once, at the boundary that handles it, with everything that led to it. Nothing deeper logs.
+pub fn log_failure(what: &'static str, error: &(dyn Error + 'static)) {
+    metrics::counter!("failures").increment(1);
+    tracing::error!(cause = %cause_chain(error), "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the invoice was not stored")]
+    struct Outer(#[source] Inner);
+    #[derive(Debug, thiserror::Error)]
+    #[error("the database cannot be reached")]
+    struct Inner(#[source] std::io::Error);
+
+    #[test]
+    fn a_failure_is_told_to_its_root() {
+        let root = std::io::Error::other("connection refused");
+        assert_eq!(
+            cause_chain(&Outer(Inner(root))),
+            "the invoice was not stored: the database cannot be reached: connection refused"
+        );
+    }
+}
