@@ -1,0 +1,46 @@
+//! `credits`: store credit that a refund was issued as.
+
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use super::Error;
+use crate::payment::Refund;
+
+/// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
+/// failed. The user is the payment's.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn upsert_for_refund(db: &impl GenericClient, refund: &Refund) -> Result<(), Error> {
+    let remaining_cents = if refund.counts() {
+        refund.amount_cents
+    } else {
+        0
+    };
+    db.execute_typed(
+        "-- credits::upsert_for_refund
+         INSERT INTO credits (stripe_refund_id, user_id, invoice_id, amount_cents,
+             remaining_cents, currency, reason, description, created_by, created_at)
+         SELECT $1, payment.user_id, payment.invoice_id, $2, $3, $4, 'refund',
+             'Refund issued as store credit', 'stripe', $5
+         FROM (SELECT) AS one LEFT JOIN LATERAL (
+             SELECT user_id, invoice_id FROM payment_history
+             WHERE stripe_payment_intent_id = $6 OR stripe_charge_id = $7
+             ORDER BY superseded, id LIMIT 1
+         ) AS payment ON true
+         ON CONFLICT (stripe_refund_id) DO UPDATE SET
+             user_id = excluded.user_id, invoice_id = excluded.invoice_id,
+             remaining_cents = least(credits.remaining_cents, excluded.remaining_cents)",
+        &[
+            (&refund.stripe_refund_id, Type::TEXT),
+            (&refund.amount_cents, Type::INT8),
+            (&remaining_cents, Type::INT8),
+            (&refund.currency.as_str(), Type::TEXT),
+            (&refund.created_at, Type::TIMESTAMPTZ),
+            (&refund.stripe_payment_intent_id, Type::TEXT),
+            (&refund.stripe_charge_id, Type::TEXT),
+        ],
+    )
+    .await?;
+    Ok(())
+}

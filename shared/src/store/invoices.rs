@@ -1,0 +1,294 @@
+//! `invoices` and `credit_notes`, as far as Stripe announces them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::{Json, Type};
+use tokio_postgres::{GenericClient, Row};
+
+use super::{Error, columns};
+use crate::invoice::{CreditNote, Invoice, InvoiceStatus, Line};
+
+/// `line_items` in the predecessor's shape.
+#[derive(Debug, Serialize, Deserialize)]
+struct LineItems<L> {
+    items: L,
+}
+
+/// The Stripe invoices with these ids that are there.
+///
+/// # Errors
+/// When the statement fails or a row cannot be read.
+pub async fn get(db: &impl GenericClient, invoice_ids: &[String]) -> Result<Vec<Invoice>, Error> {
+    let rows = db
+        .query_typed(
+            "-- invoices::get
+             SELECT stripe_invoice_id, invoice_number, stripe_customer_id, stripe_subscription_id,
+                    status, currency, subtotal_cents, tax_cents, discount_cents, total_cents,
+                    amount_paid_cents, amount_remaining_cents, out_of_band_cents,
+                    credit_notes_cents, billing_period_start, billing_period_end, due_date,
+                    paid_at, voided_at, finalized_at, deleted_at, attempt_count,
+                    next_payment_attempt_at, line_items, lines_complete, tax_breakdown,
+                    billing_reason, collection_method, invoice_pdf_url, notes, metadata,
+                    created_at, source_created_at, source_rank, source_event_id
+             FROM invoices
+             WHERE stripe_invoice_id = ANY($1) AND NOT superseded AND source_event_id <> ''",
+            &[(&invoice_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Inserts or replaces the row. A draft without a number takes its Stripe id; a number another
+/// invoice has already (the predecessor gave some out twice) is told apart by the Stripe id.
+///
+/// # Errors
+/// When the statement fails or a credit note's amount is out of range.
+pub async fn upsert(
+    db: &impl GenericClient,
+    invoice: &Invoice,
+    amount_due_cents: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- invoices::upsert
+             INSERT INTO invoices (stripe_invoice_id, invoice_number, user_id, kind,
+                 stripe_customer_id, stripe_subscription_id, status, currency, subtotal_cents,
+                 tax_cents, discount_cents, total_cents, amount_paid_cents, amount_due_cents,
+                 amount_remaining_cents, out_of_band_cents, credit_notes_cents,
+                 billing_period_start, billing_period_end, due_date, paid_at, voided_at,
+                 finalized_at, deleted_at, attempt_count, next_payment_attempt_at, line_items,
+                 lines_complete, tax_breakdown, billing_reason, collection_method,
+                 invoice_pdf_url, notes, metadata, created_at, source_created_at, source_rank,
+                 source_event_id, updated_at)
+             SELECT $1,
+                 CASE WHEN EXISTS (SELECT FROM invoices AS other WHERE other.invoice_number = $2 AND NOT other.superseded
+                                   AND other.stripe_invoice_id IS DISTINCT FROM $1)
+                      THEN $2 || ' (' || $1 || ')' ELSE $2 END,
+                 (SELECT user_id FROM customers WHERE stripe_customer_id = $4), $3, $4, $5, $6, $7,
+                 $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+                 $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38
+             ON CONFLICT (stripe_invoice_id) WHERE NOT superseded DO UPDATE SET
+                 invoice_number = excluded.invoice_number, user_id = excluded.user_id,
+                 kind = excluded.kind, stripe_customer_id = excluded.stripe_customer_id,
+                 stripe_subscription_id = excluded.stripe_subscription_id,
+                 status = excluded.status, currency = excluded.currency,
+                 subtotal_cents = excluded.subtotal_cents, tax_cents = excluded.tax_cents,
+                 discount_cents = excluded.discount_cents, total_cents = excluded.total_cents,
+                 amount_paid_cents = excluded.amount_paid_cents,
+                 amount_due_cents = excluded.amount_due_cents,
+                 amount_remaining_cents = excluded.amount_remaining_cents,
+                 out_of_band_cents = excluded.out_of_band_cents,
+                 credit_notes_cents = excluded.credit_notes_cents,
+                 billing_period_start = excluded.billing_period_start,
+                 billing_period_end = excluded.billing_period_end, due_date = excluded.due_date,
+                 paid_at = excluded.paid_at, voided_at = excluded.voided_at,
+                 finalized_at = excluded.finalized_at, deleted_at = excluded.deleted_at,
+                 attempt_count = excluded.attempt_count,
+                 next_payment_attempt_at = excluded.next_payment_attempt_at,
+                 line_items = excluded.line_items, lines_complete = excluded.lines_complete,
+                 tax_breakdown = excluded.tax_breakdown, billing_reason = excluded.billing_reason,
+                 collection_method = excluded.collection_method,
+                 invoice_pdf_url = excluded.invoice_pdf_url, notes = excluded.notes,
+                 metadata = excluded.metadata, created_at = excluded.created_at,
+                 source_created_at = excluded.source_created_at,
+                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
+                 updated_at = excluded.updated_at",
+            &[
+                (&invoice.stripe_invoice_id, Type::TEXT),
+                (&invoice.number.as_ref().unwrap_or(&invoice.stripe_invoice_id), Type::TEXT),
+                (&invoice.kind(), Type::TEXT),
+                (&invoice.stripe_customer_id, Type::TEXT),
+                (&invoice.stripe_subscription_id, Type::TEXT),
+                (&invoice.status.as_str(), Type::TEXT),
+                (&invoice.currency.as_str(), Type::TEXT),
+                (&invoice.subtotal_cents, Type::INT8),
+                (&invoice.tax_cents, Type::INT8),
+                (&invoice.discount_cents, Type::INT8),
+                (&invoice.total_cents, Type::INT8),
+                (&invoice.amount_paid_cents, Type::INT8),
+                (&amount_due_cents, Type::INT8),
+                (&invoice.amount_remaining_cents, Type::INT8),
+                (&invoice.out_of_band_cents, Type::INT8),
+                (&invoice.credit_notes_cents, Type::INT8),
+                (&invoice.billing_period_start, Type::TIMESTAMPTZ),
+                (&invoice.billing_period_end, Type::TIMESTAMPTZ),
+                (&invoice.due_at, Type::TIMESTAMPTZ),
+                (&invoice.paid_at, Type::TIMESTAMPTZ),
+                (&invoice.voided_at, Type::TIMESTAMPTZ),
+                (&invoice.finalized_at, Type::TIMESTAMPTZ),
+                (&invoice.deleted_at, Type::TIMESTAMPTZ),
+                (&invoice.attempt_count, Type::INT4),
+                (&invoice.next_payment_attempt_at, Type::TIMESTAMPTZ),
+                (&Json(LineItems { items: &invoice.lines }), Type::JSONB),
+                (&invoice.lines_complete, Type::BOOL),
+                (&invoice.tax_breakdown, Type::JSONB),
+                (&invoice.billing_reason, Type::TEXT),
+                (&invoice.collection_method, Type::TEXT),
+                (&invoice.invoice_pdf_url, Type::TEXT),
+                (&invoice.notes, Type::TEXT),
+                (&invoice.metadata, Type::JSONB),
+                (&invoice.created_at, Type::TIMESTAMPTZ),
+                (&invoice.version.created_at, Type::TIMESTAMPTZ),
+                (&invoice.version.rank, Type::INT4),
+                (&invoice.version.event_id, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Error::check_row_count("invoices::upsert", 1, changed)
+}
+
+/// The credit notes with these ids, and those of these invoices.
+///
+/// # Errors
+/// When the statement fails or a row cannot be read.
+pub async fn credit_notes(
+    db: &impl GenericClient,
+    credit_note_ids: &[String],
+    invoice_ids: &[String],
+) -> Result<Vec<CreditNote>, Error> {
+    let rows = db
+        .query_typed(
+            "-- invoices::credit_notes
+             SELECT stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, amount_cents,
+                    pre_payment_cents, currency, status, reason, voided_at, created_at,
+                    source_created_at, source_rank, source_event_id
+             FROM credit_notes
+             WHERE stripe_credit_note_id = ANY($1) OR stripe_invoice_id = ANY($2)",
+            &[
+                (&credit_note_ids, Type::TEXT_ARRAY),
+                (&invoice_ids, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    rows.iter().map(credit_note_from_row).collect()
+}
+
+/// Inserts or replaces the row.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn upsert_credit_note(
+    db: &impl GenericClient,
+    note: &CreditNote,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- invoices::upsert_credit_note
+             INSERT INTO credit_notes (stripe_credit_note_id, stripe_invoice_id,
+                 stripe_customer_id, amount_cents, pre_payment_cents, currency, status, reason,
+                 voided_at, created_at, source_created_at, source_rank, source_event_id,
+                 updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             ON CONFLICT (stripe_credit_note_id) DO UPDATE SET
+                 stripe_invoice_id = excluded.stripe_invoice_id,
+                 stripe_customer_id = excluded.stripe_customer_id,
+                 amount_cents = excluded.amount_cents,
+                 pre_payment_cents = excluded.pre_payment_cents, currency = excluded.currency,
+                 status = excluded.status, reason = excluded.reason,
+                 voided_at = excluded.voided_at, created_at = excluded.created_at,
+                 source_created_at = excluded.source_created_at,
+                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
+                 updated_at = excluded.updated_at",
+            &[
+                (&note.stripe_credit_note_id, Type::TEXT),
+                (&note.stripe_invoice_id, Type::TEXT),
+                (&note.stripe_customer_id, Type::TEXT),
+                (&note.amount_cents, Type::INT8),
+                (&note.pre_payment_cents, Type::INT8),
+                (&note.currency.as_str(), Type::TEXT),
+                (&note.status, Type::TEXT),
+                (&note.reason, Type::TEXT),
+                (&note.voided_at, Type::TIMESTAMPTZ),
+                (&note.created_at, Type::TIMESTAMPTZ),
+                (&note.version.created_at, Type::TIMESTAMPTZ),
+                (&note.version.rank, Type::INT4),
+                (&note.version.event_id, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Error::check_row_count("invoices::upsert_credit_note", 1, changed)
+}
+
+fn from_row(row: &Row) -> Result<Invoice, Error> {
+    const TABLE: &str = "invoices";
+    let key: String = row.try_get("stripe_invoice_id")?;
+    let number: String = row.try_get("invoice_number")?;
+    let status: &str = row.try_get("status")?;
+    let status = InvoiceStatus::parse(status).ok_or_else(|| Error::Unreadable {
+        table: TABLE,
+        column: "status",
+        row: key.clone(),
+    })?;
+    let lines: LineItems<Vec<Line>> = columns::json(row, TABLE, "line_items", &key)?;
+    let told_apart = format!(" ({key})");
+    Ok(Invoice {
+        number: Some(
+            number
+                .strip_suffix(&told_apart)
+                .unwrap_or(&number)
+                .to_owned(),
+        )
+        .filter(|number| *number != key),
+        stripe_customer_id: row.try_get("stripe_customer_id")?,
+        stripe_subscription_id: row.try_get("stripe_subscription_id")?,
+        status,
+        currency: columns::currency(row, TABLE, &key)?,
+        subtotal_cents: row.try_get("subtotal_cents")?,
+        tax_cents: row.try_get("tax_cents")?,
+        discount_cents: row.try_get("discount_cents")?,
+        total_cents: row.try_get("total_cents")?,
+        amount_paid_cents: row.try_get("amount_paid_cents")?,
+        amount_remaining_cents: row
+            .try_get::<_, Option<i64>>("amount_remaining_cents")?
+            .unwrap_or_default(),
+        out_of_band_cents: row.try_get("out_of_band_cents")?,
+        credit_notes_cents: row.try_get("credit_notes_cents")?,
+        billing_period_start: row.try_get("billing_period_start")?,
+        billing_period_end: row.try_get("billing_period_end")?,
+        due_at: row.try_get("due_date")?,
+        paid_at: row.try_get("paid_at")?,
+        voided_at: row.try_get("voided_at")?,
+        finalized_at: row.try_get("finalized_at")?,
+        deleted_at: row.try_get("deleted_at")?,
+        attempt_count: row
+            .try_get::<_, Option<i32>>("attempt_count")?
+            .unwrap_or_default(),
+        next_payment_attempt_at: row.try_get("next_payment_attempt_at")?,
+        lines: lines.items,
+        lines_complete: row.try_get("lines_complete")?,
+        tax_breakdown: row
+            .try_get::<_, Option<serde_json::Value>>("tax_breakdown")?
+            .unwrap_or_default(),
+        billing_reason: row.try_get("billing_reason")?,
+        collection_method: row.try_get("collection_method")?,
+        invoice_pdf_url: row.try_get("invoice_pdf_url")?,
+        notes: row.try_get("notes")?,
+        metadata: row
+            .try_get::<_, Option<serde_json::Value>>("metadata")?
+            .unwrap_or_default(),
+        created_at: row.try_get("created_at")?,
+        version: columns::version(row)?,
+        stripe_invoice_id: key,
+    })
+}
+
+fn credit_note_from_row(row: &Row) -> Result<CreditNote, Error> {
+    let key: String = row.try_get("stripe_credit_note_id")?;
+    Ok(CreditNote {
+        stripe_invoice_id: row.try_get("stripe_invoice_id")?,
+        stripe_customer_id: row.try_get("stripe_customer_id")?,
+        amount_cents: row.try_get("amount_cents")?,
+        pre_payment_cents: row.try_get("pre_payment_cents")?,
+        currency: columns::currency(row, "credit_notes", &key)?,
+        status: row.try_get("status")?,
+        reason: row.try_get("reason")?,
+        voided_at: row.try_get("voided_at")?,
+        created_at: row.try_get("created_at")?,
+        version: columns::version(row)?,
+        stripe_credit_note_id: key,
+    })
+}

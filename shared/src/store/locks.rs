@@ -1,0 +1,57 @@
+//! Advisory locks: everything about one customer is applied one event at a time.
+//!
+//! Lock order: one statement takes all keys of an event in ascending order. An event that has to
+//! take a further key later may meet another doing the same; Postgres then refuses one of them,
+//! and its transaction is run again.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use super::Error;
+
+/// Locks `keys`, and the customers and intents that the charges, intents and invoices among them
+/// are known to belong to, until the end of the transaction. Returns what is locked.
+///
+/// # Errors
+/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+pub async fn take(db: &impl GenericClient, keys: &[String]) -> Result<BTreeSet<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- locks::take
+             WITH named AS (
+                 SELECT unnest($1) AS key
+                 UNION SELECT unnest(ARRAY[stripe_customer_id, stripe_payment_intent_id])
+                       FROM payment_attempts WHERE stripe_charge_id = ANY($1)
+                 UNION SELECT stripe_customer_id
+                       FROM payment_intents WHERE stripe_payment_intent_id = ANY($1)
+                 UNION SELECT stripe_customer_id
+                       FROM invoices WHERE stripe_invoice_id = ANY($1)
+                 UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id)
+                       FROM invoice_payments WHERE stripe_invoice_id = ANY($1)
+             ), ordered AS MATERIALIZED (
+                 SELECT key FROM named WHERE key IS NOT NULL ORDER BY key
+             )
+             SELECT key, CAST(pg_advisory_xact_lock(hashtextextended(key, 0)) AS text) AS locked
+             FROM ordered",
+            &[(&keys, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("key")?)).collect()
+}
+
+/// Locks a user until the end of the transaction: two customers of one user decide on its plan
+/// one after the other. Taken after the customer's lock.
+///
+/// # Errors
+/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+pub async fn take_user(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
+    db.execute_typed(
+        "-- locks::take_user
+         SELECT pg_advisory_xact_lock(hashtextextended('user:' || $1, 0))",
+        &[(&user_id.to_string(), Type::TEXT)],
+    )
+    .await?;
+    Ok(())
+}
