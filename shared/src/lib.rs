@@ -1,1 +1,31 @@
 //! DeedPro Billing: the crate every function stands on.
+
+// Domain: pure. No async, no I/O, no clock, no floats.
+pub mod cash;
+pub mod catalog;
+pub mod customer;
+pub mod invoice;
+pub mod money;
+pub mod movement;
+pub mod payment;
+pub mod period;
+pub mod revenue;
+pub mod snapshot;
+pub mod subscription;
+
+// Edges: the only modules that talk to the outside world.
+pub mod api;
+pub mod aws;
+pub mod config;
+pub mod http_get;
+pub mod store;
+pub mod stripe;
+pub mod telemetry;
+mod tls;
+
+// The projection: what both the webhook and the reconciliation do with what Stripe says.
+pub mod ledger;
+pub mod publishing;
+
+#[cfg(feature = "test-support")]
+pub mod test_support;

@@ -1,0 +1,276 @@
+//! The domain events an event gives rise to.
+//!
+//! Each stands for one fact and is keyed by it, so that the same fact told by several events, or
+//! twice, is announced once. Ids and amounts only.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::decision::Decision;
+use crate::invoice::{Invoice, InvoiceStatus};
+use crate::payment::Payment;
+use crate::store::outbox::NewMessage;
+use crate::stripe::event::Event;
+use crate::stripe::reader::Facts;
+use crate::subscription::{Subscription, is_entitled};
+
+/// What to publish after the commit.
+pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec<NewMessage> {
+    let Some(at) = event.created_at else {
+        return Vec::new();
+    };
+    let mut announcements = Announcements {
+        at,
+        messages: Vec::new(),
+    };
+    for payment in &decision.payments {
+        announcements.payment(payment);
+    }
+    for attempt in facts
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.status == "failed")
+    {
+        announcements.add(
+            "payment.failed",
+            &attempt.stripe_charge_id,
+            json!({
+                "stripe_charge_id": attempt.stripe_charge_id,
+                "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
+                "stripe_customer_id": attempt.stripe_customer_id,
+                "amount_cents": attempt.amount_cents,
+                "currency": attempt.currency,
+                "failure_code": attempt.failure_code,
+            }),
+        );
+    }
+    if event.event_type == "payment_intent.payment_failed" {
+        for intent in &facts.payment_intents {
+            // The charge is the attempt; without one, the refusal itself is.
+            let subject = intent.latest_charge_id.clone().unwrap_or_else(|| {
+                format!("{}@{}", intent.stripe_payment_intent_id, at.as_second())
+            });
+            announcements.add(
+                "payment.failed",
+                &subject,
+                json!({
+                    "stripe_charge_id": intent.latest_charge_id,
+                    "stripe_payment_intent_id": intent.stripe_payment_intent_id,
+                    "stripe_customer_id": intent.stripe_customer_id,
+                    "amount_cents": intent.amount_cents,
+                    "currency": intent.currency,
+                    "failure_code": intent.failure_code,
+                }),
+            );
+        }
+    }
+    if event.event_type == "charge.refunded" {
+        for attempt in &facts.attempts {
+            let total = attempt.refund_totals.values().copied().max().unwrap_or(0);
+            announcements.add(
+                "payment.refunded",
+                &format!("{}@{total}", attempt.stripe_charge_id),
+                json!({
+                    "stripe_charge_id": attempt.stripe_charge_id,
+                    "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
+                    "stripe_customer_id": attempt.stripe_customer_id,
+                    "refund_amount_cents": total,
+                    "amount_cents": attempt.amount_cents,
+                    "currency": attempt.currency,
+                }),
+            );
+        }
+    }
+    for invoice in &facts.invoices {
+        announcements.invoice(event, invoice);
+    }
+    for subscription in &facts.subscriptions {
+        announcements.subscription(event, subscription);
+    }
+    announcements.unknown_plans(facts, decision);
+    for dispute in facts
+        .disputes
+        .iter()
+        .filter(|dispute| !dispute.is_inquiry())
+    {
+        let data = json!({
+            "stripe_dispute_id": dispute.stripe_dispute_id,
+            "stripe_charge_id": dispute.stripe_charge_id,
+            "stripe_payment_intent_id": dispute.stripe_payment_intent_id,
+            "amount_cents": dispute.amount_cents,
+            "currency": dispute.currency,
+            "reason": dispute.reason,
+            "status": dispute.status,
+            "evidence_due_by": dispute.evidence_due_by,
+        });
+        if dispute.closed_at.is_some() {
+            announcements.add("dispute.closed", &dispute.stripe_dispute_id, data.clone());
+        }
+        announcements.add("dispute.opened", &dispute.stripe_dispute_id, data);
+    }
+    announcements.messages
+}
+
+struct Announcements {
+    at: Timestamp,
+    messages: Vec<NewMessage>,
+}
+
+impl Announcements {
+    /// One message; `subject` tells this fact from others of its kind.
+    fn add(&mut self, detail_type: &'static str, subject: &str, data: Value) {
+        let dedupe_key = format!("{detail_type}:{subject}");
+        let detail = json!({
+            "event_id": dedupe_key,
+            "occurred_at": self.at,
+            "subject": subject,
+            "data": data,
+        });
+        self.messages.push(NewMessage {
+            detail_type,
+            dedupe_key,
+            detail,
+        });
+    }
+
+    fn payment(&mut self, payment: &Payment) {
+        if payment.succeeded_at.is_none() {
+            return;
+        }
+        self.add(
+            "payment.succeeded",
+            &payment.payment_key,
+            json!({
+                "payment_key": payment.payment_key,
+                "stripe_customer_id": payment.stripe_customer_id,
+                "stripe_invoice_id": payment.stripe_invoice_id,
+                "amount_cents": payment.amount_cents,
+                "currency": payment.currency,
+            }),
+        );
+    }
+
+    fn invoice(&mut self, event: &Event, invoice: &Invoice) {
+        let data = json!({
+            "stripe_invoice_id": invoice.stripe_invoice_id,
+            "stripe_customer_id": invoice.stripe_customer_id,
+            "stripe_subscription_id": invoice.stripe_subscription_id,
+            "total_cents": invoice.total_cents,
+            "amount_due_cents": invoice.amount_remaining_cents,
+            "currency": invoice.currency,
+        });
+        let id = &invoice.stripe_invoice_id;
+        if invoice.status != InvoiceStatus::Draft && invoice.deleted_at.is_none() {
+            self.add("invoice.finalized", id, data.clone());
+        }
+        if invoice.status == InvoiceStatus::Paid {
+            self.add("invoice.paid", id, data.clone());
+        }
+        if event.event_type == "invoice.overdue" {
+            self.add("invoice.overdue", id, data);
+        }
+    }
+
+    fn subscription(&mut self, event: &Event, subscription: &Subscription) {
+        let id = &subscription.stripe_subscription_id;
+        let data = json!({
+            "stripe_subscription_id": id,
+            "stripe_customer_id": subscription.stripe_customer_id,
+            "status": subscription.status,
+            "trial_end": subscription.trial_end,
+            "current_period_end": subscription.current_period_end,
+            "ended_at": subscription.ended_at,
+        });
+        match subscription.status.as_str() {
+            "active" | "trialing" => self.add("subscription.activated", id, data.clone()),
+            "past_due" => {
+                let period = subscription
+                    .current_period_start
+                    .map_or(0, Timestamp::as_second);
+                self.add(
+                    "subscription.past_due",
+                    &format!("{id}@{period}"),
+                    data.clone(),
+                );
+            }
+            "canceled" => self.add("subscription.canceled", id, data.clone()),
+            _ => {}
+        }
+        if event.event_type == "customer.subscription.trial_will_end" {
+            let end = subscription.trial_end.map_or(0, Timestamp::as_second);
+            self.add(
+                "subscription.trial_ending",
+                &format!("{id}@{end}"),
+                data.clone(),
+            );
+        }
+        if changes_price(event) {
+            self.add("subscription.plan_changed", &event.event_id, data);
+        }
+    }
+
+    /// Paid for, and nothing says what: never guessed.
+    fn unknown_plans(&mut self, facts: &Facts, decision: &Decision) {
+        for (subscription, computed) in &decision.subscriptions {
+            if is_entitled(&subscription.status) && computed.plan_name.is_none() {
+                let id = &subscription.stripe_subscription_id;
+                self.add(
+                    "subscription.plan_unknown",
+                    id,
+                    json!({
+                        "stripe_subscription_id": id,
+                        "stripe_customer_id": subscription.stripe_customer_id,
+                    }),
+                );
+            }
+        }
+        for session in &facts.checkout_sessions {
+            let Some(id) = &session.stripe_subscription_id else {
+                continue;
+            };
+            let is_known = session.plan_name.is_some()
+                || decision
+                    .subscriptions
+                    .iter()
+                    .any(|(subscription, computed)| {
+                        subscription.stripe_subscription_id == *id && computed.plan_name.is_some()
+                    });
+            if session.is_paid() && !is_known {
+                self.add(
+                    "subscription.plan_unknown",
+                    id,
+                    json!({
+                        "stripe_subscription_id": id,
+                        "stripe_customer_id": session.stripe_customer_id,
+                    }),
+                );
+            }
+        }
+    }
+}
+
+/// Whether an update says that the price of an item was another one before.
+fn changes_price(event: &Event) -> bool {
+    let Some(previous) = &event.previous_attributes else {
+        return false;
+    };
+    if event.event_type != "customer.subscription.updated" {
+        return false;
+    }
+    let price_ids = |object: &Value| -> Vec<String> {
+        let items = object.pointer("/items/data").and_then(Value::as_array);
+        items
+            .into_iter()
+            .flatten()
+            .filter_map(|item| {
+                item.pointer("/price/id")
+                    .or_else(|| item.pointer("/plan/id"))
+            })
+            .filter_map(|id| id.as_str().map(str::to_owned))
+            .collect()
+    };
+    let before = price_ids(previous);
+    let plan_before = previous.pointer("/plan/id");
+    (!before.is_empty() && before != price_ids(&event.object))
+        || plan_before.is_some_and(|plan| Some(plan) != event.object.pointer("/plan/id"))
+}

@@ -1,0 +1,219 @@
+//! The ledger: applies what Stripe says, each event once, in any order.
+//!
+//! One transaction per event, in three flights: insert the event, lock and load what it touches
+//! ([`neighbourhood`]); decide, without any I/O ([`decision`]); write everything and the domain
+//! events ([`save`]). Every mirrored row is a join of snapshots and every derived row a pure
+//! function of mirrored rows, so the ledger is a function of the set of events (Invariant M).
+
+mod announcements;
+mod decision;
+mod neighbourhood;
+mod same_second;
+mod save;
+
+use futures_util::try_join;
+use jiff::Timestamp;
+use tokio_postgres::{Client, Transaction};
+
+use crate::config::{self, Environment};
+use crate::money;
+use crate::payment::FeeEstimate;
+use crate::store::{self, outbox, stripe_events};
+use crate::stripe::event::{self, Event};
+use crate::stripe::reader::{self, Facts};
+use crate::subscription;
+
+use self::neighbourhood::{Named, Neighbourhood};
+
+/// Why an event was not applied. Nothing of it is in the ledger then.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the event cannot be read")]
+    Reader(#[from] reader::Error),
+    #[error("an archived event cannot be read")]
+    Event(#[from] event::Error),
+    #[error("an amount is out of range")]
+    Money(#[from] money::Error),
+    #[error("the recurring revenue of a subscription cannot be computed")]
+    Subscription(#[from] subscription::Error),
+    #[error("the ledger cannot be read or written")]
+    Store(#[from] store::Error),
+}
+
+impl Error {
+    /// Whether the same transaction may succeed when run again at once.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Store(error) if error.is_retryable())
+    }
+
+    /// Whether the database was away, rather than the event at fault.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Error::Store(error) if error.is_unavailable())
+    }
+}
+
+impl FeeEstimate {
+    /// `FEE_ESTIMATE_BPS` (290) and `FEE_ESTIMATE_FIXED_CENTS` (30): Stripe's own price in the US.
+    ///
+    /// # Errors
+    /// When a variable is not a number.
+    pub fn from_env(environment: &Environment) -> Result<FeeEstimate, config::Error> {
+        Ok(FeeEstimate {
+            bps: environment.parsed_or("FEE_ESTIMATE_BPS", 290)?,
+            fixed_cents: environment.parsed_or("FEE_ESTIMATE_FIXED_CENTS", 30)?,
+        })
+    }
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Applied,
+    /// It was there already.
+    Duplicate,
+    /// Kept, and of no use to the ledger.
+    Ignored,
+}
+
+impl Outcome {
+    /// The word in answers and in `stripe_events.outcome`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Applied => "applied",
+            Outcome::Duplicate => "duplicate",
+            Outcome::Ignored => "ignored",
+        }
+    }
+}
+
+/// An applied event: what became of it, and the domain events to publish after the commit.
+#[derive(Debug)]
+pub struct Applied {
+    pub outcome: Outcome,
+    pub messages: Vec<outbox::Message>,
+}
+
+/// How often a transaction that met another one is run again.
+const ATTEMPTS: u32 = 5;
+
+/// Applies an event in a transaction of its own. `payload` is the body as received. One that met
+/// another transaction is run again.
+///
+/// # Errors
+/// As [`apply_event`]; when the commit's answer is lost, the event may be in the ledger all the
+/// same, and is then found as a duplicate the next time.
+pub async fn ingest(
+    client: &mut Client,
+    event: &Event,
+    payload: &str,
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Applied, Error> {
+    let mut attempt = 1;
+    loop {
+        match ingest_once(client, event, payload, estimate, now).await {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+async fn ingest_once(
+    client: &mut Client,
+    event: &Event,
+    payload: &str,
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Applied, Error> {
+    let transaction = client.transaction().await.map_err(store::Error::from)?;
+    let applied = apply_event(&transaction, event, payload, estimate, now).await?;
+    if applied.outcome == Outcome::Duplicate {
+        transaction.rollback().await.map_err(store::Error::from)?;
+    } else {
+        transaction.commit().await.map_err(store::Error::from)?;
+    }
+    Ok(applied)
+}
+
+/// Inserts the event and applies what it says, in the caller's transaction. `payload` is the body
+/// as received. The caller commits, or rolls back a duplicate.
+///
+/// # Errors
+/// When the event lacks a field the ledger needs, an amount is out of range, or a statement fails.
+pub async fn apply_event(
+    db: &Transaction<'_>,
+    event: &Event,
+    payload: &str,
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Applied, Error> {
+    let outcome = if event.is_thin || !reader::is_applied(&event.event_type) {
+        Outcome::Ignored
+    } else {
+        Outcome::Applied
+    };
+    let facts = reader::read(event)?;
+    let named = Named::of(&facts);
+    let (is_new, neighbourhood) = try_join!(
+        async {
+            Ok::<_, Error>(stripe_events::insert(db, event, payload, outcome.as_str(), now).await?)
+        },
+        Neighbourhood::load(db, &named),
+    )?;
+    if !is_new {
+        return Ok(Applied {
+            outcome: Outcome::Duplicate,
+            messages: Vec::new(),
+        });
+    }
+    let messages = apply(db, Some(event), facts, named, neighbourhood, estimate, now).await?;
+    Ok(Applied { outcome, messages })
+}
+
+/// Applies facts read from an object that was fetched from Stripe, through the same projection.
+///
+/// # Errors
+/// When an amount is out of range or a statement fails.
+pub async fn apply_fetched(
+    db: &Transaction<'_>,
+    facts: Facts,
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Vec<outbox::Message>, Error> {
+    let named = Named::of(&facts);
+    let neighbourhood = Neighbourhood::load(db, &named).await?;
+    apply(db, None, facts, named, neighbourhood, estimate, now).await
+}
+
+async fn apply(
+    db: &Transaction<'_>,
+    event: Option<&Event>,
+    mut facts: Facts,
+    mut named: Named,
+    mut neighbourhood: Neighbourhood,
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Vec<outbox::Message>, Error> {
+    if !facts.settlements.is_empty() {
+        neighbourhood::settle(db, &mut facts, &mut named).await?;
+        neighbourhood = Neighbourhood::load(db, &named).await?;
+    }
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    // What the load found belongs to customers and payments the event did not name: lock those
+    // too, and read again under the locks.
+    while let Some(wider) = neighbourhood.beyond_locks(&named) {
+        named = wider;
+        neighbourhood = Neighbourhood::load(db, &named).await?;
+    }
+    let verdict = match event {
+        Some(event) => same_second::verdict(db, event, &neighbourhood).await?,
+        None => None,
+    };
+    let decision = decision::decide(event, &facts, &neighbourhood, verdict.as_ref(), estimate)?;
+    save::save(db, &decision, now).await
+}

@@ -1,0 +1,425 @@
+//! Everything stored that the facts of one event may change, read under its locks in one flight.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+
+use futures_util::try_join;
+use tokio_postgres::GenericClient;
+
+use super::Error;
+use crate::cash::Entry;
+use crate::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
+use crate::customer::CheckoutSession;
+use crate::invoice::{CreditNote, Invoice};
+use crate::movement::SubscriptionVersion;
+use crate::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund};
+use crate::snapshot::Snapshot;
+use crate::store::catalog::Plans;
+use crate::store::customers::StoredCustomer;
+use crate::store::subscriptions::StoredSubscription;
+use crate::store::{
+    self, catalog, checkout_sessions, customers, invoices, locks, payment_facts, subscriptions,
+};
+use crate::stripe::reader::Facts;
+use crate::subscription::Subscription;
+
+/// The ids an event names: what to lock, and where to start reading.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Named {
+    pub(super) customers: Vec<String>,
+    pub(super) sessions: Vec<String>,
+    pub(super) subscriptions: Vec<String>,
+    pub(super) credit_notes: Vec<String>,
+    pub(super) prices: Vec<String>,
+    pub(super) coupons: Vec<String>,
+    pub(super) discounts: Vec<String>,
+    pub(super) payments: payment_facts::Named,
+}
+
+impl Named {
+    pub(super) fn of(facts: &Facts) -> Named {
+        let mut named = Named::default();
+        for customer in &facts.customers {
+            named.customers.push(customer.stripe_customer_id.clone());
+        }
+        named.customers.extend(
+            facts
+                .user_links
+                .iter()
+                .map(|(customer, _)| customer.clone()),
+        );
+        for session in &facts.checkout_sessions {
+            named
+                .sessions
+                .push(session.stripe_checkout_session_id.clone());
+            named.customers.extend(session.stripe_customer_id.clone());
+            named
+                .subscriptions
+                .extend(session.stripe_subscription_id.clone());
+            named
+                .payments
+                .intents
+                .extend(session.stripe_payment_intent_id.clone());
+        }
+        for subscription in &facts.subscriptions {
+            named
+                .subscriptions
+                .push(subscription.stripe_subscription_id.clone());
+            named
+                .customers
+                .push(subscription.stripe_customer_id.clone());
+            named.catalog_of(subscription);
+        }
+        for invoice in &facts.invoices {
+            named
+                .payments
+                .invoices
+                .push(invoice.stripe_invoice_id.clone());
+            named.customers.extend(invoice.stripe_customer_id.clone());
+        }
+        for note in &facts.credit_notes {
+            named.credit_notes.push(note.stripe_credit_note_id.clone());
+            named.payments.invoices.push(note.stripe_invoice_id.clone());
+            named.customers.extend(note.stripe_customer_id.clone());
+        }
+        for intent in &facts.payment_intents {
+            named
+                .payments
+                .intents
+                .push(intent.stripe_payment_intent_id.clone());
+            named
+                .payments
+                .charges
+                .extend(intent.latest_charge_id.clone());
+            named.customers.extend(intent.stripe_customer_id.clone());
+        }
+        for attempt in &facts.attempts {
+            named
+                .payments
+                .charges
+                .push(attempt.stripe_charge_id.clone());
+            named
+                .payments
+                .intents
+                .extend(attempt.stripe_payment_intent_id.clone());
+            named.customers.extend(attempt.stripe_customer_id.clone());
+        }
+        for refund in &facts.refunds {
+            named.payments.refunds.push(refund.stripe_refund_id.clone());
+            named
+                .payments
+                .charges
+                .extend(refund.stripe_charge_id.clone());
+            named
+                .payments
+                .intents
+                .extend(refund.stripe_payment_intent_id.clone());
+        }
+        for dispute in &facts.disputes {
+            named
+                .payments
+                .disputes
+                .push(dispute.stripe_dispute_id.clone());
+            named
+                .payments
+                .charges
+                .extend(dispute.stripe_charge_id.clone());
+            named
+                .payments
+                .intents
+                .extend(dispute.stripe_payment_intent_id.clone());
+        }
+        for link in &facts.invoice_payments {
+            named.payments.invoices.push(link.stripe_invoice_id.clone());
+            named
+                .payments
+                .intents
+                .extend(link.stripe_payment_intent_id.clone());
+            named.payments.charges.extend(link.stripe_charge_id.clone());
+            named.customers.extend(link.stripe_customer_id.clone());
+        }
+        named.prices.extend(facts.prices.iter().map(Snapshot::key));
+        named
+            .coupons
+            .extend(facts.coupons.iter().map(Snapshot::key));
+        named
+            .discounts
+            .extend(facts.discounts.iter().map(Snapshot::key));
+        named.normalise();
+        named
+    }
+
+    /// The prices, coupons and discounts a subscription names without saying what they are.
+    fn catalog_of(&mut self, subscription: &Subscription) {
+        for item in &subscription.items {
+            if !item.price.is_complete() {
+                self.prices.push(item.price.stripe_price_id.clone());
+            }
+        }
+        let discounts = subscription.items.iter().flat_map(|item| &item.discounts);
+        for discount in discounts.chain(&subscription.discounts) {
+            if discount.coupon.is_none() {
+                self.discounts.extend(discount.stripe_discount_id.clone());
+                self.coupons.extend(discount.stripe_coupon_id.clone());
+            }
+        }
+    }
+
+    fn normalise(&mut self) {
+        for ids in [
+            &mut self.customers,
+            &mut self.sessions,
+            &mut self.subscriptions,
+            &mut self.credit_notes,
+            &mut self.prices,
+            &mut self.coupons,
+            &mut self.discounts,
+            &mut self.payments.intents,
+            &mut self.payments.charges,
+            &mut self.payments.refunds,
+            &mut self.payments.disputes,
+            &mut self.payments.invoices,
+        ] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock_keys().is_empty()
+    }
+
+    /// Everything whose rows are read and written. Sessions, refunds, disputes and credit notes
+    /// are written under the lock of what they belong to, when it is named, and their own.
+    fn lock_keys(&self) -> Vec<String> {
+        [
+            &self.customers,
+            &self.sessions,
+            &self.subscriptions,
+            &self.credit_notes,
+            &self.prices,
+            &self.coupons,
+            &self.discounts,
+            &self.payments.intents,
+            &self.payments.charges,
+            &self.payments.refunds,
+            &self.payments.disputes,
+            &self.payments.invoices,
+        ]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+    }
+}
+
+/// What is stored around the named ids.
+#[derive(Debug, Default)]
+pub(super) struct Neighbourhood {
+    pub(super) locked: BTreeSet<String>,
+    pub(super) customers: BTreeMap<String, StoredCustomer>,
+    pub(super) sessions: Vec<CheckoutSession>,
+    pub(super) subscriptions: BTreeMap<String, StoredSubscription>,
+    pub(super) versions: Vec<SubscriptionVersion>,
+    pub(super) plans: Plans,
+    pub(super) invoices: Vec<Invoice>,
+    pub(super) credit_notes: Vec<CreditNote>,
+    pub(super) intents: Vec<PaymentIntent>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) refunds: Vec<Refund>,
+    pub(super) disputes: Vec<Dispute>,
+    pub(super) invoice_payments: Vec<InvoicePayment>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) prices: Vec<PriceSnapshot>,
+    pub(super) coupons: Vec<CouponSnapshot>,
+    pub(super) discounts: Vec<DiscountSnapshot>,
+}
+
+impl Neighbourhood {
+    /// Locks, then reads. The statements leave in one flight and run in this order, each seeing
+    /// what was committed before it started: the locks are held when the first row is read.
+    pub(super) async fn load(
+        db: &impl GenericClient,
+        named: &Named,
+    ) -> Result<Neighbourhood, Error> {
+        if named.is_empty() {
+            return Ok(Neighbourhood::default());
+        }
+        let lock_keys = named.lock_keys();
+        let payments = &named.payments;
+        let has_subscriptions = !named.subscriptions.is_empty();
+        let has_payments = !payments.intents.is_empty()
+            || !payments.charges.is_empty()
+            || !payments.refunds.is_empty()
+            || !payments.disputes.is_empty()
+            || !payments.invoices.is_empty();
+        let (
+            locked,
+            customers,
+            sessions,
+            subscriptions,
+            versions,
+            plans,
+            invoices,
+            credit_notes,
+            intents,
+            attempts,
+            refunds,
+            disputes,
+            invoice_payments,
+            entries,
+            prices,
+            coupons,
+            discounts,
+        ) = try_join!(
+            locks::take(db, &lock_keys),
+            when(
+                !named.customers.is_empty(),
+                customers::get(db, &named.customers)
+            ),
+            when(
+                has_subscriptions || !named.sessions.is_empty(),
+                checkout_sessions::get(
+                    db,
+                    &named.sessions,
+                    &named.subscriptions,
+                    &payments.intents
+                )
+            ),
+            when(
+                has_subscriptions,
+                subscriptions::get(db, &named.subscriptions)
+            ),
+            when(
+                has_subscriptions,
+                subscriptions::versions(db, &named.customers, &named.subscriptions)
+            ),
+            when(has_subscriptions, catalog::plans(db)),
+            when(
+                !payments.invoices.is_empty(),
+                invoices::get(db, &payments.invoices)
+            ),
+            when(
+                !payments.invoices.is_empty(),
+                invoices::credit_notes(db, &named.credit_notes, &payments.invoices)
+            ),
+            when(has_payments, payment_facts::intents(db, payments)),
+            when(has_payments, payment_facts::attempts(db, payments)),
+            when(has_payments, payment_facts::refunds(db, payments)),
+            when(has_payments, payment_facts::disputes(db, payments)),
+            when(has_payments, payment_facts::invoice_payments(db, payments)),
+            when(has_payments, payment_facts::entries(db, payments)),
+            when(!named.prices.is_empty(), catalog::prices(db, &named.prices)),
+            when(
+                !named.coupons.is_empty() || !named.discounts.is_empty(),
+                catalog::coupons(db, &named.coupons, &named.discounts)
+            ),
+            when(
+                !named.discounts.is_empty(),
+                catalog::discounts(db, &named.discounts)
+            ),
+        )?;
+        Ok(Neighbourhood {
+            locked,
+            customers: customers
+                .into_iter()
+                .map(|stored| (stored.customer.stripe_customer_id.clone(), stored))
+                .collect(),
+            sessions,
+            subscriptions: subscriptions
+                .into_iter()
+                .map(|stored| (stored.stripe_subscription_id.clone(), stored))
+                .collect(),
+            versions,
+            plans,
+            invoices,
+            credit_notes,
+            intents,
+            attempts,
+            refunds,
+            disputes,
+            invoice_payments,
+            entries,
+            prices,
+            coupons,
+            discounts,
+        })
+    }
+
+    /// `named` and the customers and payments the load reached beyond the locks, if any. A payment
+    /// is locked by its intent, or by its charge where there is none.
+    pub(super) fn beyond_locks(&self, named: &Named) -> Option<Named> {
+        let mut wider = named.clone();
+        let payments = &mut wider.payments;
+        for intent in &self.intents {
+            wider.customers.extend(intent.stripe_customer_id.clone());
+            payments
+                .intents
+                .push(intent.stripe_payment_intent_id.clone());
+        }
+        for attempt in &self.attempts {
+            wider.customers.extend(attempt.stripe_customer_id.clone());
+            match &attempt.stripe_payment_intent_id {
+                Some(intent) => payments.intents.push(intent.clone()),
+                None => payments.charges.push(attempt.stripe_charge_id.clone()),
+            }
+        }
+        for link in &self.invoice_payments {
+            match &link.stripe_payment_intent_id {
+                Some(intent) => payments.intents.push(intent.clone()),
+                None => payments.charges.extend(link.stripe_charge_id.clone()),
+            }
+        }
+        wider.normalise();
+        let reached = [
+            &wider.customers,
+            &wider.payments.intents,
+            &wider.payments.charges,
+        ];
+        let all_locked = reached
+            .into_iter()
+            .flatten()
+            .all(|key| self.locked.contains(key));
+        if all_locked { None } else { Some(wider) }
+    }
+}
+
+/// Gives fetched balance transactions to the charges they settled: read as if the charge had
+/// carried them.
+pub(super) async fn settle(
+    db: &impl GenericClient,
+    facts: &mut Facts,
+    named: &mut Named,
+) -> Result<(), Error> {
+    let ids: Vec<String> = facts.settlements.iter().map(|(id, _)| id.clone()).collect();
+    named
+        .payments
+        .charges
+        .extend(payment_facts::charges_of_balance_transactions(db, &ids).await?);
+    named.normalise();
+    let stored = payment_facts::attempts(db, &named.payments).await?;
+    for (id, settlement) in &facts.settlements {
+        for attempt in &stored {
+            if attempt.stripe_balance_transaction_id.as_ref() == Some(id) {
+                let mut settled = attempt.clone();
+                settled.settlement = Some(settlement.clone());
+                facts.attempts.push(settled);
+            }
+        }
+    }
+    facts.settlements.clear();
+    *named = Named::of(facts);
+    Ok(())
+}
+
+/// Runs the statement when it is needed; nothing is nothing.
+async fn when<T: Default>(
+    is_needed: bool,
+    statement: impl Future<Output = Result<T, store::Error>>,
+) -> Result<T, store::Error> {
+    if is_needed {
+        statement.await
+    } else {
+        Ok(T::default())
+    }
+}

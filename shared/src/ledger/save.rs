@@ -1,0 +1,298 @@
+//! Writes a decision: everything in one flight, then what depends on what was written.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+
+use futures_util::future::try_join_all;
+use futures_util::try_join;
+use jiff::Timestamp;
+use tokio_postgres::Transaction;
+
+use super::Error;
+use super::decision::{Catalog, Decision, has_unknown_discount, version};
+use super::neighbourhood::Neighbourhood;
+use crate::cash::Replacement;
+use crate::money::div_half_even_cents;
+use crate::movement;
+use crate::snapshot::Snapshot;
+use crate::store::subscriptions::Computed;
+use crate::store::{
+    self, catalog, checkout_sessions, credits, customers, invoices, locks, mrr_movements, outbox,
+    payment_facts, payment_history, stripe_events, stripe_lookups, subscriptions,
+};
+use crate::stripe::event::Event;
+use crate::stripe::reader::{self, Facts};
+use crate::subscription::{DiscountProfile, PlanEvidence, plan_name, user_plan};
+
+/// A statement about to be sent.
+type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
+
+/// Statements that leave in one flight are answered before the next flight leaves; beyond this
+/// number the executor no longer promises to send them in order.
+const FLIGHT: usize = 30;
+
+/// Writes the decision and returns the messages that were new.
+pub(super) async fn save(
+    db: &Transaction<'_>,
+    decision: &Decision,
+    now: Timestamp,
+) -> Result<Vec<outbox::Message>, Error> {
+    let mut writes = writes(db, decision, now);
+    while writes.len() > FLIGHT {
+        let rest = writes.split_off(FLIGHT);
+        try_join_all(writes).await?;
+        writes = rest;
+    }
+    let (_, messages) = try_join!(
+        try_join_all(writes),
+        outbox::insert_all(db, &decision.messages, now)
+    )?;
+    let has_new_terms = !decision.prices.is_empty()
+        || !decision.coupons.is_empty()
+        || !decision.discounts.is_empty();
+    if has_new_terms {
+        reprice(db, now).await?;
+    }
+    for former in &decision.former_customers {
+        let rest = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
+        mrr_movements::replace(db, former, &movement::movements(&rest)?).await?;
+    }
+    for customer in &decision.affected_customers {
+        settle_user(db, customer, decision.former_users.get(customer).copied()).await?;
+    }
+    Ok(messages)
+}
+
+/// In the order of who is looked up by whom: customers, then what names them, then payments,
+/// which look up invoices and sessions.
+fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -> Vec<Write<'a>> {
+    let mut writes: Vec<Write<'a>> = Vec::new();
+    for customer in &decision.customers {
+        writes.push(Box::pin(customers::upsert(db, customer, now)));
+    }
+    for session in &decision.sessions {
+        writes.push(Box::pin(checkout_sessions::upsert(db, session, now)));
+    }
+    for price in &decision.prices {
+        writes.push(Box::pin(catalog::upsert_price(db, price, now)));
+    }
+    for coupon in &decision.coupons {
+        writes.push(Box::pin(catalog::upsert_coupon(db, coupon, now)));
+    }
+    for discount in &decision.discounts {
+        writes.push(Box::pin(catalog::upsert_discount(db, discount, now)));
+    }
+    for (id, session) in &decision.named_by_session {
+        writes.push(Box::pin(subscriptions::upsert_named_by_session(
+            db, id, session, now,
+        )));
+    }
+    for (subscription, computed) in &decision.subscriptions {
+        writes.push(Box::pin(subscriptions::upsert(
+            db,
+            subscription,
+            computed,
+            now,
+        )));
+    }
+    for version in &decision.versions {
+        writes.push(Box::pin(subscriptions::upsert_version(db, version)));
+    }
+    for (customer, movements) in &decision.movements {
+        writes.push(Box::pin(mrr_movements::replace(db, customer, movements)));
+    }
+    for note in &decision.credit_notes {
+        writes.push(Box::pin(invoices::upsert_credit_note(db, note, now)));
+    }
+    for (invoice, amount_due_cents) in &decision.invoices {
+        writes.push(Box::pin(invoices::upsert(
+            db,
+            invoice,
+            *amount_due_cents,
+            now,
+        )));
+    }
+    for intent in &decision.intents {
+        writes.push(Box::pin(payment_facts::upsert_intent(db, intent, now)));
+    }
+    for attempt in &decision.attempts {
+        writes.push(Box::pin(payment_facts::upsert_attempt(db, attempt, now)));
+    }
+    for refund in &decision.refunds {
+        writes.push(Box::pin(payment_facts::upsert_refund(db, refund, now)));
+    }
+    for (dispute, fee_cents) in &decision.disputes {
+        writes.push(Box::pin(payment_facts::upsert_dispute(
+            db, dispute, *fee_cents, now,
+        )));
+    }
+    for link in &decision.invoice_payments {
+        writes.push(Box::pin(payment_facts::upsert_invoice_payment(
+            db, link, now,
+        )));
+    }
+    if !decision.obsolete_payments.is_empty() {
+        writes.push(Box::pin(payment_history::delete(
+            db,
+            &decision.obsolete_payments,
+        )));
+    }
+    for payment in &decision.payments {
+        writes.push(Box::pin(payment_history::upsert(db, payment, now)));
+    }
+    for (invoice, _) in &decision.invoices {
+        writes.push(Box::pin(payment_history::link_invoice(
+            db,
+            &invoice.stripe_invoice_id,
+        )));
+    }
+    if decision.entries != Replacement::default() {
+        writes.push(Box::pin(payment_history::replace_entries(
+            db,
+            &decision.entries,
+        )));
+    }
+    for refund in &decision.store_credits {
+        writes.push(Box::pin(credits::upsert_for_refund(db, refund)));
+    }
+    if !decision.looked_up.is_empty() || !decision.lookups.is_empty() {
+        writes.push(Box::pin(stripe_lookups::replace(
+            db,
+            &decision.looked_up,
+            &decision.lookups,
+        )));
+    }
+    writes
+}
+
+/// Carries a customer's user to what names the customer, and decides on the user's plan.
+async fn settle_user(
+    db: &Transaction<'_>,
+    stripe_customer_id: &str,
+    former_user: Option<i32>,
+) -> Result<(), Error> {
+    let (_, user_id) = try_join!(
+        customers::spread_user(db, stripe_customer_id),
+        customers::user_of(db, stripe_customer_id),
+    )?;
+    let users: BTreeSet<i32> = user_id.into_iter().chain(former_user).collect();
+    for user in users {
+        let (_, _, entitlements) = try_join!(
+            locks::take_user(db, user),
+            customers::fill_user(db, user),
+            subscriptions::entitlements(db, user),
+        )?;
+        // A user who lost the customer to another has nothing left of it.
+        let is_abandoned = Some(user) != user_id && entitlements.is_empty();
+        let plan = if is_abandoned {
+            Some("free".to_owned())
+        } else {
+            user_plan(&entitlements)
+        };
+        if let Some(plan) = plan {
+            customers::set_user_plan(db, user, &plan).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Computes again what was provisional, now that a price, coupon or discount has become known:
+/// the whole history of each customer that waited, from the archived events.
+async fn reprice(db: &Transaction<'_>, now: Timestamp) -> Result<(), Error> {
+    for customer in subscriptions::provisional_customers(db).await? {
+        let customers = [customer];
+        let (_, versions) = try_join!(
+            locks::take(db, &customers),
+            subscriptions::versions(db, &customers, &[])
+        )?;
+        let waiting: Vec<String> = versions
+            .iter()
+            .filter(|version| version.mrr_provisional)
+            .map(|version| version.source_event_id.clone())
+            .collect();
+        let mut repriced = versions.clone();
+        for payload in stripe_events::payloads(db, &waiting).await? {
+            let facts = reader::read(&Event::from_value(payload)?)?;
+            for version in reprice_event(db, &facts, now).await? {
+                for stored in &mut repriced {
+                    if stored.stripe_subscription_id == version.stripe_subscription_id
+                        && stored.source_event_id == version.source_event_id
+                    {
+                        let overruled = stored.overruled;
+                        *stored = version.clone();
+                        stored.overruled = overruled;
+                    }
+                }
+            }
+        }
+        for (before, after) in versions.iter().zip(&repriced) {
+            if before != after {
+                subscriptions::upsert_version(db, after).await?;
+            }
+        }
+        let answered: Vec<(&'static str, String)> = repriced
+            .iter()
+            .map(|version| &version.stripe_subscription_id)
+            .filter(|id| {
+                !repriced
+                    .iter()
+                    .any(|v| v.stripe_subscription_id == **id && v.mrr_provisional)
+            })
+            .map(|id| ("subscription_discounts", id.clone()))
+            .collect();
+        stripe_lookups::replace(db, &answered, &[]).await?;
+        let [customer] = customers;
+        mrr_movements::replace(db, &customer, &movement::movements(&repriced)?).await?;
+    }
+    Ok(())
+}
+
+/// The versions one archived event makes with what is known now; the shown row too, if it shows
+/// this event.
+async fn reprice_event(
+    db: &Transaction<'_>,
+    facts: &Facts,
+    now: Timestamp,
+) -> Result<Vec<crate::movement::SubscriptionVersion>, Error> {
+    let named = super::neighbourhood::Named::of(facts);
+    let stored = Neighbourhood::load(db, &named).await?;
+    let known = Catalog {
+        facts,
+        stored: &stored,
+    };
+    let mut versions = Vec::new();
+    for subscription in &facts.subscriptions {
+        let mut completed = subscription.clone();
+        known.complete(&mut completed);
+        let revenue = completed.recurring_revenue(DiscountProfile::Stripe)?;
+        versions.push(version(&completed, revenue));
+        let row = stored.subscriptions.get(&completed.stripe_subscription_id);
+        let Some(shown) = row.and_then(|row| row.snapshot.as_ref()) else {
+            continue;
+        };
+        if shown.version() != completed.version() || has_unknown_discount(&completed) {
+            continue;
+        }
+        completed.absorb(shown);
+        let session = stored
+            .sessions
+            .iter()
+            .filter(|s| {
+                s.stripe_subscription_id.as_ref() == Some(&completed.stripe_subscription_id)
+            })
+            .max_by_key(|s| (s.created_at, &s.stripe_checkout_session_id));
+        let evidence = PlanEvidence {
+            plan_prices: &stored.plans.by_price,
+            session_plan: session.and_then(|session| session.plan_name.as_deref()),
+            known_plans: &stored.plans.names,
+        };
+        let computed = Computed {
+            mrr_cents: div_half_even_cents(i128::from(revenue.mrr_microcents), 1_000_000)?,
+            plan_name: plan_name(&completed.items, &completed.metadata, &evidence),
+            revenue,
+        };
+        subscriptions::upsert(db, &completed, &computed, now).await?;
+    }
+    Ok(versions)
+}

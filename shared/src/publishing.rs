@@ -1,0 +1,74 @@
+//! Publishing: domain events from the outbox to the bus, after the commit of their effect.
+
+use jiff::Timestamp;
+
+use tokio_postgres::Client;
+
+use crate::aws::event_bus::{Entry, EventBus, Outcome};
+use crate::store::{self, Database, outbox};
+
+/// What became of the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Published {
+    pub published: usize,
+    /// Still in the outbox; the sweep tries again.
+    pub failed: usize,
+}
+
+/// Publishes the messages and marks those the bus took. One that is published and not marked is
+/// published again by the sweep: consumers know it by its `event_id`.
+///
+/// # Errors
+/// When the outbox cannot be marked.
+pub async fn publish(
+    db: &Client,
+    bus: &EventBus,
+    messages: &[outbox::Message],
+    now: Timestamp,
+) -> Result<Published, store::Error> {
+    if messages.is_empty() {
+        return Ok(Published::default());
+    }
+    let entries: Vec<Entry<'_>> = messages
+        .iter()
+        .map(|message| Entry {
+            detail_type: &message.detail_type,
+            detail: &message.detail,
+        })
+        .collect();
+    let outcomes = bus.publish(&entries).await;
+    let mut published = Vec::new();
+    let mut failed = Vec::new();
+    for (message, outcome) in messages.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Published => published.push(message.id),
+            Outcome::Failed { reason } => failed.push((message.id, reason)),
+        }
+    }
+    if !published.is_empty() {
+        outbox::mark_published(db, &published, now).await?;
+    }
+    if !failed.is_empty() {
+        outbox::mark_failed(db, &failed, now).await?;
+    }
+    Ok(Published {
+        published: published.len(),
+        failed: failed.len(),
+    })
+}
+
+/// Publishes what is due in the outbox, oldest first, up to `limit` messages.
+///
+/// # Errors
+/// When the outbox cannot be read or marked.
+pub async fn sweep(
+    database: &Database,
+    bus: &EventBus,
+    limit: i64,
+    now: Timestamp,
+) -> Result<Published, store::Error> {
+    let client = database.client().await?;
+    let db: &Client = &client;
+    let messages = outbox::claim(db, limit, now).await?;
+    publish(db, bus, &messages, now).await
+}
