@@ -1,0 +1,153 @@
+//! What the benches feed the webhook with: signed renewals, and a bus that answers at once.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use jiff::Timestamp;
+use local::fake_stripe::account::{LoggedEvent, NewPrice};
+use local::fake_stripe::billing::{Buyer, NewSubscription};
+use local::fake_stripe::payments::Outcome;
+use local::fake_stripe::{Account, Shape};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use shared::stripe::signature;
+use shared::test_support::{TestDatabase, sample};
+
+pub(crate) const SECRET: &str = "whsec_bench";
+
+/// One event as Stripe sends it, indented.
+pub(crate) struct Delivery {
+    pub(crate) event_type: String,
+    body: String,
+}
+
+impl Delivery {
+    fn of(event: &Value) -> Delivery {
+        Delivery {
+            event_type: event["type"].as_str().unwrap_or_default().to_owned(),
+            body: format!("{event:#}"),
+        }
+    }
+
+    /// The invocation API Gateway makes of it, signed at `now`.
+    pub(crate) fn invocation(&self, now: Timestamp) -> String {
+        let mut envelope = sample("apigw_webhook_payments_webhook").json();
+        let secret = SecretString::from(SECRET);
+        let header = signature::sign(self.body.as_bytes(), &secret, now);
+        envelope["headers"]["stripe-signature"] = json!(header);
+        envelope["headers"]["content-length"] = json!(self.body.len().to_string());
+        envelope["body"] = json!(self.body);
+        envelope.to_string()
+    }
+}
+
+/// What makes `subscribers`, and the first renewal of each: every id occurs in one story only.
+pub(crate) fn story(shape: Shape, subscribers: i32) -> (Vec<Delivery>, Vec<Delivery>) {
+    let start: Timestamp = "2026-04-01T00:00:00Z".parse().expect("an instant");
+    let mut account = Account::new("Bench", start);
+    let price = account.create_price(&NewPrice::monthly("usd", 2_999, "professional"));
+    let mut subscriptions = Vec::new();
+    for user_id in 1..=subscribers {
+        let buyer = Buyer {
+            user_id,
+            email: "buyer@example.com",
+            name: "Sample Buyer",
+            plan: "professional",
+        };
+        let new = NewSubscription {
+            items: vec![(&price, 1)],
+            ..NewSubscription::default()
+        };
+        let (_, subscription) = account.checkout(buyer, &new).expect("a subscription");
+        subscriptions.push(subscription);
+    }
+    let subscribed = account.events_since(0).len();
+    for subscription in &subscriptions {
+        account
+            .renew(subscription, Outcome::Succeeds)
+            .expect("a renewal");
+    }
+    let (before, after) = account.events_since(0).split_at(subscribed);
+    let render = |events: &[LoggedEvent]| {
+        let rendered = events.iter().filter_map(|event| event.render(shape));
+        rendered.map(|event| Delivery::of(&event)).collect()
+    };
+    (render(before), render(after))
+}
+
+/// A migrated database with the users the story is about.
+pub(crate) async fn database(subscribers: i32) -> TestDatabase {
+    let database = TestDatabase::create().await;
+    let insert = "INSERT INTO users (id, email, full_name)
+                  SELECT n, n || '@example.com', 'Buyer' FROM generate_series(1, $1) AS n";
+    let client = database.client().await;
+    client
+        .execute(insert, &[&subscribers])
+        .await
+        .expect("users");
+    database
+}
+
+/// Starts a bus that takes everything, on threads of its own; answers its URL.
+pub(crate) fn start_bus() -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || take_everything(stream));
+        }
+    });
+    url
+}
+
+fn take_everything(stream: TcpStream) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let (_, body) = read_request(&mut reader)?;
+        let request: Value = serde_json::from_slice(&body).ok()?;
+        let count = request["Entries"].as_array().map_or(0, Vec::len);
+        let entries: Vec<Value> = (0..count).map(|_| json!({"EventId": "taken"})).collect();
+        let answer = json!({"FailedEntryCount": 0, "Entries": entries}).to_string();
+        write_answer(reader.get_mut(), "200 OK", &[], &answer)?;
+    }
+}
+
+/// The request line and the body of the next request of a kept-alive connection; none at its end.
+pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
+    let mut request_line = String::new();
+    reader.read_line(&mut request_line).ok()?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader
+            .read_line(&mut line)
+            .ok()
+            .filter(|length| *length > 0)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some((request_line, body))
+}
+
+pub(crate) fn write_answer(
+    stream: &mut TcpStream,
+    status: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Option<()> {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
+    stream.write_all(answer.as_bytes()).ok()
+}

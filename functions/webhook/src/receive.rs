@@ -1,0 +1,236 @@
+//! One event: verified, applied, or parked; 503 only when it could be stored nowhere.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lambda_http::http::HeaderMap;
+use serde_json::Value;
+use shared::api;
+use shared::aws;
+use shared::aws::secrets;
+use shared::ledger::{self, Applied};
+use shared::publishing;
+use shared::store::Object;
+use shared::stripe::event::{self, Event};
+use shared::stripe::signature;
+use shared::telemetry::{cause_chain, log_failure};
+use tokio_postgres::Client;
+use tracing::Instrument;
+
+use crate::App;
+
+/// Longest time the ledger may take. With the 1.9 seconds of parking, and some to spare on a busy
+/// machine, the answer comes within 5 seconds when everything hangs.
+const LEDGER_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// Longest time the bus may take: the event is committed, the sweep publishes the rest.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a delivery is not answered with 200.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the signature does not hold")]
+    Signature(#[from] signature::Error),
+    #[error("the webhook secret cannot be read")]
+    Secret(#[from] secrets::Error),
+    #[error("the body is not an event")]
+    Event(#[from] event::Error),
+    #[error("the body is not UTF-8")]
+    NotUtf8(#[from] std::str::Utf8Error),
+    #[error("the event could be stored nowhere")]
+    StoredNowhere(#[source] aws::Error),
+}
+
+/// What became of an event that was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ledger(ledger::Outcome),
+    Parked,
+}
+
+impl Outcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ledger(outcome) => outcome.as_str(),
+            Outcome::Parked => "parked",
+        }
+    }
+}
+
+impl From<Error> for api::Error {
+    fn from(error: Error) -> api::Error {
+        match error {
+            Error::Signature(error) => api::Error::BadRequest {
+                code: "invalid_signature",
+                field: Some("stripe-signature".to_owned()),
+                detail: error.to_string(),
+            },
+            Error::Secret(error @ secrets::Error::NotConfigured { .. }) => {
+                api::Error::NotConfigured(Box::new(error))
+            }
+            Error::Secret(error @ secrets::Error::Unavailable(_)) => {
+                api::Error::Unavailable(Box::new(error))
+            }
+            // The cause may quote the body: only its kind is told.
+            Error::Event(error) => invalid_payload(error.to_string()),
+            Error::NotUtf8(_) => invalid_payload("the body is not UTF-8".to_owned()),
+            error @ Error::StoredNowhere(_) => api::Error::Unavailable(Box::new(error)),
+        }
+    }
+}
+
+fn invalid_payload(detail: String) -> api::Error {
+    api::Error::BadRequest {
+        code: "invalid_payload",
+        field: None,
+        detail,
+    }
+}
+
+/// A signed delivery over HTTP. `body` is what came over the wire.
+pub(crate) async fn delivery(
+    app: &App,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    verify(app, headers, body, now).await?;
+    keep(app, std::str::from_utf8(body)?, now).await
+}
+
+/// An event in EventBridge's envelope.
+pub(crate) async fn detail(app: &App, detail: &Value, now: Timestamp) -> Result<Outcome, Error> {
+    keep(app, &detail.to_string(), now).await
+}
+
+/// Checks the signature against every configured secret. A failed check may mean that the secret
+/// was rotated: it is read again, once.
+async fn verify(app: &App, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Error> {
+    let header = signature::header(headers)?;
+    let header = header.as_deref();
+    let secrets = app.webhook_secrets.values(now).await?;
+    match signature::verify(header, body, &secrets, now) {
+        Err(signature::Error::NoMatch) if app.webhook_secrets.refresh(now).await? => {
+            let secrets = app.webhook_secrets.values(now).await?;
+            Ok(signature::verify(header, body, &secrets, now)?)
+        }
+        verdict => Ok(verdict?),
+    }
+}
+
+/// What is applied is read from what is stored, so that an event means the same when it is
+/// applied from there.
+async fn keep(app: &App, text: &str, now: Timestamp) -> Result<Outcome, Error> {
+    let payload = storable(text);
+    let event = Event::parse(payload.as_bytes())?;
+    let span = tracing::info_span!(
+        "event",
+        event_id = event.event_id,
+        event_type = event.event_type,
+    );
+    apply_or_park(app, &event, &payload, now)
+        .instrument(span)
+        .await
+}
+
+async fn apply_or_park(
+    app: &App,
+    event: &Event,
+    payload: &str,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let reason = match tokio::time::timeout(LEDGER_TIMEOUT, apply(app, event, payload, now)).await {
+        Ok(Ok((client, applied))) => {
+            publish(app, &client, &applied, now).await;
+            count(applied.outcome.as_str());
+            tracing::info!(outcome = applied.outcome.as_str(), "event kept");
+            return Ok(Outcome::Ledger(applied.outcome));
+        }
+        Ok(Err(error)) => cause_chain(&error),
+        Err(_elapsed) => format!("the ledger did not answer within {LEDGER_TIMEOUT:?}"),
+    };
+    app.parked_events
+        .park(&event.event_id, payload, &reason, now)
+        .await
+        .map_err(|error| {
+            // The answer tells why it could not be parked; this is why it had to be.
+            tracing::error!(cause = reason, "an event was not applied");
+            Error::StoredNowhere(error)
+        })?;
+    count("parked");
+    tracing::warn!(cause = reason, outcome = "parked", "event kept");
+    Ok(Outcome::Parked)
+}
+
+/// The connection comes back with what was applied, for what is to be published.
+async fn apply(
+    app: &App,
+    event: &Event,
+    payload: &str,
+    now: Timestamp,
+) -> Result<(Object, Applied), ledger::Error> {
+    let mut client = app.database.client().await?;
+    let applied = ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await?;
+    Ok((client, applied))
+}
+
+/// Best effort: the event is committed, and the sweep publishes what stays behind.
+async fn publish(app: &App, db: &Client, applied: &Applied, now: Timestamp) {
+    let publish = publishing::publish(db, &app.event_bus, &applied.messages, now);
+    match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
+        Ok(Ok(published)) if published.failed > 0 => {
+            tracing::warn!(failed = published.failed, "messages stay in the outbox");
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => log_failure("messages stay in the outbox", &error),
+        Err(_elapsed) => tracing::warn!("the bus is slow: messages stay in the outbox"),
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("events", "outcome" => outcome).increment(1);
+}
+
+/// Postgres has no U+0000 in text: it is stored as U+FFFD. The escape is looked for where it
+/// stands for the character, not behind an escaped backslash.
+fn storable(text: &str) -> Cow<'_, str> {
+    const ESCAPE: &str = "\\u0000";
+    if !text.contains(ESCAPE) {
+        return Cow::Borrowed(text);
+    }
+    let mut stored = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(position) = rest.find('\\') {
+        let (before, escape) = rest.split_at(position);
+        stored.push_str(before);
+        if let Some(after) = escape.strip_prefix(ESCAPE) {
+            stored.push_str("\\ufffd");
+            rest = after;
+        } else {
+            // An escape is the backslash and the character after it; `\uXXXX` goes on harmlessly.
+            let length = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
+            let (escape, after) = escape.split_at(length);
+            stored.push_str(escape);
+            rest = after;
+        }
+    }
+    stored.push_str(rest);
+    Cow::Owned(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nul_is_replaced_where_it_is_one() {
+        for (text, expected) in [
+            (r#"{"a":"x\u0000y"}"#, r#"{"a":"x\ufffdy"}"#),
+            (r#"{"a":"x\\u0000y"}"#, r#"{"a":"x\\u0000y"}"#),
+            (r#"{"a":"x\\\u0000\u0000"}"#, r#"{"a":"x\\\ufffd\ufffd"}"#),
+            (r#"{"a":"é\n"}"#, r#"{"a":"é\n"}"#),
+        ] {
+            assert_eq!(storable(text), expected);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The webhook as a test drives it: real configuration, real Postgres, moto, signed requests.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use lambda_http::{Body, Request, Response};
+use secrecy::SecretString;
+use serde_json::Value;
+use shared::config::Environment;
+use shared::stripe::signature;
+use shared::test_support::{Aws, TestDatabase};
+use webhook::App;
+
+pub(crate) const SECRET: &str = "whsec_test_of_the_webhook";
+
+/// A webhook on a database of its own, with as many sandboxes as deliveries run at once.
+pub(crate) struct Webhook {
+    pub(crate) database: TestDatabase,
+    apps: Vec<Arc<App>>,
+}
+
+impl Webhook {
+    pub(crate) async fn start(sandboxes: usize) -> Webhook {
+        let database = TestDatabase::create().await;
+        let aws = Aws::shared().await;
+        let environment = Environment::from_pairs([
+            ("DATABASE_URL", database.url.clone()),
+            ("DATABASE_SSLMODE", "disable".to_owned()),
+            ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
+            ("PARKED_EVENTS_TABLE", aws.parked_events_table().await),
+            ("DOCUMENT_BUCKET", aws.bucket().await),
+            ("EVENT_BUS_NAME", aws.event_bus().await),
+        ]);
+        let sdk = aws.sdk_config().await;
+        let apps = (0..sandboxes)
+            .map(|_| Arc::new(App::from_env(&environment, &sdk).unwrap()))
+            .collect();
+        Webhook { database, apps }
+    }
+
+    /// One sandbox; the pool of each holds one connection.
+    pub(crate) fn sandbox(&self, number: usize) -> Arc<App> {
+        Arc::clone(&self.apps[number % self.apps.len()])
+    }
+}
+
+/// Delivers a body, signed, at the time of the event (or the epoch's).
+pub(crate) async fn deliver(app: &App, body: String) -> (u16, Value) {
+    let now = Timestamp::from_second(1_780_000_000).unwrap();
+    let header = signature::sign(body.as_bytes(), &SecretString::from(SECRET), now);
+    let request = Request::new(Body::Text(body));
+    let (mut parts, body) = request.into_parts();
+    parts.method = lambda_http::http::Method::POST;
+    parts.uri = "https://billing.example.com/payments/webhook"
+        .parse()
+        .unwrap();
+    parts
+        .headers
+        .insert(signature::HEADER, header.parse().unwrap());
+    let response = webhook::handle(app, Request::from_parts(parts, body), now).await;
+    read(response)
+}
+
+pub(crate) fn read(response: Response<Body>) -> (u16, Value) {
+    let status = response.status().as_u16();
+    (status, serde_json::from_slice(response.body()).unwrap())
+}

@@ -1,0 +1,397 @@
+//! Invariants M and C: whatever the order, duplication and concurrency, the ledger is the same,
+//! and it is what the story says, to the cent.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+
+mod bundle;
+
+use bundle::Webhook;
+use local::fake_stripe::{Scenario, Shape, scenarios};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use serde_json::Value;
+use shared::config::Environment;
+use shared::ledger::apply_event;
+use shared::payment::FeeEstimate;
+use shared::stripe::event::Event;
+use shared::test_support::TestDatabase;
+use tokio_postgres::{Client, GenericClient, Transaction};
+
+/// Random orders of each sequence that `stripe.md` lists …
+const ORDERS: usize = 200;
+/// … and of the further ones, which vary them.
+const ORDERS_OF_VARIATIONS: usize = 40;
+const VARIATIONS: [&str; 9] = [
+    "one_off_payment_declined_then_paid",
+    "one_off_payment_declined_then_canceled",
+    "forever_coupon_on_a_yearly_price",
+    "once_coupon_makes_the_first_month_free",
+    "euro_customer_with_tax",
+    "yen_customer",
+    "collection_paused_and_resumed",
+    "credit_note_before_payment",
+    "two_changes_in_one_second",
+];
+/// Orders that share their first half.
+const SHARING: usize = 10;
+const FEES: FeeEstimate = FeeEstimate {
+    bps: 290,
+    fixed_cents: 30,
+};
+
+/// Everything the ledger holds, but surrogate ids and the times of our own doing.
+const LEDGER: &str = "
+    SELECT name || ' ' || row::text FROM (
+        SELECT 'customers' AS name, to_jsonb(t) - 'updated_at' AS row FROM customers t
+        UNION ALL SELECT 'users', to_jsonb(t) - 'updated_at' - 'created_at' FROM users t
+        UNION ALL SELECT 'checkout_sessions', to_jsonb(t) - 'updated_at' FROM checkout_sessions t
+        UNION ALL SELECT 'subscriptions', to_jsonb(t) - 'id' - 'updated_at' FROM subscriptions t
+        UNION ALL SELECT 'subscription_versions', to_jsonb(t) FROM subscription_versions t
+        UNION ALL SELECT 'mrr_movements', to_jsonb(t) - 'id' FROM mrr_movements t
+        UNION ALL SELECT 'invoices', to_jsonb(t) - 'id' - 'updated_at' FROM invoices t
+        UNION ALL SELECT 'credit_notes', to_jsonb(t) - 'updated_at' FROM credit_notes t
+        UNION ALL SELECT 'payment_intents', to_jsonb(t) - 'updated_at' FROM payment_intents t
+        UNION ALL SELECT 'payment_attempts', to_jsonb(t) - 'updated_at' FROM payment_attempts t
+        UNION ALL SELECT 'refunds', to_jsonb(t) - 'updated_at' FROM refunds t
+        UNION ALL SELECT 'disputes', to_jsonb(t) - 'updated_at' FROM disputes t
+        UNION ALL SELECT 'invoice_payments', to_jsonb(t) - 'updated_at' FROM invoice_payments t
+        UNION ALL SELECT 'payment_history', to_jsonb(t) - 'id' - 'updated_at' - 'invoice_id'
+            || jsonb_build_object('invoice', (SELECT stripe_invoice_id FROM invoices
+                                              WHERE invoices.id = t.invoice_id))
+            FROM payment_history t
+        UNION ALL SELECT 'revenue_entries', to_jsonb(t) FROM revenue_entries t
+        UNION ALL SELECT 'revenue_daily', to_jsonb(t) FROM revenue_daily t
+        UNION ALL SELECT 'credits', to_jsonb(t) - 'id' - 'invoice_id' FROM credits t
+        UNION ALL SELECT 'prices', to_jsonb(t) - 'updated_at' FROM prices t
+        UNION ALL SELECT 'coupons', to_jsonb(t) - 'updated_at' FROM coupons t
+        UNION ALL SELECT 'discounts', to_jsonb(t) - 'updated_at' FROM discounts t
+        UNION ALL SELECT 'stripe_lookups', to_jsonb(t) - 'id' FROM stripe_lookups t
+        UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' FROM stripe_events t
+        UNION ALL SELECT 'outbox', jsonb_build_object('key', dedupe_key) FROM outbox t
+    ) AS ledger ORDER BY 1";
+
+/// `revenue_daily` is the sum of its lines, and the lines of the payments.
+const UNEXPLAINED_DAYS: &str = "
+    WITH lines AS (
+        SELECT day, currency,
+               sum(amount_cents) FILTER (WHERE kind = 'gross') AS gross_cents,
+               sum(amount_cents) FILTER (WHERE kind IN ('fee', 'dispute_fee',
+                                                        'dispute_fee_reinstated')) AS fees_cents,
+               sum(amount_cents) FILTER (WHERE kind = 'refund') AS refunds_cents,
+               sum(amount_cents) FILTER (WHERE kind IN ('dispute', 'dispute_reinstated'))
+                   AS disputes_cents,
+               count(*) FILTER (WHERE kind = 'gross') AS payments,
+               count(*) FILTER (WHERE kind = 'failed') AS failed_payments,
+               count(*) FILTER (WHERE kind = 'fee' AND is_estimated) AS estimated_fees
+        FROM revenue_entries GROUP BY day, currency
+    )
+    SELECT count(*) FROM lines FULL JOIN revenue_daily AS stored USING (day, currency)
+    WHERE (COALESCE(lines.gross_cents, 0), COALESCE(lines.fees_cents, 0),
+           COALESCE(lines.refunds_cents, 0), COALESCE(lines.disputes_cents, 0), lines.payments,
+           lines.failed_payments, lines.estimated_fees)
+        IS DISTINCT FROM (stored.gross_cents, stored.fees_cents, stored.refunds_cents,
+           stored.disputes_cents, stored.payments, stored.failed_payments, stored.estimated_fees)";
+
+async fn ledger(db: &impl GenericClient) -> Vec<String> {
+    let rows = db.query(LEDGER, &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {
+    for (event, payload) in events {
+        let now = event.created_at.unwrap();
+        if let Err(error) = apply_event(db, event, payload, FEES, now).await {
+            let chain = shared::telemetry::cause_chain(&error);
+            panic!("{} {}: {chain}", event.event_type, event.event_id);
+        }
+    }
+}
+
+fn read(events: Vec<Value>) -> Vec<(Event, String)> {
+    events
+        .into_iter()
+        .map(|value| {
+            let text = value.to_string();
+            (Event::from_value(value).unwrap(), text)
+        })
+        .collect()
+}
+
+/// The events in random order, some of them twice or thrice.
+fn shuffled(events: &[(Event, String)], random: &mut StdRng) -> Vec<(Event, String)> {
+    let mut order = events.to_vec();
+    for event in events {
+        while random.random_bool(0.2) {
+            order.push(event.clone());
+        }
+    }
+    order.shuffle(random);
+    order
+}
+
+async fn database_with_users() -> (TestDatabase, Client) {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    for scenario in scenarios() {
+        client
+            .execute(
+                "INSERT INTO users (id, email, full_name) VALUES ($1, 'buyer@example.com', 'Buyer')",
+                &[&scenario.user_id],
+            )
+            .await
+            .unwrap();
+    }
+    (database, client)
+}
+
+fn seed() -> u64 {
+    let given = Environment::from_process().optional("CONVERGENCE_SEED");
+    given
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random)
+}
+
+/// Ten orders share their first half, which is applied once: the orders stay random, and the
+/// suite quick.
+async fn any_order_ends_in_the_same_rows(shape: Shape) {
+    let seed = seed();
+    let (_database, mut client) = database_with_users().await;
+    for scenario in scenarios() {
+        let name = format!("{} in {shape:?}, CONVERGENCE_SEED={seed}", scenario.name);
+        let mut random = StdRng::seed_from_u64(seed);
+        let events = read(scenario.events(shape));
+        let transaction = client.transaction().await.unwrap();
+        apply_all(&transaction, &events).await;
+        let expected = ledger(&transaction).await;
+        assert_figures(&transaction, &scenario, shape, &name).await;
+        transaction.rollback().await.unwrap();
+        let is_variation = VARIATIONS.contains(&scenario.name);
+        let orders = if is_variation {
+            ORDERS_OF_VARIATIONS
+        } else {
+            ORDERS
+        };
+        for _ in 0..orders / SHARING {
+            let mut order = shuffled(&events, &mut random);
+            let half = order.len() / 2;
+            let mut transaction = client.transaction().await.unwrap();
+            apply_all(&transaction, &order[..half]).await;
+            for _ in 0..SHARING {
+                order[half..].shuffle(&mut random);
+                let savepoint = transaction.savepoint("half").await.unwrap();
+                apply_all(&savepoint, &order[half..]).await;
+                assert_same(&savepoint, &expected, &order, &name).await;
+                savepoint.rollback().await.unwrap();
+            }
+            transaction.rollback().await.unwrap();
+        }
+    }
+}
+
+async fn assert_same(
+    db: &impl GenericClient,
+    expected: &[String],
+    order: &[(Event, String)],
+    name: &str,
+) {
+    let actual = ledger(db).await;
+    if actual != expected {
+        let order: Vec<String> = order
+            .iter()
+            .map(|(event, _)| format!("{} {}", event.event_type, event.event_id))
+            .collect();
+        let missing: Vec<&String> = expected
+            .iter()
+            .filter(|row| !actual.contains(row))
+            .collect();
+        let extra: Vec<&String> = actual
+            .iter()
+            .filter(|row| !expected.contains(row))
+            .collect();
+        panic!("{name}\nmissing {missing:#?}\nextra {extra:#?}\norder {order:#?}");
+    }
+    let unexplained: i64 = db.query_one(UNEXPLAINED_DAYS, &[]).await.unwrap().get(0);
+    assert_eq!(unexplained, 0, "{name}: a day is not the sum of its lines");
+}
+
+/// The figures worked out by hand, read from the tables.
+async fn assert_figures(db: &Transaction<'_>, scenario: &Scenario, shape: Shape, name: &str) {
+    let expected = scenario.expected();
+    let payments: Vec<(String, String, i64, i64)> = db
+        .query(
+            "SELECT payment_key, status, amount_cents, refund_amount_cents
+             FROM payment_history ORDER BY payment_key",
+            &[],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .collect();
+    let mut expected_payments: Vec<(String, String, i64, i64)> = expected
+        .payments_in(shape)
+        .into_iter()
+        .map(|payment| {
+            let (amount, refunded) = (payment.amount_cents, payment.refund_amount_cents);
+            (
+                payment.key.clone(),
+                payment.status.to_owned(),
+                amount,
+                refunded,
+            )
+        })
+        .collect();
+    expected_payments.sort();
+    assert_eq!(payments, expected_payments, "{name}: payments");
+
+    let mrr: i64 = db
+        .query_one(
+            "SELECT COALESCE(sum(mrr_microcents), 0)::bigint FROM subscriptions",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(
+        (mrr + 500_000) / 1_000_000,
+        expected.mrr_cents,
+        "{name}: MRR"
+    );
+
+    let movements: Vec<(String, i64)> = db
+        .query(
+            "SELECT kind, round(delta_microcents / 1000000.0)::bigint FROM mrr_movements
+             ORDER BY occurred_at, id",
+            &[],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    let expected_movements: Vec<(String, i64)> = expected
+        .movements
+        .iter()
+        .map(|(kind, delta)| ((*kind).to_owned(), *delta))
+        .collect();
+    assert_eq!(movements, expected_movements, "{name}: movements");
+
+    let invoices: Vec<(String, String)> = db
+        .query(
+            "SELECT invoice_number, status FROM invoices ORDER BY invoice_number",
+            &[],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    let mut expected_invoices: Vec<(String, String)> = expected
+        .invoices
+        .iter()
+        .map(|(n, status)| (n.clone(), (*status).to_owned()))
+        .collect();
+    expected_invoices.sort();
+    assert_eq!(invoices, expected_invoices, "{name}: invoices");
+
+    let plan: String = db
+        .query_one("SELECT plan FROM users WHERE id = $1", &[&scenario.user_id])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(plan, expected.plan, "{name}: users.plan");
+}
+
+#[tokio::test]
+async fn any_order_ends_in_the_same_rows_in_2020_08_27() {
+    any_order_ends_in_the_same_rows(Shape::V2020_08_27).await;
+}
+
+#[tokio::test]
+async fn any_order_ends_in_the_same_rows_in_2022_11_15() {
+    any_order_ends_in_the_same_rows(Shape::V2022_11_15).await;
+}
+
+#[tokio::test]
+async fn any_order_ends_in_the_same_rows_in_basil() {
+    any_order_ends_in_the_same_rows(Shape::Basil).await;
+}
+
+#[tokio::test]
+async fn any_order_ends_in_the_same_rows_in_endive() {
+    any_order_ends_in_the_same_rows(Shape::Endive).await;
+}
+
+/// Every event of every scenario twice, all at once, over several sandboxes: the same rows as one
+/// after the other.
+async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
+    const SANDBOXES: usize = 8;
+    let (_database, mut client) = database_with_users().await;
+    let transaction = client.transaction().await.unwrap();
+    for scenario in scenarios() {
+        apply_all(&transaction, &read(scenario.events(shape))).await;
+    }
+    let expected = ledger(&transaction).await;
+
+    let webhook = Webhook::start(SANDBOXES).await;
+    let db = webhook.database.client().await;
+    for scenario in scenarios() {
+        let user =
+            "INSERT INTO users (id, email, full_name) VALUES ($1, 'buyer@example.com', 'Buyer')";
+        db.execute(user, &[&scenario.user_id]).await.unwrap();
+    }
+    let mut queues: Vec<Vec<Value>> = vec![Vec::new(); SANDBOXES];
+    let deliveries = scenarios().into_iter().flat_map(|scenario| {
+        let events = scenario.events(shape);
+        events.clone().into_iter().chain(events)
+    });
+    for (number, event) in deliveries.enumerate() {
+        queues[number % SANDBOXES].push(event);
+    }
+    let mut running = Vec::new();
+    for (number, queue) in queues.into_iter().enumerate() {
+        let sandbox = webhook.sandbox(number);
+        running.push(tokio::spawn(async move {
+            for event in queue {
+                let (status, answer) = bundle::deliver(&sandbox, event.to_string()).await;
+                let outcome = answer["outcome"].as_str().unwrap_or_default();
+                assert_eq!(status, 200, "{answer}");
+                assert!(
+                    matches!(outcome, "applied" | "duplicate" | "ignored"),
+                    "{answer}"
+                );
+            }
+        }));
+    }
+    for task in running {
+        task.await.unwrap();
+    }
+    assert_same(
+        &db,
+        &expected,
+        &[],
+        &format!("concurrent deliveries in {shape:?}"),
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_deliveries_end_in_the_same_rows_in_2020_08_27() {
+    concurrent_deliveries_end_in_the_same_rows(Shape::V2020_08_27).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_deliveries_end_in_the_same_rows_in_2022_11_15() {
+    concurrent_deliveries_end_in_the_same_rows(Shape::V2022_11_15).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_deliveries_end_in_the_same_rows_in_basil() {
+    concurrent_deliveries_end_in_the_same_rows(Shape::Basil).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_deliveries_end_in_the_same_rows_in_endive() {
+    concurrent_deliveries_end_in_the_same_rows(Shape::Endive).await;
+}
