@@ -1,1 +1,71 @@
-//! admin-revenue
+//! admin-revenue: the figures the admin dashboard shows, and whether everything they need can be reached.
+
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+use lambda_http::{Body, Request, Response};
+use shared::api::authentication::JwtVerifier;
+use shared::api::{self, Error};
+use shared::aws::document_bucket::DocumentBucket;
+use shared::aws::event_bus::EventBus;
+use shared::aws::impatient;
+use shared::aws::parked_events::ParkedEvents;
+use shared::config::{self, DatabaseConfig, Environment};
+use shared::money::Currency;
+use shared::store::Database;
+
+mod health;
+mod revenue;
+
+/// Every route of this function: `template.yaml` has the same.
+pub const ROUTES: &[(&str, &str)] = &[("GET", "/admin/revenue"), ("GET", "/admin/health")];
+
+/// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and stops
+/// no figure.
+#[derive(Debug)]
+pub struct App {
+    database: Database,
+    jwt: JwtVerifier,
+    reporting_currency: Currency,
+    document_bucket: Result<DocumentBucket, config::Error>,
+    parked_events: Result<ParkedEvents, config::Error>,
+    event_bus: Result<EventBus, config::Error>,
+    stripe_api_base: String,
+}
+
+impl App {
+    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `REPORTING_CURRENCY` (USD), the variables of
+    /// [`JwtVerifier`], and for the health check `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE`, `EVENT_BUS_NAME` and
+    /// `STRIPE_API_BASE`.
+    pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
+        let database = DatabaseConfig::from_env(environment)?.with_sdk(sdk);
+        Ok(App {
+            database: Database::connect_lazily(&database),
+            jwt: JwtVerifier::from_env(environment, sdk),
+            reporting_currency: environment.parsed_or("REPORTING_CURRENCY", Currency::USD)?,
+            document_bucket: DocumentBucket::from_env(environment, &impatient(sdk)),
+            parked_events: ParkedEvents::from_env(environment, sdk),
+            event_bus: EventBus::from_env(environment, sdk),
+            stripe_api_base: environment
+                .optional("STRIPE_API_BASE")
+                .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
+        })
+    }
+
+    /// Opens the database connection ahead of the first request.
+    pub async fn warm(&self) {
+        self.database.warm().await;
+    }
+}
+
+/// Answers one request. Never an `Err`: the gateway would make it a bare 500.
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    api::respond(&request, async {
+        api::body(&request, api::BODY_LIMIT_BYTES)?;
+        match api::route(ROUTES, &request)?.pattern {
+            "/admin/revenue" => revenue::get(app, &request, now).await,
+            "/admin/health" => health::get(app, &request).await,
+            _ => Err(Error::NotFound),
+        }
+    })
+    .await
+}

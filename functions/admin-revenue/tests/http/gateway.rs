@@ -1,0 +1,45 @@
+//! The sample envelopes of API Gateway, as `cargo lambda invoke` sends them.
+
+use admin_revenue::handle;
+use jiff::Timestamp;
+use lambda_http::Request;
+use lambda_http::http::HeaderValue;
+
+use crate::ledger::{Ledger, admin, body};
+
+fn envelope(text: &str) -> Request {
+    lambda_http::request::from_str(text).expect("an envelope")
+}
+
+#[tokio::test]
+async fn the_sample_envelope_of_the_revenue_report_is_answered() {
+    let ledger = Ledger::create().await;
+    let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+    let text = include_str!("../../../../events/apigw_admin_revenue_revenue.json");
+    let without_a_token = handle(&ledger.app, envelope(text), now).await;
+    assert_eq!(
+        without_a_token.status(),
+        401,
+        "the sample has a placeholder"
+    );
+    let mut request = envelope(text);
+    let token = HeaderValue::from_str(&admin(now)).unwrap();
+    request.headers_mut().insert("authorization", token);
+    let response = handle(&ledger.app, request, now).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(body(&response)["currency"], "USD");
+    let id = response.headers()["x-request-id"].to_str().unwrap();
+    assert!(
+        text.contains(&format!("\"requestId\": \"{id}\"")),
+        "the gateway's own id: {id}"
+    );
+}
+
+#[tokio::test]
+async fn the_sample_envelope_of_the_health_check_is_answered() {
+    let ledger = Ledger::create().await;
+    let text = include_str!("../../../../events/apigw_admin_revenue_health.json");
+    let response = handle(&ledger.app, envelope(text), Timestamp::UNIX_EPOCH).await;
+    assert_eq!(response.status(), 503, "no AWS in this test");
+    assert_eq!(body(&response)["checks"]["database"], "ok");
+}

@@ -1,0 +1,87 @@
+//! `GET /admin/health` against real services, up and away.
+
+use crate::ledger::{app_with_aws, body, request};
+use admin_revenue::{App, handle};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use shared::test_support::{Aws, TestDatabase};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn health(app: &App) -> (u16, Value) {
+    let now = Timestamp::UNIX_EPOCH;
+    let response = handle(app, request("GET", "/admin/health", None), now).await;
+    (response.status().as_u16(), body(&response))
+}
+
+/// A server that answers every request with one status, as Stripe does to a request without a key.
+async fn answering(status: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = listener.local_addr().expect("a port");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let read = socket.read(&mut request).await;
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+            if read.is_ok() && socket.write_all(answer.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    });
+    format!("http://{address}/")
+}
+
+#[tokio::test]
+async fn everything_up_is_ok_without_a_token() {
+    let aws = Aws::shared().await;
+    let database = TestDatabase::create().await;
+    let (bucket, table, bus) =
+        tokio::join!(aws.bucket(), aws.parked_events_table(), aws.event_bus());
+    let stripe = answering("401 Unauthorized").await;
+    let pairs = [
+        ("DOCUMENT_BUCKET", bucket.as_str()),
+        ("PARKED_EVENTS_TABLE", &table),
+        ("EVENT_BUS_NAME", &bus),
+        ("STRIPE_API_BASE", &stripe),
+    ];
+    let app = app_with_aws(&database.url, aws, &pairs).await;
+    let (status, health) = health(&app).await;
+    assert_eq!(
+        health,
+        json!({"status": "ok", "checks": {"database": "ok", "document_bucket": "ok", "event_bus": "ok",
+               "parked_events": "ok", "stripe": "ok"}})
+    );
+    assert_eq!(status, 200);
+}
+
+#[tokio::test]
+async fn what_is_away_or_missing_is_named_and_nothing_more() {
+    let aws = Aws::shared().await;
+    let stripe = answering("503 Service Unavailable").await;
+    let pairs = [
+        ("DOCUMENT_BUCKET", "no-such-bucket-anywhere"),
+        ("PARKED_EVENTS_TABLE", "no-such-table"),
+        ("STRIPE_API_BASE", stripe.as_str()),
+    ];
+    let url = "postgres://billing:hush@127.0.0.1:1/billing";
+    let app = app_with_aws(url, aws, &pairs).await;
+    let (status, health) = health(&app).await;
+    assert_eq!(
+        health,
+        json!({"status": "degraded", "checks": {"database": "unavailable", "document_bucket": "unavailable",
+               "event_bus": "not_configured", "parked_events": "unavailable", "stripe": "unavailable"}})
+    );
+    assert_eq!(status, 503);
+}
+
+#[tokio::test]
+async fn parameters_are_refused() {
+    let aws = Aws::shared().await;
+    let app = app_with_aws("postgres://billing@127.0.0.1:1/billing", aws, &[]).await;
+    let asked = request("GET", "/admin/health?verbose=1", None);
+    let response = handle(&app, asked, Timestamp::UNIX_EPOCH).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(body(&response)["field"], "verbose");
+}
