@@ -1,1 +1,85 @@
-//! reconciliation
+//! Keeps the ledger and Stripe together: applies what was parked, publishes what was left behind.
+
+mod deadline;
+mod redrive;
+
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+use serde_json::Value;
+use shared::aws::event_bus::EventBus;
+use shared::aws::parked_events::ParkedEvents;
+use shared::config::{self, DatabaseConfig, Environment};
+use shared::payment::FeeEstimate;
+use shared::store::Database;
+
+pub use deadline::Deadline;
+pub use redrive::{Away, Summary};
+
+/// The clients this function's policy allows, and what it is configured with.
+#[derive(Debug)]
+pub struct App {
+    database: Database,
+    parked_events: ParkedEvents,
+    event_bus: EventBus,
+    fee_estimate: FeeEstimate,
+}
+
+/// Why an invocation failed. The platform tries again, then dead-letters.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0:?} is nothing this function does: it answers reconciliation.redrive")]
+    Unsupported(String),
+    #[error("the event's time is not an instant")]
+    Time(#[source] jiff::Error),
+    /// Something was away. What could be done without it is done and in the summary.
+    #[error("the redrive stopped early ({summary})")]
+    Redrive {
+        summary: Box<Summary>,
+        #[source]
+        away: Away,
+    },
+}
+
+impl App {
+    /// Reads the configuration; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a variable is missing or not valid; the error names it.
+    pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
+        Ok(App {
+            database: Database::connect_lazily(&DatabaseConfig::from_env(environment)?),
+            parked_events: ParkedEvents::from_env(environment, aws)?,
+            event_bus: EventBus::from_env(environment, aws)?,
+            fee_estimate: FeeEstimate::from_env(environment)?,
+        })
+    }
+}
+
+/// Does what the event's `detail-type` says and answers its summary. The event's own `time`, where
+/// it has one, is the run's clock, so that running it again does the same again.
+///
+/// # Errors
+/// When the event asks for something else, or the run is worth repeating: see [`Error`].
+pub async fn handle(app: &App, event: Value, now: Timestamp) -> Result<Value, Error> {
+    handle_until(app, event, now, Deadline::default()).await
+}
+
+/// As [`handle`], stopping at the deadline with what is done committed.
+///
+/// # Errors
+/// As [`handle`]; reaching the deadline is none: the next run goes on.
+pub async fn handle_until(
+    app: &App,
+    event: Value,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Result<Value, Error> {
+    let now = match event.get("time").and_then(Value::as_str) {
+        Some(time) => time.parse().map_err(Error::Time)?,
+        None => now,
+    };
+    match event.get("detail-type").and_then(Value::as_str) {
+        Some("reconciliation.redrive") => redrive::run(app, now, deadline).await,
+        other => Err(Error::Unsupported(other.unwrap_or_default().to_owned())),
+    }
+}

@@ -1,2 +1,31 @@
-//! reconciliation
-fn main() {}
+//! reconciliation: invoked by its schedules.
+
+use jiff::Timestamp;
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use reconciliation::{App, Deadline, handle_until};
+use serde_json::Value;
+use shared::config::Environment;
+use shared::{aws, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let environment = Environment::from_process();
+    telemetry::init(&environment, "reconciliation");
+    let app = App::from_env(&environment, &aws::load_sdk_config().await)?;
+    run(service_fn(async |event: LambdaEvent<Value>| {
+        let now = now();
+        let deadline = Deadline::of_invocation(event.context.deadline, now);
+        let answer = handle_until(&app, event.payload, now, deadline).await;
+        telemetry::flush_metrics();
+        answer.map_err(Error::from)
+    }))
+    .await
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clock"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
