@@ -1,2 +1,29 @@
-//! migrate
-fn main() {}
+//! migrate: invoked by the deploy with `{}`.
+
+use jiff::Timestamp;
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use migrate::{App, handle};
+use serde_json::Value;
+use shared::config::Environment;
+use shared::{aws, telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let environment = Environment::from_process();
+    telemetry::init(&environment, "migrate");
+    let app = App::from_env(&environment, &aws::load_sdk_config().await)?;
+    run(service_fn(async |event: LambdaEvent<Value>| {
+        let answer = handle(&app, event.payload, now()).await;
+        telemetry::flush_metrics();
+        answer.map_err(Error::from)
+    }))
+    .await
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the clock"
+)]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
