@@ -1,0 +1,158 @@
+//! Every function of the bundle in this process: the one file that knows their crates.
+
+use crate::gateway;
+use crate::sandboxes::Sandboxes;
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+use serde_json::Value;
+use shared::config::{self, Environment};
+
+/// One route of the HTTP API and the function behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The function's name.
+    pub function: &'static str,
+    /// `GET`, `POST`, …
+    pub method: &'static str,
+    /// The path with `{param}` segments, as in the deployment template.
+    pub path: &'static str,
+}
+
+/// Why an invocation failed, as the Invoke API tells it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvokeError {
+    /// There is no function of that name.
+    #[error("function not found: {0}")]
+    NoSuchFunction(String),
+    /// The function failed, or its configuration is not complete.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl InvokeError {
+    fn failed(error: &dyn std::error::Error) -> InvokeError {
+        InvokeError::Failed(crate::chain(error))
+    }
+}
+
+/// The functions, ready to be invoked.
+#[derive(Debug)]
+pub struct Bundle {
+    webhook: Sandboxes<webhook::App, config::Error>,
+    admin_revenue: Sandboxes<admin_revenue::App, config::Error>,
+    reconciliation: Sandboxes<reconciliation::App, config::Error>,
+    migrate: Sandboxes<migrate::App, config::Error>,
+}
+
+impl Bundle {
+    /// The functions with this configuration.
+    ///
+    /// # Errors
+    /// When a function's configuration is not complete.
+    pub fn new(environment: &Environment, aws: &SdkConfig) -> Result<Bundle, config::Error> {
+        let given = || (environment.clone(), aws.clone());
+        let (webhook, admin_revenue, reconciliation, migrate) =
+            (given(), given(), given(), given());
+        Ok(Bundle {
+            webhook: Sandboxes::new(move || webhook::App::from_env(&webhook.0, &webhook.1))?,
+            admin_revenue: Sandboxes::new(move || {
+                admin_revenue::App::from_env(&admin_revenue.0, &admin_revenue.1)
+            })?,
+            reconciliation: Sandboxes::new(move || {
+                reconciliation::App::from_env(&reconciliation.0, &reconciliation.1)
+            })?,
+            migrate: Sandboxes::new(move || migrate::App::from_env(&migrate.0, &migrate.1))?,
+        })
+    }
+
+    /// Names of all functions.
+    pub const FUNCTIONS: [&str; 4] = ["webhook", "admin-revenue", "reconciliation", "migrate"];
+
+    /// Every route of every function.
+    #[must_use]
+    pub fn routes() -> Vec<Route> {
+        let tables = [
+            ("webhook", webhook::ROUTES),
+            ("admin-revenue", admin_revenue::ROUTES),
+        ];
+        tables
+            .into_iter()
+            .flat_map(|(function, table)| {
+                table.iter().map(move |&(method, path)| Route {
+                    function,
+                    method,
+                    path,
+                })
+            })
+            .collect()
+    }
+
+    /// Invokes `function` with `event`, as the Lambda service does: JSON in, JSON out.
+    ///
+    /// HTTP functions take and answer what API Gateway (payload format 2.0) sends and expects; the
+    /// webhook also takes Stripe's events in EventBridge's envelope. For the others the time is the event's own, so that replaying yesterday's event redoes
+    /// yesterday.
+    ///
+    /// # Errors
+    /// When there is no such function, its configuration is not complete, or it fails.
+    pub async fn invoke(
+        &self,
+        function: &str,
+        event: Value,
+        now: Timestamp,
+    ) -> Result<Value, InvokeError> {
+        match function {
+            "webhook" => {
+                let app = self
+                    .webhook
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                if webhook::is_partner_event(&event) {
+                    let answer = webhook::handle_partner_event(&app, event, now).await;
+                    return answer.map_err(|error| InvokeError::failed(&error));
+                }
+                let request =
+                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                Ok(gateway::response(webhook::handle(&app, request, now).await))
+            }
+            "admin-revenue" => {
+                let app = self
+                    .admin_revenue
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                let request =
+                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                Ok(gateway::response(
+                    admin_revenue::handle(&app, request, now).await,
+                ))
+            }
+            "reconciliation" => {
+                let app = self
+                    .reconciliation
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                let now = time_of(&event).unwrap_or(now);
+                let answer = reconciliation::handle(&app, event, now).await;
+                answer.map_err(|error| InvokeError::failed(&error))
+            }
+            "migrate" => {
+                let app = self
+                    .migrate
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                let answer = migrate::handle(&app, event, now).await;
+                answer.map_err(|error| InvokeError::failed(&error))
+            }
+            other => Err(InvokeError::NoSuchFunction(other.to_owned())),
+        }
+    }
+}
+
+/// The `time` of a scheduled event.
+fn time_of(event: &Value) -> Option<Timestamp> {
+    event.get("time")?.as_str()?.parse().ok()
+}

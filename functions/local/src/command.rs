@@ -1,0 +1,553 @@
+//! The command line: what each command does, start to end.
+
+use crate::bundle::Bundle;
+use crate::fake_stripe::Shape;
+use crate::fake_stripe::delivery::{Endpoint, http_client, post};
+use crate::services::{Services, Story};
+use crate::state::{DataDir, State};
+use crate::story::Outcomes;
+use crate::{Clock, Error, server, story, summary, token};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing_subscriber::EnvFilter;
+
+const DEFAULT_PORT: u16 = 9000;
+
+/// The whole billing bundle on one machine.
+#[derive(Debug, Parser)]
+#[command(name = "local", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArguments,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// Stop after the revenue summary
+    #[arg(long)]
+    once: bool,
+    /// Print one JSON line on standard output when ready, everything else on standard error
+    #[arg(long)]
+    json: bool,
+    /// Do not replay the sample story
+    #[arg(long)]
+    no_sample: bool,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Where the bundle keeps its data [default: <target>/local/<port>]
+    #[arg(long, global = true)]
+    data_dir: Option<PathBuf>,
+    /// The one port everything answers on
+    #[arg(long, global = true, default_value_t = DEFAULT_PORT)]
+    port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the backing services only, and write an env file for `cargo lambda watch`
+    Services,
+    /// Invoke a function of the running bundle with an event
+    Invoke {
+        /// The function's name, as in functions/
+        function: String,
+        /// A JSON file, such as those in events/
+        event: PathBuf,
+    },
+    /// Sign a Stripe event now and deliver it to the running bundle
+    Send {
+        /// A JSON file with a whole event
+        event: PathBuf,
+    },
+    /// Print a token for the bundle of this port
+    Token {
+        /// Whose token
+        kind: TokenKind,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TokenKind {
+    /// For /admin routes
+    Admin,
+    /// For /usage routes
+    Service,
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// What went wrong, for the person at the terminal.
+pub async fn run(arguments: Arguments, clock: Clock) -> Result<(), Error> {
+    let data = DataDir::new(arguments.place.data_dir, arguments.place.port)?;
+    let port = arguments.place.port;
+    let run = &arguments.run;
+    if arguments.command.is_some() && (run.once || run.json || run.no_sample) {
+        return Err(Error::new(
+            "--once, --json and --no-sample go without a sub-command",
+        ));
+    }
+    match arguments.command {
+        None => run_bundle(run, &data, port, clock).await,
+        Some(Command::Services) => run_services(&data, port, clock).await,
+        Some(Command::Invoke { function, event }) => invoke(&data, port, &function, &event).await,
+        Some(Command::Send { event }) => send(&data, port, &event, clock).await,
+        Some(Command::Token { kind }) => print_token(&data, port, kind, clock),
+    }
+}
+
+async fn run_bundle(
+    arguments: &RunArguments,
+    data: &DataDir,
+    port: u16,
+    clock: Clock,
+) -> Result<(), Error> {
+    log_to_stderr();
+    let mut signals = Signals::listen()?;
+    let running = tokio::select! {
+        running = Running::start(arguments, data, port, clock) => running?,
+        // What was started so far is stopped by its own drop.
+        () = signals.next() => return Ok(()),
+    };
+    if arguments.once {
+        return Ok(());
+    }
+    running.serve(signals, clock).await
+}
+
+/// A bundle that answers. Fields are dropped in this order: the services go last.
+#[derive(Debug)]
+struct Running<'a> {
+    _state_file: StateFile<'a>,
+    serving: JoinHandle<Result<(), Error>>,
+    stop: oneshot::Sender<()>,
+    bundle: Arc<Bundle>,
+    services: Services,
+}
+
+impl<'a> Running<'a> {
+    /// Starts everything, replays the sample, and tells where everything is.
+    async fn start(
+        arguments: &RunArguments,
+        data: &'a DataDir,
+        port: u16,
+        clock: Clock,
+    ) -> Result<Running<'a>, Error> {
+        // First of all: a taken port must be told before minutes of setting up.
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .map_err(|error| {
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    return Error::new(format!(
+                        "port {port} is taken; choose another, such as --port {}",
+                        port.saturating_add(1)
+                    ));
+                }
+                Error::because(format!("cannot listen on port {port}"), error)
+            })?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Error::because("the port has no address", error))?;
+        let base_url = format!("http://{address}");
+        let story = if arguments.no_sample {
+            Story::Known
+        } else {
+            Story::Told
+        };
+        let services = start_services(data, &base_url, story, clock).await?;
+        let bundle = Arc::new(make_bundle(&services).await?);
+        let admin_token = token::admin(&services.secrets().admin_jwt_secret, clock())?;
+        let state = services.state(base_url, admin_token);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async { drop(stopped.await) };
+        let serving = tokio::spawn(server::serve(listener, Arc::clone(&bundle), clock, stopped));
+        data.write_state(&state)?;
+        let running = Running {
+            _state_file: StateFile(data),
+            serving,
+            stop,
+            bundle,
+            services,
+        };
+        let events = if arguments.no_sample {
+            Outcomes::new()
+        } else {
+            running.replay_sample(&state, clock).await?
+        };
+        let revenue = revenue(&state).await?;
+        if arguments.json {
+            let mut line = json!(state);
+            line["events"] = json!(events);
+            line["revenue"] = revenue;
+            print(&line.to_string());
+        } else {
+            print(&summary::text(&revenue, &events));
+            if !arguments.once {
+                print(&running.welcome(&state, data, port));
+            }
+        }
+        Ok(running)
+    }
+
+    async fn replay_sample(&self, state: &State, clock: Clock) -> Result<Outcomes, Error> {
+        let stripe = self.services.stripe();
+        let events = stripe.with_account(|account| account.events(Shape::Endive));
+        let count = events.len();
+        note(&format!("replaying the sample story: {count} events"));
+        story::create_users(&state.database_url).await?;
+        let progress = |done: usize| {
+            if done.is_multiple_of(100) && done < count {
+                note(&format!("  {done} of {count}"));
+            }
+        };
+        let endpoint = self.services.webhook_endpoint();
+        let outcomes = story::replay(endpoint, &events, clock, progress).await?;
+        // What the events name but do not carry (fees, for one) is looked up by the redrive.
+        redrive(&self.bundle, clock).await?;
+        Ok(outcomes)
+    }
+
+    /// Where everything is, and what to do with it.
+    fn welcome(&self, state: &State, data: &DataDir, port: u16) -> String {
+        let base_url = &state.base_url;
+        let mut text = String::from("Routes\n");
+        for route in Bundle::routes() {
+            text.push_str(&format!(
+                "  {:<5} {base_url}{}  ({})\n",
+                route.method, route.path, route.function
+            ));
+        }
+        text.push_str(&format!(
+            "  POST  {base_url}/2015-03-31/functions/<name>/invocations  ({})\n\n\
+             Database       {}\nAWS endpoint   {}\nStripe API     {}\nData           {}\n",
+            Bundle::FUNCTIONS.join(", "),
+            state.database_url,
+            state.aws_endpoint_url,
+            state.stripe_api_base,
+            data.path().display(),
+        ));
+        let cluster = self.services.cluster_directory();
+        if !cluster.starts_with(data.path()) {
+            text.push_str(&format!("Cluster        {}\n", cluster.display()));
+        }
+        let place = place_arguments(data, port);
+        let token = format!("cargo run -q -p local -- token admin{place}");
+        text.push_str(&format!(
+            "\nTry next\n  \
+             curl -H \"authorization: Bearer $({token})\" {base_url}/admin/revenue\n  \
+             curl {base_url}/admin/health\n"
+        ));
+        // Somebody comes back: that shows in the figures at once.
+        let subscribe = self.services.stripe().with_account(|account| {
+            let (customer, price) = account.last_to_leave()?;
+            Some(json!({"customer": customer, "price": price}))
+        });
+        if let Some(arguments) = subscribe {
+            text.push_str(&format!(
+                "  curl {}/_fake/operations/subscribe -d '{arguments}'\n",
+                state.stripe_api_base
+            ));
+        }
+        text.push_str("\nCtrl-C stops everything; the ledger stays for the next start.\n");
+        text
+    }
+
+    /// Answers until a signal comes, then finishes the requests that are under way.
+    async fn serve(mut self, mut signals: Signals, clock: Clock) -> Result<(), Error> {
+        tokio::select! {
+            () = signals.next() => {}
+            () = redrive_every_minute(&self.bundle, clock) => {}
+            ended = &mut self.serving => return Err(match ended {
+                Ok(Err(error)) => error,
+                Ok(Ok(())) => Error::new("the HTTP server ended by itself"),
+                Err(error) => Error::because("the HTTP server broke off", error),
+            }),
+        }
+        note("stopping");
+        if self.stop.send(()).is_err() {
+            tracing::warn!("the HTTP server had ended before it was told to");
+        }
+        match tokio::time::timeout(STOP_LIMIT, &mut self.serving).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Err(Error::because("the HTTP server broke off", error)),
+            // A caller that neither finishes nor goes away does not hold up the end.
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Where Stripe's webhooks go.
+const WEBHOOK_PATH: &str = "/payments/webhook";
+
+/// How long requests that are under way may take after a signal.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+async fn make_bundle(services: &Services) -> Result<Bundle, Error> {
+    Bundle::new(&services.environment(), &services.sdk_config().await)
+        .map_err(|error| Error::because("the bundle's configuration is not complete", error))
+}
+
+/// Removes the state file when the bundle stops in any orderly way.
+#[derive(Debug)]
+struct StateFile<'a>(&'a DataDir);
+
+impl Drop for StateFile<'_> {
+    fn drop(&mut self) {
+        self.0.remove_state();
+    }
+}
+
+async fn migrate(bundle: &Bundle, clock: Clock) -> Result<(), Error> {
+    let done = bundle
+        .invoke("migrate", json!({}), clock())
+        .await
+        .map_err(|error| Error::because("the migrations failed", error))?;
+    let applied = done
+        .get("applied")
+        .and_then(Value::as_array)
+        .map_or(0, Vec::len);
+    if applied > 0 {
+        note(&format!("applied {applied} migrations"));
+    }
+    Ok(())
+}
+
+async fn redrive(bundle: &Bundle, clock: Clock) -> Result<(), Error> {
+    let now = clock();
+    let event = json!({
+        "source": "aws.scheduler",
+        "detail-type": "reconciliation.redrive",
+        "time": now.to_string(),
+        "detail": {},
+    });
+    bundle
+        .invoke("reconciliation", event, now)
+        .await
+        .map(|_| ())
+        .map_err(|error| Error::because("the redrive failed", error))
+}
+
+async fn redrive_every_minute(bundle: &Bundle, clock: Clock) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        if let Err(error) = redrive(bundle, clock).await {
+            tracing::warn!(error = crate::chain(&error), "trying again in a minute");
+        }
+    }
+}
+
+/// The dashboard's figures, asked for as the dashboard does.
+async fn revenue(state: &State) -> Result<Value, Error> {
+    let failed = |error| Error::because("cannot read GET /admin/revenue", error);
+    let response = http_client()
+        .map_err(Error::no_http_client)?
+        .get(format!("{}/admin/revenue", state.base_url))
+        .bearer_auth(&state.admin_token)
+        .send()
+        .await
+        .map_err(failed)?;
+    let status = response.status();
+    let text = response.text().await.map_err(failed)?;
+    if !status.is_success() {
+        return Err(Error::new(format!(
+            "GET /admin/revenue answered {status}: {text}"
+        )));
+    }
+    serde_json::from_str(&text)
+        .map_err(|error| Error::because("GET /admin/revenue answered no JSON", error))
+}
+
+async fn run_services(data: &DataDir, port: u16, clock: Clock) -> Result<(), Error> {
+    log_to_stderr();
+    let mut signals = Signals::listen()?;
+    // Where `cargo lambda watch` will listen.
+    let base_url = format!("http://127.0.0.1:{port}");
+    let services = tokio::select! {
+        services = start_services(data, &base_url, Story::Told, clock) => services?,
+        () = signals.next() => return Ok(()),
+    };
+    story::create_users(&services.database_url()).await?;
+    let lines: Vec<String> = services
+        .variables()
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}\n"))
+        .collect();
+    let env_file = data.write("services.env", &lines.concat())?;
+    let admin_token = token::admin(&services.secrets().admin_jwt_secret, clock())?;
+    let state = services.state(base_url, admin_token);
+    data.write_state(&state)?;
+    let _state_file = StateFile(data);
+    print(&format!(
+        "The services run until Ctrl-C. In another terminal:\n  \
+         cargo lambda watch --invoke-port {port} --env-file {}\n\
+         Then, to have the sample's events delivered there:\n  \
+         curl -X POST {}/_fake/deliver\n",
+        env_file.display(),
+        state.stripe_api_base,
+    ));
+    signals.next().await;
+    note("stopping");
+    Ok(())
+}
+
+async fn start_services(
+    data: &DataDir,
+    base_url: &str,
+    story: Story,
+    clock: Clock,
+) -> Result<Services, Error> {
+    note("starting Postgres, moto and the fake Stripe");
+    let webhook_url = format!("{base_url}{WEBHOOK_PATH}");
+    let services = Services::start(data, &webhook_url, story, clock).await?;
+    migrate(&make_bundle(&services).await?, clock).await?;
+    Ok(services)
+}
+
+async fn invoke(data: &DataDir, port: u16, function: &str, event: &Path) -> Result<(), Error> {
+    let state = running(data, port)?;
+    let unreachable = |error| Error::because(not_running(data, port), error);
+    let response = http_client()
+        .map_err(Error::no_http_client)?
+        .post(format!(
+            "{}/2015-03-31/functions/{function}/invocations",
+            state.base_url
+        ))
+        .timeout(INVOCATION_LIMIT)
+        .header("content-type", "application/json")
+        .body(read(event)?)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    let status = response.status();
+    let failed = response.headers().contains_key("x-amz-function-error");
+    print(&response.text().await.map_err(unreachable)?);
+    if failed || !status.is_success() {
+        return Err(Error::new(format!("the invocation of {function} failed")));
+    }
+    Ok(())
+}
+
+/// Lambda's own limit.
+const INVOCATION_LIMIT: Duration = Duration::from_mins(15);
+
+async fn send(data: &DataDir, port: u16, event: &Path, clock: Clock) -> Result<(), Error> {
+    let state = running(data, port)?;
+    let unreachable = |error| Error::because(not_running(data, port), error);
+    let http = http_client().map_err(Error::no_http_client)?;
+    let endpoint = Endpoint {
+        url: format!("{}{WEBHOOK_PATH}", state.base_url),
+        secret: state.webhook_secret.into(),
+    };
+    let response = post(&http, &endpoint, read(event)?, clock())
+        .await
+        .map_err(unreachable)?;
+    let status = response.status();
+    print(&response.text().await.map_err(unreachable)?);
+    if !status.is_success() {
+        return Err(Error::new(format!("the webhook answered {status}")));
+    }
+    Ok(())
+}
+
+fn print_token(data: &DataDir, port: u16, kind: TokenKind, clock: Clock) -> Result<(), Error> {
+    let secrets = data
+        .existing_secrets()?
+        .ok_or_else(|| Error::new(not_running(data, port)))?;
+    match kind {
+        TokenKind::Admin => print(&token::admin(&secrets.admin_jwt_secret, clock())?),
+        TokenKind::Service => print(&secrets.service_token),
+    }
+    Ok(())
+}
+
+fn running(data: &DataDir, port: u16) -> Result<State, Error> {
+    data.state()?
+        .ok_or_else(|| Error::new(not_running(data, port)))
+}
+
+fn not_running(data: &DataDir, port: u16) -> String {
+    let place = place_arguments(data, port);
+    let place = if place.is_empty() {
+        place
+    } else {
+        format!(" --{place}")
+    };
+    format!("no bundle runs on port {port}. Type: cargo run -p local{place}")
+}
+
+/// What to append to a command line to mean the bundle of this place; nothing for the default.
+fn place_arguments(data: &DataDir, port: u16) -> String {
+    let mut arguments = String::new();
+    if port != DEFAULT_PORT {
+        arguments.push_str(&format!(" --port {port}"));
+    }
+    if data.is_chosen() {
+        arguments.push_str(&format!(" --data-dir {}", data.path().display()));
+    }
+    arguments
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path)
+        .map_err(|error| Error::because(format!("cannot read {}", path.display()), error))
+}
+
+/// Ctrl-C and SIGTERM, listened to from the start, so that none is lost.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, Error> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Error::because("cannot listen for Ctrl-C", error));
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The functions' logs, where they do not mix with what was asked for.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .finish();
+    // Set before only when a test runs this.
+    drop(tracing::subscriber::set_global_default(subscriber));
+}
+
+fn note(line: &str) {
+    eprintln!("{line}");
+}
+
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    // A reader that has gone away, `head` for one, must not end the bundle.
+    drop(writeln!(stdout, "{}", text.trim_end_matches('\n')));
+}

@@ -1,0 +1,586 @@
+//! Reading the account as Stripe's API does: lists with cursors and filters, and `expand[]`.
+
+use serde_json::{Value, json};
+
+use super::Shape;
+use super::account::{Account, Refusal};
+use super::form::Form;
+use super::objects::Object;
+use super::render::{INLINE_LINES, list, render_line, render_refunds, render_tiers};
+
+/// A row of a list before it is rendered.
+pub(super) struct Row {
+    id: String,
+    created: i64,
+    value: RowValue,
+}
+
+enum RowValue {
+    Object(Box<Object>),
+    Rendered(Value),
+}
+
+/// The newest a customer's list of events goes back.
+const EVENT_SECONDS: i64 = 30 * 86_400;
+
+/// Parameters every list takes.
+const PAGING: &[&str] = &[
+    "limit",
+    "starting_after",
+    "ending_before",
+    "created",
+    "expand",
+];
+
+/// The filters of a list, by its name in the path; none when there is no such list.
+fn filters(kind: &str) -> Option<&'static [&'static str]> {
+    Some(match kind {
+        "charges" => &["customer", "payment_intent"],
+        "refunds" | "disputes" => &["charge", "payment_intent"],
+        "invoices" => &["customer", "status", "subscription", "collection_method"],
+        "subscriptions" => &["customer", "price", "status"],
+        "customers" => &["email"],
+        "balance_transactions" => &["type", "source", "currency", "payout"],
+        "payouts" => &["status"],
+        "events" => &["type", "types"],
+        "prices" => &["product", "currency", "active", "type"],
+        "products" | "coupons" => &["active"],
+        "payment_intents" => &["customer"],
+        "invoice_payments" => &["invoice", "payment", "status"],
+        "credit_notes" => &["invoice", "customer"],
+        "invoiceitems" => &["customer", "invoice"],
+        _ => return None,
+    })
+}
+
+/// One page of a list, and whether there is more in the direction it was read.
+struct Page {
+    rows: Vec<Row>,
+    has_more: bool,
+}
+
+/// Cuts a page out of `rows` (newest first) as `limit`, `starting_after`, `ending_before` say.
+fn page(mut rows: Vec<Row>, form: &Form) -> Result<Page, Refusal> {
+    let limit = form.integer("limit")?.unwrap_or(10);
+    let limit = usize::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=100).contains(limit))
+        .ok_or_else(|| {
+            Refusal::parameter(
+                "limit",
+                "parameter_invalid_integer",
+                "This value must be between 1 and 100.",
+            )
+        })?;
+    let place = |name: &str, id: &str, rows: &[Row]| {
+        rows.iter().position(|row| row.id == id).ok_or_else(|| {
+            Refusal::parameter(name, "resource_missing", format!("No such object: '{id}'"))
+        })
+    };
+    match (form.get("starting_after"), form.get("ending_before")) {
+        (Some(_), Some(_)) => Err(Refusal::parameter(
+            "ending_before",
+            "parameter_invalid_empty",
+            "You may only specify one of these parameters: starting_after, ending_before.",
+        )),
+        (_, Some(cursor)) => {
+            // The page just before the cursor, still newest first.
+            rows.truncate(place("ending_before", cursor, &rows)?);
+            let from = rows.len().saturating_sub(limit);
+            Ok(Page {
+                has_more: from > 0,
+                rows: rows.split_off(from),
+            })
+        }
+        (after, None) => {
+            if let Some(cursor) = after {
+                rows.drain(..=place("starting_after", cursor, &rows)?);
+            }
+            let has_more = rows.len() > limit;
+            rows.truncate(limit);
+            Ok(Page { rows, has_more })
+        }
+    }
+}
+
+/// Whether `created` passes `created`, `created[gte]` and its kin.
+fn in_time(created: i64, form: &Form) -> Result<bool, Refusal> {
+    let bound = |name: &str, holds: fn(i64, i64) -> bool| {
+        Ok::<bool, Refusal>(
+            form.integer(name)?
+                .is_none_or(|bound| holds(created, bound)),
+        )
+    };
+    Ok(bound("created", |a, b| a == b)?
+        && bound("created[gte]", |a, b| a >= b)?
+        && bound("created[gt]", |a, b| a > b)?
+        && bound("created[lte]", |a, b| a <= b)?
+        && bound("created[lt]", |a, b| a < b)?)
+}
+
+fn objects<'a, T: Clone + 'a>(
+    rows: impl Iterator<Item = &'a T>,
+    wrap: impl Fn(T) -> Object,
+    created: impl Fn(&T) -> i64,
+) -> Vec<Row> {
+    rows.map(|row| {
+        let object = wrap(row.clone());
+        Row {
+            id: object.id().to_owned(),
+            created: created(row),
+            value: RowValue::Object(Box::new(object)),
+        }
+    })
+    .collect()
+}
+
+impl Account {
+    /// `GET /v1/<kind>`.
+    pub(super) fn list(&self, kind: &str, form: &Form, shape: Shape) -> Result<Value, Refusal> {
+        let Some(known) = filters(kind) else {
+            return Err(unknown_path(kind));
+        };
+        for name in form.names() {
+            if !known.contains(&name) && !PAGING.contains(&name) {
+                return Err(Refusal::parameter(
+                    name,
+                    "parameter_unknown",
+                    format!("Received unknown parameter: {name}"),
+                ));
+            }
+        }
+        // A bound that is no number is refused even when there is nothing to compare it with.
+        in_time(self.now, form)?;
+        let mut rows = Vec::new();
+        for row in self.rows(kind, form, shape) {
+            if in_time(row.created, form)? {
+                rows.push(row);
+            }
+        }
+        // Newest first; what was made in one second, in the reverse of the order it was made.
+        rows.reverse();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.created));
+        let page = page(rows, form)?;
+        let data: Vec<Value> = page
+            .rows
+            .into_iter()
+            .map(|row| match row.value {
+                RowValue::Object(object) => object.render(shape),
+                RowValue::Rendered(value) => value,
+            })
+            .collect();
+        let mut answer = json!({
+            "object": "list", "data": data, "has_more": page.has_more, "url": format!("/v1/{kind}"),
+        });
+        self.expand(&mut answer, form, shape)?;
+        Ok(answer)
+    }
+
+    /// `GET /v1/<kind>/<id>`.
+    pub(super) fn retrieve(
+        &self,
+        kind: &str,
+        id: &str,
+        form: &Form,
+        shape: Shape,
+    ) -> Result<Value, Refusal> {
+        let singular = kind.strip_suffix('s').unwrap_or(kind);
+        if filters(kind).is_none() {
+            return Err(unknown_path(kind));
+        }
+        let mut value = if kind == "events" {
+            self.events
+                .iter()
+                .find(|event| event.id == id)
+                .and_then(|event| event.render(shape))
+                .ok_or_else(|| Refusal::missing("event", id))?
+        } else {
+            let object = self
+                .find(id)
+                .filter(|object| list_of(object) == kind)
+                .ok_or_else(|| Refusal::missing(singular, id))?;
+            object.answer(shape)
+        };
+        self.expand(&mut value, form, shape)?;
+        Ok(value)
+    }
+
+    /// `GET /v1/invoices/<id>/lines`: all of them, page by page.
+    pub(super) fn invoice_lines(
+        &self,
+        invoice: &str,
+        form: &Form,
+        shape: Shape,
+    ) -> Result<Value, Refusal> {
+        let invoice = self.invoices.get(invoice)?;
+        let rows = invoice
+            .lines
+            .iter()
+            .map(|line| Row {
+                id: line.id.clone(),
+                created: invoice.created,
+                value: RowValue::Rendered(render_line(&invoice.id, line, &invoice.currency, shape)),
+            })
+            .collect();
+        let page = page(rows, form)?;
+        let data: Vec<Value> = page
+            .rows
+            .into_iter()
+            .filter_map(|row| match row.value {
+                RowValue::Rendered(value) => Some(value),
+                RowValue::Object(_) => None,
+            })
+            .collect();
+        Ok(json!({
+            "object": "list", "data": data, "has_more": page.has_more,
+            "url": format!("/v1/invoices/{}/lines", invoice.id),
+        }))
+    }
+
+    /// The object with this id, whatever it is.
+    pub(super) fn find(&self, id: &str) -> Option<Object> {
+        let (stem, _) = id.split_once('_')?;
+        match stem {
+            "prod" => self.products.get(id).ok().cloned().map(Object::Product),
+            "price" => self.prices.get(id).ok().cloned().map(Object::Price),
+            "coupon" => self.coupons.get(id).ok().cloned().map(Object::Coupon),
+            "di" => self.discounts.get(id).ok().cloned().map(Object::Discount),
+            "cus" => self.customers.get(id).ok().cloned().map(Object::Customer),
+            "sub" => self
+                .subscriptions
+                .get(id)
+                .ok()
+                .cloned()
+                .map(Object::Subscription),
+            "in" => self
+                .invoices
+                .get(id)
+                .ok()
+                .cloned()
+                .map(|one| Object::Invoice(Box::new(one))),
+            "ii" => self
+                .invoice_items
+                .get(id)
+                .ok()
+                .cloned()
+                .map(|one| Object::InvoiceItem(Box::new(one))),
+            "inpay" => self
+                .invoice_payments
+                .get(id)
+                .ok()
+                .cloned()
+                .map(Object::InvoicePayment),
+            "pi" => self.intent_snapshot(id).ok(),
+            "ch" => self.charges.get(id).ok().cloned().map(Object::Charge),
+            "re" => self.refunds.get(id).ok().cloned().map(Object::Refund),
+            "dp" => self.disputes.get(id).ok().cloned().map(Object::Dispute),
+            "txn" => self
+                .balance_transactions
+                .get(id)
+                .ok()
+                .cloned()
+                .map(Object::BalanceTransaction),
+            "po" => self.payouts.get(id).ok().cloned().map(Object::Payout),
+            "cn" => self
+                .credit_notes
+                .get(id)
+                .ok()
+                .cloned()
+                .map(Object::CreditNote),
+            "cs" => self.sessions.get(id).ok().cloned().map(Object::Session),
+            _ => None,
+        }
+    }
+
+    /// The rows of a list that pass its filters, oldest first.
+    fn rows(&self, kind: &str, form: &Form, shape: Shape) -> Vec<Row> {
+        let is = |name: &str, value: Option<&str>| {
+            form.get(name).is_none_or(|wanted| value == Some(wanted))
+        };
+        match kind {
+            "charges" => objects(
+                self.charges.iter().filter(|one| {
+                    is("customer", one.customer.as_deref())
+                        && is("payment_intent", Some(&one.payment_intent))
+                }),
+                Object::Charge,
+                |one| one.created,
+            ),
+            "refunds" => objects(
+                self.refunds.iter().filter(|one| {
+                    is("charge", Some(&one.charge))
+                        && is("payment_intent", Some(&one.payment_intent))
+                }),
+                Object::Refund,
+                |one| one.created,
+            ),
+            "disputes" => objects(
+                self.disputes.iter().filter(|one| {
+                    is("charge", Some(&one.charge))
+                        && is("payment_intent", Some(&one.payment_intent))
+                }),
+                Object::Dispute,
+                |one| one.created,
+            ),
+            "invoices" => objects(
+                self.invoices.iter().filter(|one| {
+                    is("customer", Some(&one.customer))
+                        && is("status", Some(one.status))
+                        && is("subscription", one.subscription.as_deref())
+                        && is("collection_method", Some(one.collection_method))
+                }),
+                |one| Object::Invoice(Box::new(one)),
+                |one| one.created,
+            ),
+            "subscriptions" => objects(
+                self.subscriptions.iter().filter(|one| {
+                    let status = match form.get("status") {
+                        // Without a status, ended ones are left out.
+                        None => one.ended_at.is_none(),
+                        Some("all") => true,
+                        Some("ended") => one.ended_at.is_some(),
+                        Some(wanted) => one.status == wanted,
+                    };
+                    let price = form
+                        .get("price")
+                        .is_none_or(|id| one.items.iter().any(|item| item.price.id == id));
+                    status && price && is("customer", Some(&one.customer))
+                }),
+                Object::Subscription,
+                |one| one.created,
+            ),
+            "customers" => objects(
+                self.customers
+                    .iter()
+                    .filter(|one| !one.deleted && is("email", one.email.as_deref())),
+                Object::Customer,
+                |one| one.created,
+            ),
+            "balance_transactions" => objects(
+                self.balance_transactions.iter().filter(|one| {
+                    is("type", Some(one.kind))
+                        && is("source", Some(&one.source))
+                        && is("currency", Some(&one.currency))
+                        && form.get("payout").is_none()
+                }),
+                Object::BalanceTransaction,
+                |one| one.created,
+            ),
+            "payouts" => objects(
+                self.payouts
+                    .iter()
+                    .filter(|one| is("status", Some(one.status))),
+                Object::Payout,
+                |one| one.created,
+            ),
+            "events" => self.event_rows(form, shape),
+            "prices" => objects(
+                self.prices.iter().filter(|one| {
+                    let kind = if one.interval.is_some() {
+                        "recurring"
+                    } else {
+                        "one_time"
+                    };
+                    is("product", Some(&one.product))
+                        && is("currency", Some(&one.currency))
+                        && is("active", Some(if one.active { "true" } else { "false" }))
+                        && is("type", Some(kind))
+                }),
+                Object::Price,
+                |one| one.created,
+            ),
+            "products" => objects(self.products.iter(), Object::Product, |one| one.created),
+            "coupons" => objects(self.coupons.iter(), Object::Coupon, |one| one.created),
+            "payment_intents" => objects(
+                self.intents
+                    .iter()
+                    .filter(|one| is("customer", one.customer.as_deref()))
+                    .map(|one| &one.id),
+                |id| {
+                    self.intent_snapshot(&id)
+                        .expect("its charges are on the shelf")
+                },
+                |id| self.intents.get(id).map_or(0, |one| one.created),
+            ),
+            "invoice_payments" => objects(
+                self.invoice_payments.iter().filter(|one| {
+                    is("invoice", Some(&one.invoice))
+                        && is("payment[payment_intent]", Some(&one.payment_intent))
+                        && is("payment[type]", Some("payment_intent"))
+                        && is("status", Some(one.status))
+                }),
+                Object::InvoicePayment,
+                |one| one.created,
+            ),
+            "credit_notes" => objects(
+                self.credit_notes.iter().filter(|one| {
+                    is("invoice", Some(&one.invoice)) && is("customer", Some(&one.customer))
+                }),
+                Object::CreditNote,
+                |one| one.created,
+            ),
+            "invoiceitems" => objects(
+                self.invoice_items.iter().filter(|one| {
+                    is("invoice", one.invoice.as_deref()) && is("customer", Some(&one.customer))
+                }),
+                |one| Object::InvoiceItem(Box::new(one)),
+                |one| one.created,
+            ),
+            _ => Vec::new(),
+        }
+    }
+
+    fn event_rows(&self, form: &Form, shape: Shape) -> Vec<Row> {
+        let types = form.list("types");
+        self.events
+            .iter()
+            .filter(|event| event.created >= self.now - EVENT_SECONDS)
+            // Before rendering, which is what costs.
+            .filter(|event| in_time(event.created, form).is_ok_and(|passes| passes))
+            .filter(|event| types.is_empty() || types.contains(&event.kind))
+            .filter(|event| match form.get("type") {
+                None => true,
+                // `invoice.*` means all of an invoice's.
+                Some(wanted) => match wanted.strip_suffix('*') {
+                    Some(start) => event.kind.starts_with(start),
+                    None => event.kind == wanted,
+                },
+            })
+            .filter_map(|event| {
+                Some(Row {
+                    id: event.id.clone(),
+                    created: event.created,
+                    value: RowValue::Rendered(event.render(shape)?),
+                })
+            })
+            .collect()
+    }
+
+    /// Replaces the ids that `expand[]` names by their objects.
+    pub(super) fn expand(
+        &self,
+        value: &mut Value,
+        form: &Form,
+        shape: Shape,
+    ) -> Result<(), Refusal> {
+        for path in form.list("expand") {
+            let segments: Vec<&str> = path.split('.').collect();
+            self.expand_path(value, &segments, path, shape)?;
+        }
+        Ok(())
+    }
+
+    fn expand_path(
+        &self,
+        value: &mut Value,
+        segments: &[&str],
+        path: &str,
+        shape: Shape,
+    ) -> Result<(), Refusal> {
+        let Some((segment, rest)) = segments.split_first() else {
+            return Ok(());
+        };
+        if let Value::Array(values) = value {
+            for value in values {
+                self.expand_path(value, segments, path, shape)?;
+            }
+            return Ok(());
+        }
+        if value.get(segment).is_none()
+            && let Some(included) = self.included(value, segment, shape)
+        {
+            value[*segment] = included;
+        }
+        let Some(field) = value.get_mut(segment) else {
+            return Err(Refusal::parameter(
+                "expand",
+                "parameter_invalid",
+                format!("This property cannot be expanded ({path})."),
+            ));
+        };
+        match field {
+            Value::String(id) => {
+                if let Some(object) = self.find(id) {
+                    *field = object.render(shape);
+                }
+            }
+            Value::Array(values) => {
+                for value in values {
+                    if let Some(object) = value.as_str().and_then(|id| self.find(id)) {
+                        *value = object.render(shape);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => {}
+        }
+        if field.is_null() {
+            return Ok(());
+        }
+        self.expand_path(field, rest, path, shape)
+    }
+
+    /// A field that is shown only when asked for.
+    fn included(&self, parent: &Value, field: &str, shape: Shape) -> Option<Value> {
+        let id = parent["id"].as_str()?;
+        match (parent["object"].as_str()?, field) {
+            ("price", "tiers") => render_tiers(self.prices.get(id).ok()?),
+            ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
+            ("invoice", "payments") if shape >= Shape::Basil => {
+                let payments = self
+                    .invoice_payments
+                    .iter()
+                    .filter(|one| one.invoice == id)
+                    .take(INLINE_LINES)
+                    .map(|one| Object::InvoicePayment(one.clone()).render(shape))
+                    .collect();
+                Some(list(format!("/v1/invoices/{id}/payments"), payments))
+            }
+            ("customer", "subscriptions") => {
+                let subscriptions = self
+                    .subscriptions
+                    .iter()
+                    .filter(|one| one.customer == id && one.ended_at.is_none())
+                    .map(|one| Object::Subscription(one.clone()).render(shape))
+                    .collect();
+                Some(list(
+                    format!("/v1/customers/{id}/subscriptions"),
+                    subscriptions,
+                ))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The list an object is retrieved from.
+fn list_of(object: &Object) -> &'static str {
+    match object {
+        Object::Product(_) => "products",
+        Object::Price(_) => "prices",
+        Object::Coupon(_) => "coupons",
+        Object::Discount(_) => "discounts",
+        Object::Customer(_) => "customers",
+        Object::Subscription(_) => "subscriptions",
+        Object::Invoice(_) => "invoices",
+        Object::InvoiceItem(_) => "invoiceitems",
+        Object::InvoicePayment(_) => "invoice_payments",
+        Object::PaymentIntent(..) => "payment_intents",
+        Object::Charge(_) => "charges",
+        Object::Refund(_) => "refunds",
+        Object::Dispute(_) => "disputes",
+        Object::BalanceTransaction(_) => "balance_transactions",
+        Object::Payout(_) => "payouts",
+        Object::CreditNote(_) => "credit_notes",
+        Object::Session(_) => "checkout/sessions",
+    }
+}
+
+/// Stripe's answer to a path it does not know.
+pub(super) fn unknown_path(path: &str) -> Refusal {
+    Refusal {
+        status: 404,
+        code: "url_invalid",
+        message: format!("Unrecognized request URL ({path})."),
+        param: None,
+    }
+}

@@ -1,0 +1,254 @@
+//! What the functions stand on: the database, the AWS resources, the fake Stripe.
+
+use crate::fake_stripe::delivery::Endpoint;
+use crate::fake_stripe::{Account, FakeStripe, Options, sample_account};
+use crate::state::{DataDir, Secrets, State};
+use crate::{Clock, Error};
+use aws_config::SdkConfig;
+use jiff::Timestamp;
+use shared::config::Environment;
+use shared::test_support::aws;
+use shared::test_support::services::{self, Moto, Postgres, Progress};
+use std::path::Path;
+use tokio::net::TcpListener;
+use tokio_postgres::NoTls;
+
+const DATABASE: &str = "billing";
+const DOCUMENT_BUCKET: &str = "billing-documents";
+const EVENT_BUS: &str = "billing";
+const PARKED_EVENTS_TABLE: &str = "parked-events";
+
+/// The running services; they stop when this value is dropped or this process ends.
+#[derive(Debug)]
+pub struct Services {
+    postgres: Postgres,
+    moto: Moto,
+    stripe: FakeStripe,
+    endpoint: Endpoint,
+    secrets: Secrets,
+}
+
+/// Which account the fake Stripe serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Story {
+    /// The sample's, as it was when it was first told here; from now on, when it never was.
+    Told,
+    /// The sample's when it was ever told here, else an empty one.
+    Known,
+}
+
+impl Services {
+    /// Starts what is not on the machine yet, and creates database, bucket, table and bus.
+    ///
+    /// # Errors
+    /// When something is missing on this machine, or the data directory is in use.
+    pub async fn start(
+        data: &DataDir,
+        webhook_url: &str,
+        story: Story,
+        clock: Clock,
+    ) -> Result<Services, Error> {
+        data.create()?;
+        let cluster = data.path().join("postgres");
+        // Both may take minutes the first time: side by side, and away from the runtime's threads.
+        let postgres = tokio::task::spawn_blocking(move || Postgres::start(&cluster, PROGRESS));
+        let moto = tokio::task::spawn_blocking(|| Moto::start(PROGRESS));
+        let (postgres, moto) = tokio::join!(postgres, moto);
+        let postgres = match postgres {
+            Ok(Ok(postgres)) => Ok(postgres),
+            Ok(Err(services::Error::InUse(_))) => Err(Error::new(format!(
+                "another bundle is running on {}; choose another --port or --data-dir",
+                data.path().display()
+            ))),
+            Ok(Err(error)) => Err(Error::because("cannot start Postgres", error)),
+            Err(error) => Err(Error::because("starting Postgres broke off", error)),
+        };
+        let moto = match moto {
+            Ok(Ok(moto)) => Ok(moto),
+            Ok(Err(error)) => Err(Error::because("cannot start moto", error)),
+            Err(error) => Err(Error::because("starting moto broke off", error)),
+        };
+        let (postgres, moto) = match (postgres, moto) {
+            (Ok(postgres), Ok(moto)) => (postgres, moto),
+            // Both may be missing something: then both are told at once.
+            (Err(one), Err(other)) => {
+                let (one, other) = (crate::chain(&one), crate::chain(&other));
+                return Err(Error::new(format!("{one}\nerror: {other}")));
+            }
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
+        };
+        let secrets = data.secrets()?;
+        let anchor = match story {
+            Story::Told => Some(data.anchor(clock())?),
+            Story::Known => data.existing_anchor()?,
+        };
+        let endpoint = Endpoint {
+            url: webhook_url.to_owned(),
+            secret: secrets.webhook_secret.as_str().into(),
+        };
+        let stripe = start_stripe(anchor, endpoint.clone(), clock)
+            .await
+            .map_err(|error| Error::because("cannot start the fake Stripe", error))?;
+        let services = Services {
+            postgres,
+            moto,
+            stripe,
+            endpoint,
+            secrets,
+        };
+        services.create_database().await?;
+        services.create_resources().await?;
+        Ok(services)
+    }
+
+    /// The ledger's URL.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        self.postgres.url(DATABASE)
+    }
+
+    /// Where Postgres keeps its files: below the data directory, unless its user cannot reach that.
+    #[must_use]
+    pub fn cluster_directory(&self) -> &Path {
+        self.postgres.directory()
+    }
+
+    /// The fake Stripe.
+    #[must_use]
+    pub fn stripe(&self) -> &FakeStripe {
+        &self.stripe
+    }
+
+    /// Where the fake Stripe sends its webhooks.
+    #[must_use]
+    pub fn webhook_endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The bundle's secrets.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// What the AWS clients are made from.
+    pub async fn sdk_config(&self) -> SdkConfig {
+        aws::sdk_config(self.moto.endpoint_url()).await
+    }
+
+    /// The functions' environment variables.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("DATABASE_URL", self.database_url()),
+            ("DATABASE_SSLMODE", "disable".to_owned()),
+            (
+                "STRIPE_WEBHOOK_SECRETS",
+                self.secrets.webhook_secret.clone(),
+            ),
+            ("STRIPE_API_KEY", self.secrets.stripe_api_key.clone()),
+            ("STRIPE_API_BASE", self.stripe.base_url()),
+            ("PARKED_EVENTS_TABLE", PARKED_EVENTS_TABLE.to_owned()),
+            ("DOCUMENT_BUCKET", DOCUMENT_BUCKET.to_owned()),
+            ("EVENT_BUS_NAME", EVENT_BUS.to_owned()),
+            ("ADMIN_JWT_SECRET", self.secrets.admin_jwt_secret.clone()),
+            ("SERVICE_TOKENS", self.secrets.service_token.clone()),
+            ("REPORTING_CURRENCY", "USD".to_owned()),
+            ("AWS_ENDPOINT_URL", self.moto.endpoint_url().to_owned()),
+            ("AWS_REGION", aws::REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", "local".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
+        ]
+    }
+
+    /// The same, as the functions read it.
+    #[must_use]
+    pub fn environment(&self) -> Environment {
+        Environment::from_pairs(self.variables())
+    }
+
+    /// What the sub-commands and `--json` are told.
+    #[must_use]
+    pub fn state(&self, base_url: String, admin_token: String) -> State {
+        State {
+            base_url,
+            database_url: self.database_url(),
+            aws_endpoint_url: self.moto.endpoint_url().to_owned(),
+            stripe_api_base: self.stripe.base_url(),
+            webhook_secret: self.secrets.webhook_secret.clone(),
+            admin_token,
+            admin_jwt_secret: self.secrets.admin_jwt_secret.clone(),
+            service_token: self.secrets.service_token.clone(),
+        }
+    }
+
+    async fn create_database(&self) -> Result<(), Error> {
+        let client = connect(&self.postgres.url("postgres")).await?;
+        let failed = |error| Error::because("cannot create the database", error);
+        let there = client
+            .query("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE])
+            .await
+            .map_err(failed)?;
+        if there.is_empty() {
+            client
+                .batch_execute(&format!("CREATE DATABASE {DATABASE}"))
+                .await
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// moto keeps nothing: every start begins with empty resources.
+    async fn create_resources(&self) -> Result<(), Error> {
+        let config = self.sdk_config().await;
+        aws::create_bucket(&aws_sdk_s3::Client::new(&config), DOCUMENT_BUCKET)
+            .await
+            .map_err(|error| Error::because("cannot create the bucket", error))?;
+        aws::create_parked_events_table(
+            &aws_sdk_dynamodb::Client::new(&config),
+            PARKED_EVENTS_TABLE,
+        )
+        .await
+        .map_err(|error| Error::because("cannot create the table", error))?;
+        aws::create_event_bus(&aws_sdk_eventbridge::Client::new(&config), EVENT_BUS)
+            .await
+            .map_err(|error| Error::because("cannot create the event bus", error))
+    }
+}
+
+/// The account, open for more to happen to it: at this time, under ids of this start only. What
+/// happened to it in an earlier start is in the ledger, and the fake Stripe has forgotten it.
+async fn start_stripe(
+    anchor: Option<Timestamp>,
+    endpoint: Endpoint,
+    clock: Clock,
+) -> std::io::Result<FakeStripe> {
+    let now = clock();
+    let mut account = match anchor {
+        Some(anchor) => sample_account(anchor),
+        None => Account::new("Empty", now),
+    };
+    account.set_now(now);
+    account.set_prefix(&format!("Start{:x}", now.as_second()));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let options = Options {
+        webhook: Some(endpoint),
+        ..Options::new(account, clock)
+    };
+    FakeStripe::start(listener, options)
+}
+
+const PROGRESS: Progress<'static> = &shared::test_support::services::progress_to_stderr;
+
+/// A connection to a local database.
+///
+/// # Errors
+/// When the server refuses it.
+pub async fn connect(url: &str) -> Result<tokio_postgres::Client, Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls)
+        .await
+        .map_err(|error| Error::because("cannot connect to the database", error))?;
+    // It ends with the client; its errors reach the client's calls.
+    drop(tokio::spawn(connection));
+    Ok(client)
+}

@@ -1,0 +1,73 @@
+//! The sample: the host application's users, and a year of Stripe's events about them.
+
+use crate::fake_stripe::delivery::{self, Endpoint};
+use crate::fake_stripe::sample_users;
+use crate::{Clock, Error, services};
+use http::StatusCode;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// How the webhook answered the events of a story: `applied` → 41, `duplicate` → 2, …
+pub type Outcomes = BTreeMap<String, u32>;
+
+/// Creates the sample's users where they are missing; the host application would have them.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn create_users(database_url: &str) -> Result<(), Error> {
+    let client = services::connect(database_url).await?;
+    for (id, email, name) in sample_users() {
+        client
+            .execute(
+                "-- story::create_users\n\
+                 INSERT INTO users (id, email, full_name) VALUES ($1, $2, $3)\n\
+                 ON CONFLICT (id) DO NOTHING",
+                &[&id, &email, &name],
+            )
+            .await
+            .map_err(|error| Error::because("cannot create the sample users", error))?;
+    }
+    Ok(())
+}
+
+/// Delivers the events in order through the real route, each signed now; `progress` is told how
+/// many are done.
+///
+/// # Errors
+/// When an event is not answered 200: then it is not stored.
+pub async fn replay(
+    endpoint: &Endpoint,
+    events: &[Value],
+    clock: Clock,
+    progress: impl Fn(usize),
+) -> Result<Outcomes, Error> {
+    let http = delivery::http_client().map_err(Error::no_http_client)?;
+    let mut outcomes = Outcomes::new();
+    for (done, event) in (1..).zip(events) {
+        let id = event
+            .get("id")
+            .and_then(Value::as_str)
+            .unwrap_or("without an id");
+        let unanswered =
+            |error| Error::because(format!("event {id} of the sample got no answer"), error);
+        let body = event.to_string().into_bytes();
+        let answer = delivery::post(&http, endpoint, body, clock())
+            .await
+            .map_err(unanswered)?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(unanswered)?;
+        if status != StatusCode::OK {
+            return Err(Error::new(format!(
+                "the webhook answered event {id} with {status}: {text}"
+            )));
+        }
+        let answer: Value = serde_json::from_str(&text).unwrap_or_default();
+        let outcome = answer
+            .get("outcome")
+            .and_then(Value::as_str)
+            .unwrap_or("unknown");
+        *outcomes.entry(outcome.to_owned()).or_default() += 1;
+        progress(done);
+    }
+    Ok(outcomes)
+}
