@@ -1,0 +1,7 @@
+//! The edges against what they talk to: Postgres, moto, an identity provider's key set. One binary, so that each is
+//! started once.
+
+mod aws;
+mod key_set;
+mod outbox;
+mod pool;
