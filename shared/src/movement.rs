@@ -1,0 +1,297 @@
+//! Movements of recurring revenue: what the snapshots of a customer's subscriptions add up to.
+//!
+//! Movements are a function of the set of snapshots, so a late event may rewrite them: the whole
+//! customer is computed again and only the difference is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::money::{self, Currency};
+use crate::subscription::is_ended;
+
+/// One snapshot of one subscription, as far as recurring revenue is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubscriptionVersion {
+    pub stripe_subscription_id: String,
+    pub stripe_customer_id: String,
+    pub source_event_id: String,
+    pub source_created_at: Timestamp,
+    pub source_rank: i32,
+    /// The event's time; the end of an ended subscription.
+    pub occurred_at: Timestamp,
+    pub status: String,
+    pub currency: Option<Currency>,
+    pub mrr_microcents: i64,
+    pub potential_mrr_microcents: i64,
+    pub mrr_provisional: bool,
+    /// Another snapshot of the same second came after this one.
+    pub overruled: bool,
+}
+
+/// The kind of a movement, by `money.md` rule 6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    New,
+    Expansion,
+    Contraction,
+    Churn,
+    Reactivation,
+}
+
+impl Kind {
+    /// The word stored in `mrr_movements.kind`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::New => "new",
+            Kind::Expansion => "expansion",
+            Kind::Contraction => "contraction",
+            Kind::Churn => "churn",
+            Kind::Reactivation => "reactivation",
+        }
+    }
+}
+
+/// One movement of a customer in one currency at one instant, netted over the subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Movement {
+    pub occurred_at: Timestamp,
+    /// The subscription that moved most.
+    pub stripe_subscription_id: String,
+    pub kind: Kind,
+    pub currency: Currency,
+    /// `after - before`: negative for contraction and churn.
+    pub delta_microcents: i64,
+    pub before_microcents: i64,
+    pub after_microcents: i64,
+    pub cause_event_id: String,
+}
+
+/// The movements of one customer, oldest first.
+///
+/// # Errors
+/// When the customer's revenue is out of range.
+pub fn movements(versions: &[SubscriptionVersion]) -> Result<Vec<Movement>, money::Error> {
+    let currencies: BTreeSet<Currency> = versions
+        .iter()
+        .filter_map(|version| version.currency)
+        .collect();
+    let mut movements = Vec::new();
+    for currency in currencies {
+        movements.extend(movements_in(currency, versions)?);
+    }
+    movements.sort_by_key(|movement| (movement.occurred_at, movement.currency));
+    Ok(movements)
+}
+
+fn movements_in(
+    currency: Currency,
+    versions: &[SubscriptionVersion],
+) -> Result<Vec<Movement>, money::Error> {
+    let mut current: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut has_paid_before = false;
+    let mut movements = Vec::new();
+    for (occurred_at, changes) in changes_by_instant(currency, versions) {
+        let before = sum(current.values())?;
+        let mut largest: Option<(i64, &SubscriptionVersion)> = None;
+        for version in changes {
+            let subscription = version.stripe_subscription_id.as_str();
+            let previous = current
+                .insert(subscription, version.mrr_microcents)
+                .unwrap_or(0);
+            let moved = version
+                .mrr_microcents
+                .checked_sub(previous)
+                .and_then(i64::checked_abs)
+                .ok_or(money::Error::OutOfRange)?;
+            let is_larger = largest.is_none_or(|(most, other)| {
+                (moved, &version.source_event_id) > (most, &other.source_event_id)
+            });
+            if is_larger {
+                largest = Some((moved, version));
+            }
+        }
+        let after = sum(current.values())?;
+        let Some((_, cause)) = largest.filter(|_| after != before) else {
+            continue;
+        };
+        movements.push(Movement {
+            occurred_at,
+            stripe_subscription_id: cause.stripe_subscription_id.clone(),
+            kind: kind(before, after, has_paid_before),
+            currency,
+            delta_microcents: after.checked_sub(before).ok_or(money::Error::OutOfRange)?,
+            before_microcents: before,
+            after_microcents: after,
+            cause_event_id: cause.source_event_id.clone(),
+        });
+        has_paid_before |= after > 0;
+    }
+    Ok(movements)
+}
+
+/// What each instant changes: one snapshot per subscription, nothing after its end.
+fn changes_by_instant(
+    currency: Currency,
+    versions: &[SubscriptionVersion],
+) -> BTreeMap<Timestamp, Vec<&SubscriptionVersion>> {
+    let mut ends: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for version in versions.iter().filter(|version| is_ended(&version.status)) {
+        let end = ends
+            .entry(&version.stripe_subscription_id)
+            .or_insert(version.occurred_at);
+        *end = version.occurred_at.min(*end);
+    }
+    let mut latest: BTreeMap<(Timestamp, &str), &SubscriptionVersion> = BTreeMap::new();
+    for version in versions
+        .iter()
+        .filter(|v| v.currency == Some(currency) && !v.overruled)
+    {
+        let subscription = version.stripe_subscription_id.as_str();
+        let end = ends.get(subscription);
+        if !is_ended(&version.status) && end.is_some_and(|end| version.occurred_at >= *end) {
+            continue;
+        }
+        let shown = latest
+            .entry((version.occurred_at, subscription))
+            .or_insert(version);
+        if order(version) > order(shown) {
+            *shown = version;
+        }
+    }
+    let mut changes: BTreeMap<Timestamp, Vec<&SubscriptionVersion>> = BTreeMap::new();
+    for ((occurred_at, _), version) in latest {
+        changes.entry(occurred_at).or_default().push(version);
+    }
+    changes
+}
+
+fn order(version: &SubscriptionVersion) -> (Timestamp, i32, &str) {
+    (
+        version.source_created_at,
+        version.source_rank,
+        &version.source_event_id,
+    )
+}
+
+fn kind(before: i64, after: i64, has_paid_before: bool) -> Kind {
+    if before <= 0 {
+        // Tested before "bigger": coming back is not growth.
+        if has_paid_before {
+            Kind::Reactivation
+        } else {
+            Kind::New
+        }
+    } else if after <= 0 {
+        Kind::Churn
+    } else if after > before {
+        Kind::Expansion
+    } else {
+        Kind::Contraction
+    }
+}
+
+fn sum<'a>(amounts: impl Iterator<Item = &'a i64>) -> Result<i64, money::Error> {
+    amounts.copied().try_fold(0_i64, |total, amount| {
+        total.checked_add(amount).ok_or(money::Error::OutOfRange)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(subscription: &str, at: i64, status: &str, mrr: i64) -> SubscriptionVersion {
+        let at = Timestamp::from_second(at).unwrap();
+        SubscriptionVersion {
+            stripe_subscription_id: subscription.into(),
+            stripe_customer_id: "cus_1".into(),
+            source_event_id: format!("evt_{subscription}_{at}"),
+            source_created_at: at,
+            source_rank: 0,
+            occurred_at: at,
+            status: status.into(),
+            currency: Some(Currency::parse("usd").unwrap()),
+            mrr_microcents: mrr,
+            potential_mrr_microcents: mrr,
+            mrr_provisional: false,
+            overruled: false,
+        }
+    }
+
+    fn summary(versions: &[SubscriptionVersion]) -> Vec<(i64, &'static str, i64)> {
+        movements(versions)
+            .unwrap()
+            .iter()
+            .map(|m| {
+                (
+                    m.occurred_at.as_second(),
+                    m.kind.as_str(),
+                    m.delta_microcents,
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_worked_example_moves_as_written() {
+        let history = [
+            version("gold", 1, "active", 16_666_666_667),
+            version("silver", 2, "active", 6_000_000_000),
+            version("silver", 3, "canceled", 0),
+            version("gold", 4, "canceled", 0),
+            version("gold2", 5, "active", 15_000_000_000),
+        ];
+        let expected = [
+            (1, "new", 16_666_666_667),
+            (2, "expansion", 6_000_000_000),
+            (3, "contraction", -6_000_000_000),
+            (4, "churn", -16_666_666_667),
+            (5, "reactivation", 15_000_000_000),
+        ];
+        assert_eq!(summary(&history), expected);
+        let mut reversed = history;
+        reversed.reverse();
+        assert_eq!(summary(&reversed), expected, "a function of the set");
+    }
+
+    #[test]
+    fn a_switch_within_one_second_is_one_netted_movement() {
+        let history = [
+            version("old", 1, "active", 100),
+            version("old", 5, "canceled", 0),
+            version("new", 5, "active", 300),
+        ];
+        assert_eq!(summary(&history), [(1, "new", 100), (5, "expansion", 200)]);
+    }
+
+    #[test]
+    fn nothing_after_the_end_brings_a_subscription_back() {
+        let mut end = version("sub", 10, "canceled", 0);
+        end.occurred_at = Timestamp::from_second(5).unwrap();
+        let history = [
+            version("sub", 1, "active", 100),
+            version("sub", 7, "active", 100),
+            end,
+        ];
+        assert_eq!(summary(&history), [(1, "new", 100), (5, "churn", -100)]);
+    }
+
+    #[test]
+    fn currencies_move_on_their_own() {
+        let mut euro = version("euro", 2, "active", 50);
+        euro.currency = Some(Currency::parse("eur").unwrap());
+        let history = [version("dollar", 1, "active", 100), euro];
+        assert_eq!(summary(&history), [(1, "new", 100), (2, "new", 50)]);
+    }
+
+    #[test]
+    fn no_change_is_no_row() {
+        let history = [
+            version("sub", 1, "active", 100),
+            version("sub", 2, "past_due", 100),
+        ];
+        assert_eq!(summary(&history), [(1, "new", 100)]);
+    }
+}

@@ -1,0 +1,1024 @@
+//! Payments: the facts Stripe announces about one payment, and the one row they add up to.
+//!
+//! An intent, its charges, refunds, disputes and invoice links each have a row of their own that
+//! shows the latest snapshot. [`derive`] turns them into the payment and its revenue entries; it
+//! is a pure function, so the order in which the facts arrived cannot matter.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::cash::{Entry, EntryKind};
+use crate::money::{self, Currency, div_half_even};
+use crate::period;
+use crate::snapshot::{Snapshot, Version, earliest, known};
+
+/// A payment intent as one snapshot shows it.
+/// Source: <https://docs.stripe.com/api/payment_intents/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PaymentIntent {
+    pub stripe_payment_intent_id: String,
+    pub stripe_customer_id: Option<String>,
+    pub amount_cents: i64,
+    pub amount_received_cents: Option<i64>,
+    pub currency: Currency,
+    pub status: String,
+    pub latest_charge_id: Option<String>,
+    pub stripe_invoice_id: Option<String>,
+    pub payment_method: Option<String>,
+    pub failure_code: Option<String>,
+    pub decline_code: Option<String>,
+    pub failure_message: Option<String>,
+    /// Earliest event that shows the success.
+    pub succeeded_at: Option<Timestamp>,
+    pub canceled_at: Option<Timestamp>,
+    /// `metadata.user_id`.
+    pub user_id: Option<i32>,
+    pub created_at: Timestamp,
+    pub version: Version,
+}
+
+impl Snapshot for PaymentIntent {
+    fn key(&self) -> String {
+        self.stripe_payment_intent_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &PaymentIntent) {
+        earliest(&mut self.succeeded_at, earlier.succeeded_at);
+        known(&mut self.stripe_invoice_id, &earlier.stripe_invoice_id);
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+    }
+}
+
+/// One charge: one attempt at a payment. Source: <https://docs.stripe.com/api/charges/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    pub stripe_charge_id: String,
+    pub stripe_payment_intent_id: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub stripe_invoice_id: Option<String>,
+    pub amount_cents: i64,
+    pub amount_captured_cents: i64,
+    pub currency: Currency,
+    /// `pending`, `failed` or `succeeded`.
+    pub status: String,
+    pub is_captured: bool,
+    pub failure_code: Option<String>,
+    pub decline_code: Option<String>,
+    pub failure_message: Option<String>,
+    pub payment_method: Option<String>,
+    pub user_id: Option<i32>,
+    /// Earliest event that shows the capture.
+    pub succeeded_at: Option<Timestamp>,
+    /// `amount_refunded` by the time (unix seconds) of the snapshot that showed it: for accounts
+    /// whose refunds are never announced one by one.
+    pub refund_totals: BTreeMap<i64, i64>,
+    pub stripe_balance_transaction_id: Option<String>,
+    pub settlement: Option<Settlement>,
+    pub attempted_at: Timestamp,
+    pub version: Version,
+}
+
+/// What a charge's balance transaction says, in the currency of the account's balance.
+/// Source: <https://docs.stripe.com/api/balance_transactions/object>.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Settlement {
+    pub currency: Currency,
+    pub amount_cents: i64,
+    pub fee_cents: i64,
+    /// Decimal text.
+    pub exchange_rate: Option<String>,
+}
+
+/// A refund as one snapshot shows it. Source: <https://docs.stripe.com/api/refunds/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refund {
+    pub stripe_refund_id: String,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_payment_intent_id: Option<String>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub reason: Option<String>,
+    pub status: String,
+    pub stripe_balance_transaction_id: Option<String>,
+    pub metadata: Value,
+    pub created_at: Timestamp,
+    pub failed_at: Option<Timestamp>,
+    pub version: Version,
+}
+
+/// A dispute as one snapshot shows it. Source: <https://docs.stripe.com/api/disputes/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispute {
+    pub stripe_dispute_id: String,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_payment_intent_id: Option<String>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub reason: Option<String>,
+    pub status: String,
+    /// By id: what the withdrawal and the reinstatement moved.
+    pub balance_transactions: BTreeMap<String, DisputeTransaction>,
+    pub funds_withdrawn_at: Option<Timestamp>,
+    pub funds_reinstated_at: Option<Timestamp>,
+    pub closed_at: Option<Timestamp>,
+    pub evidence_due_by: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub version: Version,
+}
+
+/// One balance transaction of a dispute, in the currency of the account's balance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DisputeTransaction {
+    pub amount_cents: i64,
+    pub fee_cents: i64,
+    pub currency: Currency,
+}
+
+/// That a payment pays an invoice; from basil on only `invoice_payment.paid` says so.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InvoicePayment {
+    pub stripe_invoice_id: String,
+    pub stripe_payment_intent_id: Option<String>,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_invoice_payment_id: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub amount_paid_cents: Option<i64>,
+    pub currency: Option<Currency>,
+    /// `paid` once a fact says so.
+    pub status: Option<String>,
+    pub paid_at: Option<Timestamp>,
+    pub version: Version,
+}
+
+/// Everything known of one payment.
+#[derive(Debug, Clone, Default)]
+pub struct PaymentFacts {
+    /// `pi_…`, or `ch_…` for a charge without an intent.
+    pub payment_key: String,
+    pub intent: Option<PaymentIntent>,
+    pub attempts: Vec<Attempt>,
+    pub refunds: Vec<Refund>,
+    pub disputes: Vec<Dispute>,
+    pub invoice_payments: Vec<InvoicePayment>,
+}
+
+/// The estimate until Stripe names the fee: `FEE_ESTIMATE_BPS`, `FEE_ESTIMATE_FIXED_CENTS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeeEstimate {
+    pub bps: i64,
+    /// Applies to two-decimal currencies only.
+    pub fixed_cents: i64,
+}
+
+/// One row of `payment_history`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payment {
+    pub payment_key: String,
+    pub stripe_payment_intent_id: Option<String>,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub stripe_invoice_id: Option<String>,
+    /// Named by the payment's own metadata; the customer's user goes first.
+    pub user_id: Option<i32>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub status: PaymentStatus,
+    pub payment_method: Option<String>,
+    pub stripe_fee_cents: i64,
+    pub fee_source: Option<FeeSource>,
+    pub net_amount_cents: i64,
+    pub failure_code: Option<String>,
+    pub decline_code: Option<String>,
+    pub failure_message: Option<String>,
+    pub refunded_at: Option<Timestamp>,
+    pub refund_reason: Option<String>,
+    pub refund_amount_cents: i64,
+    pub stripe_balance_transaction_id: Option<String>,
+    pub settlement: Option<Settlement>,
+    pub succeeded_at: Option<Timestamp>,
+    pub dispute_status: Option<String>,
+    pub disputed_amount_cents: i64,
+    pub created_at: Timestamp,
+    /// What the payment adds to `revenue_daily`.
+    pub entries: Vec<Entry>,
+}
+
+/// The states of `payment_history.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaymentStatus {
+    Pending,
+    Succeeded,
+    Failed,
+    Refunded,
+    PartiallyRefunded,
+    Disputed,
+    Canceled,
+}
+
+/// Where a fee comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeeSource {
+    Actual,
+    Estimated,
+}
+
+impl PaymentStatus {
+    /// The word in the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PaymentStatus::Pending => "pending",
+            PaymentStatus::Succeeded => "succeeded",
+            PaymentStatus::Failed => "failed",
+            PaymentStatus::Refunded => "refunded",
+            PaymentStatus::PartiallyRefunded => "partially_refunded",
+            PaymentStatus::Disputed => "disputed",
+            PaymentStatus::Canceled => "canceled",
+        }
+    }
+}
+
+impl FeeSource {
+    /// The word in the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FeeSource::Actual => "actual",
+            FeeSource::Estimated => "estimated",
+        }
+    }
+}
+
+/// The rank of an intent's status within one second, ×100, plus the rank of the event's type.
+#[must_use]
+pub fn intent_rank(status: &str, event_type: &str) -> i32 {
+    let status_rank = match status {
+        "canceled" => 2,
+        "succeeded" => 3,
+        _ => 0,
+    };
+    let type_rank = match event_type {
+        "payment_intent.created" => 1,
+        "payment_intent.requires_action" => 2,
+        "payment_intent.processing" => 3,
+        "payment_intent.payment_failed" => 4,
+        "payment_intent.canceled" => 6,
+        "payment_intent.succeeded" => 7,
+        _ => 5,
+    };
+    status_rank * 100 + type_rank
+}
+
+/// The rank of a charge's state within one second, ×100, plus the rank of the event's type.
+#[must_use]
+pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
+    let status_rank = match (status, is_refunded) {
+        ("succeeded", true) => 3,
+        ("succeeded", false) => 2,
+        ("failed", _) => 1,
+        _ => 0,
+    };
+    let type_rank = match event_type {
+        "charge.pending" => 1,
+        "charge.failed" => 2,
+        "charge.succeeded" => 3,
+        "charge.captured" => 4,
+        "charge.updated" => 5,
+        "charge.expired" => 6,
+        "charge.refunded" => 7,
+        // Inside another object.
+        _ => 0,
+    };
+    status_rank * 100 + type_rank
+}
+
+/// The rank of a refund's status within one second.
+#[must_use]
+pub fn refund_rank(status: &str) -> i32 {
+    match status {
+        "pending" => 0,
+        "requires_action" => 100,
+        "failed" | "canceled" => 300,
+        _ => 200,
+    }
+}
+
+/// The rank of a dispute's status within one second.
+#[must_use]
+pub fn dispute_rank(status: &str) -> i32 {
+    match status {
+        "warning_needs_response" => 0,
+        "warning_under_review" => 100,
+        "warning_closed" => 200,
+        "needs_response" => 300,
+        "under_review" => 400,
+        "won" | "lost" | "charge_refunded" | "prevented" => 600,
+        _ => 500,
+    }
+}
+
+impl Snapshot for Attempt {
+    fn key(&self) -> String {
+        self.stripe_charge_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Attempt) {
+        for (at, total) in &earlier.refund_totals {
+            let shown = self.refund_totals.entry(*at).or_insert(*total);
+            *shown = (*shown).max(*total);
+        }
+        earliest(&mut self.succeeded_at, earlier.succeeded_at);
+        known(
+            &mut self.stripe_payment_intent_id,
+            &earlier.stripe_payment_intent_id,
+        );
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+        known(&mut self.stripe_invoice_id, &earlier.stripe_invoice_id);
+        known(
+            &mut self.stripe_balance_transaction_id,
+            &earlier.stripe_balance_transaction_id,
+        );
+        known(&mut self.settlement, &earlier.settlement);
+    }
+}
+
+impl Attempt {
+    fn is_paid(&self) -> bool {
+        self.status == "succeeded" && self.is_captured
+    }
+}
+
+impl Snapshot for Refund {
+    fn key(&self) -> String {
+        self.stripe_refund_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Refund) {
+        earliest(&mut self.failed_at, earlier.failed_at);
+        known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(
+            &mut self.stripe_payment_intent_id,
+            &earlier.stripe_payment_intent_id,
+        );
+    }
+}
+
+impl Refund {
+    /// Whether the money went, or is going, back.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !matches!(self.status.as_str(), "failed" | "canceled")
+    }
+}
+
+impl Snapshot for Dispute {
+    fn key(&self) -> String {
+        self.stripe_dispute_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Dispute) {
+        for (id, transaction) in &earlier.balance_transactions {
+            let shown = self
+                .balance_transactions
+                .entry(id.clone())
+                .or_insert(transaction.clone());
+            if *shown < *transaction {
+                shown.clone_from(transaction);
+            }
+        }
+        earliest(&mut self.funds_withdrawn_at, earlier.funds_withdrawn_at);
+        earliest(&mut self.funds_reinstated_at, earlier.funds_reinstated_at);
+        earliest(&mut self.closed_at, earlier.closed_at);
+        known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(
+            &mut self.stripe_payment_intent_id,
+            &earlier.stripe_payment_intent_id,
+        );
+    }
+}
+
+impl Dispute {
+    /// An inquiry: nothing has moved, and may never.
+    #[must_use]
+    pub fn is_inquiry(&self) -> bool {
+        self.status.starts_with("warning_")
+    }
+
+    fn holds_money(&self) -> bool {
+        !self.is_inquiry()
+            && !matches!(
+                self.status.as_str(),
+                "won" | "charge_refunded" | "prevented"
+            )
+    }
+
+    /// The dispute's fee in its own currency: of the withdrawal, and of the reinstatement.
+    ///
+    /// # Errors
+    /// When an amount is out of range.
+    pub fn fees_cents(&self) -> Result<(i64, i64), money::Error> {
+        let mut withdrawal = 0_i64;
+        let mut reinstatement = 0_i64;
+        for transaction in self.balance_transactions.values() {
+            let fee = convert(
+                transaction.fee_cents,
+                transaction.currency,
+                self.currency,
+                (self.amount_cents, transaction.amount_cents.saturating_abs()),
+            )?;
+            let side = if transaction.amount_cents < 0 {
+                &mut withdrawal
+            } else {
+                &mut reinstatement
+            };
+            *side = side.checked_add(fee).ok_or(money::Error::OutOfRange)?;
+        }
+        Ok((withdrawal, reinstatement))
+    }
+}
+
+impl Snapshot for InvoicePayment {
+    fn key(&self) -> String {
+        self.link_key()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &InvoicePayment) {
+        known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(
+            &mut self.stripe_invoice_payment_id,
+            &earlier.stripe_invoice_payment_id,
+        );
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+        known(&mut self.amount_paid_cents, &earlier.amount_paid_cents);
+        known(&mut self.currency, &earlier.currency);
+        // "canceled" < "open" < "paid": the greater word is also the later one.
+        known(&mut self.status, &earlier.status);
+        earliest(&mut self.paid_at, earlier.paid_at);
+    }
+}
+
+impl InvoicePayment {
+    /// Key of the link: the invoice and what pays it.
+    #[must_use]
+    pub fn link_key(&self) -> String {
+        let payment = self
+            .stripe_payment_intent_id
+            .as_deref()
+            .or(self.stripe_charge_id.as_deref())
+            .unwrap_or_default();
+        format!("{}:{payment}", self.stripe_invoice_id)
+    }
+
+    fn is_paid(&self) -> bool {
+        self.status.as_deref() == Some("paid")
+    }
+}
+
+/// The payment these facts add up to, or `None` when they do not name one yet (a refund whose
+/// charge has not arrived).
+///
+/// # Errors
+/// When an amount is out of range.
+pub fn derive(
+    facts: &PaymentFacts,
+    estimate: FeeEstimate,
+) -> Result<Option<Payment>, money::Error> {
+    let paid_attempt = facts
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.is_paid())
+        .max_by_key(|attempt| (&attempt.version, &attempt.stripe_charge_id));
+    let newest_attempt = facts
+        .attempts
+        .iter()
+        .max_by_key(|attempt| (attempt.attempted_at, &attempt.stripe_charge_id));
+    let shown_attempt = paid_attempt.or(newest_attempt);
+    let paid_link = facts
+        .invoice_payments
+        .iter()
+        .filter(|link| link.is_paid())
+        .max_by_key(|link| link.link_key());
+    let intent = facts.intent.as_ref();
+
+    let Some(currency) = intent
+        .map(|intent| intent.currency)
+        .or(shown_attempt.map(|attempt| attempt.currency))
+        .or(paid_link.and_then(|link| link.currency))
+    else {
+        return Ok(None);
+    };
+    let Some(created_at) = intent
+        .map(|intent| intent.created_at)
+        .or(facts
+            .attempts
+            .iter()
+            .map(|attempt| attempt.attempted_at)
+            .min())
+        .or(paid_link.and_then(|link| link.paid_at))
+    else {
+        return Ok(None);
+    };
+    let intent_paid = intent.filter(|intent| intent.status == "succeeded");
+    let is_paid = intent_paid.is_some() || paid_attempt.is_some() || paid_link.is_some();
+    let Some(amount_cents) = intent_paid
+        .map(|intent| intent.amount_received_cents.unwrap_or(intent.amount_cents))
+        .or(paid_attempt.map(|attempt| attempt.amount_captured_cents))
+        .or(paid_link.and_then(|link| link.amount_paid_cents))
+        .or(intent.map(|intent| intent.amount_cents))
+        .or(newest_attempt.map(|attempt| attempt.amount_cents))
+    else {
+        return Ok(None);
+    };
+    let succeeded_at = if is_paid {
+        Some(succeeded_at(facts, created_at))
+    } else {
+        None
+    };
+
+    let refunds = if is_paid { refunds(facts) } else { Vec::new() };
+    let refund_amount_cents = sum(refunds.iter().map(|refund| refund.amount_cents))?;
+    let holding = facts
+        .disputes
+        .iter()
+        .filter(|dispute| is_paid && dispute.holds_money());
+    let disputed_amount_cents = sum(holding.clone().map(|dispute| dispute.amount_cents))?;
+    let (stripe_fee_cents, fee_source) = match succeeded_at {
+        Some(_) => fee(paid_attempt, amount_cents, currency, estimate)?,
+        None => (0, None),
+    };
+    let status = if is_paid {
+        if holding.count() > 0 {
+            PaymentStatus::Disputed
+        } else if refund_amount_cents >= amount_cents && refund_amount_cents > 0 {
+            PaymentStatus::Refunded
+        } else if refund_amount_cents > 0 {
+            PaymentStatus::PartiallyRefunded
+        } else {
+            PaymentStatus::Succeeded
+        }
+    } else {
+        unpaid_status(intent, newest_attempt)
+    };
+    let net_amount_cents = if is_paid {
+        sum([
+            amount_cents,
+            -stripe_fee_cents,
+            -refund_amount_cents,
+            -disputed_amount_cents,
+        ]
+        .into_iter())?
+    } else {
+        0
+    };
+    let has_failed = matches!(status, PaymentStatus::Failed | PaymentStatus::Canceled);
+    let newest_refund = refunds
+        .iter()
+        .max_by_key(|refund| (refund.created_at, &refund.source_id));
+    let newest_dispute = facts
+        .disputes
+        .iter()
+        .max_by_key(|d| (d.created_at, &d.stripe_dispute_id));
+    let intent_failure = intent.filter(|intent| has_failed && intent.failure_code.is_some());
+    let attempt_failure = newest_attempt.filter(|attempt| has_failed && attempt.status == "failed");
+
+    let mut payment = Payment {
+        payment_key: facts.payment_key.clone(),
+        stripe_payment_intent_id: intent
+            .map(|intent| intent.stripe_payment_intent_id.clone())
+            .or_else(|| {
+                facts
+                    .payment_key
+                    .starts_with("pi_")
+                    .then(|| facts.payment_key.clone())
+            })
+            .or_else(|| shown_attempt.and_then(|a| a.stripe_payment_intent_id.clone())),
+        stripe_charge_id: shown_attempt
+            .map(|attempt| attempt.stripe_charge_id.clone())
+            .or_else(|| intent.and_then(|intent| intent.latest_charge_id.clone()))
+            .or_else(|| paid_link.and_then(|link| link.stripe_charge_id.clone())),
+        stripe_customer_id: first_known([
+            intent.and_then(|intent| intent.stripe_customer_id.clone()),
+            shown_attempt.and_then(|attempt| attempt.stripe_customer_id.clone()),
+            facts
+                .invoice_payments
+                .iter()
+                .filter_map(|l| l.stripe_customer_id.clone())
+                .max(),
+        ]),
+        stripe_invoice_id: paid_link
+            .map(|link| link.stripe_invoice_id.clone())
+            .or_else(|| {
+                facts
+                    .invoice_payments
+                    .iter()
+                    .map(|l| l.stripe_invoice_id.clone())
+                    .max()
+            }),
+        user_id: intent
+            .and_then(|intent| intent.user_id)
+            .or(shown_attempt.and_then(|attempt| attempt.user_id)),
+        amount_cents,
+        currency,
+        status,
+        payment_method: first_known([
+            shown_attempt.and_then(|attempt| attempt.payment_method.clone()),
+            intent.and_then(|intent| intent.payment_method.clone()),
+        ]),
+        stripe_fee_cents,
+        fee_source,
+        net_amount_cents,
+        failure_code: first_known([
+            intent_failure.and_then(|intent| intent.failure_code.clone()),
+            attempt_failure.and_then(|attempt| attempt.failure_code.clone()),
+        ]),
+        decline_code: first_known([
+            intent_failure.and_then(|intent| intent.decline_code.clone()),
+            attempt_failure.and_then(|attempt| attempt.decline_code.clone()),
+        ]),
+        failure_message: first_known([
+            intent_failure.and_then(|intent| intent.failure_message.clone()),
+            attempt_failure.and_then(|attempt| attempt.failure_message.clone()),
+        ]),
+        refunded_at: newest_refund.map(|refund| refund.created_at),
+        refund_reason: newest_refund.and_then(|refund| refund.reason.clone()),
+        refund_amount_cents,
+        stripe_balance_transaction_id: paid_attempt
+            .and_then(|attempt| attempt.stripe_balance_transaction_id.clone()),
+        settlement: paid_attempt.and_then(|attempt| attempt.settlement.clone()),
+        succeeded_at,
+        dispute_status: newest_dispute.map(|dispute| dispute.status.clone()),
+        disputed_amount_cents,
+        created_at,
+        entries: Vec::new(),
+    };
+    payment.entries = entries(&payment, facts, &refunds)?;
+    Ok(Some(payment))
+}
+
+/// A refund as far as cash is concerned: announced itself, or seen in the charge's total.
+struct CountedRefund {
+    source_id: String,
+    amount_cents: i64,
+    reason: Option<String>,
+    created_at: Timestamp,
+}
+
+fn refunds(facts: &PaymentFacts) -> Vec<CountedRefund> {
+    if !facts.refunds.is_empty() {
+        return facts
+            .refunds
+            .iter()
+            .filter(|refund| refund.counts())
+            .map(|refund| CountedRefund {
+                source_id: refund.stripe_refund_id.clone(),
+                amount_cents: refund.amount_cents,
+                reason: refund.reason.clone(),
+                created_at: refund.created_at,
+            })
+            .collect();
+    }
+    facts
+        .attempts
+        .iter()
+        .flat_map(refunds_from_totals)
+        .collect()
+}
+
+/// The steps of `amount_refunded`, each on the date that showed it. A total that falls again was
+/// a refund that failed: it counts nowhere.
+fn refunds_from_totals(attempt: &Attempt) -> Vec<CountedRefund> {
+    let mut lasting: Vec<(i64, i64)> = Vec::new();
+    let mut smallest_later = i64::MAX;
+    for (at, total) in attempt.refund_totals.iter().rev() {
+        smallest_later = smallest_later.min(*total);
+        lasting.push((*at, smallest_later));
+    }
+    let mut counted = 0_i64;
+    let mut refunds = Vec::new();
+    for (at, total) in lasting.into_iter().rev() {
+        if total > counted {
+            refunds.push(CountedRefund {
+                source_id: format!("{}@{at}", attempt.stripe_charge_id),
+                amount_cents: total - counted,
+                reason: None,
+                created_at: Timestamp::from_second(at).unwrap_or(attempt.attempted_at),
+            });
+            counted = total;
+        }
+    }
+    refunds
+}
+
+/// The earliest instant a fact shows the success; without such a fact the charge's own time.
+fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
+    let shown = facts
+        .attempts
+        .iter()
+        .map(|attempt| attempt.succeeded_at)
+        .chain([facts.intent.as_ref().and_then(|intent| intent.succeeded_at)])
+        .chain(
+            facts
+                .invoice_payments
+                .iter()
+                .filter(|link| link.is_paid())
+                .map(|l| l.paid_at),
+        )
+        .flatten()
+        .min();
+    let charged = facts
+        .attempts
+        .iter()
+        .filter(|a| a.is_paid())
+        .map(|a| a.attempted_at)
+        .min();
+    shown.or(charged).unwrap_or(created_at)
+}
+
+fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Attempt>) -> PaymentStatus {
+    let failed_attempt = newest.filter(|attempt| attempt.status == "failed");
+    let Some(intent) = intent else {
+        let Some(attempt) = newest else {
+            return PaymentStatus::Pending;
+        };
+        let was_released = attempt
+            .refund_totals
+            .values()
+            .next_back()
+            .is_some_and(|t| *t > 0);
+        return match attempt.status.as_str() {
+            "failed" => PaymentStatus::Failed,
+            // An authorization that was released instead of captured.
+            "succeeded" if was_released => PaymentStatus::Canceled,
+            _ => PaymentStatus::Pending,
+        };
+    };
+    match intent.status.as_str() {
+        "canceled" => PaymentStatus::Canceled,
+        "processing"
+        | "requires_action"
+        | "requires_confirmation"
+        | "requires_capture"
+        | "requires_source_action" => {
+            let failed_since = failed_attempt
+                .is_some_and(|attempt| attempt.version.created_at > intent.version.created_at);
+            if failed_since {
+                PaymentStatus::Failed
+            } else {
+                PaymentStatus::Pending
+            }
+        }
+        _ if failed_attempt.is_some() || intent.failure_code.is_some() => PaymentStatus::Failed,
+        _ => PaymentStatus::Pending,
+    }
+}
+
+fn fee(
+    attempt: Option<&Attempt>,
+    amount_cents: i64,
+    currency: Currency,
+    estimate: FeeEstimate,
+) -> Result<(i64, Option<FeeSource>), money::Error> {
+    if let Some((attempt, settlement)) =
+        attempt.and_then(|attempt| Some((attempt, attempt.settlement.as_ref()?)))
+    {
+        let fee = convert(
+            settlement.fee_cents,
+            settlement.currency,
+            currency,
+            (attempt.amount_captured_cents, settlement.amount_cents),
+        )?;
+        return Ok((fee, Some(FeeSource::Actual)));
+    }
+    let share = div_half_even(i128::from(amount_cents) * i128::from(estimate.bps), 10_000)?;
+    let fixed = if currency.exponent() == 2 {
+        estimate.fixed_cents
+    } else {
+        0
+    };
+    let fee = share + i128::from(fixed);
+    Ok((
+        i64::try_from(fee).map_err(|_large| money::Error::OutOfRange)?,
+        Some(FeeSource::Estimated),
+    ))
+}
+
+/// An amount settled in another currency, by the ratio of the same balance transaction's amounts
+/// (decision 31), half-even: exact, and independent of the currencies' exponents.
+fn convert(
+    amount_cents: i64,
+    from: Currency,
+    to: Currency,
+    (charged_cents, settled_cents): (i64, i64),
+) -> Result<i64, money::Error> {
+    if from == to || settled_cents == 0 {
+        return Ok(amount_cents);
+    }
+    let product = i128::from(amount_cents) * i128::from(charged_cents);
+    let converted = div_half_even(product, i128::from(settled_cents))?;
+    i64::try_from(converted).map_err(|_large| money::Error::OutOfRange)
+}
+
+fn entries(
+    payment: &Payment,
+    facts: &PaymentFacts,
+    refunds: &[CountedRefund],
+) -> Result<Vec<Entry>, money::Error> {
+    let mut entries = Vec::new();
+    let mut add = |kind, source_id: &str, at: Timestamp, amount_cents: i64, is_estimated: bool| {
+        entries.push(Entry {
+            payment_key: payment.payment_key.clone(),
+            kind,
+            source_id: source_id.to_owned(),
+            day: period::day_of(at),
+            currency: payment.currency,
+            amount_cents,
+            is_estimated,
+        });
+    };
+    for attempt in facts
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.status == "failed")
+    {
+        add(
+            EntryKind::Failed,
+            &attempt.stripe_charge_id,
+            attempt.attempted_at,
+            0,
+            false,
+        );
+    }
+    let has_failed_attempt = facts
+        .attempts
+        .iter()
+        .any(|attempt| attempt.status == "failed");
+    if payment.status == PaymentStatus::Failed && !has_failed_attempt {
+        add(
+            EntryKind::Failed,
+            &payment.payment_key,
+            payment.created_at,
+            0,
+            false,
+        );
+    }
+    let Some(succeeded_at) = payment.succeeded_at else {
+        return Ok(entries);
+    };
+    add(
+        EntryKind::Gross,
+        &payment.payment_key,
+        succeeded_at,
+        payment.amount_cents,
+        false,
+    );
+    let is_estimated = payment.fee_source == Some(FeeSource::Estimated);
+    add(
+        EntryKind::Fee,
+        &payment.payment_key,
+        succeeded_at,
+        payment.stripe_fee_cents,
+        is_estimated,
+    );
+    for refund in refunds {
+        add(
+            EntryKind::Refund,
+            &refund.source_id,
+            refund.created_at,
+            refund.amount_cents,
+            false,
+        );
+    }
+    for dispute in facts
+        .disputes
+        .iter()
+        .filter(|dispute| !dispute.is_inquiry())
+    {
+        let (withdrawal_fee, reinstatement_fee) = dispute.fees_cents()?;
+        let id = &dispute.stripe_dispute_id;
+        let lost_at = dispute.closed_at.filter(|_| dispute.status == "lost");
+        let Some(withdrawn_at) = dispute.funds_withdrawn_at.or(lost_at) else {
+            continue;
+        };
+        add(
+            EntryKind::Dispute,
+            id,
+            withdrawn_at,
+            dispute.amount_cents,
+            false,
+        );
+        if withdrawal_fee != 0 {
+            add(
+                EntryKind::DisputeFee,
+                id,
+                withdrawn_at,
+                withdrawal_fee,
+                false,
+            );
+        }
+        if let Some(reinstated_at) = dispute.funds_reinstated_at {
+            add(
+                EntryKind::DisputeReinstated,
+                id,
+                reinstated_at,
+                -dispute.amount_cents,
+                false,
+            );
+            if reinstatement_fee != 0 {
+                add(
+                    EntryKind::DisputeFeeReinstated,
+                    id,
+                    reinstated_at,
+                    reinstatement_fee,
+                    false,
+                );
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// The payment row of an invoice that was paid outside Stripe: no fee, dated by the invoice.
+#[must_use]
+pub fn out_of_band(
+    stripe_invoice_id: &str,
+    stripe_customer_id: Option<&str>,
+    amount_cents: i64,
+    currency: Currency,
+    paid_at: Timestamp,
+) -> Payment {
+    let entry = |kind, amount_cents| Entry {
+        payment_key: stripe_invoice_id.to_owned(),
+        kind,
+        source_id: stripe_invoice_id.to_owned(),
+        day: period::day_of(paid_at),
+        currency,
+        amount_cents,
+        is_estimated: false,
+    };
+    Payment {
+        payment_key: stripe_invoice_id.to_owned(),
+        stripe_payment_intent_id: None,
+        stripe_charge_id: None,
+        stripe_customer_id: stripe_customer_id.map(str::to_owned),
+        stripe_invoice_id: Some(stripe_invoice_id.to_owned()),
+        user_id: None,
+        amount_cents,
+        currency,
+        status: PaymentStatus::Succeeded,
+        payment_method: Some("out_of_band".to_owned()),
+        stripe_fee_cents: 0,
+        fee_source: Some(FeeSource::Actual),
+        net_amount_cents: amount_cents,
+        failure_code: None,
+        decline_code: None,
+        failure_message: None,
+        refunded_at: None,
+        refund_reason: None,
+        refund_amount_cents: 0,
+        stripe_balance_transaction_id: None,
+        settlement: None,
+        succeeded_at: Some(paid_at),
+        dispute_status: None,
+        disputed_amount_cents: 0,
+        created_at: paid_at,
+        entries: vec![
+            entry(EntryKind::Gross, amount_cents),
+            entry(EntryKind::Fee, 0),
+        ],
+    }
+}
+
+fn first_known<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
+    candidates.into_iter().flatten().next()
+}
+
+fn sum(amounts: impl Iterator<Item = i64>) -> Result<i64, money::Error> {
+    let mut total = 0_i64;
+    for amount in amounts {
+        total = total.checked_add(amount).ok_or(money::Error::OutOfRange)?;
+    }
+    Ok(total)
+}

@@ -1,0 +1,285 @@
+//! Which of two snapshots of one Stripe object is the later one.
+//!
+//! Nothing in an event orders it by itself: `created` has a resolution of one second, and bursts
+//! share a second. A row therefore stores the [`Version`] of the snapshot it shows, and only a
+//! greater version replaces it. Within one second `data.previous_attributes` is the better
+//! witness; [`latest_of_second`] reads it.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// The version of a snapshot: event time, then rank, then event id, compared in that order.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// `event.created`; the time of the fetch for a fetched object.
+    pub created_at: Timestamp,
+    /// Status rank × 100 + type rank of the event; see the ranks in each object's module.
+    pub rank: i32,
+    pub event_id: String,
+}
+
+impl Version {
+    /// The version of a row that only something else has named so far: any snapshot is later.
+    #[must_use]
+    pub fn unseen() -> Self {
+        Version {
+            created_at: Timestamp::UNIX_EPOCH,
+            rank: 0,
+            event_id: String::new(),
+        }
+    }
+
+    /// Whether a real snapshot stands behind the row.
+    #[must_use]
+    pub fn is_seen(&self) -> bool {
+        *self != Version::unseen()
+    }
+}
+
+/// A mirrored object: the latest snapshot decides, except for what can only become known.
+pub trait Snapshot: Clone + PartialEq {
+    /// The object's id at Stripe.
+    fn key(&self) -> String;
+
+    /// The version of the snapshot shown.
+    fn version(&self) -> &Version;
+
+    /// Takes over what an earlier snapshot knew and can never become unknown: links, first times,
+    /// highest counts. Commutative over any number of earlier snapshots.
+    fn absorb(&mut self, earlier: &Self);
+
+    /// Both snapshots in one: the later, with what the earlier knew.
+    #[must_use]
+    fn join(self, other: Self) -> Self {
+        let (mut later, earlier) = if self.version() < other.version() {
+            (other, self)
+        } else {
+            (self, other)
+        };
+        later.absorb(&earlier);
+        later
+    }
+}
+
+/// One snapshot among those of the same object and second.
+#[derive(Debug, Clone)]
+pub struct Contender<'a> {
+    pub rank: i32,
+    pub event_id: &'a str,
+    /// `data.object`.
+    pub object: &'a Value,
+    /// `data.previous_attributes`, only on `*.updated` events.
+    pub previous_attributes: Option<&'a Value>,
+}
+
+/// The outcome of [`latest_of_second`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latest {
+    pub event_id: String,
+    /// False when two different snapshots remain that nothing orders: the greater event id is
+    /// shown until the object has been read again.
+    pub is_decided: bool,
+}
+
+/// Picks the last snapshot of one second. B follows A when B's previous values are A's values and
+/// not the other way round; among those that nothing follows, the greater rank, then the greater
+/// event id. A function of the set: the order of `contenders` does not matter.
+#[must_use]
+pub fn latest_of_second(contenders: &[Contender<'_>]) -> Option<Latest> {
+    let unfollowed: Vec<&Contender<'_>> = contenders
+        .iter()
+        .filter(|a| !contenders.iter().any(|b| follows(b, a)))
+        .collect();
+    // A cycle leaves none: then all of them contend.
+    let remaining: Vec<&Contender<'_>> = if unfollowed.is_empty() {
+        contenders.iter().collect()
+    } else {
+        unfollowed
+    };
+    let last = remaining.iter().max_by_key(|c| (c.rank, c.event_id))?;
+    let is_decided = remaining
+        .iter()
+        .all(|c| c.rank < last.rank || c.object == last.object);
+    Some(Latest {
+        event_id: last.event_id.to_owned(),
+        is_decided,
+    })
+}
+
+fn follows(later: &Contender<'_>, earlier: &Contender<'_>) -> bool {
+    later.event_id != earlier.event_id
+        && starts_from(later, earlier.object)
+        && !starts_from(earlier, later.object)
+}
+
+/// Whether the change `contender` announces starts from `object`.
+fn starts_from(contender: &Contender<'_>, object: &Value) -> bool {
+    match contender.previous_attributes {
+        Some(Value::Object(previous)) if !previous.is_empty() => {
+            previous
+                .iter()
+                .all(|(key, value)| agrees(value, object.get(key).unwrap_or(&Value::Null)))
+                && previous.iter().any(|(key, value)| {
+                    !agrees(value, contender.object.get(key).unwrap_or(&Value::Null))
+                })
+        }
+        _ => false,
+    }
+}
+
+/// Whether `actual` has every value `previous` names; Stripe lists only what changed in objects.
+fn agrees(previous: &Value, actual: &Value) -> bool {
+    match (previous, actual) {
+        (Value::Object(previous), Value::Object(actual)) => previous
+            .iter()
+            .all(|(key, value)| agrees(value, actual.get(key).unwrap_or(&Value::Null))),
+        (Value::Array(previous), Value::Array(actual)) => {
+            previous.len() == actual.len()
+                && previous
+                    .iter()
+                    .zip(actual)
+                    .all(|(previous, actual)| agrees(previous, actual))
+        }
+        _ => previous == actual,
+    }
+}
+
+/// Joins a fact that only ever becomes known, such as a link. `None` is "not known yet"; two
+/// different values join to the greater, in any order.
+pub fn known<T: Ord + Clone>(fact: &mut Option<T>, other: &Option<T>) {
+    if *fact < *other {
+        fact.clone_from(other);
+    }
+}
+
+/// Joins a first time: the earliest, where known.
+pub fn earliest(fact: &mut Option<Timestamp>, other: Option<Timestamp>) {
+    *fact = match (*fact, other) {
+        (Some(left), Some(right)) => Some(left.min(right)),
+        (known, None) | (None, known) => known,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn latest(contenders: &[(&str, i32, Value, Option<Value>)]) -> Latest {
+        let forward: Vec<Contender<'_>> = contenders
+            .iter()
+            .map(|(event_id, rank, object, previous)| Contender {
+                rank: *rank,
+                event_id,
+                object,
+                previous_attributes: previous.as_ref(),
+            })
+            .collect();
+        let mut backward = forward.clone();
+        backward.reverse();
+        let outcome = latest_of_second(&forward).unwrap();
+        assert_eq!(
+            latest_of_second(&backward).unwrap(),
+            outcome,
+            "the order must not matter"
+        );
+        outcome
+    }
+
+    #[test]
+    fn previous_attributes_order_a_chain_against_the_event_ids() {
+        let outcome = latest(&[
+            (
+                "evt_9",
+                1,
+                json!({"quantity": 2}),
+                Some(json!({"quantity": 1})),
+            ),
+            (
+                "evt_5",
+                1,
+                json!({"quantity": 3}),
+                Some(json!({"quantity": 2})),
+            ),
+            (
+                "evt_1",
+                1,
+                json!({"quantity": 4}),
+                Some(json!({"quantity": 3})),
+            ),
+        ]);
+        assert_eq!(
+            outcome,
+            Latest {
+                event_id: "evt_1".into(),
+                is_decided: true
+            }
+        );
+    }
+
+    #[test]
+    fn an_update_follows_the_creation_it_started_from_whatever_the_rank() {
+        let outcome = latest(&[
+            ("evt_2", 900, json!({"status": "past_due"}), None),
+            (
+                "evt_1",
+                300,
+                json!({"status": "active"}),
+                Some(json!({"status": "past_due"})),
+            ),
+        ]);
+        assert_eq!(outcome.event_id, "evt_1");
+    }
+
+    #[test]
+    fn there_and_back_again_is_undecidable() {
+        let outcome = latest(&[
+            (
+                "evt_1",
+                1,
+                json!({"quantity": 2}),
+                Some(json!({"quantity": 1})),
+            ),
+            (
+                "evt_2",
+                1,
+                json!({"quantity": 1}),
+                Some(json!({"quantity": 2})),
+            ),
+        ]);
+        assert_eq!(
+            outcome,
+            Latest {
+                event_id: "evt_2".into(),
+                is_decided: false
+            }
+        );
+    }
+
+    #[test]
+    fn equal_snapshots_need_no_decision() {
+        let object = json!({"quantity": 2});
+        let outcome = latest(&[
+            ("evt_1", 1, object.clone(), None),
+            ("evt_2", 1, object, None),
+        ]);
+        assert_eq!(
+            outcome,
+            Latest {
+                event_id: "evt_2".into(),
+                is_decided: true
+            }
+        );
+    }
+
+    #[test]
+    fn nested_previous_values_are_compared_where_they_are_named() {
+        let object = |price: &str| json!({"items": {"data": [{"price": {"id": price, "x": 1}}]}});
+        let previous = json!({"items": {"data": [{"price": {"id": "price_a"}}]}});
+        let outcome = latest(&[
+            ("evt_9", 1, object("price_a"), None),
+            ("evt_1", 1, object("price_b"), Some(previous)),
+        ]);
+        assert_eq!(outcome.event_id, "evt_1");
+    }
+}
