@@ -132,8 +132,8 @@ async fn assert_few_flights(shape: Shape) {
     assert!(known.max(unknown) <= AT_MOST);
 }
 
-/// A flight of many statements may reach the proxy in two pieces on a busy machine and be counted
-/// twice: the fewest of three is what the handler needs.
+/// The fewest of three: on a busy machine one more was counted now and then. A flight that reaches
+/// the proxy in two pieces would be counted twice; that this is the cause has not been shown.
 async fn fewest_flights(shape: Shape, payment_is_known: bool) -> u64 {
     let mut fewest = u64::MAX;
     for _ in 0..3 {
