@@ -128,7 +128,7 @@ enum DatabaseUrl {
     Plain(SecretString),
     Secret {
         arn: String,
-        client: Option<aws_sdk_secretsmanager::Client>,
+        client: aws_sdk_secretsmanager::Client,
     },
 }
 
@@ -142,7 +142,10 @@ pub(crate) struct DatabaseTarget {
 
 impl DatabaseConfig {
     /// Reads the variables above. A URL that cannot be read is found here; a secret is first fetched when connecting.
-    pub fn from_env(environment: &Environment) -> Result<DatabaseConfig, Error> {
+    pub fn from_env(
+        environment: &Environment,
+        sdk: &aws_types::SdkConfig,
+    ) -> Result<DatabaseConfig, Error> {
         let ssl_mode = match environment.optional("DATABASE_SSLMODE") {
             None => None,
             Some(text) => Some(SslMode::parse(&text).ok_or_else(|| Error::Invalid {
@@ -153,7 +156,10 @@ impl DatabaseConfig {
         let url = match environment.optional("DATABASE_URL") {
             Some(url) => DatabaseUrl::Plain(url.into()),
             None => match environment.optional("DATABASE_SECRET_ARN") {
-                Some(arn) => DatabaseUrl::Secret { arn, client: None },
+                Some(arn) => DatabaseUrl::Secret {
+                    arn,
+                    client: aws_sdk_secretsmanager::Client::new(sdk),
+                },
                 None => return Err(Error::Missing("DATABASE_URL")),
             },
         };
@@ -167,15 +173,6 @@ impl DatabaseConfig {
             config.target(url.expose_secret())?;
         }
         Ok(config)
-    }
-
-    /// Fetches the secret with this configuration of the SDK instead of loading one at the first connection.
-    #[must_use]
-    pub fn with_sdk(mut self, sdk: &aws_config::SdkConfig) -> DatabaseConfig {
-        if let DatabaseUrl::Secret { client, .. } = &mut self.url {
-            *client = Some(aws_sdk_secretsmanager::Client::new(sdk));
-        }
-        self
     }
 
     /// The PEM bundle to trust instead of the system's.
@@ -198,13 +195,6 @@ impl DatabaseConfig {
         match &self.url {
             DatabaseUrl::Plain(url) => Ok(self.target(url.expose_secret())?),
             DatabaseUrl::Secret { arn, client } => {
-                let client = match client {
-                    Some(client) => client.clone(),
-                    None => {
-                        let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest());
-                        aws_sdk_secretsmanager::Client::new(&sdk.await)
-                    }
-                };
                 let answer = client.get_secret_value().secret_id(arn).send().await?;
                 let text = answer.secret_string().ok_or(Error::Invalid {
                     variable: "DATABASE_SECRET_ARN",
@@ -343,7 +333,8 @@ mod tests {
     use super::*;
 
     fn config(pairs: &[(&str, &str)]) -> Result<DatabaseConfig, Error> {
-        DatabaseConfig::from_env(&Environment::from_pairs(pairs.iter().copied()))
+        let environment = Environment::from_pairs(pairs.iter().copied());
+        DatabaseConfig::from_env(&environment, &crate::aws::sdk_config(&environment))
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::error::Error;
 use std::sync::OnceLock;
 
 use metrics_cloudwatch_embedded::Collector;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::Environment;
 
@@ -16,19 +18,21 @@ static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 /// Sends logs (JSON lines on standard output, level by `RUST_LOG`, default `info`) and metrics of this process on
 /// their way. Called once by `main`; a second call, as from tests in one process, changes nothing.
 pub fn init(environment: &Environment, function: &'static str) {
-    let filter = environment
-        .optional("RUST_LOG")
-        .and_then(|directives| EnvFilter::try_new(directives).ok())
+    let defaults = Targets::new()
+        .with_default(LevelFilter::INFO)
         // The pool reports a socket that died while the sandbox was frozen; it has already been replaced.
-        .unwrap_or_else(|| EnvFilter::new("info,deadpool=error"));
-    let logs = tracing_subscriber::fmt()
+        .with_target("deadpool", LevelFilter::ERROR);
+    let logs = tracing_subscriber::fmt::layer()
         .json()
-        .with_env_filter(filter)
         .with_target(true)
         .with_current_span(false)
         .with_span_list(true)
-        .try_init();
-    if logs.is_err() {
+        .with_filter(log_filter(environment, defaults));
+    if tracing_subscriber::registry()
+        .with(logs)
+        .try_init()
+        .is_err()
+    {
         return;
     }
     let metrics = metrics_cloudwatch_embedded::Builder::new()
@@ -41,6 +45,14 @@ pub fn init(environment: &Environment, function: &'static str) {
         }
         Err(error) => tracing::warn!(%error, "metrics are not collected"),
     }
+}
+
+/// Which log lines are written: what `RUST_LOG` says (`info,shared=debug`), else `defaults`.
+pub fn log_filter(environment: &Environment, defaults: Targets) -> Targets {
+    environment
+        .optional("RUST_LOG")
+        .and_then(|directives| directives.parse().ok())
+        .unwrap_or(defaults)
 }
 
 /// Writes what was counted since the last call, one line of embedded metric format. `main` calls it at the end of an

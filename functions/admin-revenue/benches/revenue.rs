@@ -115,7 +115,7 @@ impl Ledger {
             ("DATABASE_URL", database.url.as_str()),
             ("ADMIN_JWT_SECRET", SECRET),
         ]);
-        let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1").await;
+        let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
         let now: Timestamp = "2025-10-20T12:00:00Z".parse().expect("an instant");
         let claims = json!({"exp": now.as_second() + 60, "role": "admin"});
         let key = EncodingKey::from_secret(SECRET.as_bytes());

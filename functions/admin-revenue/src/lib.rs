@@ -1,6 +1,6 @@
 //! admin-revenue: the figures the admin dashboard shows, and whether everything they need can be reached.
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use shared::api::authentication::JwtVerifier;
@@ -37,7 +37,7 @@ impl App {
     /// [`JwtVerifier`], and for the health check `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE`, `EVENT_BUS_NAME` and
     /// `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
-        let database = DatabaseConfig::from_env(environment)?.with_sdk(sdk);
+        let database = DatabaseConfig::from_env(environment, sdk)?;
         Ok(App {
             database: Database::connect_lazily(&database),
             jwt: JwtVerifier::from_env(environment, sdk),

@@ -12,7 +12,7 @@ use shared::{aws, telemetry};
 async fn main() -> Result<(), Error> {
     let environment = Environment::from_process();
     telemetry::init(&environment, "admin-revenue");
-    let app = App::from_env(&environment, &aws::load_sdk_config().await)?;
+    let app = App::from_env(&environment, &aws::sdk_config(&environment))?;
     app.warm().await;
     run(service_fn(async |request: Request| {
         let response = handle(&app, request, now()).await;

@@ -2,7 +2,7 @@
 
 use crate::gateway;
 use crate::sandboxes::Sandboxes;
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::config::{self, Environment};

@@ -9,6 +9,8 @@ use crate::story::Outcomes;
 use crate::{Clock, Error, server, story, summary, token};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use shared::config::Environment;
+use shared::telemetry;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 const DEFAULT_PORT: u16 = 9000;
 
@@ -296,7 +299,7 @@ const WEBHOOK_PATH: &str = "/payments/webhook";
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 async fn make_bundle(services: &Services) -> Result<Bundle, Error> {
-    Bundle::new(&services.environment(), &services.sdk_config().await)
+    Bundle::new(&services.environment(), &services.sdk_config())
         .map_err(|error| Error::because("the bundle's configuration is not complete", error))
 }
 
@@ -532,14 +535,18 @@ impl Signals {
 
 /// The functions' logs, where they do not mix with what was asked for.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    let subscriber = tracing_subscriber::fmt()
+    let defaults = Targets::new().with_default(LevelFilter::WARN);
+    let logs = tracing_subscriber::fmt::layer()
         .json()
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .finish();
+        .with_filter(telemetry::log_filter(
+            &Environment::from_process(),
+            defaults,
+        ));
     // Set before only when a test runs this.
-    drop(tracing::subscriber::set_global_default(subscriber));
+    drop(tracing::subscriber::set_global_default(
+        tracing_subscriber::registry().with(logs),
+    ));
 }
 
 fn note(line: &str) {

@@ -4,7 +4,7 @@ use crate::fake_stripe::delivery::Endpoint;
 use crate::fake_stripe::{Account, FakeStripe, Options, sample_account};
 use crate::state::{DataDir, Secrets, State};
 use crate::{Clock, Error};
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use shared::config::Environment;
 use shared::test_support::aws;
@@ -132,8 +132,9 @@ impl Services {
     }
 
     /// What the AWS clients are made from.
-    pub async fn sdk_config(&self) -> SdkConfig {
-        aws::sdk_config(self.moto.endpoint_url()).await
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        aws::sdk_config(self.moto.endpoint_url())
     }
 
     /// The functions' environment variables.
@@ -200,7 +201,7 @@ impl Services {
 
     /// moto keeps nothing: every start begins with empty resources.
     async fn create_resources(&self) -> Result<(), Error> {
-        let config = self.sdk_config().await;
+        let config = self.sdk_config();
         aws::create_bucket(&aws_sdk_s3::Client::new(&config), DOCUMENT_BUCKET)
             .await
             .map_err(|error| Error::because("cannot create the bucket", error))?;

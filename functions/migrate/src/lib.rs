@@ -1,6 +1,6 @@
 //! Brings the database to the version of this release; the deploy invokes it before traffic moves.
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::config::{self, DatabaseConfig, Environment};
@@ -29,7 +29,7 @@ impl App {
     /// # Errors
     /// When a variable is missing or not valid; the error names it.
     pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
-        let config = DatabaseConfig::from_env(environment)?.with_sdk(aws);
+        let config = DatabaseConfig::from_env(environment, aws)?;
         Ok(App {
             database: Database::connect_lazily(&config),
         })

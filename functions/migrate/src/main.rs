@@ -11,7 +11,7 @@ use shared::{aws, telemetry};
 async fn main() -> Result<(), Error> {
     let environment = Environment::from_process();
     telemetry::init(&environment, "migrate");
-    let app = App::from_env(&environment, &aws::load_sdk_config().await)?;
+    let app = App::from_env(&environment, &aws::sdk_config(&environment))?;
     run(service_fn(async |event: LambdaEvent<Value>| {
         let answer = handle(&app, event.payload, now()).await;
         telemetry::flush_metrics();

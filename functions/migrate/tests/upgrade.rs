@@ -736,5 +736,5 @@ fn app(database_url: &str) -> App {
         ("DATABASE_URL", database_url),
         ("DATABASE_SSLMODE", "disable"),
     ]);
-    App::from_env(&environment, &aws_config::SdkConfig::builder().build()).unwrap()
+    App::from_env(&environment, &aws_types::SdkConfig::builder().build()).unwrap()
 }

@@ -3,7 +3,7 @@
 mod deadline;
 mod redrive;
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use serde_json::Value;
 use shared::aws::event_bus::EventBus;
@@ -47,7 +47,7 @@ impl App {
     /// When a variable is missing or not valid; the error names it.
     pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
         Ok(App {
-            database: Database::connect_lazily(&DatabaseConfig::from_env(environment)?),
+            database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
             fee_estimate: FeeEstimate::from_env(environment)?,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::{App, Away, Deadline, Error, handle, handle_until};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ impl Site {
         ];
         Site {
             database,
-            aws: moto.sdk_config().await,
+            aws: moto.sdk_config(),
             pairs,
         }
     }
@@ -336,7 +336,7 @@ async fn a_bus_that_is_away_keeps_everything_for_later() {
     let moto = FaultProxy::start(moto_address().await);
     let app = site.app_with(
         &[],
-        &aws::sdk_config(&format!("http://{}", moto.address())).await,
+        &aws::sdk_config(&format!("http://{}", moto.address())),
     );
     // Parked events and bus are behind one address; the sweep is tried all the same, once.
     moto.refuse();

@@ -15,7 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use lambda_http::Context;
 use lambda_http::lambda_runtime::LambdaEvent;
@@ -40,7 +40,6 @@ fn main() {
     // Logs are made as in production; only writing them is left out.
     tracing_subscriber::fmt()
         .json()
-        .with_env_filter("info,deadpool=error")
         .with_current_span(false)
         .with_writer(std::io::sink)
         .init();
@@ -263,7 +262,7 @@ impl Sandbox {
             ("DOCUMENT_BUCKET", "never-needed"),
             ("EVENT_BUS_NAME", "billing"),
         ]);
-        let sdk: SdkConfig = aws::sdk_config(bus).await;
+        let sdk: SdkConfig = aws::sdk_config(bus);
         Sandbox {
             app: App::from_env(&environment, &sdk).expect("an app"),
             bus: EventBus::from_env(&environment, &sdk).expect("a bus"),

@@ -4,7 +4,7 @@ mod receive;
 
 use std::convert::Infallible;
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::lambda_runtime::LambdaEvent;
@@ -45,9 +45,7 @@ impl App {
     /// When a variable is missing or not valid; the error names it.
     pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
         Ok(App {
-            database: Database::connect_lazily(
-                &DatabaseConfig::from_env(environment)?.with_sdk(aws),
-            ),
+            database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
             webhook_secrets: Secret::from_env(

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use lambda_http::http::{Request as HttpRequest, StatusCode};
@@ -43,7 +43,7 @@ impl Site {
         ];
         Site {
             database,
-            aws: moto.sdk_config().await,
+            aws: moto.sdk_config(),
             pairs,
         }
     }
@@ -176,7 +176,7 @@ fn renamed(event: &str, name: &str) -> String {
 
 /// Nobody listens on port 1 of this machine.
 async fn no_aws() -> SdkConfig {
-    aws::sdk_config("http://127.0.0.1:1").await
+    aws::sdk_config("http://127.0.0.1:1")
 }
 
 async fn moto_address() -> SocketAddr {
@@ -778,7 +778,7 @@ async fn when_everything_hangs_the_answer_comes_in_time_all_the_same() {
         let site = Site::new().await;
         let (database, url) = site.database.behind_proxy();
         let moto = FaultProxy::start(moto_address().await);
-        let aws = aws::sdk_config(&format!("http://{}", moto.address())).await;
+        let aws = aws::sdk_config(&format!("http://{}", moto.address()));
         let app = site.app_with(&[("DATABASE_URL", &url)], &aws);
         if warmed {
             app.warm().await;
@@ -859,7 +859,7 @@ async fn during_a_rotation_the_old_and_the_new_secret_are_accepted() {
 async fn a_secret_rotated_in_secrets_manager_is_read_again_at_the_first_failed_check() {
     let site = Site::new().await;
     let moto = FaultProxy::start(moto_address().await);
-    let through_proxy = aws::sdk_config(&format!("http://{}", moto.address())).await;
+    let through_proxy = aws::sdk_config(&format!("http://{}", moto.address()));
     let manager = aws_sdk_secretsmanager::Client::new(&site.aws);
     let name = shared::test_support::unique("webhook-secret");
     let created = manager
@@ -892,7 +892,7 @@ async fn a_secret_rotated_in_secrets_manager_is_read_again_at_the_first_failed_c
 
     // A flood of forgeries asks Secrets Manager once, not each time.
     let later = later + SignedDuration::from_mins(1);
-    moto.reset_round_trips();
+    moto.count_round_trips();
     for _ in 0..20 {
         let answer = send(&app, signed(&renamed(4), "whsec_third", later), later).await;
         is_problem(&answer, 400, "invalid_signature");

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::{Jwk, KeyAlgorithm, PublicKeyUse};

@@ -1,7 +1,7 @@
 //! The S3 bucket of invoice PDFs, exports and reports.
 
-use aws_config::SdkConfig;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_types::SdkConfig;
 
 use super::Error;
 use crate::config::{self, Environment};

@@ -1,7 +1,7 @@
 //! The EventBridge bus domain events are published on.
 
-use aws_config::SdkConfig;
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
+use aws_types::SdkConfig;
 use serde_json::Value;
 
 use super::Error;

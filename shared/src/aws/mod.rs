@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_types::SdkConfig;
+
+use crate::config::Environment;
 
 pub mod document_bucket;
 pub mod event_bus;
@@ -49,9 +52,22 @@ impl Error {
     }
 }
 
-/// Region, credentials and endpoint as the SDK finds them. Called once by `main`.
-pub async fn load_sdk_config() -> SdkConfig {
-    aws_config::load_defaults(BehaviorVersion::latest()).await
+/// Region, credentials and endpoint from `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+/// `AWS_SESSION_TOKEN` and `AWS_ENDPOINT_URL`: Lambda sets the first four for as long as a sandbox lives. What is not
+/// set is missed by the first call that needs it.
+pub fn sdk_config(environment: &Environment) -> SdkConfig {
+    let mut sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest());
+    sdk.set_region(environment.optional("AWS_REGION").map(Region::new));
+    sdk.set_endpoint_url(environment.optional("AWS_ENDPOINT_URL"));
+    if let (Some(key_id), Some(secret_key)) = (
+        environment.optional("AWS_ACCESS_KEY_ID"),
+        environment.optional("AWS_SECRET_ACCESS_KEY"),
+    ) {
+        let session_token = environment.optional("AWS_SESSION_TOKEN");
+        let credentials = Credentials::new(key_id, secret_key, session_token, None, "environment");
+        sdk.set_credentials_provider(Some(SharedCredentialsProvider::new(credentials)));
+    }
+    sdk.build()
 }
 
 /// The same configuration for calls somebody waits for: connect 1 s, attempt 1 s, two attempts, 1.9 s in all.

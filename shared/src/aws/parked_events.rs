@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use aws_config::SdkConfig;
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, Select};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{CALL_TIMEOUT, Error};

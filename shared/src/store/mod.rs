@@ -351,7 +351,8 @@ mod tests {
 
     fn database(pairs: &[(&str, &str)]) -> Database {
         let environment = Environment::from_pairs(pairs.iter().copied());
-        let config = DatabaseConfig::from_env(&environment).unwrap();
+        let config =
+            DatabaseConfig::from_env(&environment, &crate::aws::sdk_config(&environment)).unwrap();
         Database::connect_lazily(&config)
     }
 

@@ -2,12 +2,12 @@
 
 use super::services::{Moto, progress_to_stderr};
 use super::{logs, unique};
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use crate::config::Environment;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType,
 };
-use aws_sdk_s3::config::Credentials;
+use aws_types::SdkConfig;
 use std::sync::OnceLock;
 
 /// The region of everything local.
@@ -48,8 +48,9 @@ impl Aws {
     }
 
     /// What the SDK's clients are made from: this server, its region, throw-away credentials.
-    pub async fn sdk_config(&self) -> SdkConfig {
-        sdk_config(self.endpoint_url()).await
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        sdk_config(self.endpoint_url())
     }
 
     /// A new empty bucket.
@@ -58,7 +59,7 @@ impl Aws {
     /// When moto refuses.
     pub async fn bucket(&self) -> String {
         let name = unique("documents");
-        let client = aws_sdk_s3::Client::new(&self.sdk_config().await);
+        let client = aws_sdk_s3::Client::new(&self.sdk_config());
         create_bucket(&client, &name)
             .await
             .unwrap_or_else(|error| panic!("cannot create a bucket: {error:?}"));
@@ -71,7 +72,7 @@ impl Aws {
     /// When moto refuses.
     pub async fn parked_events_table(&self) -> String {
         let name = unique("parked-events");
-        let client = aws_sdk_dynamodb::Client::new(&self.sdk_config().await);
+        let client = aws_sdk_dynamodb::Client::new(&self.sdk_config());
         create_parked_events_table(&client, &name)
             .await
             .unwrap_or_else(|error| panic!("cannot create a table: {error:?}"));
@@ -84,7 +85,7 @@ impl Aws {
     /// When moto refuses.
     pub async fn event_bus(&self) -> String {
         let name = unique("billing");
-        let client = aws_sdk_eventbridge::Client::new(&self.sdk_config().await);
+        let client = aws_sdk_eventbridge::Client::new(&self.sdk_config());
         create_event_bus(&client, &name)
             .await
             .unwrap_or_else(|error| panic!("cannot create an event bus: {error:?}"));
@@ -93,19 +94,14 @@ impl Aws {
 }
 
 /// An SDK configuration for a local endpoint; one may also listen nowhere, to have AWS away.
-pub async fn sdk_config(endpoint_url: &str) -> SdkConfig {
-    aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(REGION))
-        .endpoint_url(endpoint_url)
-        .credentials_provider(Credentials::new(
-            "local",
-            "local",
-            None,
-            None,
-            "local bundle",
-        ))
-        .load()
-        .await
+#[must_use]
+pub fn sdk_config(endpoint_url: &str) -> SdkConfig {
+    crate::aws::sdk_config(&Environment::from_pairs([
+        ("AWS_REGION", REGION),
+        ("AWS_ACCESS_KEY_ID", "local"),
+        ("AWS_SECRET_ACCESS_KEY", "local"),
+        ("AWS_ENDPOINT_URL", endpoint_url),
+    ]))
 }
 
 /// Creates the bucket `name`.
@@ -184,7 +180,7 @@ mod tests {
         let aws = Aws::shared().await;
         let (bucket, table, bus) =
             tokio::join!(aws.bucket(), aws.parked_events_table(), aws.event_bus());
-        let config = aws.sdk_config().await;
+        let config = aws.sdk_config();
         let objects = aws_sdk_s3::Client::new(&config)
             .list_objects_v2()
             .bucket(&bucket)

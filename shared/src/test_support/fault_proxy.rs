@@ -3,12 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 /// How a `COMMIT` looks on the wire: the end of a simple query.
 const COMMIT: &[u8] = b"COMMIT\0";
+
+/// A client that has sent nothing for this long waits for an answer. One flight may leave in several
+/// writes; a busy machine may pause between them, though not for so long.
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// What a server says when it has carried out, or given up, a `COMMIT`. Its answers to what the
 /// client sent just before (closing a statement, say) come earlier and must not be taken for it.
@@ -38,6 +44,7 @@ enum Mode {
     Pass,
     Refuse,
     Hang,
+    Count,
     CutAfterCommit,
     CutBefore(Vec<u8>),
 }
@@ -125,17 +132,19 @@ impl FaultProxy {
         self.switch(Mode::CutBefore(text.as_bytes().to_vec()));
     }
 
-    /// Flights from client to server since the last reset: bytes the client sent after the server
-    /// had answered what came before. Connecting counts too, and so does the closing of a named
-    /// statement; unnamed ones (`query_typed`) give exact numbers.
+    /// Starts counting round trips from 0. Until another mode is chosen, answers reach the client
+    /// only when it has fallen silent, so that a flight counts once however many writes it takes.
+    pub fn count_round_trips(&self) {
+        self.switch(Mode::Count);
+        self.counts.round_trips.store(0, Ordering::SeqCst);
+    }
+
+    /// Flights from client to server since [`FaultProxy::count_round_trips`]: bytes the client sent
+    /// after it had been given the answers to what it sent before. Connecting counts too, and so
+    /// does the closing of a named statement; unnamed ones (`query_typed`) give exact numbers.
     #[must_use]
     pub fn round_trips(&self) -> u64 {
         self.counts.round_trips.load(Ordering::SeqCst)
-    }
-
-    /// Starts counting round trips from 0.
-    pub fn reset_round_trips(&self) {
-        self.counts.round_trips.store(0, Ordering::SeqCst);
     }
 
     /// How many connections were accepted.
@@ -229,6 +238,8 @@ impl Proxy {
             }
             let moving = mode != Mode::Hang;
             tokio::select! {
+                // What the client has sent is seen before its silence is.
+                biased;
                 changed = self.mode.changed() => {
                     if changed.is_err() {
                         return;
@@ -247,7 +258,11 @@ impl Proxy {
                             return;
                         }
                         Mode::CutAfterCommit => committing |= seen(&tail, bytes, COMMIT),
-                        Mode::CutBefore(_) | Mode::Pass | Mode::Refuse | Mode::Hang => {}
+                        Mode::CutBefore(_)
+                        | Mode::Pass
+                        | Mode::Refuse
+                        | Mode::Hang
+                        | Mode::Count => {}
                     }
                     remember(&mut tail, bytes);
                     if server.write_all(bytes).await.is_err() {
@@ -264,10 +279,21 @@ impl Proxy {
                         }
                         continue;
                     }
+                    if mode == Mode::Count || !withheld.is_empty() {
+                        withheld.extend_from_slice(&from_server[..length]);
+                        continue;
+                    }
                     server_spoke_last = true;
                     if client.write_all(&from_server[..length]).await.is_err() {
                         return;
                     }
+                }
+                () = tokio::time::sleep(SILENCE), if moving && !committing && !withheld.is_empty() => {
+                    server_spoke_last = true;
+                    if client.write_all(&withheld).await.is_err() {
+                        return;
+                    }
+                    withheld.clear();
                 }
             }
         }
@@ -416,7 +442,7 @@ mod tests {
         let database = TestDatabase::empty().await;
         let (proxy, url) = database.behind_proxy();
         let client = connect(&url).await.expect("a connection");
-        proxy.reset_round_trips();
+        proxy.count_round_trips();
         client
             .batch_execute("SELECT 1; SELECT 2")
             .await
@@ -427,5 +453,13 @@ mod tests {
             .await
             .expect("an answer");
         assert_eq!(proxy.round_trips(), 2);
+        // More than the driver sends in one write: the server answers the first while the rest
+        // is still on its way.
+        let long = format!("SELECT 1 -- {}", "x".repeat(5_000));
+        let flight = (0..20).map(|_| client.query_typed(&long, &[]));
+        futures_util::future::try_join_all(flight)
+            .await
+            .expect("answers");
+        assert_eq!(proxy.round_trips(), 3);
     }
 }

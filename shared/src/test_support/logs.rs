@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 
 static BUFFER: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -24,16 +25,17 @@ pub fn capture() {
             "migrate",
             "local",
         ];
-        let filter = ours
-            .iter()
-            .fold("info".to_owned(), |all, name| format!("{all},{name}=trace"));
-        let subscriber = tracing_subscriber::fmt()
+        let filter = Targets::new()
+            .with_default(LevelFilter::INFO)
+            .with_targets(ours.map(|name| (name, LevelFilter::TRACE)));
+        let logs = tracing_subscriber::fmt::layer()
             .json()
-            .with_env_filter(EnvFilter::new(filter))
             .with_writer(|| Capture)
-            .finish();
+            .with_filter(filter);
         // A test binary that installed a subscriber of its own keeps it.
-        drop(tracing::subscriber::set_global_default(subscriber));
+        drop(tracing::subscriber::set_global_default(
+            tracing_subscriber::registry().with(logs),
+        ));
     });
 }
 

@@ -1,6 +1,6 @@
 //! Parked events, the bus, the bucket and secrets against moto, and with nothing listening.
 
-use aws_config::SdkConfig;
+use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -25,11 +25,11 @@ async fn parked_events() -> ParkedEvents {
     let (bucket, table) = tokio::join!(aws.bucket(), aws.parked_events_table());
     let pairs = [("DOCUMENT_BUCKET", bucket), ("PARKED_EVENTS_TABLE", table)];
     let environment = Environment::from_pairs(pairs);
-    ParkedEvents::from_env(&environment, &aws.sdk_config().await).expect("a table")
+    ParkedEvents::from_env(&environment, &aws.sdk_config()).expect("a table")
 }
 
 async fn nowhere() -> SdkConfig {
-    shared::test_support::aws::sdk_config("http://127.0.0.1:1").await
+    shared::test_support::aws::sdk_config("http://127.0.0.1:1")
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn parking_with_dynamodb_away_fails_within_two_seconds() {
 async fn each_entry_is_told_its_own_fate_and_an_absent_bus_publishes_nothing() {
     let aws = Aws::shared().await;
     let bus_name = aws.event_bus().await;
-    let client = aws_sdk_eventbridge::Client::new(&aws.sdk_config().await);
+    let client = aws_sdk_eventbridge::Client::new(&aws.sdk_config());
     let bus = EventBus::new(client, &bus_name);
     bus.check().await.unwrap();
     let details: Vec<_> = (0..23).map(|n| json!({"event_id": n})).collect();
@@ -235,7 +235,7 @@ async fn each_entry_is_told_its_own_fate_and_an_absent_bus_publishes_nothing() {
 async fn a_document_comes_back_as_it_was_stored() {
     let aws = Aws::shared().await;
     let environment = Environment::from_pairs([("DOCUMENT_BUCKET", aws.bucket().await)]);
-    let bucket = DocumentBucket::from_env(&environment, &aws.sdk_config().await).unwrap();
+    let bucket = DocumentBucket::from_env(&environment, &aws.sdk_config()).unwrap();
     bucket.check().await.unwrap();
     assert_eq!(bucket.get("invoices/1.pdf").await.unwrap(), None);
     let body = b"%PDF-1.7".to_vec();
@@ -254,7 +254,7 @@ struct Stored {
 
 impl Stored {
     async fn create(value: &str) -> Stored {
-        let client = aws_sdk_secretsmanager::Client::new(&Aws::shared().await.sdk_config().await);
+        let client = aws_sdk_secretsmanager::Client::new(&Aws::shared().await.sdk_config());
         let created = client
             .create_secret()
             .name(unique("secret"))
@@ -276,7 +276,7 @@ impl Stored {
 
     async fn secret(&self) -> Secret {
         let environment = Environment::from_pairs([("TOKENS_ARN", &self.arn)]);
-        let sdk = Aws::shared().await.sdk_config().await;
+        let sdk = Aws::shared().await.sdk_config();
         Secret::from_env(&environment, &sdk, "TOKENS", "TOKENS_ARN", Form::List)
     }
 }
@@ -357,8 +357,8 @@ async fn a_rotated_database_password_costs_one_look_up_and_no_failure() {
     // A role that does not exist is refused whatever the server's method of authentication.
     let stored = Stored::create(&url_of("nobody_of_this_name")).await;
     let environment = Environment::from_pairs([("DATABASE_SECRET_ARN", &stored.arn)]);
-    let config = DatabaseConfig::from_env(&environment).unwrap();
-    let config = config.with_sdk(&Aws::shared().await.sdk_config().await);
+    let sdk = Aws::shared().await.sdk_config();
+    let config = DatabaseConfig::from_env(&environment, &sdk).unwrap();
     let pool = Database::connect_lazily(&config);
     assert!(pool.client().await.unwrap_err().is_unavailable());
     owner

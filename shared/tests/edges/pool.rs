@@ -7,15 +7,18 @@ use shared::test_support::TestDatabase;
 use tokio_postgres::types::Type;
 
 fn pool(url: &str) -> Database {
-    let environment = Environment::from_pairs([("DATABASE_URL", url)]);
-    let config = DatabaseConfig::from_env(&environment).expect("a configuration");
-    Database::connect_lazily(&config)
+    connect(&Environment::from_pairs([("DATABASE_URL", url)]))
 }
 
 fn pool_with(url: &str, ssl_mode: &str) -> Database {
     let pairs = [("DATABASE_URL", url), ("DATABASE_SSLMODE", ssl_mode)];
-    let config = DatabaseConfig::from_env(&Environment::from_pairs(pairs));
-    Database::connect_lazily(&config.expect("a configuration"))
+    connect(&Environment::from_pairs(pairs))
+}
+
+fn connect(environment: &Environment) -> Database {
+    let sdk = shared::aws::sdk_config(environment);
+    let config = DatabaseConfig::from_env(environment, &sdk).expect("a configuration");
+    Database::connect_lazily(&config)
 }
 
 async fn answers(database: &Database) -> Result<(), Error> {

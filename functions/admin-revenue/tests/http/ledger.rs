@@ -122,7 +122,7 @@ pub(crate) async fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
     ];
     variables.extend(pairs);
     // Nothing of the revenue report asks AWS; the health check's tests bring their own.
-    let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1").await;
+    let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
     App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
 pub(crate) async fn app_with_aws(database_url: &str, aws: &Aws, pairs: &[(&str, &str)]) -> App {
     let mut variables = vec![("DATABASE_URL", database_url)];
     variables.extend(pairs);
-    App::from_env(&Environment::from_pairs(variables), &aws.sdk_config().await).expect("an app")
+    App::from_env(&Environment::from_pairs(variables), &aws.sdk_config()).expect("an app")
 }
 
 /// A request as the gateway hands it over.

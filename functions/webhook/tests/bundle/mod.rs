@@ -31,7 +31,7 @@ impl Webhook {
             ("DOCUMENT_BUCKET", aws.bucket().await),
             ("EVENT_BUS_NAME", aws.event_bus().await),
         ]);
-        let sdk = aws.sdk_config().await;
+        let sdk = aws.sdk_config();
         let apps = (0..sandboxes)
             .map(|_| Arc::new(App::from_env(&environment, &sdk).unwrap()))
             .collect();
