@@ -88,6 +88,7 @@ pub struct DailyDelta {
 pub struct Replacement {
     pub removed: Vec<Entry>,
     pub added: Vec<Entry>,
+    /// Also where the figures cancel out: a day is there as long as it has lines.
     pub daily: BTreeMap<(Date, Currency), DailyDelta>,
 }
 
@@ -129,9 +130,6 @@ pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, m
             1,
         )?;
     }
-    replacement
-        .daily
-        .retain(|_, delta| *delta != DailyDelta::default());
     Ok(replacement)
 }
 

@@ -138,6 +138,12 @@ impl Snapshot for CheckoutSession {
 }
 
 impl CheckoutSession {
+    /// The plan it names, once it has been paid for.
+    #[must_use]
+    pub fn paid_plan(&self) -> Option<&str> {
+        self.plan_name.as_deref().filter(|_| self.is_paid())
+    }
+
     /// Whether nothing more has to be paid (decision 11).
     #[must_use]
     pub fn is_paid(&self) -> bool {

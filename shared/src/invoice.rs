@@ -184,7 +184,10 @@ impl Invoice {
             InvoiceStatus::Paid | InvoiceStatus::Void => Ok(0),
             InvoiceStatus::Draft | InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
                 let since = self.credited_cents(credit_notes)? - self.credit_notes_cents;
-                let due = self.amount_remaining_cents.checked_sub(since);
+                let due = self
+                    .amount_remaining_cents
+                    .checked_sub(since)
+                    .and_then(|due| due.checked_add(self.given_back_cents(credit_notes)?));
                 Ok(due.ok_or(money::Error::OutOfRange)?.max(0))
             }
         }
@@ -201,6 +204,17 @@ impl Invoice {
             .try_fold(0_i64, |sum, note| sum.checked_add(note.pre_payment_cents))
             .ok_or(money::Error::OutOfRange)?;
         Ok(issued.max(self.credit_notes_cents))
+    }
+
+    /// What this snapshot had taken off for credit notes that were voided after it.
+    fn given_back_cents(&self, credit_notes: &[CreditNote]) -> Option<i64> {
+        let shown_at = self.version.created_at;
+        credit_notes
+            .iter()
+            .filter(|note| note.created_at <= shown_at)
+            .filter(|note| note.voided_at.is_some_and(|voided_at| voided_at > shown_at))
+            .try_fold(0_i64, |sum, note| sum.checked_add(note.pre_payment_cents))
+            .map(|sum| sum.min(self.credit_notes_cents))
     }
 
     /// Whether money is known to have arrived, but not from where (basil and later).

@@ -25,6 +25,10 @@ pub struct SubscriptionVersion {
     pub mrr_microcents: i64,
     pub potential_mrr_microcents: i64,
     pub mrr_provisional: bool,
+    /// The prices, coupons and discounts it names that nothing has explained yet.
+    pub waits_for: Vec<String>,
+    /// The plan this snapshot itself names.
+    pub plan_name: Option<String>,
     /// Another snapshot of the same second came after this one.
     pub overruled: bool,
 }
@@ -216,6 +220,8 @@ mod tests {
             mrr_microcents: mrr,
             potential_mrr_microcents: mrr,
             mrr_provisional: false,
+            waits_for: Vec::new(),
+            plan_name: None,
             overruled: false,
         }
     }

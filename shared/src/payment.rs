@@ -167,6 +167,8 @@ pub struct PaymentFacts {
     pub refunds: Vec<Refund>,
     pub disputes: Vec<Dispute>,
     pub invoice_payments: Vec<InvoicePayment>,
+    /// When the invoice that it pays was paid with money: from basil on the link does not say.
+    pub invoice_paid_at: Option<Timestamp>,
 }
 
 /// The estimate until Stripe names the fee: `FEE_ESTIMATE_BPS`, `FEE_ESTIMATE_FIXED_CENTS`.
@@ -738,7 +740,10 @@ fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
         .attempts
         .iter()
         .map(|attempt| attempt.succeeded_at)
-        .chain([facts.intent.as_ref().and_then(|intent| intent.succeeded_at)])
+        .chain([
+            facts.intent.as_ref().and_then(|intent| intent.succeeded_at),
+            facts.invoice_paid_at,
+        ])
         .chain(
             facts
                 .invoice_payments

@@ -1,5 +1,7 @@
 //! Subscriptions: their snapshots, their monthly recurring revenue, and the plan of a user.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -124,6 +126,33 @@ impl Snapshot for Subscription {
 }
 
 impl Subscription {
+    /// The ids of the prices, coupons and discounts that it names and that are not known yet.
+    #[must_use]
+    pub fn waits_for(&self) -> Vec<String> {
+        let prices = self
+            .items
+            .iter()
+            .filter(|item| !item.price.is_complete())
+            .map(|item| item.price.stripe_price_id.clone());
+        let terms = self
+            .unknown_discounts()
+            .filter_map(|discount| {
+                let coupon = discount.stripe_coupon_id.as_ref();
+                coupon.or(discount.stripe_discount_id.as_ref()).cloned()
+            })
+            .chain(prices);
+        let distinct: BTreeSet<String> = terms.collect();
+        distinct.into_iter().collect()
+    }
+
+    /// Its discounts, and those of its items, that are known by their ids only.
+    pub fn unknown_discounts(&self) -> impl Iterator<Item = &Discount> {
+        let of_items = self.items.iter().flat_map(|item| &item.discounts);
+        of_items
+            .chain(&self.discounts)
+            .filter(|discount| discount.coupon.is_none())
+    }
+
     /// Whether money is expected in this status: `active` and `past_due`, unless collection is
     /// paused in a way that voids the invoices.
     #[must_use]

@@ -334,10 +334,7 @@ async fn a_bus_that_is_away_keeps_everything_for_later() {
             .await;
     }
     let moto = FaultProxy::start(moto_address().await);
-    let app = site.app_with(
-        &[],
-        &aws::sdk_config(&format!("http://{}", moto.address())),
-    );
+    let app = site.app_with(&[], &aws::sdk_config(&format!("http://{}", moto.address())));
     // Parked events and bus are behind one address; the sweep is tried all the same, once.
     moto.refuse();
     let error = handle(&app, redrive_at(noon()), noon()).await.unwrap_err();

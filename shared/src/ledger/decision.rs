@@ -19,6 +19,7 @@ use crate::payment::{
     Refund,
 };
 use crate::snapshot::Snapshot;
+use crate::store::catalog::Plans;
 use crate::store::outbox::NewMessage;
 use crate::store::stripe_lookups::Lookup;
 use crate::store::subscriptions::Computed;
@@ -53,10 +54,14 @@ pub(super) struct Decision {
     pub(super) payments: Vec<Payment>,
     pub(super) obsolete_payments: Vec<String>,
     pub(super) store_credits: Vec<Refund>,
+    /// Refunds that changed and are not issued as credit, whatever an earlier snapshot said.
+    pub(super) revoked_credits: Vec<String>,
     pub(super) entries: Replacement,
     pub(super) prices: Vec<PriceSnapshot>,
     pub(super) coupons: Vec<CouponSnapshot>,
     pub(super) discounts: Vec<DiscountSnapshot>,
+    /// Prices, coupons and discounts that were not known before.
+    pub(super) learned: Vec<String>,
     /// `(kind, id)` pairs whose open look-ups become exactly `lookups`.
     pub(super) looked_up: Vec<(&'static str, String)>,
     pub(super) lookups: Vec<Lookup>,
@@ -127,13 +132,20 @@ fn merge<'a, T: Snapshot + 'a>(
 
 fn join<T: Snapshot>(row: T, snapshot: T, verdict: Option<&Verdict>, won: &[T]) -> T {
     let key = row.key();
-    let winner = verdict
+    let judged = verdict
         .filter(|verdict| verdict.object_id == key)
         .filter(|_| row.version().created_at == snapshot.version().created_at)
-        .and_then(|_| won.iter().find(|fact| fact.key() == key));
-    match winner {
-        Some(winner) => {
-            let mut later = winner.clone();
+        .and_then(|verdict| Some((verdict, won.iter().find(|fact| fact.key() == key)?)));
+    match judged {
+        Some((verdict, winner)) => {
+            // A snapshot inside another object's event of that second was not judged.
+            let is_judged = verdict.has_heard(&row.version().event_id);
+            let mut later = if is_judged || row.version() < winner.version() {
+                winner.clone()
+            } else {
+                row.clone()
+            };
+            later.absorb(winner);
             later.absorb(&row);
             later.absorb(&snapshot);
             later
@@ -169,6 +181,34 @@ fn catalog(
         won(verdict, |facts| &facts.discounts),
     )
     .changed;
+    let Decision {
+        prices,
+        coupons,
+        discounts,
+        ..
+    } = decision;
+    let new_prices = prices
+        .iter()
+        .filter(|price| price.price.is_complete())
+        .filter(|price| {
+            let mut before = stored.prices.iter();
+            !before.any(|known| known.key() == price.key() && known.price.is_complete())
+        })
+        .map(Snapshot::key);
+    let new_coupons = coupons
+        .iter()
+        .map(Snapshot::key)
+        .filter(|id| !stored.coupons.iter().any(|known| known.key() == *id));
+    let new_discounts = discounts
+        .iter()
+        .filter(|discount| discount.stripe_coupon_id.is_some())
+        .filter(|discount| {
+            let mut before = stored.discounts.iter();
+            !before.any(|known| known.key() == discount.key() && known.stripe_coupon_id.is_some())
+        })
+        .map(Snapshot::key);
+    let learned: BTreeSet<String> = new_prices.chain(new_coupons).chain(new_discounts).collect();
+    decision.learned = learned.into_iter().collect();
     for price in &facts.prices {
         let id = price.price.stripe_price_id.clone();
         if price.price.is_complete() {
@@ -270,7 +310,8 @@ fn subscriptions(
         known.complete(subscription);
         known.request_missing(subscription, decision);
         let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
-        decision.versions.push(version(subscription, revenue));
+        let version = version(subscription, revenue, &stored.plans);
+        decision.versions.push(version);
     }
     let rows = stored
         .subscriptions
@@ -280,7 +321,8 @@ fn subscriptions(
     let merged = merge(rows, &incoming, verdict, &won);
 
     // A session may be what names the plan of a subscription that is there already.
-    let mut touched: BTreeSet<String> = merged.changed.iter().map(Snapshot::key).collect();
+    // So may an earlier snapshot that comes late.
+    let mut touched: BTreeSet<String> = incoming.iter().map(Snapshot::key).collect();
     for session in &decision.sessions {
         let Some(id) = &session.stripe_subscription_id else {
             continue;
@@ -300,18 +342,8 @@ fn subscriptions(
         let Some(subscription) = merged.all.get(&id) else {
             continue;
         };
-        let session = newest_session(&sessions.all, &id);
-        let evidence = PlanEvidence {
-            plan_prices: &stored.plans.by_price,
-            session_plan: session.and_then(|session| session.plan_name.as_deref()),
-            known_plans: &stored.plans.names,
-        };
-        let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
-        let computed = Computed {
-            mrr_cents: div_half_even_cents(i128::from(revenue.mrr_microcents), 1_000_000)?,
-            plan_name: plan_name(&subscription.items, &subscription.metadata, &evidence),
-            revenue,
-        };
+        let versions = stored.versions.iter().chain(&decision.versions);
+        let computed = computed(subscription, sessions.all.values(), versions, &stored.plans)?;
         decision
             .affected_customers
             .insert(subscription.stripe_customer_id.clone());
@@ -320,6 +352,42 @@ fn subscriptions(
             .push((subscription.clone(), computed));
     }
     history(event, &merged.all, stored, verdict, decision)
+}
+
+/// What the ledger adds to the snapshot shown. The plan is the one it names, else the one that a
+/// paid session of it names, else the last one that an earlier snapshot named.
+pub(super) fn computed<'a>(
+    subscription: &Subscription,
+    sessions: impl Iterator<Item = &'a CheckoutSession>,
+    versions: impl Iterator<Item = &'a SubscriptionVersion>,
+    plans: &Plans,
+) -> Result<Computed, Error> {
+    let id = subscription.stripe_subscription_id.as_str();
+    let session = sessions
+        .filter(|session| session.stripe_subscription_id.as_deref() == Some(id))
+        .filter(|session| session.paid_plan().is_some())
+        .max_by_key(|session| (session.created_at, &session.stripe_checkout_session_id));
+    let evidence = PlanEvidence {
+        plan_prices: &plans.by_price,
+        session_plan: session.and_then(CheckoutSession::paid_plan),
+        known_plans: &plans.names,
+    };
+    let named_before = || {
+        versions
+            .filter(|version| version.stripe_subscription_id == id && version.plan_name.is_some())
+            .max_by_key(|version| {
+                let order = (version.source_created_at, version.source_rank);
+                (!version.overruled, order, &version.source_event_id)
+            })
+            .and_then(|version| version.plan_name.clone())
+    };
+    let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
+    Ok(Computed {
+        mrr_cents: div_half_even_cents(i128::from(revenue.mrr_microcents), 1_000_000)?,
+        plan_name: plan_name(&subscription.items, &subscription.metadata, &evidence)
+            .or_else(named_before),
+        revenue,
+    })
 }
 
 /// The history with the new versions, and the movements it adds up to.
@@ -394,7 +462,13 @@ fn history(
 pub(super) fn version(
     subscription: &Subscription,
     revenue: subscription::RecurringRevenue,
+    plans: &Plans,
 ) -> SubscriptionVersion {
+    let evidence = PlanEvidence {
+        plan_prices: &plans.by_price,
+        session_plan: None,
+        known_plans: &plans.names,
+    };
     let created_at = subscription.version.created_at;
     let ended_at = subscription
         .ended_at
@@ -411,6 +485,8 @@ pub(super) fn version(
         mrr_microcents: revenue.mrr_microcents,
         potential_mrr_microcents: revenue.potential_mrr_microcents,
         mrr_provisional: revenue.is_provisional,
+        waits_for: subscription.waits_for(),
+        plan_name: plan_name(&subscription.items, &subscription.metadata, &evidence),
         overruled: false,
     }
 }
@@ -500,7 +576,7 @@ impl Catalog<'_> {
                 requested_at,
             });
         }
-        if has_unknown_discount(subscription) {
+        if subscription.unknown_discounts().next().is_some() {
             decision.lookups.push(Lookup {
                 kind: "subscription_discounts",
                 stripe_id: subscription.stripe_subscription_id.clone(),
@@ -509,14 +585,6 @@ impl Catalog<'_> {
             });
         }
     }
-}
-
-/// Whether a discount of the subscription is known by its id only.
-pub(super) fn has_unknown_discount(subscription: &Subscription) -> bool {
-    let of_items = subscription.items.iter().flat_map(|item| &item.discounts);
-    of_items
-        .chain(&subscription.discounts)
-        .any(|discount| discount.coupon.is_none())
 }
 
 /// The payment facts after the event.
@@ -569,11 +637,18 @@ impl PaymentMirror {
                 .disputes
                 .push((dispute, withdrawal + reinstatement));
         }
+        // All of them: the payment, its invoice or its customer may be what has just arrived.
         decision.store_credits = refunds
-            .changed
-            .iter()
+            .all
+            .values()
             .filter(|refund| is_store_credit(refund))
             .cloned()
+            .collect();
+        decision.revoked_credits = refunds
+            .changed
+            .iter()
+            .filter(|refund| !is_store_credit(refund))
+            .map(Snapshot::key)
             .collect();
         decision.intents = intents.changed;
         decision.attempts = attempts.changed;
@@ -589,7 +664,7 @@ impl PaymentMirror {
     }
 
     /// Everything known of each payment, by its key.
-    fn payments(&self) -> Vec<PaymentFacts> {
+    fn payments(&self, invoices_paid_at: &BTreeMap<&str, Timestamp>) -> Vec<PaymentFacts> {
         let mut keys: BTreeSet<&str> = self.intents.keys().map(String::as_str).collect();
         for attempt in self.attempts.values() {
             keys.insert(
@@ -608,10 +683,12 @@ impl PaymentMirror {
             });
             keys.extend(link.stripe_payment_intent_id.as_deref().or(of_charge));
         }
-        keys.into_iter().map(|key| self.payment(key)).collect()
+        keys.into_iter()
+            .map(|key| self.payment(key, invoices_paid_at))
+            .collect()
     }
 
-    fn payment(&self, key: &str) -> PaymentFacts {
+    fn payment(&self, key: &str, invoices_paid_at: &BTreeMap<&str, Timestamp>) -> PaymentFacts {
         let intent = self.intents.get(key);
         let attempts: Vec<Attempt> = self
             .attempts
@@ -635,8 +712,22 @@ impl PaymentMirror {
             intent == Some(key)
                 || (intent.is_none() && charge.is_some_and(|charge| charges.contains(charge)))
         };
+        let links: Vec<InvoicePayment> = self
+            .links
+            .values()
+            .filter(|link| {
+                let (intent, charge) = (&link.stripe_payment_intent_id, &link.stripe_charge_id);
+                belongs(intent.as_deref(), charge.as_deref())
+            })
+            .cloned()
+            .collect();
         PaymentFacts {
             payment_key: key.to_owned(),
+            invoice_paid_at: links
+                .iter()
+                .filter_map(|link| invoices_paid_at.get(link.stripe_invoice_id.as_str()))
+                .min()
+                .copied(),
             intent: intent.cloned(),
             refunds: self
                 .refunds
@@ -658,15 +749,7 @@ impl PaymentMirror {
                 })
                 .cloned()
                 .collect(),
-            invoice_payments: self
-                .links
-                .values()
-                .filter(|link| {
-                    let (intent, charge) = (&link.stripe_payment_intent_id, &link.stripe_charge_id);
-                    belongs(intent.as_deref(), charge.as_deref())
-                })
-                .cloned()
-                .collect(),
+            invoice_payments: links,
             attempts,
         }
     }
@@ -877,7 +960,18 @@ fn payments(
     estimate: FeeEstimate,
     decision: &mut Decision,
 ) -> Result<(), Error> {
-    for facts in mirror.payments() {
+    let paid_now = invoices.values().filter_map(|invoice| {
+        let is_paid = invoice.status == InvoiceStatus::Paid && invoice.out_of_band_cents == 0;
+        let paid_at = invoice.paid_at.filter(|_| is_paid)?;
+        Some((invoice.stripe_invoice_id.as_str(), paid_at))
+    });
+    let paid_before = stored.invoices_paid_at.iter();
+    let invoices_paid_at: BTreeMap<&str, Timestamp> = paid_before
+        .filter(|(id, _)| !invoices.contains_key(*id))
+        .map(|(id, paid_at)| (id.as_str(), *paid_at))
+        .chain(paid_now)
+        .collect();
+    for facts in mirror.payments(&invoices_paid_at) {
         decision.payments.extend(payment::derive(&facts, estimate)?);
     }
     for invoice in invoices.values() {

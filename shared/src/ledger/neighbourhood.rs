@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use futures_util::try_join;
+use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 
 use super::Error;
@@ -229,6 +230,8 @@ pub(super) struct Neighbourhood {
     pub(super) refunds: Vec<Refund>,
     pub(super) disputes: Vec<Dispute>,
     pub(super) invoice_payments: Vec<InvoicePayment>,
+    /// By invoice: when it was paid with money.
+    pub(super) invoices_paid_at: BTreeMap<String, Timestamp>,
     pub(super) entries: Vec<Entry>,
     pub(super) prices: Vec<PriceSnapshot>,
     pub(super) coupons: Vec<CouponSnapshot>,
@@ -267,6 +270,7 @@ impl Neighbourhood {
             refunds,
             disputes,
             invoice_payments,
+            invoices_paid_at,
             entries,
             prices,
             coupons,
@@ -308,6 +312,7 @@ impl Neighbourhood {
             when(has_payments, payment_facts::refunds(db, payments)),
             when(has_payments, payment_facts::disputes(db, payments)),
             when(has_payments, payment_facts::invoice_payments(db, payments)),
+            when(has_payments, payment_facts::invoices_paid_at(db, payments)),
             when(has_payments, payment_facts::entries(db, payments)),
             when(!named.prices.is_empty(), catalog::prices(db, &named.prices)),
             when(
@@ -339,6 +344,7 @@ impl Neighbourhood {
             refunds,
             disputes,
             invoice_payments,
+            invoices_paid_at,
             entries,
             prices,
             coupons,
@@ -370,9 +376,13 @@ impl Neighbourhood {
                 None => payments.charges.extend(link.stripe_charge_id.clone()),
             }
         }
+        // A discount says which coupon stands behind it: whoever learns of that coupon now waits.
+        let coupons = self.discounts.iter().map(|known| &known.stripe_coupon_id);
+        wider.coupons.extend(coupons.flatten().cloned());
         wider.normalise();
         let reached = [
             &wider.customers,
+            &wider.coupons,
             &wider.payments.intents,
             &wider.payments.charges,
         ];

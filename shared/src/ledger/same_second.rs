@@ -22,6 +22,13 @@ pub(super) struct Verdict {
     pub(super) is_decided: bool,
 }
 
+impl Verdict {
+    /// Whether the snapshot of this event is one of those judged.
+    pub(super) fn has_heard(&self, event_id: &str) -> bool {
+        self.winner == event_id || self.overruled.iter().any(|other| other == event_id)
+    }
+}
+
 /// Judges the second of `event`, when another snapshot of its object shares it.
 pub(super) async fn verdict(
     db: &impl GenericClient,

@@ -10,20 +10,18 @@ use jiff::Timestamp;
 use tokio_postgres::Transaction;
 
 use super::Error;
-use super::decision::{Catalog, Decision, has_unknown_discount, version};
+use super::decision::{Catalog, Decision, computed, version};
 use super::neighbourhood::Neighbourhood;
 use crate::cash::Replacement;
-use crate::money::div_half_even_cents;
-use crate::movement;
+use crate::movement::{self, SubscriptionVersion};
 use crate::snapshot::Snapshot;
-use crate::store::subscriptions::Computed;
 use crate::store::{
     self, catalog, checkout_sessions, credits, customers, invoices, locks, mrr_movements, outbox,
     payment_facts, payment_history, stripe_events, stripe_lookups, subscriptions,
 };
 use crate::stripe::event::Event;
 use crate::stripe::reader::{self, Facts};
-use crate::subscription::{DiscountProfile, PlanEvidence, plan_name, user_plan};
+use crate::subscription::{DiscountProfile, user_plan};
 
 /// A statement about to be sent.
 type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
@@ -48,11 +46,8 @@ pub(super) async fn save(
         try_join_all(writes),
         outbox::insert_all(db, &decision.messages, now)
     )?;
-    let has_new_terms = !decision.prices.is_empty()
-        || !decision.coupons.is_empty()
-        || !decision.discounts.is_empty();
-    if has_new_terms {
-        reprice(db, now).await?;
+    if !decision.learned.is_empty() {
+        reprice(db, &decision.learned, now).await?;
     }
     for former in &decision.former_customers {
         let rest = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
@@ -156,6 +151,12 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
     for refund in &decision.store_credits {
         writes.push(Box::pin(credits::upsert_for_refund(db, refund)));
     }
+    if !decision.revoked_credits.is_empty() {
+        writes.push(Box::pin(credits::delete_unused(
+            db,
+            &decision.revoked_credits,
+        )));
+    }
     if !decision.looked_up.is_empty() || !decision.lookups.is_empty() {
         writes.push(Box::pin(stripe_lookups::replace(
             db,
@@ -183,24 +184,18 @@ async fn settle_user(
             customers::fill_user(db, user),
             subscriptions::entitlements(db, user),
         )?;
-        // A user who lost the customer to another has nothing left of it.
-        let is_abandoned = Some(user) != user_id && entitlements.is_empty();
-        let plan = if is_abandoned {
-            Some("free".to_owned())
-        } else {
-            user_plan(&entitlements)
-        };
-        if let Some(plan) = plan {
-            customers::set_user_plan(db, user, &plan).await?;
+        match user_plan(&entitlements) {
+            Some(plan) => customers::set_user_plan(db, user, &plan).await?,
+            None => customers::restore_user_plan(db, user).await?,
         }
     }
     Ok(())
 }
 
-/// Computes again what was provisional, now that a price, coupon or discount has become known:
-/// the whole history of each customer that waited, from the archived events.
-async fn reprice(db: &Transaction<'_>, now: Timestamp) -> Result<(), Error> {
-    for customer in subscriptions::provisional_customers(db).await? {
+/// Computes again what waited for these prices, coupons and discounts: the whole history of each
+/// customer that did, from the archived events.
+async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Result<(), Error> {
+    for customer in subscriptions::waiting_customers(db, learned).await? {
         let customers = [customer];
         let (_, versions) = try_join!(
             locks::take(db, &customers),
@@ -208,7 +203,7 @@ async fn reprice(db: &Transaction<'_>, now: Timestamp) -> Result<(), Error> {
         )?;
         let waiting: Vec<String> = versions
             .iter()
-            .filter(|version| version.mrr_provisional)
+            .filter(|version| !version.waits_for.is_empty())
             .map(|version| version.source_event_id.clone())
             .collect();
         let mut repriced = versions.clone();
@@ -237,7 +232,7 @@ async fn reprice(db: &Transaction<'_>, now: Timestamp) -> Result<(), Error> {
             .filter(|id| {
                 !repriced
                     .iter()
-                    .any(|v| v.stripe_subscription_id == **id && v.mrr_provisional)
+                    .any(|v| v.stripe_subscription_id == **id && !v.waits_for.is_empty())
             })
             .map(|id| ("subscription_discounts", id.clone()))
             .collect();
@@ -254,7 +249,7 @@ async fn reprice_event(
     db: &Transaction<'_>,
     facts: &Facts,
     now: Timestamp,
-) -> Result<Vec<crate::movement::SubscriptionVersion>, Error> {
+) -> Result<Vec<SubscriptionVersion>, Error> {
     let named = super::neighbourhood::Named::of(facts);
     let stored = Neighbourhood::load(db, &named).await?;
     let known = Catalog {
@@ -266,32 +261,18 @@ async fn reprice_event(
         let mut completed = subscription.clone();
         known.complete(&mut completed);
         let revenue = completed.recurring_revenue(DiscountProfile::Stripe)?;
-        versions.push(version(&completed, revenue));
+        versions.push(version(&completed, revenue, &stored.plans));
         let row = stored.subscriptions.get(&completed.stripe_subscription_id);
         let Some(shown) = row.and_then(|row| row.snapshot.as_ref()) else {
             continue;
         };
-        if shown.version() != completed.version() || has_unknown_discount(&completed) {
+        if shown.version() != completed.version() {
             continue;
         }
         completed.absorb(shown);
-        let session = stored
-            .sessions
-            .iter()
-            .filter(|s| {
-                s.stripe_subscription_id.as_ref() == Some(&completed.stripe_subscription_id)
-            })
-            .max_by_key(|s| (s.created_at, &s.stripe_checkout_session_id));
-        let evidence = PlanEvidence {
-            plan_prices: &stored.plans.by_price,
-            session_plan: session.and_then(|session| session.plan_name.as_deref()),
-            known_plans: &stored.plans.names,
-        };
-        let computed = Computed {
-            mrr_cents: div_half_even_cents(i128::from(revenue.mrr_microcents), 1_000_000)?,
-            plan_name: plan_name(&completed.items, &completed.metadata, &evidence),
-            revenue,
-        };
+        let sessions = stored.sessions.iter();
+        let history = stored.versions.iter();
+        let computed = computed(&completed, sessions, history, &stored.plans)?;
         subscriptions::upsert(db, &completed, &computed, now).await?;
     }
     Ok(versions)

@@ -19,17 +19,18 @@ pub async fn upsert_for_refund(db: &impl GenericClient, refund: &Refund) -> Resu
     };
     db.execute_typed(
         "-- credits::upsert_for_refund
-         INSERT INTO credits (stripe_refund_id, user_id, invoice_id, amount_cents,
-             remaining_cents, currency, reason, description, created_by, created_at)
-         SELECT $1, payment.user_id, payment.invoice_id, $2, $3, $4, 'refund',
-             'Refund issued as store credit', 'stripe', $5
+         INSERT INTO credits (stripe_refund_id, stripe_customer_id, user_id, invoice_id,
+             amount_cents, remaining_cents, currency, reason, description, created_by, created_at)
+         SELECT $1, payment.stripe_customer_id, payment.user_id, payment.invoice_id, $2, $3, $4,
+             'refund', 'Refund issued as store credit', 'stripe', $5
          FROM (SELECT) AS one LEFT JOIN LATERAL (
-             SELECT user_id, invoice_id FROM payment_history
+             SELECT stripe_customer_id, user_id, invoice_id FROM payment_history
              WHERE stripe_payment_intent_id = $6 OR stripe_charge_id = $7
              ORDER BY superseded, id LIMIT 1
          ) AS payment ON true
          ON CONFLICT (stripe_refund_id) DO UPDATE SET
-             user_id = excluded.user_id, invoice_id = excluded.invoice_id,
+             stripe_customer_id = excluded.stripe_customer_id, user_id = excluded.user_id,
+             invoice_id = excluded.invoice_id,
              remaining_cents = least(credits.remaining_cents, excluded.remaining_cents)",
         &[
             (&refund.stripe_refund_id, Type::TEXT),
@@ -40,6 +41,26 @@ pub async fn upsert_for_refund(db: &impl GenericClient, refund: &Refund) -> Resu
             (&refund.stripe_payment_intent_id, Type::TEXT),
             (&refund.stripe_charge_id, Type::TEXT),
         ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes back the credits of refunds that turned out not to be issued as credit, as far as nothing
+/// of them has been used.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn delete_unused(
+    db: &impl GenericClient,
+    stripe_refund_ids: &[String],
+) -> Result<(), Error> {
+    db.execute_typed(
+        "-- credits::delete_unused
+         DELETE FROM credits
+         WHERE stripe_refund_id = ANY($1) AND applied_to_invoice_id IS NULL
+           AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = credits.id)",
+        &[(&stripe_refund_ids, Type::TEXT_ARRAY)],
     )
     .await?;
     Ok(())

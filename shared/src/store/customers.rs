@@ -107,6 +107,10 @@ pub async fn spread_user(db: &impl GenericClient, stripe_customer_id: &str) -> R
              UPDATE invoices SET user_id = customer.user_id FROM customer
              WHERE stripe_customer_id = customer.id
                AND invoices.user_id IS DISTINCT FROM customer.user_id
+         ), credit AS (
+             UPDATE credits SET user_id = customer.user_id FROM customer
+             WHERE stripe_customer_id = customer.id
+               AND credits.user_id IS DISTINCT FROM customer.user_id
          )
          UPDATE payment_history SET user_id = customer.user_id FROM customer
          WHERE stripe_customer_id = customer.id
@@ -137,8 +141,8 @@ pub async fn user_of(
 }
 
 /// Fills `users.stripe_customer_id` when empty. When several customers claim one user, the one
-/// that was linked first stands, whatever the order of arrival; what the application itself wrote
-/// is never replaced.
+/// that was linked first stands, whatever the order of arrival; what was filled in for a customer
+/// that has gone to another user is emptied; what the application itself wrote is never replaced.
 ///
 /// # Errors
 /// When the statement fails.
@@ -155,7 +159,7 @@ pub async fn fill_user(db: &impl GenericClient, user_id: i32) -> Result<(), Erro
              WHERE users.id = $1
          ), filled AS (
              UPDATE users SET stripe_customer_id = claimant.stripe_customer_id
-             FROM claimant, holder
+             FROM holder LEFT JOIN claimant ON true
              WHERE users.id = $1
                AND (holder.stripe_customer_id IS NULL OR holder.is_ours)
                AND users.stripe_customer_id IS DISTINCT FROM claimant.stripe_customer_id
@@ -169,15 +173,44 @@ pub async fn fill_user(db: &impl GenericClient, user_id: i32) -> Result<(), Erro
     Ok(())
 }
 
-/// Sets `users.plan`, unless it says so already.
+/// Sets `users.plan`, unless it says so already, and remembers what stood there before the bundle
+/// first wrote it, or what the application has written since.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn set_user_plan(db: &impl GenericClient, user_id: i32, plan: &str) -> Result<(), Error> {
     db.execute_typed(
         "-- customers::set_user_plan
+         WITH remembered AS (
+             INSERT INTO user_plans AS stored (user_id, plan_before, plan_set)
+             SELECT id, plan, $2 FROM users WHERE id = $1
+             ON CONFLICT (user_id) DO UPDATE SET
+                 plan_before = CASE WHEN excluded.plan_before IS DISTINCT FROM stored.plan_set
+                                    THEN excluded.plan_before ELSE stored.plan_before END,
+                 plan_set = excluded.plan_set
+         )
          UPDATE users SET plan = $2 WHERE id = $1 AND plan IS DISTINCT FROM $2",
         &[(&user_id, Type::INT4), (&plan, Type::TEXT)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes back what the bundle wrote into `users.plan` while less was known; a word of the
+/// application stays.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn restore_user_plan(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
+    db.execute_typed(
+        "-- customers::restore_user_plan
+         WITH remembered AS (
+             DELETE FROM user_plans WHERE user_id = $1 RETURNING plan_before, plan_set
+         )
+         UPDATE users SET plan = remembered.plan_before FROM remembered
+         WHERE users.id = $1 AND users.plan = remembered.plan_set
+           AND users.plan IS DISTINCT FROM remembered.plan_before",
+        &[(&user_id, Type::INT4)],
     )
     .await?;
     Ok(())

@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0009__outbox_and_operations.sql",
     "V0010__seed_from_predecessor.sql",
     "V0011__credits_from_refunds.sql",
+    "V0012__terms_waited_for_and_plans_before.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -200,6 +200,39 @@ pub async fn invoice_payments(
     rows.iter().map(invoice_payment_from_row).collect()
 }
 
+/// When the invoices that the payments reached pay were paid with money, by invoice.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn invoices_paid_at(
+    db: &impl GenericClient,
+    named: &Named,
+) -> Result<BTreeMap<String, Timestamp>, Error> {
+    let rows = db
+        .query_typed(
+            reached!(
+                "invoices_paid_at",
+                "SELECT invoices.stripe_invoice_id, invoices.paid_at
+                 FROM invoice_payments JOIN invoices USING (stripe_invoice_id)
+                 WHERE (invoice_payments.stripe_charge_id = ANY((SELECT ids FROM charges)::text[])
+                        OR invoice_payments.stripe_payment_intent_id
+                            = ANY((SELECT ids FROM intents)::text[]))
+                   AND invoices.status = 'paid' AND invoices.paid_at IS NOT NULL
+                   AND invoices.out_of_band_cents = 0 AND invoices.source_event_id <> ''
+                   AND NOT invoices.superseded"
+            ),
+            &[
+                (&named.intents, Type::TEXT_ARRAY),
+                (&named.charges, Type::TEXT_ARRAY),
+                (&named.invoices, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("stripe_invoice_id")?, row.try_get("paid_at")?)))
+        .collect()
+}
+
 /// The revenue entries of the payments reached, out-of-band ones of the named invoices included.
 ///
 /// # Errors

@@ -260,7 +260,10 @@ async fn delete_empty_days(
          DELETE FROM revenue_daily USING unnest($1, $2) AS moved (day, currency)
          WHERE revenue_daily.day = moved.day AND revenue_daily.currency = moved.currency
            AND gross_cents = 0 AND fees_cents = 0 AND refunds_cents = 0 AND disputes_cents = 0
-           AND payments = 0 AND failed_payments = 0 AND estimated_fees = 0",
+           AND payments = 0 AND failed_payments = 0 AND estimated_fees = 0
+           AND NOT EXISTS (SELECT FROM revenue_entries
+                           WHERE revenue_entries.day = moved.day
+                             AND revenue_entries.currency = moved.currency)",
         &[(&days, Type::DATE_ARRAY), (&currencies, Type::TEXT_ARRAY)],
     )
     .await?;

@@ -148,7 +148,7 @@ pub async fn upsert_named_by_session(
     session: &CheckoutSession,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let plan_name = session.plan_name.as_deref().unwrap_or("unknown");
+    let plan_name = session.paid_plan().unwrap_or("unknown");
     db.execute_typed(
         "-- subscriptions::upsert_named_by_session
          INSERT INTO subscriptions AS stored (stripe_subscription_id, stripe_customer_id, user_id,
@@ -184,7 +184,7 @@ pub async fn versions(
             "-- subscriptions::versions
              SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
                     source_rank, occurred_at, status, currency, mrr_microcents,
-                    potential_mrr_microcents, mrr_provisional, overruled
+                    potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled
              FROM subscription_versions
              WHERE stripe_customer_id = ANY($1) OR stripe_subscription_id = ANY($2)",
             &[
@@ -196,17 +196,21 @@ pub async fn versions(
     rows.iter().map(version_from_row).collect()
 }
 
-/// The customers some of whose figures wait for a price, a coupon or a discount.
+/// The customers some of whose snapshots wait for one of these prices, coupons and discounts.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn provisional_customers(db: &impl GenericClient) -> Result<Vec<String>, Error> {
+pub async fn waiting_customers(
+    db: &impl GenericClient,
+    terms: &[String],
+) -> Result<Vec<String>, Error> {
     let rows = db
         .query_typed(
-            "-- subscriptions::provisional_customers
+            "-- subscriptions::waiting_customers
              SELECT DISTINCT stripe_customer_id FROM subscription_versions
-             WHERE mrr_provisional ORDER BY stripe_customer_id",
-            &[],
+             WHERE waits_for <> '{}' AND waits_for && ($1 || '{*}'::text[])
+             ORDER BY stripe_customer_id",
+            &[(&terms, Type::TEXT_ARRAY)],
         )
         .await?;
     rows.iter()
@@ -227,13 +231,15 @@ pub async fn upsert_version(
             "-- subscriptions::upsert_version
              INSERT INTO subscription_versions (stripe_subscription_id, source_event_id,
                  stripe_customer_id, currency, source_created_at, source_rank, occurred_at, status,
-                 mrr_microcents, potential_mrr_microcents, mrr_provisional, overruled)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                 mrr_microcents, potential_mrr_microcents, mrr_provisional, waits_for, plan_name,
+                 overruled)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              ON CONFLICT (stripe_subscription_id, source_event_id) DO UPDATE SET
                  stripe_customer_id = excluded.stripe_customer_id,
                  mrr_microcents = excluded.mrr_microcents,
                  potential_mrr_microcents = excluded.potential_mrr_microcents,
-                 mrr_provisional = excluded.mrr_provisional, overruled = excluded.overruled",
+                 mrr_provisional = excluded.mrr_provisional, waits_for = excluded.waits_for,
+                 plan_name = excluded.plan_name, overruled = excluded.overruled",
             &[
                 (&version.stripe_subscription_id, Type::TEXT),
                 (&version.source_event_id, Type::TEXT),
@@ -246,6 +252,8 @@ pub async fn upsert_version(
                 (&version.mrr_microcents, Type::INT8),
                 (&version.potential_mrr_microcents, Type::INT8),
                 (&version.mrr_provisional, Type::BOOL),
+                (&version.waits_for, Type::TEXT_ARRAY),
+                (&version.plan_name, Type::TEXT),
                 (&version.overruled, Type::BOOL),
             ],
         )
@@ -337,6 +345,8 @@ fn version_from_row(row: &Row) -> Result<SubscriptionVersion, Error> {
         mrr_microcents: row.try_get("mrr_microcents")?,
         potential_mrr_microcents: row.try_get("potential_mrr_microcents")?,
         mrr_provisional: row.try_get("mrr_provisional")?,
+        waits_for: row.try_get("waits_for")?,
+        plan_name: row.try_get("plan_name")?,
         overruled: row.try_get("overruled")?,
         stripe_subscription_id: key,
     })

@@ -942,6 +942,16 @@ impl Source<'_> {
             let Some(read) = discount(value) else {
                 continue;
             };
+            // One shape lists the ids and carries the object beside them.
+            let (value, read) = match single.and_then(|single| Some((single, discount(single)?))) {
+                Some((single, known))
+                    if !value.is_object()
+                        && known.stripe_discount_id == read.stripe_discount_id =>
+                {
+                    (single, known)
+                }
+                _ => (value, read),
+            };
             if value.is_object() {
                 self.keep_discount(value, read.clone(), facts);
             }

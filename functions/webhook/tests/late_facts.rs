@@ -1,0 +1,382 @@
+//! Facts that arrive late, or in the other order: small stories, each in every order, each with
+//! the rows it must end in.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+
+use serde_json::{Value, json};
+use shared::ledger::apply_event;
+use shared::payment::FeeEstimate;
+use shared::stripe::event::Event;
+use shared::telemetry::cause_chain;
+use shared::test_support::TestDatabase;
+
+const FEES: FeeEstimate = FeeEstimate {
+    bps: 290,
+    fixed_cents: 30,
+};
+
+/// Noon of the first of May 2026; times in the stories are seconds from here.
+const NOON: i64 = 1_777_636_800;
+
+/// One event about one object, `seconds` after noon.
+fn event(event_type: &str, seconds: i64, object: Value) -> Value {
+    json!({"id": format!("evt_{event_type}_{seconds}"), "object": "event", "type": event_type,
+           "created": NOON + seconds, "api_version": "2026-10-28.endive", "livemode": false,
+           "data": {"object": object}})
+}
+
+fn subscription(status: &str, price: Value, rest: &Value) -> Value {
+    let mut subscription = json!({
+        "id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status,
+        "currency": "usd", "created": NOON, "start_date": NOON, "metadata": {},
+        "items": {"data": [{"id": "si_1", "quantity": 1, "price": price,
+                            "current_period_start": NOON, "current_period_end": NOON + 2_592_000}]},
+    });
+    let members = subscription.as_object_mut().unwrap();
+    members.extend(rest.as_object().unwrap().clone());
+    subscription
+}
+
+/// $100 a month.
+fn price(id: &str, metadata: &Value) -> Value {
+    json!({"id": id, "object": "price", "currency": "usd", "unit_amount": 10_000,
+           "unit_amount_decimal": "10000", "billing_scheme": "per_unit", "metadata": metadata,
+           "recurring": {"interval": "month", "interval_count": 1, "usage_type": "licensed"}})
+}
+
+fn half_off(discount: &str) -> Value {
+    json!({"id": discount, "object": "discount", "customer": "cus_1", "subscription": "sub_1",
+           "start": NOON, "coupon": {"id": format!("half_{discount}"), "object": "coupon",
+           "percent_off": 50, "duration": "forever", "created": NOON}})
+}
+
+fn charge(rest: &Value) -> Value {
+    let mut charge = json!({
+        "id": "ch_1", "object": "charge", "amount": 2_999, "amount_captured": 2_999,
+        "amount_refunded": 0, "captured": true, "currency": "usd", "customer": "cus_1",
+        "payment_intent": "pi_1", "status": "succeeded", "created": NOON, "metadata": {},
+    });
+    let members = charge.as_object_mut().unwrap();
+    members.extend(rest.as_object().unwrap().clone());
+    charge
+}
+
+fn intent() -> Value {
+    json!({"id": "pi_1", "object": "payment_intent", "amount": 2_999, "amount_received": 2_999,
+           "currency": "usd", "customer": "cus_1", "status": "succeeded", "latest_charge": "ch_1",
+           "created": NOON, "metadata": {}})
+}
+
+/// Applies the events in every order; `rows` must then be `expected`, as text.
+async fn in_every_order(events: &[Value], rows: &str, expected: &str) {
+    let database = TestDatabase::create().await;
+    let mut client = database.client().await;
+    client
+        .batch_execute(
+            "INSERT INTO users (id, email, full_name, plan) VALUES
+             (1, 'one@example.com', 'One', 'free'), (2, 'two@example.com', 'Two', 'enterprise')",
+        )
+        .await
+        .unwrap();
+    for order in permutations(events.len()) {
+        let transaction = client.transaction().await.unwrap();
+        let mut told = Vec::new();
+        for place in &order {
+            let text = events[*place].to_string();
+            let event = Event::parse(text.as_bytes()).unwrap();
+            let now = event.created_at.unwrap();
+            told.push(event.event_id.clone());
+            if let Err(error) = apply_event(&transaction, &event, &text, FEES, now).await {
+                panic!("{told:?}: {}", cause_chain(&error));
+            }
+        }
+        let rows: Vec<String> = transaction
+            .query(rows, &[])
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect();
+        assert_eq!(rows.join("; "), expected, "after {told:?}");
+        transaction.rollback().await.unwrap();
+    }
+}
+
+fn permutations(length: usize) -> Vec<Vec<usize>> {
+    let Some(last) = length.checked_sub(1) else {
+        return vec![Vec::new()];
+    };
+    let shorter = permutations(last);
+    let with_last = |order: &Vec<usize>| -> Vec<Vec<usize>> {
+        (0..length)
+            .map(|place| {
+                let mut longer = order.clone();
+                longer.insert(place, last);
+                longer
+            })
+            .collect()
+    };
+    shorter.iter().flat_map(with_last).collect()
+}
+
+#[tokio::test]
+async fn store_credit_finds_its_user_whichever_side_comes_first() {
+    let refund = json!({"id": "re_1", "object": "refund", "amount": 500, "currency": "usd",
+        "charge": "ch_1", "payment_intent": "pi_1", "status": "succeeded", "created": NOON + 3,
+        "metadata": {"credit": "true"}});
+    let customer = json!({"id": "cus_1", "object": "customer", "created": NOON,
+        "metadata": {"user_id": "1"}});
+    in_every_order(
+        &[
+            event("customer.created", 0, customer),
+            event("charge.succeeded", 1, charge(&json!({}))),
+            event("payment_intent.succeeded", 2, intent()),
+            event("refund.created", 3, refund),
+        ],
+        "SELECT concat_ws(' ', stripe_refund_id, stripe_customer_id, user_id, amount_cents,
+                          remaining_cents, currency) FROM credits",
+        "re_1 cus_1 1 500 500 USD",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_refund_that_is_no_credit_after_all_leaves_none() {
+    let refund = |metadata: Value| {
+        json!({"id": "re_1", "object": "refund", "amount": 500, "currency": "usd",
+               "charge": "ch_1", "payment_intent": "pi_1", "status": "succeeded",
+               "created": NOON, "metadata": metadata})
+    };
+    in_every_order(
+        &[
+            event("refund.created", 1, refund(json!({"credit": "true"}))),
+            event("refund.updated", 2, refund(json!({}))),
+            event("charge.succeeded", 0, charge(&json!({}))),
+        ],
+        "SELECT count(*)::text FROM credits",
+        "0",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_expanded_discount_explains_the_id_beside_it() {
+    let discounted = json!({"discounts": ["di_1"], "discount": half_off("di_1")});
+    let subscription = subscription("active", price("price_1", &json!({})), &discounted);
+    in_every_order(
+        &[event("customer.subscription.created", 0, subscription)],
+        "SELECT concat_ws(' ', mrr_cents, mrr_provisional, (SELECT count(*) FROM stripe_lookups))
+         FROM subscriptions",
+        "5000 f 0",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_row_and_its_history_know_a_discount_while_another_is_unknown() {
+    let two = json!({"discounts": ["di_1", "di_2"]});
+    in_every_order(
+        &[
+            event(
+                "customer.subscription.created",
+                0,
+                subscription("active", price("price_1", &json!({})), &two),
+            ),
+            event("customer.discount.created", 1, half_off("di_1")),
+        ],
+        "SELECT concat_ws(' ', subscriptions.mrr_microcents, versions.mrr_microcents,
+                          versions.waits_for, after_microcents)
+         FROM subscriptions JOIN subscription_versions AS versions USING (stripe_subscription_id)
+         JOIN mrr_movements USING (stripe_subscription_id)",
+        "5000000000 5000000000 {di_2} 5000000000",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_ended_subscription_learns_its_discount_too() {
+    let ended = json!({"discounts": ["di_1"], "ended_at": NOON + 1, "canceled_at": NOON + 1});
+    in_every_order(
+        &[
+            event(
+                "customer.subscription.deleted",
+                1,
+                subscription("canceled", price("price_1", &json!({})), &ended),
+            ),
+            event("customer.discount.created", 0, half_off("di_1")),
+        ],
+        "SELECT concat_ws(' ', discounts->0->'coupon'->>'percent_off',
+                          (SELECT count(*) FROM stripe_lookups)) FROM subscriptions",
+        "50 0",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_plan_of_a_session_counts_once_it_is_paid_for() {
+    let session = |payment_status: &str| {
+        json!({"id": "cs_1", "object": "checkout.session", "customer": "cus_1",
+               "subscription": "sub_1", "mode": "subscription", "status": "complete",
+               "payment_status": payment_status, "client_reference_id": "1", "created": NOON,
+               "metadata": {"plan": "professional"}})
+    };
+    let subscribed = event(
+        "customer.subscription.created",
+        1,
+        subscription("active", price("price_1", &json!({})), &json!({})),
+    );
+    let completed = event("checkout.session.completed", 2, session("unpaid"));
+    let plans =
+        "SELECT plan_name || ' ' || (SELECT plan FROM users WHERE id = 1) FROM subscriptions";
+    in_every_order(
+        &[subscribed.clone(), completed.clone()],
+        plans,
+        "unknown free",
+    )
+    .await;
+    let paid = event(
+        "checkout.session.async_payment_succeeded",
+        60,
+        session("paid"),
+    );
+    let events = [subscribed, completed, paid];
+    in_every_order(&events, plans, "professional professional").await;
+}
+
+#[tokio::test]
+async fn a_plan_that_nothing_names_leaves_the_users_as_it_was() {
+    let customer = json!({"id": "cus_1", "object": "customer", "created": NOON,
+        "metadata": {"user_id": "2"}});
+    let nameless = |status| subscription(status, price("price_1", &json!({})), &json!({}));
+    in_every_order(
+        &[
+            event("customer.created", 0, customer),
+            event("customer.subscription.created", 1, nameless("incomplete")),
+            event("customer.subscription.updated", 2, nameless("active")),
+        ],
+        "SELECT plan FROM users WHERE id = 2",
+        "enterprise",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_to_a_nameless_price_keeps_the_plan_named_before() {
+    let customer = json!({"id": "cus_1", "object": "customer", "created": NOON,
+        "metadata": {"user_id": "1"}});
+    let named = price("price_1", &json!({"plan": "professional"}));
+    let nameless = price("price_2", &json!({}));
+    in_every_order(
+        &[
+            event("customer.created", 0, customer),
+            event(
+                "customer.subscription.created",
+                1,
+                subscription("active", named, &json!({})),
+            ),
+            event(
+                "customer.subscription.updated",
+                2,
+                subscription("active", nameless, &json!({})),
+            ),
+        ],
+        "SELECT plan FROM users WHERE id = 1",
+        "professional",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_customer_that_goes_to_another_user_leaves_the_first() {
+    let customer = json!({"id": "cus_1", "object": "customer", "created": NOON,
+        "metadata": {"user_id": "1"}});
+    let session = json!({"id": "cs_1", "object": "checkout.session", "customer": "cus_1",
+        "mode": "setup", "status": "complete", "payment_status": "no_payment_required",
+        "client_reference_id": "2", "created": NOON, "metadata": {}});
+    in_every_order(
+        &[
+            event("customer.created", 0, customer),
+            event("checkout.session.completed", 1, session),
+        ],
+        "SELECT concat_ws(' ', id, plan, COALESCE(stripe_customer_id, 'none')) FROM users ORDER BY id",
+        "1 free none; 2 enterprise cus_1",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_time_an_invoice_was_paid_dates_its_payment() {
+    // A second before midnight; everything else is told after it.
+    let paid_at = NOON + 12 * 3_600 - 1;
+    let invoice = json!({"id": "in_1", "object": "invoice", "customer": "cus_1", "currency": "usd",
+        "status": "paid", "total": 2_999, "subtotal": 2_999, "amount_due": 2_999,
+        "amount_paid": 2_999, "amount_remaining": 0, "created": NOON, "metadata": {},
+        "lines": {"data": [], "has_more": false},
+        "status_transitions": {"finalized_at": NOON, "paid_at": paid_at}});
+    let link = json!({"id": "inpay_1", "object": "invoice_payment", "invoice": "in_1",
+        "amount_paid": 2_999, "currency": "usd", "status": "paid",
+        "status_transitions": {"paid_at": paid_at + 2},
+        "payment": {"type": "payment_intent", "payment_intent": "pi_1"}});
+    let midnight = 12 * 3_600;
+    in_every_order(
+        &[
+            event("invoice.paid", midnight + 2, invoice),
+            event("invoice_payment.paid", midnight + 1, link),
+            event("payment_intent.succeeded", midnight + 1, intent()),
+            event("charge.succeeded", midnight + 1, charge(&json!({}))),
+        ],
+        "SELECT concat_ws(' ', day, gross_cents, payments, (SELECT to_char(succeeded_at
+                              AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM payment_history))
+         FROM revenue_daily",
+        "2026-05-01 2999 1 2026-05-01 23:59:59",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_voided_credit_note_is_due_again() {
+    let invoice = json!({"id": "in_1", "object": "invoice", "customer": "cus_1", "currency": "usd",
+        "status": "open", "total": 1_000, "subtotal": 1_000, "amount_due": 1_000,
+        "amount_paid": 0, "amount_remaining": 700, "pre_payment_credit_notes_amount": 300,
+        "created": NOON, "metadata": {}, "lines": {"data": [], "has_more": false}});
+    let note = |status: &str, voided_at: Value| {
+        json!({"id": "cn_1", "object": "credit_note", "invoice": "in_1", "customer": "cus_1",
+               "amount": 300, "pre_payment_amount": 300, "currency": "usd", "status": status,
+               "type": "pre_payment", "created": NOON + 1, "voided_at": voided_at})
+    };
+    in_every_order(
+        &[
+            event("credit_note.created", 1, note("issued", Value::Null)),
+            event("invoice.updated", 2, invoice),
+            event("credit_note.voided", 60, note("void", json!(NOON + 60))),
+        ],
+        "SELECT amount_due_cents::text FROM invoices",
+        "1000",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_day_on_which_everything_cancels_out_is_still_a_day() {
+    let dispute = |status: &str| {
+        json!({"id": "dp_1", "object": "dispute", "charge": "ch_1", "payment_intent": "pi_1",
+               "amount": 2_999, "currency": "usd", "status": status, "reason": "fraudulent",
+               "created": NOON + 86_400, "balance_transactions": []})
+    };
+    in_every_order(
+        &[
+            event("charge.succeeded", 0, charge(&json!({}))),
+            event(
+                "charge.dispute.funds_withdrawn",
+                86_401,
+                dispute("needs_response"),
+            ),
+            event("charge.dispute.funds_reinstated", 86_402, dispute("won")),
+        ],
+        "SELECT concat_ws(' ', day, gross_cents, fees_cents, disputes_cents, payments)
+         FROM revenue_daily ORDER BY day",
+        // 2999 × 2.9 % = 86.97 → 87, + 30.
+        "2026-05-01 2999 117 0 1; 2026-05-02 0 0 0 0",
+    )
+    .await;
+}
