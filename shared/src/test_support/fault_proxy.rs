@@ -270,7 +270,12 @@ impl Proxy {
                     }
                 }
                 read = server.read(&mut from_server), if moving => {
-                    let Ok(length @ 1..) = read else { return };
+                    let Ok(length @ 1..) = read else {
+                        if !committing {
+                            drop(client.write_all(&withheld).await);
+                        }
+                        return;
+                    };
                     if committing {
                         withheld.extend_from_slice(&from_server[..length]);
                         if COMMIT_ANSWERS.iter().any(|answer| seen(&[], &withheld, answer)) {
