@@ -6,7 +6,8 @@
 mod bundle;
 
 use bundle::Webhook;
-use local::fake_stripe::{Scenario, Shape, scenarios};
+use jiff::Timestamp;
+use local::fake_stripe::{Expected, Scenario, Shape, scenarios};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -215,35 +216,90 @@ async fn assert_same(
     assert_eq!(unexplained, 0, "{name}: a day is not the sum of its lines");
 }
 
-/// The figures worked out by hand, read from the tables.
-async fn assert_figures(db: &Transaction<'_>, scenario: &Scenario, shape: Shape, name: &str) {
-    let expected = scenario.expected();
-    let payments: Vec<(String, String, i64, i64)> = db
+/// A row of `payment_history`: key, status, source of the fee, time of the success; amount,
+/// refunds, fee, net, disputed.
+type PaymentFigures = (String, String, Option<String>, Option<Timestamp>, [i64; 5]);
+
+async fn assert_payments(db: &Transaction<'_>, expected: &Expected, shape: Shape, name: &str) {
+    let payments: Vec<PaymentFigures> = db
         .query(
-            "SELECT payment_key, status, amount_cents, refund_amount_cents
+            "SELECT payment_key, status, fee_source, succeeded_at, amount_cents,
+                    refund_amount_cents, stripe_fee_cents, net_amount_cents,
+                    disputed_amount_cents
              FROM payment_history ORDER BY payment_key",
             &[],
         )
         .await
         .unwrap()
         .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3)))
+        .map(|row| {
+            let figures = [4, 5, 6, 7, 8].map(|column| row.get(column));
+            (row.get(0), row.get(1), row.get(2), row.get(3), figures)
+        })
         .collect();
-    let mut expected_payments: Vec<(String, String, i64, i64)> = expected
+    let mut expected_payments: Vec<PaymentFigures> = expected
         .payments_in(shape)
         .into_iter()
         .map(|payment| {
-            let (amount, refunded) = (payment.amount_cents, payment.refund_amount_cents);
             (
                 payment.key.clone(),
                 payment.status.to_owned(),
-                amount,
-                refunded,
+                payment.fee_source.map(str::to_owned),
+                payment.succeeded_at,
+                [
+                    payment.amount_cents,
+                    payment.refund_amount_cents,
+                    payment.fee_cents,
+                    payment.net_cents,
+                    payment.disputed_cents,
+                ],
             )
         })
         .collect();
     expected_payments.sort();
     assert_eq!(payments, expected_payments, "{name}: payments");
+}
+
+/// Gross, fees, refunds and disputes of each day, and how many payments and failed attempts.
+async fn assert_days(db: &Transaction<'_>, expected: &Expected, shape: Shape, name: &str) {
+    let days: Vec<(String, String, [i64; 6])> = db
+        .query(
+            "SELECT day::text, currency, gross_cents, fees_cents, refunds_cents, disputes_cents,
+                    payments, failed_payments
+             FROM revenue_daily ORDER BY day, currency",
+            &[],
+        )
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let figures = [2, 3, 4, 5, 6, 7].map(|column| row.get(column));
+            (row.get(0), row.get(1), figures)
+        })
+        .collect();
+    let expected_days: Vec<(String, String, [i64; 6])> = expected
+        .days_in(shape)
+        .into_iter()
+        .map(|day| {
+            let figures = [
+                day.gross_cents,
+                day.fees_cents,
+                day.refunds_cents,
+                day.disputes_cents,
+                day.payments,
+                day.failed_payments,
+            ];
+            (day.day.to_owned(), expected.currency.to_owned(), figures)
+        })
+        .collect();
+    assert_eq!(days, expected_days, "{name}: days");
+}
+
+/// The figures worked out by hand, read from the tables.
+async fn assert_figures(db: &Transaction<'_>, scenario: &Scenario, shape: Shape, name: &str) {
+    let expected = scenario.expected();
+    assert_payments(db, &expected, shape, name).await;
+    assert_days(db, &expected, shape, name).await;
 
     let mrr: i64 = db
         .query_one(

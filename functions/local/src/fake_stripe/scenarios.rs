@@ -4,6 +4,11 @@
 //! Each scenario is an account of its own: its name in camel case is the prefix of all its ids,
 //! ids are counted per kind, and so the second payment intent of `RenewalSuccess` is
 //! `pi_3RenewalSuccess0002`, and its customer's first invoice number `RENEWALSUCCESS1-0001`.
+//!
+//! No event of any shape expands a charge's balance transaction, so every fee is the estimate:
+//! 2.9 % (half-even) + 30, nothing fixed in yen. 2900 × 2.9 % = 84.1 → 84, + 30 = 114, which
+//! leaves 2786. The fee of a dispute is expanded in all of them: 15.00, actual. A renewal is
+//! charged when its draft is an hour old.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -38,7 +43,38 @@ pub struct ExpectedPayment {
     pub amount_cents: i64,
     /// Minor units, running total of what has not failed.
     pub refund_amount_cents: i64,
+    /// `payment_history.stripe_fee_cents`, without the fee of a dispute.
+    pub fee_cents: i64,
+    /// `actual` or `estimated`; none while nothing is paid.
+    pub fee_source: Option<&'static str>,
+    /// Amount − fee − refunds − what is disputed.
+    pub net_cents: i64,
+    /// Of disputes that are open or lost.
+    pub disputed_cents: i64,
+    /// The earliest event that shows the success.
+    pub succeeded_at: Option<Timestamp>,
     /// Shapes whose events alone do not show this payment: it takes a look-up at Stripe.
+    pub by_lookup_in: &'static [Shape],
+}
+
+/// What a day has to come to: one row of `revenue_daily`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExpectedDay {
+    /// UTC, `YYYY-MM-DD`.
+    pub day: &'static str,
+    /// Captured on the day.
+    pub gross_cents: i64,
+    /// Of the payments of the day and of the disputes withdrawn on it.
+    pub fees_cents: i64,
+    /// By the refund's date.
+    pub refunds_cents: i64,
+    /// Withdrawn less reinstated on the day.
+    pub disputes_cents: i64,
+    /// Number of payments in `gross_cents`.
+    pub payments: i64,
+    /// Number of failed attempts.
+    pub failed_payments: i64,
+    /// Shapes whose events alone do not show the day: it takes a look-up at Stripe.
     pub by_lookup_in: &'static [Shape],
 }
 
@@ -49,6 +85,8 @@ pub struct Expected {
     pub currency: &'static str,
     /// Every payment, and no other.
     pub payments: Vec<ExpectedPayment>,
+    /// Every day on which money moved or an attempt failed, and no other, in the order of time.
+    pub days: Vec<ExpectedDay>,
     /// At the end.
     pub mrr_cents: i64,
     /// In the order of time: kind and change (negative for contraction and churn).
@@ -124,18 +162,36 @@ impl Scenario {
         }
     }
 
-    fn pays(
+    /// A payment that succeeded and was left alone; its fee is the estimate.
+    fn paid(
         &self,
         intent: u32,
-        status: &'static str,
+        succeeded_at: &str,
         amount: i64,
-        refunded: i64,
+        fee: i64,
+        net: i64,
     ) -> ExpectedPayment {
+        ExpectedPayment {
+            fee_cents: fee,
+            fee_source: Some("estimated"),
+            net_cents: net,
+            succeeded_at: Some(at(succeeded_at)),
+            ..self.unpaid(intent, "succeeded", amount)
+        }
+    }
+
+    /// A payment that never succeeded: no money, no fee.
+    fn unpaid(&self, intent: u32, status: &'static str, amount: i64) -> ExpectedPayment {
         ExpectedPayment {
             key: format!("pi_3{}{intent:04}", self.prefix),
             status,
             amount_cents: amount,
-            refund_amount_cents: refunded,
+            refund_amount_cents: 0,
+            fee_cents: 0,
+            fee_source: None,
+            net_cents: 0,
+            disputed_cents: 0,
+            succeeded_at: None,
             by_lookup_in: &[],
         }
     }
@@ -160,6 +216,15 @@ impl Expected {
         self.payments
             .iter()
             .filter(|payment| !payment.by_lookup_in.contains(&shape))
+            .collect()
+    }
+
+    /// The days that events of `shape` alone show.
+    #[must_use]
+    pub fn days_in(&self, shape: Shape) -> Vec<&ExpectedDay> {
+        self.days
+            .iter()
+            .filter(|day| !day.by_lookup_in.contains(&shape))
             .collect()
     }
 }
@@ -189,11 +254,38 @@ fn customer(account: &mut Account, buyer: Buyer<'_>) -> String {
     account.create_customer(Some(buyer.email), Some(buyer.name), metadata)
 }
 
+/// A day without anything on it yet.
+fn on(day: &'static str) -> ExpectedDay {
+    ExpectedDay {
+        day,
+        ..ExpectedDay::default()
+    }
+}
+
+/// A day with one payment and nothing else.
+fn paid_on(day: &'static str, gross_cents: i64, fees_cents: i64) -> ExpectedDay {
+    ExpectedDay {
+        gross_cents,
+        fees_cents,
+        payments: 1,
+        ..on(day)
+    }
+}
+
+/// A day with one failed attempt and nothing else.
+fn failed_on(day: &'static str) -> ExpectedDay {
+    ExpectedDay {
+        failed_payments: 1,
+        ..on(day)
+    }
+}
+
 /// What nothing but payments without a subscription comes to.
-fn only_payments(payments: Vec<ExpectedPayment>) -> Expected {
+fn only_payments(payments: Vec<ExpectedPayment>, days: Vec<ExpectedDay>) -> Expected {
     Expected {
         currency: "USD",
         payments,
+        days,
         mrr_cents: 0,
         movements: Vec::new(),
         invoices: Vec::new(),
@@ -212,7 +304,8 @@ pub fn scenarios() -> Vec<Scenario> {
             run: |account, buyer| professional(account, buyer).map(drop),
             expected: |this| Expected {
                 currency: "USD",
-                payments: vec![this.pays(1, "succeeded", 2900, 0)],
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786)],
+                days: vec![paid_on("2026-04-01", 2900, 114)],
                 mrr_cents: 2900,
                 movements: vec![("new", 2900)],
                 invoices: this.invoices(&["paid"]),
@@ -237,7 +330,8 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "USD",
                 // The trial's own invoice is over nothing: no payment.
-                payments: vec![this.pays(1, "succeeded", 2900, 0)],
+                payments: vec![this.paid(1, "2026-04-15T01:00:00Z", 2900, 114, 2786)],
+                days: vec![paid_on("2026-04-15", 2900, 114)],
                 mrr_cents: 2900,
                 movements: vec![("new", 2900)],
                 invoices: this.invoices(&["paid", "paid"]),
@@ -255,8 +349,12 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "USD",
                 payments: vec![
-                    this.pays(1, "succeeded", 2900, 0),
-                    this.pays(2, "succeeded", 2900, 0),
+                    this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786),
+                    this.paid(2, "2026-05-01T01:00:00Z", 2900, 114, 2786),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 2900, 114),
+                    paid_on("2026-05-01", 2900, 114),
                 ],
                 mrr_cents: 2900,
                 movements: vec![("new", 2900)],
@@ -278,8 +376,13 @@ pub fn scenarios() -> Vec<Scenario> {
                 currency: "USD",
                 // Both attempts are one intent, so one payment.
                 payments: vec![
-                    this.pays(1, "succeeded", 2900, 0),
-                    this.pays(2, "succeeded", 2900, 0),
+                    this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786),
+                    this.paid(2, "2026-05-04T01:00:00Z", 2900, 114, 2786),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 2900, 114),
+                    failed_on("2026-05-01"),
+                    paid_on("2026-05-04", 2900, 114),
                 ],
                 mrr_cents: 2900,
                 movements: vec![("new", 2900)],
@@ -300,8 +403,13 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "USD",
                 payments: vec![
-                    this.pays(1, "succeeded", 2900, 0),
-                    this.pays(2, "failed", 2900, 0),
+                    this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786),
+                    this.unpaid(2, "failed", 2900),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 2900, 114),
+                    failed_on("2026-05-01"),
+                    failed_on("2026-05-04"),
                 ],
                 mrr_cents: 0,
                 movements: vec![("new", 2900), ("churn", -2900)],
@@ -317,7 +425,13 @@ pub fn scenarios() -> Vec<Scenario> {
                 let customer = customer(account, buyer);
                 account.pay_once(&customer, 4900, "usd", Succeeds).map(drop)
             },
-            expected: |this| only_payments(vec![this.pays(1, "succeeded", 4900, 0)]),
+            expected: |this| {
+                // 4900 × 2.9 % = 142.1 → 142, + 30.
+                only_payments(
+                    vec![this.paid(1, "2026-04-01T00:00:00Z", 4900, 172, 4728)],
+                    vec![paid_on("2026-04-01", 4900, 172)],
+                )
+            },
         },
         Scenario {
             name: "one_off_payment_declined_then_paid",
@@ -329,7 +443,16 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.advance(60);
                 account.confirm_intent(&intent, Succeeds)
             },
-            expected: |this| only_payments(vec![this.pays(1, "succeeded", 4900, 0)]),
+            expected: |this| {
+                only_payments(
+                    vec![this.paid(1, "2026-04-01T00:01:00Z", 4900, 172, 4728)],
+                    // One row, and both of its attempts.
+                    vec![ExpectedDay {
+                        failed_payments: 1,
+                        ..paid_on("2026-04-01", 4900, 172)
+                    }],
+                )
+            },
         },
         Scenario {
             name: "one_off_payment_declined_then_canceled",
@@ -341,7 +464,12 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.advance(60);
                 account.cancel_intent(&intent)
             },
-            expected: |this| only_payments(vec![this.pays(1, "canceled", 4900, 0)]),
+            expected: |this| {
+                only_payments(
+                    vec![this.unpaid(1, "canceled", 4900)],
+                    vec![failed_on("2026-04-01")],
+                )
+            },
         },
         Scenario {
             name: "partial_then_full_refund",
@@ -355,7 +483,27 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.advance(40 * 86_400);
                 account.refund(&intent, 5000).map(drop)
             },
-            expected: |this| only_payments(vec![this.pays(1, "refunded", 8000, 8000)]),
+            expected: |this| {
+                let payment = ExpectedPayment {
+                    status: "refunded",
+                    refund_amount_cents: 8000,
+                    // 8000 × 2.9 % = 232, + 30; a refund does not give it back: 8000 − 262 − 8000.
+                    ..this.paid(1, "2026-04-01T00:00:00Z", 8000, 262, -262)
+                };
+                // Gross stays in its month; each refund is on its own date: 5 and 40 days later.
+                let days = vec![
+                    paid_on("2026-04-01", 8000, 262),
+                    ExpectedDay {
+                        refunds_cents: 3000,
+                        ..on("2026-04-06")
+                    },
+                    ExpectedDay {
+                        refunds_cents: 5000,
+                        ..on("2026-05-16")
+                    },
+                ];
+                only_payments(vec![payment], days)
+            },
         },
         Scenario {
             name: "refund_failed",
@@ -371,7 +519,23 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.advance(86_400);
                 account.fail_refund(&second)
             },
-            expected: |this| only_payments(vec![this.pays(1, "partially_refunded", 6000, 1500)]),
+            expected: |this| {
+                let payment = ExpectedPayment {
+                    status: "partially_refunded",
+                    refund_amount_cents: 1500,
+                    // 6000 × 2.9 % = 174, + 30; 6000 − 204 − 1500.
+                    ..this.paid(1, "2026-04-01T00:00:00Z", 6000, 204, 4296)
+                };
+                // Neither the day of the 2000 nor the day it failed has a row.
+                let days = vec![
+                    paid_on("2026-04-01", 6000, 204),
+                    ExpectedDay {
+                        refunds_cents: 1500,
+                        ..on("2026-04-02")
+                    },
+                ];
+                only_payments(vec![payment], days)
+            },
         },
         Scenario {
             name: "dispute_won",
@@ -387,7 +551,24 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.advance(30 * 86_400);
                 account.close_dispute(&dispute, true)
             },
-            expected: |this| only_payments(vec![this.pays(1, "succeeded", 5000, 0)]),
+            expected: |this| {
+                // 5000 × 2.9 % = 145, + 30. The dispute's own fee is not the payment's.
+                let payment = this.paid(1, "2026-04-01T00:00:00Z", 5000, 175, 4825);
+                let days = vec![
+                    paid_on("2026-04-01", 5000, 175),
+                    ExpectedDay {
+                        fees_cents: 1500,
+                        disputes_cents: 5000,
+                        ..on("2026-04-11")
+                    },
+                    // 2 + 30 days later the money is back, the fee is not.
+                    ExpectedDay {
+                        disputes_cents: -5000,
+                        ..on("2026-05-13")
+                    },
+                ];
+                only_payments(vec![payment], days)
+            },
         },
         Scenario {
             name: "dispute_lost",
@@ -401,7 +582,24 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.advance(30 * 86_400);
                 account.close_dispute(&dispute, false)
             },
-            expected: |this| only_payments(vec![this.pays(1, "disputed", 5000, 0)]),
+            expected: |this| {
+                let payment = ExpectedPayment {
+                    status: "disputed",
+                    disputed_cents: 5000,
+                    // 5000 − 175 − 5000.
+                    ..this.paid(1, "2026-04-01T00:00:00Z", 5000, 175, -175)
+                };
+                // The money went on the day of the withdrawal; the closing moves nothing more.
+                let days = vec![
+                    paid_on("2026-04-01", 5000, 175),
+                    ExpectedDay {
+                        fees_cents: 1500,
+                        disputes_cents: 5000,
+                        ..on("2026-04-11")
+                    },
+                ];
+                only_payments(vec![payment], days)
+            },
         },
         Scenario {
             name: "upgrade_with_proration",
@@ -422,9 +620,14 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "USD",
                 // Half of the new month minus half of the old: 4950 − 1450.
+                // 3500 × 2.9 % = 101.5 → 102 (half to even), + 30.
                 payments: vec![
-                    this.pays(1, "succeeded", 2900, 0),
-                    this.pays(2, "succeeded", 3500, 0),
+                    this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786),
+                    this.paid(2, "2026-04-16T00:00:00Z", 3500, 132, 3368),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 2900, 114),
+                    paid_on("2026-04-16", 3500, 132),
                 ],
                 mrr_cents: 9900,
                 movements: vec![("new", 2900), ("expansion", 7000)],
@@ -446,9 +649,14 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "USD",
                 // 5 seats, and half a month of 5 instead of 3: 5000 − 1500 + 2500.
+                // 3000 × 2.9 % = 87, + 30; 6000 × 2.9 % = 174, + 30.
                 payments: vec![
-                    this.pays(1, "succeeded", 3000, 0),
-                    this.pays(2, "succeeded", 6000, 0),
+                    this.paid(1, "2026-04-01T00:00:00Z", 3000, 117, 2883),
+                    this.paid(2, "2026-05-01T01:00:00Z", 6000, 204, 5796),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 3000, 117),
+                    paid_on("2026-05-01", 6000, 204),
                 ],
                 mrr_cents: 5000,
                 movements: vec![("new", 3000), ("expansion", 2000)],
@@ -468,7 +676,8 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "USD",
-                payments: vec![this.pays(1, "succeeded", 2900, 0)],
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786)],
+                days: vec![paid_on("2026-04-01", 2900, 114)],
                 mrr_cents: 0,
                 movements: vec![("new", 2900), ("churn", -2900)],
                 invoices: this.invoices(&["paid"]),
@@ -486,7 +695,8 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "USD",
-                payments: vec![this.pays(1, "succeeded", 2900, 0)],
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786)],
+                days: vec![paid_on("2026-04-01", 2900, 114)],
                 mrr_cents: 0,
                 movements: vec![("new", 2900), ("churn", -2900)],
                 invoices: this.invoices(&["paid"]),
@@ -508,7 +718,7 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 invoices: this.invoices(&["void"]),
-                ..only_payments(Vec::new())
+                ..only_payments(Vec::new(), Vec::new())
             },
         },
         Scenario {
@@ -532,10 +742,16 @@ pub fn scenarios() -> Vec<Scenario> {
                     key: "in_1OutOfBand0001".to_owned(),
                     // Basil has neither the flag nor the amount: the invoice just is paid.
                     by_lookup_in: &[Shape::Basil],
-                    ..this.pays(1, "succeeded", 12_000, 0)
+                    // Known to be nothing, so no estimate. A minute and twelve days later.
+                    fee_source: Some("actual"),
+                    ..this.paid(1, "2026-04-13T00:01:00Z", 12_000, 0, 12_000)
+                }],
+                days: vec![ExpectedDay {
+                    by_lookup_in: &[Shape::Basil],
+                    ..paid_on("2026-04-13", 12_000, 0)
                 }],
                 invoices: this.invoices(&["paid"]),
-                ..only_payments(Vec::new())
+                ..only_payments(Vec::new(), Vec::new())
             },
         },
         Scenario {
@@ -553,7 +769,7 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 invoices: this.invoices(&["paid"]),
                 plan: "starter",
-                ..only_payments(Vec::new())
+                ..only_payments(Vec::new(), Vec::new())
             },
         },
         Scenario {
@@ -571,9 +787,14 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "USD",
+                // 12 000 × 2.9 % = 348, + 30.
                 payments: vec![
-                    this.pays(1, "succeeded", 2900, 0),
-                    this.pays(2, "succeeded", 12_000, 0),
+                    this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786),
+                    this.paid(2, "2026-04-11T00:00:00Z", 12_000, 378, 11_622),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 2900, 114),
+                    paid_on("2026-04-11", 12_000, 378),
                 ],
                 mrr_cents: 1000,
                 // The customer stays above nothing, so the first one's end is no churn.
@@ -602,7 +823,9 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "USD",
-                payments: vec![this.pays(1, "succeeded", 60_000, 0)],
+                // 60 000 × 2.9 % = 1740, + 30.
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 60_000, 1770, 58_230)],
+                days: vec![paid_on("2026-04-01", 60_000, 1770)],
                 mrr_cents: 5000,
                 movements: vec![("new", 5000)],
                 invoices: this.invoices(&["paid"]),
@@ -630,7 +853,9 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "USD",
-                payments: vec![this.pays(1, "succeeded", 2900, 0)],
+                // Nothing on the first day: its invoice is over nothing.
+                payments: vec![this.paid(1, "2026-05-01T01:00:00Z", 2900, 114, 2786)],
+                days: vec![paid_on("2026-05-01", 2900, 114)],
                 mrr_cents: 2900,
                 movements: vec![("new", 2900)],
                 invoices: this.invoices(&["paid", "paid"]),
@@ -652,7 +877,9 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "EUR",
                 // The tax is paid, and is no recurring revenue.
-                payments: vec![this.pays(1, "succeeded", 3000, 0)],
+                // 3000 × 2.9 % = 87, + 30: the fixed part is in the currency of the payment.
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 3000, 117, 2883)],
+                days: vec![paid_on("2026-04-01", 3000, 117)],
                 mrr_cents: 2500,
                 movements: vec![("new", 2500)],
                 invoices: this.invoices(&["paid"]),
@@ -672,9 +899,22 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "JPY",
+                // 2999 × 2.9 % = 86.971 → 87, and no fixed part; 2999 − 87 − 999.
                 payments: vec![
-                    this.pays(1, "partially_refunded", 2999, 999),
-                    this.pays(2, "succeeded", 2999, 0),
+                    ExpectedPayment {
+                        status: "partially_refunded",
+                        refund_amount_cents: 999,
+                        ..this.paid(1, "2026-04-01T00:00:00Z", 2999, 87, 1913)
+                    },
+                    this.paid(2, "2026-05-01T01:00:00Z", 2999, 87, 2912),
+                ],
+                days: vec![
+                    paid_on("2026-04-01", 2999, 87),
+                    ExpectedDay {
+                        refunds_cents: 999,
+                        ..on("2026-04-05")
+                    },
+                    paid_on("2026-05-01", 2999, 87),
                 ],
                 mrr_cents: 2999,
                 movements: vec![("new", 2999)],
@@ -697,7 +937,8 @@ pub fn scenarios() -> Vec<Scenario> {
             expected: |this| Expected {
                 currency: "USD",
                 // The paused month's invoice is voided before anything is charged.
-                payments: vec![this.pays(1, "succeeded", 2900, 0)],
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 2900, 114, 2786)],
+                days: vec![paid_on("2026-04-01", 2900, 114)],
                 mrr_cents: 2900,
                 movements: vec![("new", 2900), ("churn", -2900), ("reactivation", 2900)],
                 invoices: this.invoices(&["paid", "void"]),
@@ -720,9 +961,11 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.pay_invoice(&invoice, Succeeds)
             },
             expected: |this| Expected {
-                payments: vec![this.pays(1, "succeeded", 7500, 0)],
+                // 7500 × 2.9 % = 217.5 → 218 (half to even), + 30. Two days and a minute later.
+                payments: vec![this.paid(1, "2026-04-03T00:01:00Z", 7500, 248, 7252)],
+                days: vec![paid_on("2026-04-03", 7500, 248)],
                 invoices: this.invoices(&["paid"]),
-                ..only_payments(Vec::new())
+                ..only_payments(Vec::new(), Vec::new())
             },
         },
         Scenario {
@@ -739,7 +982,9 @@ pub fn scenarios() -> Vec<Scenario> {
             },
             expected: |this| Expected {
                 currency: "USD",
-                payments: vec![this.pays(1, "succeeded", 1000, 0)],
+                // 1000 × 2.9 % = 29, + 30.
+                payments: vec![this.paid(1, "2026-04-01T00:00:00Z", 1000, 59, 941)],
+                days: vec![paid_on("2026-04-01", 1000, 59)],
                 mrr_cents: 2000,
                 // One movement per instant, netted.
                 movements: vec![("new", 1000), ("expansion", 1000)],
@@ -879,6 +1124,66 @@ mod tests {
                 .map(|one| (one.number.clone().unwrap_or_default(), one.status))
                 .collect();
             assert_eq!(invoices, expected.invoices, "{}", scenario.name);
+        }
+    }
+
+    #[test]
+    fn the_hand_written_days_are_the_hand_written_payments() {
+        for scenario in scenarios() {
+            let expected = scenario.expected();
+            let (payments, days) = (&expected.payments, &expected.days);
+            let paid: Vec<&ExpectedPayment> = payments
+                .iter()
+                .filter(|payment| payment.succeeded_at.is_some())
+                .collect();
+            let of_payments = [
+                paid.iter().map(|one| one.amount_cents).sum::<i64>(),
+                paid.iter().map(|one| one.refund_amount_cents).sum(),
+                paid.iter().map(|one| one.disputed_cents).sum(),
+                i64::try_from(paid.len()).expect("few payments"),
+            ];
+            let of_days = [
+                days.iter().map(|day| day.gross_cents).sum(),
+                days.iter().map(|day| day.refunds_cents).sum(),
+                days.iter().map(|day| day.disputes_cents).sum(),
+                days.iter().map(|day| day.payments).sum(),
+            ];
+            assert_eq!(of_payments, of_days, "{}", scenario.name);
+            for payment in paid {
+                let taken =
+                    payment.fee_cents + payment.refund_amount_cents + payment.disputed_cents;
+                let net = payment.amount_cents - taken;
+                assert_eq!(payment.net_cents, net, "{}", payment.key);
+            }
+        }
+    }
+
+    /// The estimate is the price the fake charges, so without a conversion the days have to add
+    /// up to what the account's balance grew by, and to what came in outside Stripe.
+    #[test]
+    fn the_hand_written_days_are_the_balance_of_the_account() {
+        let dollars = scenarios()
+            .into_iter()
+            .filter(|scenario| scenario.expected().currency == "USD");
+        for scenario in dollars {
+            let expected = scenario.expected();
+            let net_of = |day: &ExpectedDay| {
+                day.gross_cents - day.fees_cents - day.refunds_cents - day.disputes_cents
+            };
+            let net: i64 = expected.days.iter().map(net_of).sum();
+            let account = scenario.account();
+            let outside: i64 = account
+                .invoices
+                .iter()
+                .filter(|invoice| invoice.out_of_band)
+                .map(|invoice| invoice.amount_paid)
+                .sum();
+            let balance: i64 = account
+                .balance_transactions
+                .iter()
+                .map(|transaction| transaction.amount - transaction.fee)
+                .sum();
+            assert_eq!(net, balance + outside, "{}", scenario.name);
         }
     }
 
