@@ -1027,3 +1027,667 @@ fn sum(amounts: impl Iterator<Item = i64>) -> Result<i64, money::Error> {
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cash::replacement;
+
+    const ESTIMATE: FeeEstimate = FeeEstimate {
+        bps: 290,
+        fixed_cents: 30,
+    };
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn code(code: &str) -> Currency {
+        Currency::parse(code).unwrap()
+    }
+
+    fn version(created_at: Timestamp) -> Version {
+        Version {
+            created_at,
+            rank: 0,
+            event_id: "evt_1".into(),
+        }
+    }
+
+    fn intent(status: &str, created_at: &str, currency: &str, amount_cents: i64) -> PaymentIntent {
+        let created_at = at(created_at);
+        PaymentIntent {
+            stripe_payment_intent_id: "pi_1".into(),
+            stripe_customer_id: None,
+            amount_cents,
+            amount_received_cents: Some(if status == "succeeded" {
+                amount_cents
+            } else {
+                0
+            }),
+            currency: code(currency),
+            status: status.into(),
+            latest_charge_id: None,
+            stripe_invoice_id: None,
+            payment_method: None,
+            failure_code: None,
+            decline_code: None,
+            failure_message: None,
+            succeeded_at: None,
+            canceled_at: None,
+            user_id: None,
+            created_at,
+            version: version(created_at),
+        }
+    }
+
+    fn charge(id: &str, status: &str, attempted_at: &str, currency: &str, amount: i64) -> Attempt {
+        let attempted_at = at(attempted_at);
+        let succeeds = status == "succeeded";
+        Attempt {
+            stripe_charge_id: id.into(),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            stripe_customer_id: None,
+            stripe_invoice_id: None,
+            amount_cents: amount,
+            amount_captured_cents: if succeeds { amount } else { 0 },
+            currency: code(currency),
+            status: status.into(),
+            is_captured: succeeds,
+            failure_code: None,
+            decline_code: None,
+            failure_message: None,
+            payment_method: None,
+            user_id: None,
+            succeeded_at: None,
+            refund_totals: BTreeMap::new(),
+            stripe_balance_transaction_id: None,
+            settlement: None,
+            attempted_at,
+            version: version(attempted_at),
+        }
+    }
+
+    /// A paid intent with its only charge.
+    fn paid(instant: &str, currency: &str, amount: i64) -> PaymentFacts {
+        PaymentFacts {
+            payment_key: "pi_1".into(),
+            intent: Some(PaymentIntent {
+                succeeded_at: Some(at(instant)),
+                ..intent("succeeded", instant, currency, amount)
+            }),
+            attempts: vec![charge("ch_1", "succeeded", instant, currency, amount)],
+            ..PaymentFacts::default()
+        }
+    }
+
+    fn settled(currency: &str, amount_cents: i64, fee_cents: i64, rate: &str) -> Settlement {
+        Settlement {
+            currency: code(currency),
+            amount_cents,
+            fee_cents,
+            exchange_rate: (!rate.is_empty()).then(|| rate.into()),
+        }
+    }
+
+    fn refund(id: &str, status: &str, created_at: &str, amount_cents: i64) -> Refund {
+        let created_at = at(created_at);
+        Refund {
+            stripe_refund_id: id.into(),
+            stripe_charge_id: Some("ch_1".into()),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            amount_cents,
+            currency: Currency::USD,
+            reason: None,
+            status: status.into(),
+            stripe_balance_transaction_id: None,
+            metadata: Value::Null,
+            created_at,
+            failed_at: None,
+            version: version(created_at),
+        }
+    }
+
+    /// A dispute of which nothing has happened yet.
+    fn dispute(status: &str, currency: &str, amount_cents: i64) -> Dispute {
+        let created_at = at("2026-02-09T12:00:00Z");
+        Dispute {
+            stripe_dispute_id: "dp_1".into(),
+            stripe_charge_id: Some("ch_1".into()),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            amount_cents,
+            currency: code(currency),
+            reason: None,
+            status: status.into(),
+            balance_transactions: BTreeMap::new(),
+            funds_withdrawn_at: None,
+            funds_reinstated_at: None,
+            closed_at: None,
+            evidence_due_by: None,
+            created_at,
+            version: version(created_at),
+        }
+    }
+
+    /// What moved the balance, in dollars: amount and fee.
+    fn moved(id: &str, amount_cents: i64, fee_cents: i64) -> (String, DisputeTransaction) {
+        let transaction = DisputeTransaction {
+            amount_cents,
+            fee_cents,
+            currency: Currency::USD,
+        };
+        (id.into(), transaction)
+    }
+
+    fn payment_of(facts: &PaymentFacts) -> Payment {
+        derive(facts, ESTIMATE).unwrap().unwrap()
+    }
+
+    /// What the payment makes of `revenue_daily`: per day gross, fees, refunds, disputes,
+    /// payments, failed attempts.
+    fn days(payment: &Payment) -> Vec<(String, [i64; 6])> {
+        let rows = replacement(&[], &payment.entries).unwrap().daily;
+        rows.into_iter()
+            .map(|((day, currency), row)| {
+                assert_eq!(currency, payment.currency);
+                let figures = [
+                    row.gross_cents,
+                    row.fees_cents,
+                    row.refunds_cents,
+                    row.disputes_cents,
+                    row.payments,
+                    row.failed_payments,
+                ];
+                (day.to_string(), figures)
+            })
+            .collect()
+    }
+
+    fn assert_days(payment: &Payment, expected: &[(&str, [i64; 6])], what: &str) {
+        let expected: Vec<(String, [i64; 6])> = expected
+            .iter()
+            .map(|(day, figures)| ((*day).to_owned(), *figures))
+            .collect();
+        assert_eq!(days(payment), expected, "{what}");
+    }
+
+    #[test]
+    fn an_estimate_rounds_half_to_even_and_has_a_fixed_part_in_two_decimals_only() {
+        for (currency, amount, fee) in [
+            ("USD", 2900, 114),   // 84.1 → 84, + 30
+            ("USD", 500, 44),     // 14.5 → 14, + 30
+            ("USD", 2500, 102),   // 72.5 → 72, + 30
+            ("USD", 3500, 132),   // 101.5 → 102, + 30
+            ("USD", 7500, 248),   // 217.5 → 218, + 30
+            ("USD", 1, 30),       // 0.029 → 0, + 30
+            ("EUR", 3000, 117),   // 87, + 30
+            ("ISK", 10_000, 320), // 290, + 30: two decimals at Stripe
+            ("JPY", 2999, 87),    // 86.971 → 87
+            ("JPY", 2500, 72),    // 72.5 → 72
+            ("JPY", 3500, 102),   // 101.5 → 102
+            ("KWD", 10_000, 290), // three decimals
+        ] {
+            let payment = payment_of(&paid("2026-01-15T12:00:00Z", currency, amount));
+            let what = format!("{amount} {currency}");
+            assert_eq!(payment.stripe_fee_cents, fee, "{what}");
+            assert_eq!(payment.fee_source, Some(FeeSource::Estimated), "{what}");
+            assert_eq!(payment.net_amount_cents, amount - fee, "{what}");
+            assert_days(
+                &payment,
+                &[("2026-01-15", [amount, fee, 0, 0, 1, 0])],
+                &what,
+            );
+            let estimated: Vec<&Entry> =
+                payment.entries.iter().filter(|e| e.is_estimated).collect();
+            assert!(
+                matches!(estimated.as_slice(), [fee] if fee.kind == EntryKind::Fee),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_actual_fee_is_stated_in_the_currency_of_the_payment() {
+        for (currency, amount, settlement, fee) in [
+            // The same currency: as it is, whatever the estimate (117) says.
+            ("USD", 3000, settled("USD", 3000, 149, ""), 149),
+            // 124 × 3000 / 3240 = 114.81
+            ("EUR", 3000, settled("USD", 3240, 124, "1.08"), 115),
+            // 54.25 settles at 54; 32 × 50 / 54 = 29.63. By the printed rate it would be 29.49.
+            ("EUR", 50, settled("USD", 54, 32, "1.085"), 30),
+            // Yen have no cents: 88 × 2999 / 2009 = 131.37
+            ("JPY", 2999, settled("USD", 2009, 88, "0.0067"), 131),
+            // And three decimals: 990 × 10 000 / 3250 = 3046.15
+            ("KWD", 10_000, settled("USD", 3250, 990, "3.25"), 3046),
+            // Halves go to even: 22.5 and 23.5.
+            ("GBP", 500, settled("NZD", 1000, 45, "2"), 22),
+            ("GBP", 500, settled("NZD", 1000, 47, "2"), 24),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", currency, amount);
+            facts.attempts[0].settlement = Some(settlement.clone());
+            let payment = payment_of(&facts);
+            let what = format!("{amount} {currency}, {settlement:?}");
+            assert_eq!(payment.stripe_fee_cents, fee, "{what}");
+            assert_eq!(payment.fee_source, Some(FeeSource::Actual), "{what}");
+            assert_eq!(payment.net_amount_cents, amount - fee, "{what}");
+            assert_eq!(payment.settlement, Some(settlement), "{what}");
+            assert_days(
+                &payment,
+                &[("2026-01-15", [amount, fee, 0, 0, 1, 0])],
+                &what,
+            );
+            assert!(!payment.entries.iter().any(|e| e.is_estimated), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_refund_in_a_later_month_leaves_gross_in_its_month() {
+        // 8000 × 2.9 % = 232, + 30.
+        let mut facts = paid("2026-01-31T23:59:59Z", "USD", 8000);
+        facts.refunds = vec![refund("re_1", "succeeded", "2026-02-01T00:00:00Z", 3000)];
+        let in_part = payment_of(&facts);
+        assert_eq!(in_part.status, PaymentStatus::PartiallyRefunded);
+        // 8000 − 262 − 3000
+        assert_eq!(in_part.net_amount_cents, 4738);
+        assert_days(
+            &in_part,
+            &[
+                ("2026-01-31", [8000, 262, 0, 0, 1, 0]),
+                ("2026-02-01", [0, 0, 3000, 0, 0, 0]),
+            ],
+            "in part",
+        );
+
+        facts
+            .refunds
+            .push(refund("re_2", "succeeded", "2026-03-15T08:00:00Z", 5000));
+        let whole = payment_of(&facts);
+        assert_eq!(whole.status, PaymentStatus::Refunded);
+        assert_eq!(whole.refund_amount_cents, 8000);
+        // Stripe keeps its fee.
+        assert_eq!(whole.net_amount_cents, -262);
+        assert_days(
+            &whole,
+            &[
+                ("2026-01-31", [8000, 262, 0, 0, 1, 0]),
+                ("2026-02-01", [0, 0, 3000, 0, 0, 0]),
+                ("2026-03-15", [0, 0, 5000, 0, 0, 0]),
+            ],
+            "whole",
+        );
+    }
+
+    #[test]
+    fn a_refund_that_failed_or_was_canceled_counts_nowhere() {
+        let gross = ("2026-01-15", [6000, 204, 0, 0, 1, 0]); // 6000 × 2.9 % = 174, + 30
+        let first = ("2026-01-20", [0, 0, 1500, 0, 0, 0]);
+        let second = ("2026-02-02", [0, 0, 2000, 0, 0, 0]);
+        for (status, refunded, net, expected) in [
+            ("succeeded", 3500, 2296, vec![gross, first, second]),
+            ("pending", 3500, 2296, vec![gross, first, second]),
+            ("requires_action", 3500, 2296, vec![gross, first, second]),
+            ("failed", 1500, 4296, vec![gross, first]),
+            ("canceled", 1500, 4296, vec![gross, first]),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+            facts.refunds = vec![
+                refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500),
+                refund("re_2", status, "2026-02-02T00:00:00Z", 2000),
+            ];
+            let payment = payment_of(&facts);
+            assert_eq!(payment.status, PaymentStatus::PartiallyRefunded, "{status}");
+            assert_eq!(payment.refund_amount_cents, refunded, "{status}");
+            assert_eq!(payment.net_amount_cents, net, "{status}");
+            assert_days(&payment, &expected, status);
+        }
+        let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+        facts.refunds = vec![refund("re_1", "failed", "2026-01-20T00:00:00Z", 6000)];
+        let payment = payment_of(&facts);
+        assert_eq!(payment.status, PaymentStatus::Succeeded);
+        assert_eq!(payment.refunded_at, None);
+        assert_days(&payment, &[gross], "the only one failed");
+    }
+
+    #[test]
+    fn refunds_known_by_the_total_alone_are_its_lasting_steps() {
+        let gross = ("2026-01-15", [6000, 204, 0, 0, 1, 0]);
+        let totals = |totals: &[(&str, i64)]| -> BTreeMap<i64, i64> {
+            totals
+                .iter()
+                .map(|(day, total)| (at(&format!("{day}T12:00:00Z")).as_second(), *total))
+                .collect()
+        };
+        for (shown, refunded, expected) in [
+            (
+                totals(&[
+                    ("2026-01-15", 0),
+                    ("2026-01-20", 1500),
+                    ("2026-02-02", 3500),
+                ]),
+                3500,
+                vec![
+                    gross,
+                    ("2026-01-20", [0, 0, 1500, 0, 0, 0]),
+                    ("2026-02-02", [0, 0, 2000, 0, 0, 0]),
+                ],
+            ),
+            // The second one failed on the fourth.
+            (
+                totals(&[
+                    ("2026-01-20", 1500),
+                    ("2026-02-02", 3500),
+                    ("2026-02-04", 1500),
+                ]),
+                1500,
+                vec![gross, ("2026-01-20", [0, 0, 1500, 0, 0, 0])],
+            ),
+            (
+                totals(&[("2026-01-20", 1500), ("2026-02-04", 0)]),
+                0,
+                vec![gross],
+            ),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+            facts.attempts[0].refund_totals = shown;
+            let payment = payment_of(&facts);
+            assert_eq!(payment.refund_amount_cents, refunded);
+            assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded);
+            assert_days(&payment, &expected, "totals");
+        }
+        // Refunds that are known one by one go first.
+        let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+        facts.attempts[0].refund_totals = totals(&[("2026-01-21", 1500)]);
+        facts.refunds = vec![refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500)];
+        assert_days(
+            &payment_of(&facts),
+            &[gross, ("2026-01-20", [0, 0, 1500, 0, 0, 0])],
+            "both",
+        );
+    }
+
+    /// A dispute, and the payment's status, disputed amount, net and days it leads to.
+    type Disputed<'a> = (
+        &'a str,
+        Dispute,
+        PaymentStatus,
+        i64,
+        i64,
+        Vec<(&'a str, [i64; 6])>,
+    );
+
+    #[test]
+    fn a_dispute_moves_money_on_its_own_dates() {
+        use PaymentStatus::{Disputed as Open, Succeeded};
+        // 5000 × 2.9 % = 145, + 30. Net 4825; 5000 − 175 − 5000 while it is disputed whole.
+        let gross = ("2026-01-15", [5000, 175, 0, 0, 1, 0]);
+        let withdrawn = || Dispute {
+            funds_withdrawn_at: Some(at("2026-02-10T00:00:00Z")),
+            balance_transactions: BTreeMap::from([moved("txn_1", -5000, 1500)]),
+            ..dispute("needs_response", "USD", 5000)
+        };
+        let gone = ("2026-02-10", [0, 1500, 0, 5000, 0, 0]);
+        let closed_at = Some(at("2026-03-20T09:00:00Z"));
+        let reinstated_at = Some(at("2026-04-01T00:00:00Z"));
+        let cases: [Disputed<'_>; 10] = [
+            ("open", withdrawn(), Open, 5000, -175, vec![gross, gone]),
+            (
+                "open, the withdrawal not announced",
+                dispute("under_review", "USD", 5000),
+                Open,
+                5000,
+                -175,
+                vec![gross],
+            ),
+            (
+                "won, its fee kept",
+                Dispute {
+                    status: "won".into(),
+                    closed_at,
+                    funds_reinstated_at: reinstated_at,
+                    balance_transactions: BTreeMap::from([
+                        moved("txn_1", -5000, 1500),
+                        moved("txn_2", 5000, 0),
+                    ]),
+                    ..withdrawn()
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross, gone, ("2026-04-01", [0, 0, 0, -5000, 0, 0])],
+            ),
+            (
+                "won, its fee given back",
+                Dispute {
+                    status: "won".into(),
+                    closed_at,
+                    funds_reinstated_at: reinstated_at,
+                    balance_transactions: BTreeMap::from([
+                        moved("txn_1", -5000, 1500),
+                        moved("txn_2", 5000, -1500),
+                    ]),
+                    ..withdrawn()
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross, gone, ("2026-04-01", [0, -1500, 0, -5000, 0, 0])],
+            ),
+            (
+                "won before anything was withdrawn",
+                Dispute {
+                    closed_at,
+                    ..dispute("won", "USD", 5000)
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross],
+            ),
+            (
+                "lost",
+                Dispute {
+                    status: "lost".into(),
+                    closed_at,
+                    ..withdrawn()
+                },
+                Open,
+                5000,
+                -175,
+                vec![gross, gone],
+            ),
+            (
+                "lost, the withdrawal not announced",
+                Dispute {
+                    closed_at,
+                    balance_transactions: BTreeMap::from([moved("txn_1", -5000, 1500)]),
+                    ..dispute("lost", "USD", 5000)
+                },
+                Open,
+                5000,
+                -175,
+                vec![gross, ("2026-03-20", [0, 1500, 0, 5000, 0, 0])],
+            ),
+            (
+                "lost in part",
+                Dispute {
+                    closed_at,
+                    funds_withdrawn_at: Some(at("2026-02-10T00:00:00Z")),
+                    balance_transactions: BTreeMap::from([moved("txn_1", -2000, 1500)]),
+                    ..dispute("lost", "USD", 2000)
+                },
+                Open,
+                2000,
+                2825, // 5000 − 175 − 2000
+                vec![gross, ("2026-02-10", [0, 1500, 0, 2000, 0, 0])],
+            ),
+            (
+                "an inquiry",
+                dispute("warning_needs_response", "USD", 5000),
+                Succeeded,
+                0,
+                4825,
+                vec![gross],
+            ),
+            (
+                "an inquiry that came to nothing",
+                Dispute {
+                    closed_at,
+                    ..dispute("warning_closed", "USD", 5000)
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross],
+            ),
+        ];
+        for (what, dispute, status, disputed, net, expected) in cases {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 5000);
+            facts.disputes = vec![dispute];
+            let payment = payment_of(&facts);
+            assert_eq!(payment.status, status, "{what}");
+            assert_eq!(payment.disputed_amount_cents, disputed, "{what}");
+            assert_eq!(payment.stripe_fee_cents, 175, "{what}");
+            assert_eq!(payment.net_amount_cents, net, "{what}");
+            assert_days(&payment, &expected, what);
+        }
+    }
+
+    #[test]
+    fn the_fee_of_a_dispute_is_converted_by_its_own_balance_transaction() {
+        let mut facts = paid("2026-01-15T12:00:00Z", "EUR", 5000);
+        facts.disputes = vec![Dispute {
+            funds_withdrawn_at: Some(at("2026-02-10T00:00:00Z")),
+            balance_transactions: BTreeMap::from([moved("txn_1", -5400, 1500)]),
+            ..dispute("needs_response", "EUR", 5000)
+        }];
+        // 1500 × 5000 / 5400 = 1388.89
+        assert_eq!(facts.disputes[0].fees_cents(), Ok((1389, 0)));
+        assert_days(
+            &payment_of(&facts),
+            &[
+                ("2026-01-15", [5000, 175, 0, 0, 1, 0]),
+                ("2026-02-10", [0, 1389, 0, 5000, 0, 0]),
+            ],
+            "in euros",
+        );
+    }
+
+    #[test]
+    fn an_intent_that_failed_and_was_retried_is_one_payment() {
+        let failed = |id: &str, instant: &str| charge(id, "failed", instant, "USD", 4900);
+        let waiting = intent(
+            "requires_payment_method",
+            "2026-01-30T10:00:00Z",
+            "USD",
+            4900,
+        );
+        let mut facts = PaymentFacts {
+            payment_key: "pi_1".into(),
+            intent: Some(waiting),
+            attempts: vec![
+                failed("ch_1", "2026-01-30T10:00:00Z"),
+                failed("ch_2", "2026-01-31T10:00:00Z"),
+            ],
+            ..PaymentFacts::default()
+        };
+        let two_failures = [
+            ("2026-01-30", [0, 0, 0, 0, 0, 1]),
+            ("2026-01-31", [0, 0, 0, 0, 0, 1]),
+        ];
+        for (status, expected) in [
+            ("requires_payment_method", PaymentStatus::Failed),
+            ("canceled", PaymentStatus::Canceled),
+        ] {
+            facts.intent.as_mut().unwrap().status = status.into();
+            let payment = payment_of(&facts);
+            assert_eq!(payment.status, expected);
+            assert_eq!(payment.amount_cents, 4900);
+            let unpaid = (payment.stripe_fee_cents, payment.net_amount_cents);
+            assert_eq!(unpaid, (0, 0), "{status}");
+            assert_eq!(payment.fee_source, None, "{status}");
+            assert_eq!(payment.succeeded_at, None, "{status}");
+            assert_days(&payment, &two_failures, status);
+        }
+
+        let success = at("2026-02-02T10:00:00Z");
+        facts.intent = Some(PaymentIntent {
+            succeeded_at: Some(success),
+            ..intent("succeeded", "2026-01-30T10:00:00Z", "USD", 4900)
+        });
+        let third = charge("ch_3", "succeeded", "2026-02-02T10:00:00Z", "USD", 4900);
+        facts.attempts.push(third);
+        let payment = payment_of(&facts);
+        assert_eq!(payment.status, PaymentStatus::Succeeded);
+        assert_eq!(payment.stripe_charge_id.as_deref(), Some("ch_3"));
+        assert_eq!(payment.succeeded_at, Some(success));
+        // 4900 × 2.9 % = 142.1 → 142, + 30.
+        assert_eq!(payment.stripe_fee_cents, 172);
+        assert_eq!(payment.net_amount_cents, 4728);
+        assert_days(
+            &payment,
+            &[
+                two_failures[0],
+                two_failures[1],
+                ("2026-02-02", [4900, 172, 0, 0, 1, 0]),
+            ],
+            "paid at last",
+        );
+    }
+
+    #[test]
+    fn a_payment_is_dated_by_the_earliest_fact_that_shows_its_success() {
+        let created = "2026-01-31T23:59:50Z";
+        let link = |paid_at: &str| InvoicePayment {
+            stripe_invoice_id: "in_1".into(),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            stripe_charge_id: None,
+            stripe_invoice_payment_id: None,
+            stripe_customer_id: None,
+            amount_paid_cents: Some(2900),
+            currency: Some(Currency::USD),
+            status: Some("paid".into()),
+            paid_at: Some(at(paid_at)),
+            version: version(at(paid_at)),
+        };
+        // Announced by the intent, by the charge, by the invoice; nothing announced is fetched.
+        let (before, after) = ("2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z");
+        for (by_intent, by_charge, by_invoice, day) in [
+            (Some(after), None, None, "2026-02-01"),
+            (None, Some(after), None, "2026-02-01"),
+            (Some(after), Some(before), None, "2026-01-31"),
+            (Some(before), Some(after), Some(after), "2026-01-31"),
+            (Some(after), Some(after), Some(before), "2026-01-31"),
+            (None, None, Some(after), "2026-02-01"),
+            (None, None, None, "2026-01-31"),
+        ] {
+            let mut facts = paid(created, "USD", 2900);
+            facts.intent.as_mut().unwrap().succeeded_at = by_intent.map(at);
+            facts.attempts[0].succeeded_at = by_charge.map(at);
+            facts.invoice_payments = by_invoice.map(link).into_iter().collect();
+            let what = format!("{by_intent:?} {by_charge:?} {by_invoice:?}");
+            let payment = payment_of(&facts);
+            // Three announcements are one payment, counted once.
+            assert_days(&payment, &[(day, [2900, 114, 0, 0, 1, 0])], &what);
+        }
+    }
+
+    #[test]
+    fn a_payment_outside_stripe_is_gross_without_a_fee() {
+        let paid_at = at("2026-04-13T00:01:00Z");
+        let payment = out_of_band("in_1", Some("cus_1"), 12_000, Currency::USD, paid_at);
+        assert_eq!(payment.payment_key, "in_1");
+        assert_eq!(payment.payment_method.as_deref(), Some("out_of_band"));
+        assert_eq!(payment.status, PaymentStatus::Succeeded);
+        assert_eq!(payment.stripe_fee_cents, 0);
+        assert_eq!(payment.fee_source, Some(FeeSource::Actual));
+        assert_eq!(payment.net_amount_cents, 12_000);
+        assert_eq!(payment.succeeded_at, Some(paid_at));
+        assert_eq!(payment.created_at, paid_at);
+        assert!(!payment.entries.iter().any(|entry| entry.is_estimated));
+        assert_days(
+            &payment,
+            &[("2026-04-13", [12_000, 0, 0, 0, 1, 0])],
+            "out of band",
+        );
+    }
+}
