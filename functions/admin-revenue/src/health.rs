@@ -1,12 +1,12 @@
 //! `GET /admin/health`: whether the database, the bucket, the bus, the table and Stripe can be reached.
 //!
-//! Open to anyone, so that a monitor needs no token: it says `ok` or a word why not, and nothing of hosts, names or
-//! credentials. The causes are logged.
+//! It says `ok` or a word why not, and nothing of hosts, names or credentials. The causes are logged.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
 use futures_util::future::join5;
+use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
@@ -41,39 +41,44 @@ struct Health {
 #[derive(Serialize)]
 struct Checks {
     database: State,
-    document_bucket: State,
-    event_bus: State,
-    parked_events: State,
+    bucket: State,
+    bus: State,
+    table: State,
     stripe: State,
 }
 
 /// 200 when every check is `ok`, else 503 with the same body.
-pub(crate) async fn get(app: &App, request: &Request) -> Result<Response<Body>, Error> {
+pub(crate) async fn get(
+    app: &App,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    app.jwt.require_admin(request.headers(), now).await?;
     Query::parse(request, &[])?;
     // Boxed: the SDK's futures are large, and five of them side by side would not fit a small stack.
-    let (database, document_bucket, event_bus, parked_events, stripe) = join5(
+    let (database, bucket, bus, table, stripe) = join5(
         Box::pin(check("database", ping(&app.database))),
-        Box::pin(check("document_bucket", async {
+        Box::pin(check("bucket", async {
             Ok(configured(&app.document_bucket)?.check().await?)
         })),
-        Box::pin(check("event_bus", async {
+        Box::pin(check("bus", async {
             Ok(configured(&app.event_bus)?.check().await?)
         })),
-        Box::pin(check("parked_events", async {
+        Box::pin(check("table", async {
             Ok(configured(&app.parked_events)?.check().await?)
         })),
         Box::pin(check("stripe", reach_stripe(&app.stripe_api_base))),
     )
     .await;
-    let states = [database, document_bucket, event_bus, parked_events, stripe];
+    let states = [database, bucket, bus, table, stripe];
     let is_ok = states.iter().all(|state| *state == State::Ok);
     let health = Health {
         status: if is_ok { "ok" } else { "degraded" },
         checks: Checks {
             database,
-            document_bucket,
-            event_bus,
-            parked_events,
+            bucket,
+            bus,
+            table,
             stripe,
         },
     };

@@ -63,7 +63,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
         api::body(&request, api::BODY_LIMIT_BYTES)?;
         match api::route(ROUTES, &request)?.pattern {
             "/admin/revenue" => revenue::get(app, &request, now).await,
-            "/admin/health" => health::get(app, &request).await,
+            "/admin/health" => health::get(app, &request, now).await,
             _ => Err(Error::NotFound),
         }
     })

@@ -251,7 +251,7 @@ impl<'a> Running<'a> {
         text.push_str(&format!(
             "\nTry next\n  \
              curl -H \"authorization: Bearer $({token})\" {base_url}/admin/revenue\n  \
-             curl {base_url}/admin/health\n"
+             curl -H \"authorization: Bearer $({token})\" {base_url}/admin/health\n"
         ));
         // Somebody comes back: that shows in the figures at once.
         let subscribe = self.services.stripe().with_account(|account| {

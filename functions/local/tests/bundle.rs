@@ -60,11 +60,23 @@ impl Bundle {
 
     /// Status line, headers and body of the answer of the server under `key`.
     fn ask(&self, key: &str, request_line: &str, body: &str) -> String {
+        let header = "authorization: Bearer sk_test_any";
+        self.ask_with(header, key, request_line, body)
+    }
+
+    /// The bundle's health, as an admin sees it.
+    fn health(&self) -> String {
+        let token = self.state["admin_token"].as_str().expect("a token");
+        let header = format!("authorization: Bearer {token}");
+        self.ask_with(&header, "base_url", "GET /admin/health", "")
+    }
+
+    fn ask_with(&self, header: &str, key: &str, request_line: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.address(key)).expect("a connection");
         let length = body.len();
         write!(
             stream,
-            "{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer sk_test_any\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{request_line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\ncontent-length: {length}\r\n\r\n{body}"
         )
         .expect("a request");
         let mut answer = String::new();
@@ -303,7 +315,8 @@ fn while_postgres_is_away_events_are_parked_and_afterwards_applied() {
     let start = Instant::now();
     assert_eq!(send(), "parked");
     assert!(start.elapsed() < Duration::from_secs(5));
-    let health = bundle.ask("base_url", "GET /admin/health", "");
+    let health = bundle.health();
+    assert!(health.starts_with("HTTP/1.1 503"), "{health}");
     assert!(health.contains("\"database\":\"unavailable\""), "{health}");
 
     let _postgres = cluster.start_again(bundle.address("database_url"));
@@ -315,7 +328,7 @@ fn while_postgres_is_away_events_are_parked_and_afterwards_applied() {
     assert!(redriven.contains("\"failed\":0"), "{redriven}");
     assert!(redriven.contains("\"poisoned\":0"), "{redriven}");
     assert_eq!(send(), "duplicate", "{redriven}");
-    let health = bundle.ask("base_url", "GET /admin/health", "");
+    let health = bundle.health();
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
 }
 

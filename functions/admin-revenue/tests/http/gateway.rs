@@ -39,7 +39,17 @@ async fn the_sample_envelope_of_the_revenue_report_is_answered() {
 async fn the_sample_envelope_of_the_health_check_is_answered() {
     let ledger = Ledger::create().await;
     let text = include_str!("../../../../events/apigw_admin_revenue_health.json");
-    let response = handle(&ledger.app, envelope(text), Timestamp::UNIX_EPOCH).await;
+    let now = Timestamp::UNIX_EPOCH;
+    let without_a_token = handle(&ledger.app, envelope(text), now).await;
+    assert_eq!(
+        without_a_token.status(),
+        401,
+        "the sample has a placeholder"
+    );
+    let mut request = envelope(text);
+    let token = HeaderValue::from_str(&admin(now)).unwrap();
+    request.headers_mut().insert("authorization", token);
+    let response = handle(&ledger.app, request, now).await;
     assert_eq!(response.status(), 503, "no AWS in this test");
     assert_eq!(body(&response)["checks"]["database"], "ok");
 }

@@ -1,6 +1,6 @@
 //! `GET /admin/health` against real services, up and away.
 
-use crate::ledger::{app_with_aws, body, request};
+use crate::ledger::{admin, app_with_aws, bearer, body, request};
 use admin_revenue::{App, handle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn health(app: &App) -> (u16, Value) {
     let now = Timestamp::UNIX_EPOCH;
-    let response = handle(app, request("GET", "/admin/health", None), now).await;
+    let asked = request("GET", "/admin/health", Some(&admin(now)));
+    let response = handle(app, asked, now).await;
     (response.status().as_u16(), body(&response))
 }
 
@@ -34,7 +35,7 @@ async fn answering(status: &'static str) -> String {
 }
 
 #[tokio::test]
-async fn everything_up_is_ok_without_a_token() {
+async fn everything_up_is_ok() {
     let aws = Aws::shared().await;
     let database = TestDatabase::create().await;
     let (bucket, table, bus) =
@@ -50,8 +51,8 @@ async fn everything_up_is_ok_without_a_token() {
     let (status, health) = health(&app).await;
     assert_eq!(
         health,
-        json!({"status": "ok", "checks": {"database": "ok", "document_bucket": "ok", "event_bus": "ok",
-               "parked_events": "ok", "stripe": "ok"}})
+        json!({"status": "ok", "checks": {"database": "ok", "bucket": "ok", "bus": "ok",
+               "table": "ok", "stripe": "ok"}})
     );
     assert_eq!(status, 200);
 }
@@ -70,8 +71,8 @@ async fn what_is_away_or_missing_is_named_and_nothing_more() {
     let (status, health) = health(&app).await;
     assert_eq!(
         health,
-        json!({"status": "degraded", "checks": {"database": "unavailable", "document_bucket": "unavailable",
-               "event_bus": "not_configured", "parked_events": "unavailable", "stripe": "unavailable"}})
+        json!({"status": "degraded", "checks": {"database": "unavailable", "bucket": "unavailable",
+               "bus": "not_configured", "table": "unavailable", "stripe": "unavailable"}})
     );
     assert_eq!(status, 503);
 }
@@ -80,8 +81,30 @@ async fn what_is_away_or_missing_is_named_and_nothing_more() {
 async fn parameters_are_refused() {
     let aws = Aws::shared().await;
     let app = app_with_aws("postgres://billing@127.0.0.1:1/billing", aws, &[]).await;
-    let asked = request("GET", "/admin/health?verbose=1", None);
-    let response = handle(&app, asked, Timestamp::UNIX_EPOCH).await;
+    let now = Timestamp::UNIX_EPOCH;
+    let asked = request("GET", "/admin/health?verbose=1", Some(&admin(now)));
+    let response = handle(&app, asked, now).await;
     assert_eq!(response.status(), 400);
     assert_eq!(body(&response)["field"], "verbose");
+}
+
+#[tokio::test]
+async fn a_stranger_learns_nothing_and_has_nothing_asked() {
+    let aws = Aws::shared().await;
+    let app = app_with_aws("postgres://billing@127.0.0.1:1/billing", aws, &[]).await;
+    let now = Timestamp::UNIX_EPOCH;
+    let expired = bearer(&json!({"exp": now.as_second(), "role": "admin"}));
+    let partner = bearer(&json!({"exp": now.as_second() + 60, "partner": "dp_pk_alpha"}));
+    for (authorization, status) in [
+        (None, 401),
+        (Some("Bearer put-an-admin-token-here"), 401),
+        (Some(expired.as_str()), 401),
+        (Some(partner.as_str()), 403),
+    ] {
+        for path in ["/admin/health", "/admin/health?verbose=1"] {
+            let response = handle(&app, request("GET", path, authorization), now).await;
+            assert_eq!(response.status(), status, "{path} {authorization:?}");
+            assert_eq!(body(&response).get("checks"), None);
+        }
+    }
 }

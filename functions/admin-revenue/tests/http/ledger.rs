@@ -128,7 +128,10 @@ pub(crate) async fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
 
 /// The function over a database URL and moto.
 pub(crate) async fn app_with_aws(database_url: &str, aws: &Aws, pairs: &[(&str, &str)]) -> App {
-    let mut variables = vec![("DATABASE_URL", database_url)];
+    let mut variables = vec![
+        ("DATABASE_URL", database_url),
+        ("ADMIN_JWT_SECRET", JWT_SECRET),
+    ];
     variables.extend(pairs);
     App::from_env(&Environment::from_pairs(variables), &aws.sdk_config()).expect("an app")
 }
