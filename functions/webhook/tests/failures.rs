@@ -302,6 +302,25 @@ async fn what_is_signed_and_no_event_is_refused_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn an_event_whose_data_is_no_object_is_an_event_and_kept() {
+    let site = Site::new().await;
+    let app = site.app();
+    for (number, data) in ["7", "\"x\"", "[]", "null"].into_iter().enumerate() {
+        let body = |kind: &str| {
+            format!(
+                r#"{{"id":"evt_{kind}_{number}","object":"event","type":"{kind}","created":1783767851,"data":{data}}}"#
+            )
+        };
+        let known = deliver(&app, body("charge.succeeded")).await;
+        assert_eq!(known, kept("parked"), "{data}");
+        let unknown = deliver(&app, body("quantum.entangled")).await;
+        assert_eq!(unknown, kept("ignored"), "{data}");
+    }
+    assert_eq!(site.parked().await.len(), 4);
+    assert_eq!(site.count("stripe_events").await, 4);
+}
+
+#[tokio::test]
 async fn a_body_over_six_megabytes_is_refused() {
     let site = Site::new().await;
     let body = charge("Cedar");

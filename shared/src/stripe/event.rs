@@ -4,8 +4,7 @@
 //! absent), so only the id and the type are demanded.
 
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Longest event id accepted; Stripe's are about 30 bytes.
 const MAX_ID_BYTES: usize = 255;
@@ -15,6 +14,9 @@ const MAX_ID_BYTES: usize = 255;
 pub enum Error {
     #[error("the body is not JSON")]
     NotJson(#[source] serde_json::Error),
+    /// JSON, but a list, a text, a number.
+    #[error("the body is not an event")]
+    NotAnObject,
     #[error("the body is not an event: `{0}` is missing or not a text")]
     NotAnEvent(&'static str),
 }
@@ -29,32 +31,12 @@ pub struct Event {
     /// The connected account, if any.
     pub account: Option<String>,
     pub created_at: Option<Timestamp>,
-    /// `data.object`; null in a thin event.
+    /// `data.object`; null in a thin event, and where `data` is no object.
     pub object: Value,
     /// `data.previous_attributes`, on `*.updated`.
     pub previous_attributes: Option<Value>,
     /// A `v2.core.event`: it names an object and carries none.
     pub is_thin: bool,
-}
-
-#[derive(Deserialize)]
-struct Envelope {
-    id: Option<Value>,
-    #[serde(rename = "type")]
-    event_type: Option<Value>,
-    object: Option<Value>,
-    api_version: Option<Value>,
-    livemode: Option<Value>,
-    account: Option<Value>,
-    created: Option<Value>,
-    data: Option<Data>,
-}
-
-#[derive(Deserialize, Default)]
-struct Data {
-    #[serde(default)]
-    object: Value,
-    previous_attributes: Option<Value>,
 }
 
 impl Event {
@@ -63,9 +45,7 @@ impl Event {
     /// # Errors
     /// When the body is not JSON, or has no id or type.
     pub fn parse(body: &[u8]) -> Result<Event, Error> {
-        serde_json::from_slice(body)
-            .map_err(Error::NotJson)
-            .and_then(from_envelope)
+        from_value(serde_json::from_slice(body).map_err(Error::NotJson)?)
     }
 
     /// Reads an event that is already a value: EventBridge's `detail`, or an archived payload.
@@ -73,9 +53,7 @@ impl Event {
     /// # Errors
     /// When the value has no id or type.
     pub fn from_value(value: Value) -> Result<Event, Error> {
-        serde_json::from_value(value)
-            .map_err(Error::NotJson)
-            .and_then(from_envelope)
+        from_value(value)
     }
 
     /// The id of the object the event is about.
@@ -85,22 +63,29 @@ impl Event {
     }
 }
 
-fn from_envelope(envelope: Envelope) -> Result<Event, Error> {
-    let event_id = text(envelope.id).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
-    let Data {
-        object,
-        previous_attributes,
-    } = envelope.data.unwrap_or_default();
+fn from_value(value: Value) -> Result<Event, Error> {
+    let Value::Object(mut envelope) = value else {
+        return Err(Error::NotAnObject);
+    };
+    let event_id =
+        text(envelope.remove("id")).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
+    // An event whose `data` is something else is an event all the same: kept, and never lost.
+    let mut data = match envelope.remove("data") {
+        Some(Value::Object(data)) => data,
+        _ => Map::new(),
+    };
     Ok(Event {
         event_id: event_id.ok_or(Error::NotAnEvent("id"))?,
-        event_type: text(envelope.event_type).ok_or(Error::NotAnEvent("type"))?,
-        api_version: text(envelope.api_version),
-        livemode: envelope.livemode.and_then(|livemode| livemode.as_bool()),
-        account: text(envelope.account),
-        created_at: envelope.created.as_ref().and_then(instant),
-        object,
-        previous_attributes,
-        is_thin: text(envelope.object).as_deref() == Some("v2.core.event"),
+        event_type: text(envelope.remove("type")).ok_or(Error::NotAnEvent("type"))?,
+        api_version: text(envelope.remove("api_version")),
+        livemode: envelope.get("livemode").and_then(Value::as_bool),
+        account: text(envelope.remove("account")),
+        created_at: envelope.get("created").and_then(instant),
+        object: data.remove("object").unwrap_or_default(),
+        previous_attributes: data
+            .remove("previous_attributes")
+            .filter(|attributes| !attributes.is_null()),
+        is_thin: envelope.get("object").and_then(Value::as_str) == Some("v2.core.event"),
     })
 }
 
@@ -145,11 +130,48 @@ mod tests {
                 br#"{"id":"evt_1"}"#,
                 "the body is not an event: `type` is missing or not a text",
             ),
-            (b"[]", "the body is not JSON"),
+            (b"[]", "the body is not an event"),
+            (br#"["evt_1","a.b"]"#, "the body is not an event"),
+            (b"7", "the body is not an event"),
+            (b"\"evt_1\"", "the body is not an event"),
+            (b"null", "the body is not an event"),
+            (b"", "the body is not JSON"),
+            (br#"{"id":"evt_1","type":"a.b"}}"#, "the body is not JSON"),
             (b"\xff\xfe", "the body is not JSON"),
         ] {
             assert_eq!(Event::parse(body).unwrap_err().to_string(), problem);
         }
+    }
+
+    #[test]
+    fn data_that_is_no_object_leaves_the_event_without_one() {
+        for data in [
+            "7",
+            "\"x\"",
+            "[]",
+            "[{\"object\":{}}]",
+            "null",
+            "true",
+            "{}",
+        ] {
+            let body = format!(r#"{{"id":"evt_1","type":"a.b","data":{data}}}"#);
+            for event in [
+                Event::parse(body.as_bytes()).unwrap(),
+                Event::from_value(serde_json::from_str(&body).unwrap()).unwrap(),
+            ] {
+                assert_eq!(event.event_id, "evt_1", "{data}");
+                assert_eq!(
+                    (event.object, event.previous_attributes),
+                    (Value::Null, None),
+                    "{data}"
+                );
+            }
+        }
+        let body =
+            br#"{"id":"evt_1","type":"a.b","data":{"object":[7],"previous_attributes":"x"}}"#;
+        let event = Event::parse(body).unwrap();
+        assert_eq!(event.object, serde_json::json!([7]));
+        assert_eq!(event.previous_attributes, Some("x".into()));
     }
 
     #[test]
