@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::OnceLock;
 
 use metrics_cloudwatch_embedded::Collector;
+use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -18,10 +19,7 @@ static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 /// Sends logs (JSON lines on standard output, level by `RUST_LOG`, default `info`) and metrics of this process on
 /// their way. Called once by `main`; a second call, as from tests in one process, changes nothing.
 pub fn init(environment: &Environment, function: &'static str) {
-    let defaults = Targets::new()
-        .with_default(LevelFilter::INFO)
-        // The pool reports a socket that died while the sandbox was frozen; it has already been replaced.
-        .with_target("deadpool", LevelFilter::ERROR);
+    let defaults = Targets::new().with_default(LevelFilter::INFO);
     let logs = tracing_subscriber::fmt::layer()
         .json()
         .with_target(true)
@@ -47,12 +45,21 @@ pub fn init(environment: &Environment, function: &'static str) {
     }
 }
 
-/// Which log lines are written: what `RUST_LOG` says (`info,shared=debug`), else `defaults`.
+/// Which log lines are written: what `RUST_LOG` says (`info,shared=debug`), else `defaults`. Of the connection pool
+/// errors only, unless `RUST_LOG` names `deadpool`: it warns of a socket that died while the sandbox was frozen, when
+/// it has already been replaced.
 pub fn log_filter(environment: &Environment, defaults: Targets) -> Targets {
-    environment
+    const POOL: &str = "deadpool";
+    let targets = environment
         .optional("RUST_LOG")
         .and_then(|directives| directives.parse().ok())
-        .unwrap_or(defaults)
+        .unwrap_or(defaults);
+    let is_named = targets.iter().any(|(target, _)| target == POOL);
+    if is_named || !targets.would_enable(POOL, &Level::WARN) {
+        targets
+    } else {
+        targets.with_target(POOL, LevelFilter::ERROR)
+    }
 }
 
 /// Writes what was counted since the last call, one line of embedded metric format. `main` calls it at the end of an
@@ -93,6 +100,31 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("the database cannot be reached")]
     struct Inner(#[source] std::io::Error);
+
+    #[test]
+    fn the_pools_warnings_are_left_out_unless_somebody_asks_for_them() {
+        let enabled = |directives: &str, target: &str, level: Level| {
+            let environment = Environment::from_pairs([("RUST_LOG", directives)]);
+            let defaults = Targets::new().with_default(LevelFilter::INFO);
+            log_filter(&environment, defaults).would_enable(target, &level)
+        };
+        let pool = "deadpool.postgres";
+        // Unset, as the template sets it, more of ours, and unreadable.
+        for directives in ["", "info", "debug", "info,shared=trace", "a=b=c"] {
+            assert!(!enabled(directives, pool, Level::WARN), "{directives}");
+            assert!(enabled(directives, pool, Level::ERROR), "{directives}");
+            assert!(
+                enabled(directives, "shared::store", Level::INFO),
+                "{directives}"
+            );
+        }
+        for directives in ["deadpool=info", "info,deadpool=debug"] {
+            assert!(enabled(directives, pool, Level::WARN), "{directives}");
+        }
+        for directives in ["off", "shared=debug", "deadpool=off"] {
+            assert!(!enabled(directives, pool, Level::ERROR), "{directives}");
+        }
+    }
 
     #[test]
     fn a_failure_is_told_to_its_root() {
