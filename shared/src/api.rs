@@ -217,7 +217,9 @@ impl From<store::Error> for Error {
 impl From<secrets::Error> for Error {
     fn from(error: secrets::Error) -> Error {
         match error {
-            secrets::Error::NotConfigured { .. } => Error::NotConfigured(Box::new(error)),
+            secrets::Error::NotConfigured { .. } | secrets::Error::Empty { .. } => {
+                Error::NotConfigured(Box::new(error))
+            }
             secrets::Error::Unavailable(_) => Error::Unavailable(Box::new(error)),
         }
     }

@@ -65,12 +65,7 @@ impl From<Error> for api::Error {
                 field: Some("stripe-signature".to_owned()),
                 detail: error.to_string(),
             },
-            Error::Secret(error @ secrets::Error::NotConfigured { .. }) => {
-                api::Error::NotConfigured(Box::new(error))
-            }
-            Error::Secret(error @ secrets::Error::Unavailable(_)) => {
-                api::Error::Unavailable(Box::new(error))
-            }
+            Error::Secret(error) => error.into(),
             // The cause may quote the body: only its kind is told.
             Error::Event(error) => invalid_payload(error.to_string()),
             Error::NotUtf8(_) => invalid_payload("the body is not UTF-8".to_owned()),

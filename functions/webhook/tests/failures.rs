@@ -367,6 +367,28 @@ async fn a_deployment_without_a_secret_is_not_the_callers_fault() {
     is_problem(&answer, 503, "not_configured");
     assert_eq!(answer.1.get("detail"), None);
     assert!(logs::captured().contains("neither STRIPE_WEBHOOK_SECRETS nor"));
+    // Separators and nothing between them: as good as unset.
+    for text in [",", "[]"] {
+        let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", text)], &site.aws);
+        is_problem(
+            &deliver(&app, charge("Dogwood")).await,
+            503,
+            "not_configured",
+        );
+    }
+    let created = aws_sdk_secretsmanager::Client::new(&site.aws)
+        .create_secret()
+        .name(shared::test_support::unique("webhook-secret"))
+        .secret_string(" , ");
+    let arn = created.send().await.unwrap().arn.unwrap();
+    let pairs = [
+        ("STRIPE_WEBHOOK_SECRETS", ""),
+        ("STRIPE_WEBHOOK_SECRET_ARN", arn.as_str()),
+    ];
+    let app = site.app_with(&pairs, &site.aws);
+    let answer = deliver(&app, charge("Dogwood")).await;
+    is_problem(&answer, 503, "not_configured");
+    assert!(logs::captured().contains("the secret that STRIPE_WEBHOOK_SECRET_ARN names"));
     site.assert_untouched().await;
 }
 

@@ -26,6 +26,12 @@ pub enum Error {
         /// The variable that would name the secret.
         arn: &'static str,
     },
+    /// The stored secret holds separators only, or no text: as good as unset.
+    #[error("the secret that {arn} names holds no value")]
+    Empty {
+        /// The variable that names the secret.
+        arn: &'static str,
+    },
     /// Secrets Manager did not answer and nothing is cached.
     #[error("the secret could not be fetched")]
     Unavailable(#[source] super::Error),
@@ -55,12 +61,16 @@ enum Source {
         arn: &'static str,
     },
     Plain(Arc<[SecretString]>),
-    Stored {
-        client: aws_sdk_secretsmanager::Client,
-        arn: String,
-        form: Form,
-        cache: Mutex<Cache>,
-    },
+    Stored(Stored),
+}
+
+struct Stored {
+    client: aws_sdk_secretsmanager::Client,
+    /// The variable that names the secret, and what it says.
+    variable: &'static str,
+    arn: String,
+    form: Form,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Default)]
@@ -71,8 +81,9 @@ struct Cache {
 }
 
 impl Secret {
-    /// The plain variable, else the secret the other one names. Neither being set is found when the secret is needed:
-    /// a function serves its other routes meanwhile.
+    /// The plain variable, else the secret the other one names. A variable without a value in it, as `,` or `[]`, is
+    /// as good as unset. Neither being set is found when the secret is needed: a function serves its other routes
+    /// meanwhile.
     pub fn from_env(
         environment: &Environment,
         sdk: &SdkConfig,
@@ -80,15 +91,17 @@ impl Secret {
         arn: &'static str,
         form: Form,
     ) -> Secret {
-        let source = if let Some(text) = environment.optional(plain) {
-            Source::Plain(split(&text, form))
-        } else if let Some(arn) = environment.optional(arn) {
-            Source::Stored {
+        let values = environment.optional(plain).map(|text| split(&text, form));
+        let source = if let Some(values) = values.filter(|values| !values.is_empty()) {
+            Source::Plain(values)
+        } else if let Some(name) = environment.optional(arn) {
+            Source::Stored(Stored {
                 client: aws_sdk_secretsmanager::Client::new(&super::impatient(sdk)),
-                arn,
+                variable: arn,
+                arn: name,
                 form,
                 cache: Mutex::default(),
-            }
+            })
         } else {
             Source::Unset { plain, arn }
         };
@@ -107,13 +120,8 @@ impl Secret {
         match &*self.source {
             Source::Unset { plain, arn } => Err(Error::NotConfigured { plain, arn }),
             Source::Plain(values) => Ok(values.clone()),
-            Source::Stored {
-                client,
-                arn,
-                form,
-                cache,
-            } => {
-                let mut cache = cache.lock().await;
+            Source::Stored(stored) => {
+                let mut cache = stored.cache.lock().await;
                 let values = match &cache.values {
                     Some(values) if !is_past(cache.fetched_at, CACHED_FOR, now) => values.clone(),
                     // The last attempt failed a moment ago.
@@ -122,7 +130,7 @@ impl Secret {
                     }
                     Some(values) => {
                         let before = values.clone();
-                        match fetch(client, arn, *form, &mut cache, now).await {
+                        match stored.fetch(&mut cache, now).await {
                             Ok(values) => values,
                             Err(error) => {
                                 tracing::warn!(
@@ -133,7 +141,7 @@ impl Secret {
                             }
                         }
                     }
-                    None => fetch(client, arn, *form, &mut cache, now).await?,
+                    None => stored.fetch(&mut cache, now).await?,
                 };
                 Ok(values)
             }
@@ -143,21 +151,15 @@ impl Secret {
     /// After a check failed against [`Secret::values`]: fetches again, unless that was just done, and says whether
     /// the values differ, so that checking again makes sense.
     pub async fn refresh(&self, now: Timestamp) -> Result<bool, Error> {
-        let Source::Stored {
-            client,
-            arn,
-            form,
-            cache,
-        } = &*self.source
-        else {
+        let Source::Stored(stored) = &*self.source else {
             return Ok(false);
         };
-        let mut cache = cache.lock().await;
+        let mut cache = stored.cache.lock().await;
         if !is_past(cache.asked_at, PAUSE_BETWEEN_FETCHES, now) {
             return Ok(false);
         }
         let before = cache.values.clone();
-        let after = fetch(client, arn, *form, &mut cache, now).await?;
+        let after = stored.fetch(&mut cache, now).await?;
         Ok(!before.is_some_and(|before| same(&before, &after)))
     }
 }
@@ -167,33 +169,26 @@ impl fmt::Debug for Secret {
         match &*self.source {
             Source::Unset { .. } => formatter.write_str("Secret(unset)"),
             Source::Plain(_) => formatter.write_str("Secret([redacted])"),
-            Source::Stored { arn, .. } => write!(formatter, "Secret({arn})"),
+            Source::Stored(stored) => write!(formatter, "Secret({})", stored.arn),
         }
     }
 }
 
-async fn fetch(
-    client: &aws_sdk_secretsmanager::Client,
-    arn: &str,
-    form: Form,
-    cache: &mut Cache,
-    now: Timestamp,
-) -> Result<Arc<[SecretString]>, Error> {
-    const SERVICE: &str = "Secrets Manager";
-    cache.asked_at = Some(now);
-    let answer = client.get_secret_value().secret_id(arn).send().await;
-    let answer =
-        answer.map_err(|error| Error::Unavailable(super::Error::unavailable(SERVICE, error)))?;
-    let values = split(answer.secret_string().unwrap_or_default(), form);
-    if values.is_empty() {
-        return Err(Error::Unavailable(super::Error::Unreadable {
-            service: SERVICE,
-            what: format!("{arn} has no text value"),
-        }));
+impl Stored {
+    async fn fetch(&self, cache: &mut Cache, now: Timestamp) -> Result<Arc<[SecretString]>, Error> {
+        cache.asked_at = Some(now);
+        let answer = self.client.get_secret_value().secret_id(&self.arn).send();
+        let answer = answer.await.map_err(|error| {
+            Error::Unavailable(super::Error::unavailable("Secrets Manager", error))
+        })?;
+        let values = split(answer.secret_string().unwrap_or_default(), self.form);
+        if values.is_empty() {
+            return Err(Error::Empty { arn: self.variable });
+        }
+        cache.values = Some(values.clone());
+        cache.fetched_at = Some(now);
+        Ok(values)
     }
-    cache.values = Some(values.clone());
-    cache.fetched_at = Some(now);
-    Ok(values)
 }
 
 fn split(text: &str, form: Form) -> Arc<[SecretString]> {
@@ -208,7 +203,7 @@ fn split(text: &str, form: Form) -> Arc<[SecretString]> {
     };
     texts
         .into_iter()
-        .filter(|text| !text.is_empty())
+        .filter(|text| !text.trim().is_empty())
         .map(SecretString::from)
         .collect()
 }
@@ -244,8 +239,8 @@ mod tests {
     }
 
     fn secret(pairs: &[(&str, &str)], form: Form) -> Secret {
-        let sdk = SdkConfig::builder().build();
         let environment = Environment::from_pairs(pairs.iter().copied());
+        let sdk = crate::aws::sdk_config(&environment);
         Secret::from_env(&environment, &sdk, "TOKENS", "TOKENS_ARN", form)
     }
 
@@ -262,11 +257,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_unset_secret_names_its_variables() {
-        let error = secret(&[("TOKENS", " ")], Form::List)
-            .values(Timestamp::UNIX_EPOCH)
-            .await
-            .unwrap_err();
-        assert_eq!(error.to_string(), "neither TOKENS nor TOKENS_ARN is set");
+        for text in [" ", ",", " , ,", "[]", "{}", r#"["", " "]"#] {
+            let secret = secret(&[("TOKENS", text)], Form::List);
+            assert!(!secret.is_configured(), "{text}");
+            let error = secret.values(Timestamp::UNIX_EPOCH).await.unwrap_err();
+            assert_eq!(error.to_string(), "neither TOKENS nor TOKENS_ARN is set");
+        }
+        let stored = secret(&[("TOKENS", ","), ("TOKENS_ARN", "arn:x")], Form::List);
+        assert_eq!(format!("{stored:?}"), "Secret(arn:x)");
     }
 
     #[test]
