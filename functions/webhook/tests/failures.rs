@@ -9,8 +9,10 @@ use aws_types::SdkConfig;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use lambda_http::http::{Request as HttpRequest, StatusCode};
-use lambda_http::{Body, Request, Response};
+use lambda_http::lambda_runtime::LambdaEvent;
+use lambda_http::{Body, Context, Request, Response};
 use secrecy::SecretString;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::aws::parked_events::{ParkedEvents, ParkedState};
 use shared::config::Environment;
@@ -454,6 +456,54 @@ async fn stripes_partner_event_is_the_same_delivery_as_over_http() {
     nothing["detail"] = json!({"id": 7});
     let answer = webhook::handle_partner_event(&site.app(), nothing, noon()).await;
     assert!(matches!(answer, Err(webhook::Error::Event(_))));
+}
+
+#[tokio::test]
+async fn an_invocation_is_told_apart_by_its_envelope_and_not_by_what_it_quotes() {
+    let site = Site::new().await;
+    let secrets = format!("{SECRET},{SAMPLE_SECRET}");
+    let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", &secrets)], &site.aws);
+    let invoke = |envelope: String, now: Timestamp| {
+        let payload = RawValue::from_string(envelope).unwrap();
+        webhook::handle_invocation(&app, LambdaEvent::new(payload, Context::default()), now)
+    };
+    let partner = sample("eventbridge_stripe_partner").body;
+    let answer = invoke(partner, noon()).await.unwrap();
+    assert_eq!(answer, kept("applied").1);
+
+    // In API Gateway's envelope the answer is an HTTP response.
+    let http = sample("apigw_webhook_payments_webhook").json();
+    let sent_at = http["requestContext"]["timeEpoch"].as_i64().unwrap();
+    let sent_at = Timestamp::from_millisecond(sent_at).unwrap();
+    let answer = invoke(http.to_string(), sent_at).await.unwrap();
+    assert_eq!(answer["statusCode"], 200, "{answer}");
+    let told: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+    assert_eq!(told, kept("applied").1);
+
+    // Stripe's partner source in the body of a request makes it no partner event: it has to be signed.
+    let body = json!({"id": "evt_Quoting", "type": "quantum.entangled", "source": "aws.partner/stripe.com/x",
+                      "detail": {"id": "evt_Smuggled", "type": "quantum.entangled"}})
+    .to_string();
+    let mut quoting = http;
+    quoting["body"] = body.clone().into();
+    quoting["isBase64Encoded"] = false.into();
+    let refused = invoke(quoting.to_string(), noon()).await.unwrap();
+    assert_eq!(refused["statusCode"], 400, "{refused}");
+    assert!(
+        refused["body"]
+            .as_str()
+            .unwrap()
+            .contains("invalid_signature")
+    );
+    quoting["headers"]["stripe-signature"] = header(body.as_bytes(), SECRET, noon()).into();
+    let answer = invoke(quoting.to_string(), noon()).await.unwrap();
+    assert_eq!(answer["statusCode"], 200, "{answer}");
+    assert_eq!(site.count("stripe_events").await, 3);
+    let quoting = "stripe_events WHERE event_id = 'evt_Quoting'";
+    assert_eq!(site.count(quoting).await, 1);
+
+    // Neither of both: an error, not an answer.
+    assert!(invoke("[7]".to_owned(), noon()).await.is_err());
 }
 
 #[tokio::test]
