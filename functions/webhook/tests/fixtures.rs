@@ -9,7 +9,8 @@ use std::path::Path;
 
 use bundle::Webhook;
 use serde_json::{Value, json};
-use shared::test_support::fixtures_dir;
+use shared::test_support::services::progress_to_stderr;
+use shared::test_support::{fixtures_dir, logs};
 
 /// Events the ledger cannot apply, and what their bodies lack.
 const LACKING: &[(&str, &str)] = &[
@@ -51,7 +52,7 @@ fn files(stripe: &Path) -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_recorded_event_is_kept_and_applied_where_it_can_be() {
     let Some(folder) = fixtures_dir() else {
-        println!("skipped: there is no ../shared/fixtures beside this checkout");
+        progress_to_stderr("skipped: there is no ../shared/fixtures beside this checkout");
         return;
     };
     let webhook = Webhook::start(1).await;
