@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use shared::aws::parked_events::{ParkedEvents, ParkedState};
 use shared::config::Environment;
 use shared::store::outbox::{self, NewMessage};
-use shared::test_support::{Aws, FaultProxy, TestDatabase, aws, sample};
+use shared::test_support::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
 
 /// Everything the function uses, of one test's own.
 struct Site {
@@ -391,6 +391,31 @@ async fn a_body_that_got_lost_fails_alone() {
         (states[0].event_id.as_str(), states[0].attempts),
         (lost_id.as_str(), 1)
     );
+}
+
+#[tokio::test]
+async fn the_logs_of_a_redrive_tell_ids_and_nothing_personal() {
+    let site = Site::new().await;
+    let (proxy, url) = site.database.behind_proxy();
+    let app = site.app_with(&[("DATABASE_URL", &url)], &site.aws);
+    let mut people = Vec::new();
+    for sample in samples() {
+        if sample.name.starts_with("stripe_") {
+            people.extend(logs::personal_texts(&sample.json()));
+            site.park(&sample.body, noon()).await;
+            let lacking = sample.body.replace("\"currency\"", "\"no_currency\"");
+            site.park(&lacking.replace("\"evt_", "\"evt_lacking_"), noon())
+                .await;
+        }
+    }
+    assert!(people.len() > 50, "the samples hold people");
+    proxy.refuse();
+    assert!(handle(&app, redrive_at(noon()), noon()).await.is_err());
+    proxy.pass();
+    let summary = redrive(&app, noon()).await;
+    assert!(summary["failed"].as_u64() > Some(0), "{summary}");
+    assert!(logs::captured().contains("evt_lacking_"));
+    logs::assert_free_of(people);
 }
 
 #[tokio::test]

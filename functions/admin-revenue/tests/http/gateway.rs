@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use lambda_http::Request;
 use lambda_http::http::HeaderValue;
 
-use crate::ledger::{Ledger, admin, body};
+use crate::ledger::{JWT_SECRET, Ledger, admin, bearer, body, request};
+use serde_json::json;
+use shared::test_support::logs;
 
 fn envelope(text: &str) -> Request {
     lambda_http::request::from_str(text).expect("an envelope")
@@ -52,4 +54,36 @@ async fn the_sample_envelope_of_the_health_check_is_answered() {
     let response = handle(&ledger.app, request, now).await;
     assert_eq!(response.status(), 503, "no AWS in this test");
     assert_eq!(body(&response)["checks"]["database"], "ok");
+}
+
+#[tokio::test]
+async fn the_logs_hold_no_token_whatever_is_wrong_with_it() {
+    let ledger = Ledger::create().await;
+    let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+    let good = admin(now);
+    let tokens = [
+        good.clone(),
+        bearer(&json!({"exp": now.as_second() - 1, "role": "admin"})),
+        bearer(&json!({"exp": now.as_second() + 60, "role": "viewer"})),
+        format!("{good}x"),
+        good.replace("Bearer ", "Basic "),
+        "Bearer hush-hush-hush".to_owned(),
+    ];
+    for path in ["/admin/revenue", "/admin/health", "/admin/revenue?as_of=x"] {
+        for token in &tokens {
+            drop(handle(&ledger.app, request("GET", path, Some(token)), now).await);
+        }
+    }
+    ledger.run("DROP TABLE revenue_daily CASCADE").await;
+    drop(
+        handle(
+            &ledger.app,
+            request("GET", "/admin/revenue", Some(&good)),
+            now,
+        )
+        .await,
+    );
+    let tokens = tokens.iter().filter_map(|token| token.split_once(' '));
+    logs::assert_free_of(tokens.map(|(_, token)| token));
+    logs::assert_free_of([JWT_SECRET]);
 }
