@@ -12,7 +12,8 @@ use shared::{aws, telemetry};
 async fn main() -> Result<(), Error> {
     let environment = Environment::from_process();
     telemetry::init(&environment, "admin-revenue");
-    let app = App::from_env(&environment, &aws::sdk_config(&environment))?;
+    let app = App::from_env(&environment, &aws::sdk_config(&environment))
+        .inspect_err(|error| telemetry::log_failure("the configuration is not complete", error))?;
     app.warm().await;
     run(service_fn(async |request: Request| {
         let response = handle(&app, request, now()).await;

@@ -11,7 +11,8 @@ use shared::{aws, telemetry};
 async fn main() -> Result<(), Error> {
     let environment = Environment::from_process();
     telemetry::init(&environment, "migrate");
-    let app = App::from_env(&environment, &aws::sdk_config(&environment))?;
+    let app = App::from_env(&environment, &aws::sdk_config(&environment))
+        .inspect_err(|error| telemetry::log_failure("the configuration is not complete", error))?;
     run(service_fn(async |event: LambdaEvent<Value>| {
         let answer = handle(&app, event.payload, now()).await;
         telemetry::flush_metrics();

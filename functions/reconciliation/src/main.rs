@@ -11,7 +11,8 @@ use shared::{aws, telemetry};
 async fn main() -> Result<(), Error> {
     let environment = Environment::from_process();
     telemetry::init(&environment, "reconciliation");
-    let app = App::from_env(&environment, &aws::sdk_config(&environment))?;
+    let app = App::from_env(&environment, &aws::sdk_config(&environment))
+        .inspect_err(|error| telemetry::log_failure("the configuration is not complete", error))?;
     run(service_fn(async |event: LambdaEvent<Value>| {
         let now = now();
         let deadline = Deadline::of_invocation(event.context.deadline, now);

@@ -12,7 +12,8 @@ use webhook::App;
 async fn main() -> Result<(), Error> {
     let environment = Environment::from_process();
     telemetry::init(&environment, "webhook");
-    let app = App::from_env(&environment, &aws::sdk_config(&environment))?;
+    let app = App::from_env(&environment, &aws::sdk_config(&environment))
+        .inspect_err(|error| telemetry::log_failure("the configuration is not complete", error))?;
     let app = &app;
     let serve = lambda_runtime::run(service_fn(
         move |invocation: LambdaEvent<Box<RawValue>>| async move {

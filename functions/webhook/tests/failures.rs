@@ -937,6 +937,14 @@ async fn a_poison_event_is_parked_and_given_up_and_holds_up_nobody() {
     assert_eq!(site.redrive(now).await["failed"], 0);
 }
 
+#[test]
+fn without_its_configuration_the_program_says_which_variable_is_missing() {
+    let line = logs::of_a_start_without_configuration(env!("CARGO_BIN_EXE_webhook"));
+    assert_eq!(line["level"], "ERROR");
+    let cause = line["fields"]["cause"].as_str().unwrap();
+    assert!(cause.contains("DATABASE_URL"), "{line}");
+}
+
 // Rotation.
 
 #[tokio::test]

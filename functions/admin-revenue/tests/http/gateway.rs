@@ -87,3 +87,11 @@ async fn the_logs_hold_no_token_whatever_is_wrong_with_it() {
     logs::assert_free_of(tokens.map(|(_, token)| token));
     logs::assert_free_of([JWT_SECRET]);
 }
+
+#[test]
+fn without_its_configuration_the_program_says_which_variable_is_missing() {
+    let line = logs::of_a_start_without_configuration(env!("CARGO_BIN_EXE_admin-revenue"));
+    assert_eq!(line["level"], "ERROR");
+    let cause = line["fields"]["cause"].as_str().expect("a cause");
+    assert!(cause.contains("DATABASE_URL"), "{line}");
+}
