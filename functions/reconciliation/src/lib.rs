@@ -11,6 +11,7 @@ use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::payment::FeeEstimate;
 use shared::store::Database;
+use shared::telemetry::log_failure;
 
 pub use deadline::Deadline;
 pub use redrive::{Away, Summary};
@@ -74,6 +75,13 @@ pub async fn handle_until(
     now: Timestamp,
     deadline: Deadline,
 ) -> Result<Value, Error> {
+    // Boxed: the compiler gives up on the nesting of the types otherwise.
+    Box::pin(run(app, &event, now, deadline))
+        .await
+        .inspect_err(|error| log_failure("the invocation failed", error))
+}
+
+async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Result<Value, Error> {
     let now = match event.get("time").and_then(Value::as_str) {
         Some(time) => time.parse().map_err(Error::Time)?,
         None => now,

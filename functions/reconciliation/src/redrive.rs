@@ -1,9 +1,10 @@
 //! `reconciliation.redrive`: parked events through the ledger again, then the outbox to the bus.
 //!
 //! What fails has a back-off of its own, so a repeated invocation could not do better: it is in the
-//! summary, and the invocation succeeds. The invocation fails only when the database or the table
-//! of parked events was away: that says nothing of any event, and trying again soon helps.
+//! summary, and the invocation succeeds. The invocation fails only when the database, or where the
+//! parked events are, was away: that says nothing of any event, and trying again soon helps.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use shared::ledger::{self, Outcome};
 use shared::publishing;
 use shared::store::{self, outbox};
 use shared::stripe::event::Event;
-use shared::telemetry::{cause_chain, log_failure};
+use shared::telemetry::cause_chain;
 use tracing::Instrument;
 
 use crate::{App, Deadline, Error};
@@ -58,7 +59,7 @@ impl fmt::Display for Summary {
     }
 }
 
-/// What was away, so that the run stopped early.
+/// What was away, so that the run could not do everything.
 #[derive(Debug, thiserror::Error)]
 pub enum Away {
     #[error("the database is away")]
@@ -85,9 +86,7 @@ pub(crate) async fn run(app: &App, now: Timestamp, deadline: Deadline) -> Result
         }
         Err(away) => {
             let summary = Box::new(summary);
-            let error = Error::Redrive { summary, away };
-            log_failure("the redrive is worth repeating", &error);
-            Err(error)
+            Err(Error::Redrive { summary, away })
         }
     }
 }
@@ -98,26 +97,42 @@ enum Driven {
     UntilTheDeadline,
 }
 
-/// Oldest first. Each event leaves the table, or its next attempt moves into the future, so that
-/// none is met twice and none holds up the others.
+/// Oldest first. Each event leaves the table, or its next attempt moves into the future, or it is
+/// passed over, so that none is met twice and none holds up the others.
+///
+/// Passed over is one that could not be read, removed or noted because DynamoDB or S3 was away. It
+/// stays due, with the attempts it had, and the run fails when all others are done.
 async fn drive_parked_events(
     app: &App,
     now: Timestamp,
     deadline: Deadline,
     summary: &mut Summary,
 ) -> Result<Driven, Away> {
+    let mut passed_over = BTreeSet::new();
+    let mut away = None;
     loop {
-        let due = app.parked_events.due(now, EVENTS_PER_BATCH).await;
-        let due = due.map_err(Away::ParkedEvents)?;
+        let limit = EVENTS_PER_BATCH + passed_over.len();
+        let mut due = match app.parked_events.due(now, limit).await {
+            Ok(due) => due,
+            Err(error) => return Err(away.unwrap_or(Away::ParkedEvents(error))),
+        };
+        due.retain(|state| !passed_over.contains(&state.event_id));
         if due.is_empty() {
-            return Ok(Driven::All);
+            return away.map_or(Ok(Driven::All), Err);
         }
         for state in due {
             if deadline.is_reached() {
-                return Ok(Driven::UntilTheDeadline);
+                return away.map_or(Ok(Driven::UntilTheDeadline), Err);
             }
             let span = tracing::info_span!("parked_event", event_id = state.event_id);
-            drive(app, &state, now, summary).instrument(span).await?;
+            match drive(app, &state, now, summary).instrument(span).await {
+                Ok(()) => {}
+                Err(error @ Away::Database(_)) => return Err(error),
+                Err(error @ Away::ParkedEvents(_)) => {
+                    passed_over.insert(state.event_id);
+                    away.get_or_insert(error);
+                }
+            }
         }
     }
 }
@@ -132,8 +147,9 @@ async fn drive(
         // Another run was faster.
         Ok(None) => return Ok(()),
         Ok(Some(parked)) => apply(app, &parked, now).await.map_err(Away::Database)?,
-        // Its body cannot be read. When the table is away as well, noting that fails too.
-        Err(error) => Err(cause_chain(&error)),
+        // Its body is gone, or is something else: no pause brings it back, but a person may.
+        Err(error @ aws::Error::Unreadable { .. }) => Err(cause_chain(&error)),
+        Err(error @ aws::Error::Unavailable { .. }) => return Err(Away::ParkedEvents(error)),
     };
     match kept {
         Ok(outcome) => {

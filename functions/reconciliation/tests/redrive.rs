@@ -394,6 +394,44 @@ async fn a_body_that_got_lost_fails_alone() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_away_costs_no_event_an_attempt_and_holds_up_nobody() {
+    let site = Site::new().await;
+    let large = charge("Gale").replace("Payment complete.", &"x".repeat(400 * 1024));
+    let large_id = site.park(&large, noon()).await;
+    // More than one batch behind it.
+    for number in 0..30 {
+        let parked_at = noon() + SignedDuration::from_secs(1);
+        site.park(&charge(&format!("Gale{number}")), parked_at)
+            .await;
+    }
+    site.add_message("payment.succeeded", "payment.succeeded:pi_Gale")
+        .await;
+    let now = noon() + SignedDuration::from_mins(1);
+    let moto = FaultProxy::start(moto_address().await);
+    let app = site.app_with(&[], &aws::sdk_config(&format!("http://{}", moto.address())));
+    moto.cut_before("/parked/evt_");
+    let error = handle(&app, redrive_at(now), now).await.unwrap_err();
+    let Error::Redrive {
+        summary,
+        away: Away::ParkedEvents(away),
+    } = error
+    else {
+        panic!("{error:?}");
+    };
+    assert!(away.to_string().contains("S3"), "{away}");
+    assert_eq!(
+        (summary.applied, summary.failed, summary.remaining),
+        (30, 0, Some(1))
+    );
+    assert!(summary.published > 0, "the outbox is swept all the same");
+    assert_eq!(site.state(&large_id).await.unwrap().attempts, 0);
+    // The repeated invocation finds it where it was.
+    moto.pass();
+    assert_eq!(redrive(&app, now).await["applied"], 1);
+    assert_eq!(site.state(&large_id).await, None);
+}
+
+#[tokio::test]
 async fn the_logs_of_a_redrive_tell_ids_and_nothing_personal() {
     let site = Site::new().await;
     let (proxy, url) = site.database.behind_proxy();
@@ -416,6 +454,14 @@ async fn the_logs_of_a_redrive_tell_ids_and_nothing_personal() {
     assert!(summary["failed"].as_u64() > Some(0), "{summary}");
     assert!(logs::captured().contains("evt_lacking_"));
     logs::assert_free_of(people);
+}
+
+#[test]
+fn without_its_configuration_the_program_says_which_variable_is_missing() {
+    let line = logs::of_a_start_without_configuration(env!("CARGO_BIN_EXE_reconciliation"));
+    assert_eq!(line["level"], "ERROR");
+    let cause = line["fields"]["cause"].as_str().unwrap();
+    assert!(cause.contains("DATABASE_URL"), "{line}");
 }
 
 #[tokio::test]
@@ -509,4 +555,7 @@ async fn an_event_of_another_kind_is_refused_by_name() {
         assert!(error.starts_with(told), "{error}");
         assert!(error.contains("reconciliation.redrive"), "{error}");
     }
+    let logged = logs::captured();
+    let told = "is nothing this function does";
+    assert_eq!(logged.matches(told).count(), 3, "each once");
 }

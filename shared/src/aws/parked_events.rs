@@ -290,7 +290,7 @@ impl ParkedEvents {
         Ok(states)
     }
 
-    /// One parked or poisoned event with its body.
+    /// One parked or poisoned event with its body. A body that is gone from the bucket is [`Error::Unreadable`].
     pub async fn get(&self, event_id: &str) -> Result<Option<ParkedEvent>, Error> {
         let Some(item) = self.item(event_id).await? else {
             return Ok(None);
@@ -422,9 +422,18 @@ impl ParkedEvents {
 
     async fn body_in_s3(&self, key: &str) -> Result<String, Error> {
         let object = self.s3.get_object().bucket(&self.bucket).key(key).send();
-        let object = object
-            .await
-            .map_err(|error| Error::unavailable("S3", error))?;
+        let object = object.await.map_err(|error| {
+            let is_gone = error
+                .as_service_error()
+                .is_some_and(|error| error.is_no_such_key());
+            if is_gone {
+                return Error::Unreadable {
+                    service: "S3",
+                    what: format!("{key} is gone"),
+                };
+            }
+            Error::unavailable("S3", error)
+        })?;
         let bytes = object.body.collect().await;
         let bytes = bytes.map_err(|error| Error::unavailable("S3", error))?;
         String::from_utf8(bytes.to_vec()).map_err(|_not_utf8| Error::Unreadable {
