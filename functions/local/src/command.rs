@@ -218,7 +218,8 @@ impl<'a> Running<'a> {
         };
         let endpoint = self.services.webhook_endpoint();
         let outcomes = story::replay(endpoint, &events, clock, progress).await?;
-        // What the events name but do not carry (fees, for one) is looked up by the redrive.
+        // What was parked on the way, and messages the bus has not taken yet. Nothing fetches yet what the events
+        // name but do not carry (fees, for one).
         redrive(&self.bundle, clock).await?;
         Ok(outcomes)
     }
