@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::store::{self, Database, migrations};
+use shared::telemetry::log_failure;
 
 /// What the function needs: the database, as its owner.
 #[derive(Debug)]
@@ -42,18 +43,19 @@ impl App {
 /// # Errors
 /// See [`Error`].
 pub async fn handle(app: &App, _event: Value, _now: Timestamp) -> Result<Value, Error> {
-    let mut client = app.database.client().await.map_err(Error::Unreachable)?;
-    let outcome = migrations::apply(&mut client).await;
-    let outcome = outcome.inspect_err(|error| {
-        tracing::error!(
-            error = error as &dyn std::error::Error,
-            "the database stays as it was"
-        );
-    })?;
+    // Boxed: the compiler gives up on the nesting of the types otherwise.
+    let outcome = Box::pin(apply(app))
+        .await
+        .inspect_err(|error| log_failure("the database is not up to date", error))?;
     tracing::info!(
         version = outcome.version,
         applied = outcome.applied.len(),
         "database is up to date"
     );
     Ok(json!({ "applied": outcome.applied, "version": outcome.version }))
+}
+
+async fn apply(app: &App) -> Result<migrations::Applied, Error> {
+    let mut client = app.database.client().await.map_err(Error::Unreachable)?;
+    Ok(migrations::apply(&mut client).await?)
 }

@@ -13,7 +13,7 @@ use migrate::{App, Error, handle};
 use serde_json::{Value, json};
 use shared::config::Environment;
 use shared::store::migrations;
-use shared::test_support::{TestDatabase, sample};
+use shared::test_support::{TestDatabase, logs, sample};
 use tokio_postgres::Client;
 
 async fn migrate(database: &TestDatabase) -> Result<Value, Error> {
@@ -729,6 +729,64 @@ async fn a_database_out_of_reach_is_said_so() {
         .await
         .unwrap_err();
     assert!(matches!(error, Error::Unreachable(_)), "{error}");
+    let logged = logs::captured();
+    let line = logged
+        .lines()
+        .find(|line| line.contains("the database is out of reach"))
+        .unwrap();
+    assert!(
+        line.contains("the database is unavailable: ") && line.contains("refused"),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn the_log_has_the_cause_of_a_failed_migration_and_nobodys_data() {
+    let database = TestDatabase::empty().await;
+    let client = database.client().await;
+    predecessor::create(&client, &[]).await;
+    // Postgres quotes the key that an index refuses.
+    client
+        .batch_execute(
+            "ALTER TABLE api_partner_contracts DROP CONSTRAINT api_partner_contracts_api_key_prefix_key CASCADE;
+             UPDATE api_partner_contracts SET api_key_prefix = 'hush@example.test'",
+        )
+        .await
+        .unwrap();
+    let error = migrate(&database).await.unwrap_err();
+    assert!(
+        matches!(error, Error::Migrations(migrations::Error::Failed { .. })),
+        "{error}"
+    );
+    // The platform prints what it is handed in its own way.
+    assert!(!format!("{error:?}").contains("hush@"), "{error:?}");
+    let logged = logs::captured();
+    let causes: Vec<&str> = logged
+        .lines()
+        .filter(|line| line.contains("api_partner_contracts_api_key_prefix_key"))
+        .collect();
+    assert_eq!(causes.len(), 1, "logged once: {causes:#?}");
+    for told in [
+        "\"ERROR\"",
+        "V0004__extend_predecessor_tables.sql failed and was rolled back: the constraint ",
+    ] {
+        assert!(causes[0].contains(told), "{told}: {}", causes[0]);
+    }
+    logs::assert_free_of([
+        "hush@example.test",
+        "one@example.test",
+        "two@example.test",
+        "three@example.test",
+        "pi_disputed",
+    ]);
+}
+
+#[test]
+fn without_a_database_the_program_says_which_variable_is_missing() {
+    let line = logs::of_a_start_without_configuration(env!("CARGO_BIN_EXE_migrate"));
+    assert_eq!(line["level"], "ERROR");
+    let cause = line["fields"]["cause"].as_str().unwrap();
+    assert!(cause.contains("DATABASE_URL"), "{line}");
 }
 
 fn app(database_url: &str) -> App {

@@ -19,6 +19,7 @@ use shared::aws::secrets::{Form, Secret};
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::payment::FeeEstimate;
 use shared::store::Database;
+use shared::telemetry::log_failure;
 
 pub use receive::Error;
 
@@ -121,7 +122,8 @@ pub fn is_partner_event(invocation: &Value) -> bool {
 /// where it comes from: there is no signature.
 ///
 /// # Errors
-/// When the event could be stored nowhere: the platform tries again, then dead-letters.
+/// When it is no event or could be stored nowhere: the platform tries again, then dead-letters. Logged here: no answer
+/// tells it.
 pub async fn handle_partner_event(
     app: &App,
     mut invocation: Value,
@@ -131,6 +133,8 @@ pub async fn handle_partner_event(
         .get_mut("detail")
         .map(Value::take)
         .unwrap_or_default();
-    let outcome = receive::detail(app, &detail, now).await?;
+    let outcome = receive::detail(app, &detail, now)
+        .await
+        .inspect_err(|error| log_failure("a partner event was not kept", error))?;
     Ok(json!({"received": true, "outcome": outcome.as_str()}))
 }

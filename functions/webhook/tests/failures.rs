@@ -452,6 +452,13 @@ async fn stripes_partner_event_is_the_same_delivery_as_over_http() {
     let app = site.app_with(&[("DATABASE_URL", &url)], &no_aws().await);
     let answer = webhook::handle_partner_event(&app, invocation.clone(), noon()).await;
     assert!(matches!(answer, Err(webhook::Error::StoredNowhere(_))));
+    let logged = logs::captured();
+    let line = logged
+        .lines()
+        .find(|line| line.contains("a partner event was not kept"))
+        .unwrap();
+    let cause = "the event could be stored nowhere: DynamoDB is unavailable: ";
+    assert!(line.contains(cause), "{line}");
     let mut nothing = invocation;
     nothing["detail"] = json!({"id": 7});
     let answer = webhook::handle_partner_event(&site.app(), nothing, noon()).await;

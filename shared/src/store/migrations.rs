@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
+use crate::store;
+
 /// One file of `/migrations`, embedded at compile time.
 struct Migration {
     /// `V0001__host_tables.sql`; its place in [`MIGRATIONS`] is its version.
@@ -74,13 +76,19 @@ pub enum Error {
     Failed {
         /// The migration.
         file: &'static str,
-        /// What Postgres said.
+        /// What Postgres said, without the values of the rows it stumbled over.
         #[source]
-        source: tokio_postgres::Error,
+        source: store::Error,
     },
     /// The table `billing_migrations` could not be read or written.
     #[error("the record of applied migrations is out of reach")]
-    Record(#[from] tokio_postgres::Error),
+    Record(#[source] store::Error),
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        Error::Record(error.into())
+    }
 }
 
 /// Applies what is missing. Each migration has its own transaction, so a failure leaves the ones
@@ -145,9 +153,9 @@ async fn apply_next(client: &mut Client) -> Result<Option<&'static str>, Error> 
         transaction.commit().await?;
         return Ok(None);
     };
-    let failed = |source| Error::Failed {
+    let failed = |error: tokio_postgres::Error| Error::Failed {
         file: migration.file,
-        source,
+        source: error.into(),
     };
     transaction
         .batch_execute(migration.sql)
