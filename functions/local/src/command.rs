@@ -123,7 +123,7 @@ async fn run_bundle(
     let running = tokio::select! {
         running = Running::start(arguments, data, port, clock) => running?,
         // What was started so far is stopped by its own drop.
-        () = signals.next() => return Ok(()),
+        () = signals.next() => return Err(stopped_early()),
     };
     if arguments.once {
         return Ok(());
@@ -381,7 +381,7 @@ async fn run_services(data: &DataDir, port: u16, clock: Clock) -> Result<(), Err
     let base_url = format!("http://127.0.0.1:{port}");
     let services = tokio::select! {
         services = start_services(data, &base_url, Story::Told, clock) => services?,
-        () = signals.next() => return Ok(()),
+        () = signals.next() => return Err(stopped_early()),
     };
     story::create_users(&services.database_url()).await?;
     let lines: Vec<String> = services
@@ -405,6 +405,11 @@ async fn run_services(data: &DataDir, port: u16, clock: Clock) -> Result<(), Err
     signals.next().await;
     note("stopping");
     Ok(())
+}
+
+/// Nothing that was asked for has been printed: whoever waits for it must not take this for success.
+fn stopped_early() -> Error {
+    Error::new("stopped by a signal before everything was set up")
 }
 
 async fn start_services(

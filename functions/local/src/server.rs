@@ -144,6 +144,10 @@ async fn invocation(
     let kind = headers
         .get("x-amz-invocation-type")
         .map(HeaderValue::as_bytes);
+    if kind == Some(b"DryRun") {
+        // The caller might invoke it, and nothing runs.
+        return status_only(StatusCode::NO_CONTENT);
+    }
     if kind == Some(b"Event") {
         let (server, function) = (Arc::clone(server), function.to_owned());
         drop(tokio::spawn(async move {
@@ -151,10 +155,7 @@ async fn invocation(
                 tracing::error!(%function, %error, "an invocation failed");
             }
         }));
-        return Response::builder()
-            .status(StatusCode::ACCEPTED)
-            .body(Body::empty())
-            .unwrap_or_default();
+        return status_only(StatusCode::ACCEPTED);
     }
     match invoke(server, function, event, now).await {
         Ok(answer) => respond(StatusCode::OK, "application/json", &answer),
@@ -230,6 +231,12 @@ fn problem(status: StatusCode, code: &str, title: &str, request_id: &str) -> Res
         Ok(id) => with_header(response, "x-request-id", id),
         Err(_) => response,
     }
+}
+
+fn status_only(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: &Value) -> Response<Body> {

@@ -85,10 +85,7 @@ impl Bundle {
     }
 
     fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .args(["-s", signal, &self.program.id().to_string()])
-            .status();
-        assert!(status.expect("kill runs").success());
+        send_signal(&self.program, signal);
     }
 
     /// Whether everything the bundle started is gone before the deadline.
@@ -100,6 +97,13 @@ impl Bundle {
             addresses.iter().all(gone)
         })
     }
+}
+
+fn send_signal(program: &Child, signal: &str) {
+    let status = Command::new("kill")
+        .args(["-s", signal, &program.id().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
 }
 
 impl Drop for Bundle {
@@ -232,6 +236,28 @@ fn the_story_counts_once_however_often_the_bundle_starts() {
 }
 
 #[test]
+fn a_signal_during_set_up_is_no_success() {
+    for arguments in [["--once"], ["services"]] {
+        let data = data_dir();
+        let mut program = local(data.path(), &arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut errors = BufReader::new(program.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        errors.read_line(&mut line).expect("a line");
+        assert!(line.contains("starting Postgres"), "{line}");
+        send_signal(&program, "INT");
+        errors.read_to_string(&mut line).expect("text");
+        let output = program.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {line}");
+        assert!(line.contains("stopped by a signal"), "{line}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
 fn a_running_bundle_answers_and_ends_with_all_its_services_on_a_signal() {
     let data = data_dir();
     let mut bundle = Bundle::start(data.path());
@@ -262,6 +288,15 @@ fn a_running_bundle_answers_and_ends_with_all_its_services_on_a_signal() {
     );
     assert!(migrated.starts_with("HTTP/1.1 200"), "{migrated}");
     assert!(migrated.contains("\"version\""), "{migrated}");
+    // What would fail if it ran.
+    let dry_run = bundle.ask_with(
+        "x-amz-invocation-type: DryRun",
+        "base_url",
+        "POST /2015-03-31/functions/reconciliation/invocations",
+        "{}",
+    );
+    assert!(dry_run.starts_with("HTTP/1.1 204"), "{dry_run}");
+    assert!(!dry_run.contains("x-amz-function-error"), "{dry_run}");
 
     let second = local(data.path(), &["--once"])
         .output()
