@@ -1,7 +1,7 @@
 //! The bundle as a person starts it: the real program, on a data directory of its own.
 
 use serde_json::Value;
-use shared::test_support::places;
+use shared::test_support::{places, workspace_root};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -233,6 +233,16 @@ fn the_story_counts_once_however_often_the_bundle_starts() {
     }
     assert_eq!(first["revenue"]["overview"], second["revenue"]["overview"]);
     assert_eq!(first["revenue"]["mrr_arr"], second["revenue"]["mrr_arr"]);
+
+    // For people: the same figures as a table.
+    let output = local(data.path(), &["--once", "--no-sample"])
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{}", output.status);
+    let text = String::from_utf8(output.stdout).expect("text");
+    for told in ["Revenue as of", "MRR", "ARR", "$", "¥", "Subscriptions"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
 }
 
 #[test]
@@ -255,6 +265,35 @@ fn a_signal_during_set_up_is_no_success() {
         assert!(line.contains("stopped by a signal"), "{line}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn the_services_alone_write_an_env_file_and_end_on_a_signal() {
+    let data = data_dir();
+    let mut program = local(data.path(), &["services"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let stdout = BufReader::new(program.stdout.take().expect("a pipe"));
+    let told = stdout.lines().map_while(Result::ok);
+    let line = told
+        .into_iter()
+        .find(|line| line.contains("--env-file"))
+        .expect("the command to type");
+    let file = line.split("--env-file ").nth(1).expect("a file").trim();
+    let variables = std::fs::read_to_string(file).expect("the env file");
+    for name in [
+        "DATABASE_URL=",
+        "AWS_ENDPOINT_URL=",
+        "STRIPE_WEBHOOK_SECRETS=",
+    ] {
+        assert!(
+            variables.lines().any(|line| line.starts_with(name)),
+            "{name}: {variables}"
+        );
+    }
+    send_signal(&program, "INT");
+    assert!(program.wait().expect("it ends").success());
 }
 
 #[test]
@@ -297,6 +336,32 @@ fn a_running_bundle_answers_and_ends_with_all_its_services_on_a_signal() {
     );
     assert!(dry_run.starts_with("HTTP/1.1 204"), "{dry_run}");
     assert!(!dry_run.contains("x-amz-function-error"), "{dry_run}");
+
+    // The sub-commands, against this bundle.
+    let sub_command = |arguments: &[&str]| {
+        let output = local(data.path(), arguments)
+            .output()
+            .expect("the program runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let token = sub_command(&["token", "admin"]);
+    let header = format!("authorization: Bearer {}", token.trim());
+    for (path, told) in [
+        ("/admin/revenue", "\"mrr_arr\""),
+        ("/admin/health", "\"checks\""),
+    ] {
+        let answer = bundle.ask_with(&header, "base_url", &format!("GET {path}"), "");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(told), "{answer}");
+        let stranger = bundle.ask("base_url", &format!("GET {path}"), "");
+        assert!(stranger.starts_with("HTTP/1.1 401"), "{stranger}");
+    }
+    let event = workspace_root().join("events/invoke_migrate.json");
+    let migrated = sub_command(&["invoke", "migrate", event.to_str().expect("text")]);
+    let migrated: Value = serde_json::from_str(&migrated).expect("JSON");
+    assert_eq!(migrated["applied"], serde_json::json!([]));
 
     let second = local(data.path(), &["--once"])
         .output()
@@ -374,12 +439,13 @@ fn a_killed_bundle_takes_its_services_along_and_starts_again_on_the_same_data() 
     killed.signal("KILL");
     assert_eq!(killed.program.wait().expect("it ends").signal(), Some(9));
     assert!(killed.services_are_gone());
-    let again = Bundle::start(data.path());
+    let mut again = Bundle::start(data.path());
     assert_eq!(
         again.state["webhook_secret"],
         killed.state["webhook_secret"]
     );
     again.signal("INT");
+    assert!(again.program.wait().expect("it ends").success());
 }
 
 #[test]
