@@ -1142,7 +1142,7 @@ mod tests {
                 paid.iter().map(|one| one.disputed_cents).sum(),
                 i64::try_from(paid.len()).expect("few payments"),
             ];
-            let of_days = [
+            let of_days: [i64; 4] = [
                 days.iter().map(|day| day.gross_cents).sum(),
                 days.iter().map(|day| day.refunds_cents).sum(),
                 days.iter().map(|day| day.disputes_cents).sum(),
