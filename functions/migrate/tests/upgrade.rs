@@ -191,6 +191,7 @@ async fn an_empty_database_gets_every_table() {
             "usage_alerts",
             "usage_daily",
             "usage_events",
+            "user_plans",
             "users",
         ])
     );
@@ -724,6 +725,7 @@ async fn a_failed_migration_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_database_out_of_reach_is_said_so() {
+    logs::capture();
     let app = app("host=127.0.0.1 port=1 user=nobody dbname=none connect_timeout=2");
     let error = handle(&app, json!({}), Timestamp::UNIX_EPOCH)
         .await
