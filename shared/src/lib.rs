@@ -13,6 +13,9 @@ pub mod revenue;
 pub mod snapshot;
 pub mod subscription;
 
+// Documents: pure. Data in, bytes out.
+pub mod document;
+
 // Edges: the only modules that talk to the outside world.
 pub mod api;
 pub mod aws;

@@ -13,6 +13,7 @@ use shared::config::{self, DatabaseConfig, Environment};
 use shared::money::Currency;
 use shared::store::Database;
 
+mod attachment;
 mod health;
 mod revenue;
 

@@ -1,0 +1,3 @@
+//! Documents: data in, bytes out.
+
+pub mod csv_export;
