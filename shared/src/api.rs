@@ -10,6 +10,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
+use jiff::civil::Date;
 use lambda_http::request::RequestContext;
 use lambda_http::{Body, Request, RequestExt, Response};
 use serde::Serialize;
@@ -19,6 +20,7 @@ use tracing::Instrument;
 use crate::aws::secrets;
 use crate::config::BoxError;
 use crate::money::Currency;
+use crate::period::start_of_day;
 use crate::store;
 
 pub mod authentication;
@@ -481,11 +483,61 @@ impl Query {
     pub fn instant(&self, name: &str) -> Result<Option<Timestamp>, Error> {
         self.get(name)
             .map(|text| {
-                text.parse().map_err(|_not_an_instant: jiff::Error| {
+                parse_instant(text).map_err(|_not_an_instant| {
                     Error::invalid_parameter(name, "an instant is written 2025-11-01T00:00:00Z")
                 })
             })
             .transpose()
+    }
+
+    /// The value as one of `words`, which a 400 lists.
+    pub fn one_of(
+        &self,
+        name: &str,
+        words: &[&'static str],
+    ) -> Result<Option<&'static str>, Error> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        match words.iter().find(|word| **word == text) {
+            Some(word) => Ok(Some(word)),
+            None => Err(Error::invalid_parameter(
+                name,
+                format!("one of {}", words.join(", ")),
+            )),
+        }
+    }
+
+    /// The value as an RFC 3339 instant, or as a civil date for its midnight in UTC.
+    pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, Error> {
+        let day = self.get(name).and_then(|text| text.parse::<Date>().ok());
+        match day {
+            // jiff reads the date of `2025-11-01T00:00` too.
+            Some(day) if self.get(name) == Some(day.to_string().as_str()) => {
+                Ok(Some(start_of_day(day)))
+            }
+            _ => self
+                .get(name)
+                .map(parse_instant)
+                .transpose()
+                .map_err(|_not_an_instant| {
+                    Error::invalid_parameter(
+                        name,
+                        "a date 2025-11-01, or an instant 2025-11-01T00:00:00Z",
+                    )
+                }),
+        }
+    }
+
+    /// `from` and `to`: `[from, to)`, either side open when not given.
+    pub fn range(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Error> {
+        let (from, to) = (self.moment("from")?, self.moment("to")?);
+        if let (Some(from), Some(to)) = (from, to)
+            && from > to
+        {
+            return Err(Error::invalid_parameter("from", "it is not after to"));
+        }
+        Ok((from, to))
     }
 
     /// The page size: 1 to 500, 100 when not given.
@@ -513,6 +565,10 @@ impl Query {
             })
             .transpose()
     }
+}
+
+fn parse_instant(text: &str) -> Result<Timestamp, jiff::Error> {
+    text.parse()
 }
 
 /// A position in a list as the opaque text of `next_cursor`.
@@ -661,6 +717,39 @@ mod tests {
         let instant = read.instant("as_of").unwrap().unwrap();
         assert_eq!(instant.to_string(), "2025-11-01T00:00:00Z");
         assert_eq!(read.limit().unwrap(), 500);
+    }
+
+    #[test]
+    fn a_range_is_dates_or_instants_in_order() {
+        let known = ["from", "to"];
+        let read = query("from=2025-11-01&to=2025-11-02T12:00:00%2B02:00", &known).unwrap();
+        let (from, to) = read.range().unwrap();
+        assert_eq!(from.unwrap().to_string(), "2025-11-01T00:00:00Z");
+        assert_eq!(to.unwrap().to_string(), "2025-11-02T10:00:00Z");
+        assert_eq!(query("", &known).unwrap().range().unwrap(), (None, None));
+        for (text, field) in [
+            ("from=november", "from"),
+            ("from=2025-11", "from"),
+            ("from=2025-02-30", "from"),
+            ("from=20251101", "from"),
+            ("from=2025-11-01T00:00:00", "from"),
+            ("from=", "from"),
+            ("to=2025-11-01T25:00:00Z", "to"),
+            ("from=2025-11-02&to=2025-11-01", "from"),
+        ] {
+            let error = query(text, &known).unwrap().range().unwrap_err();
+            assert_eq!(field_of(error), field, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_word_is_one_of_those_listed() {
+        let read = query("status=open", &["status"]).unwrap();
+        let words = ["open", "paid"];
+        assert_eq!(read.one_of("status", &words).unwrap(), Some("open"));
+        assert_eq!(read.one_of("kind", &words).unwrap(), None);
+        let error = read.one_of("status", &["paid"]).unwrap_err();
+        assert_eq!(field_of(error), "status");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod cash;
 pub mod catalog;
 pub mod customer;
 pub mod invoice;
+pub mod journal;
 pub mod money;
 pub mod movement;
 pub mod payment;

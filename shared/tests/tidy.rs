@@ -41,7 +41,7 @@ const FUNCTIONS: [&str; 9] = [
 ];
 
 /// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 17] = [
+const DOMAIN: [&str; 18] = [
     "money",
     "period",
     "snapshot",
@@ -56,6 +56,7 @@ const DOMAIN: [&str; 17] = [
     "invoice",
     "payment",
     "cash",
+    "journal",
     "revenue",
     "reconciliation",
     "dunning",

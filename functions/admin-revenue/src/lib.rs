@@ -7,18 +7,22 @@ use shared::api::authentication::JwtVerifier;
 use shared::api::{self, Error};
 use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
-use shared::aws::impatient;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::money::Currency;
 use shared::store::Database;
 
 mod attachment;
+mod exports;
 mod health;
 mod revenue;
 
 /// Every route of this function: `template.yaml` has the same.
-pub const ROUTES: &[(&str, &str)] = &[("GET", "/admin/revenue"), ("GET", "/admin/health")];
+pub const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/admin/revenue"),
+    ("GET", "/admin/exports/{export}"),
+    ("GET", "/admin/health"),
+];
 
 /// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and stops
 /// no figure.
@@ -43,7 +47,7 @@ impl App {
             database: Database::connect_lazily(&database),
             jwt: JwtVerifier::from_env(environment, sdk),
             reporting_currency: environment.parsed_or("REPORTING_CURRENCY", Currency::USD)?,
-            document_bucket: DocumentBucket::from_env(environment, &impatient(sdk)),
+            document_bucket: DocumentBucket::from_env(environment, sdk),
             parked_events: ParkedEvents::from_env(environment, sdk),
             event_bus: EventBus::from_env(environment, sdk),
             stripe_api_base: environment
@@ -62,8 +66,13 @@ impl App {
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
     api::respond(&request, async {
         api::body(&request, api::BODY_LIMIT_BYTES)?;
-        match api::route(ROUTES, &request)?.pattern {
+        let route = api::route(ROUTES, &request)?;
+        let parameter = |name| route.parameter(name).unwrap_or_default();
+        match route.pattern {
             "/admin/revenue" => revenue::get(app, &request, now).await,
+            "/admin/exports/{export}" => {
+                exports::get(app, &request, parameter("export"), now).await
+            }
             "/admin/health" => health::get(app, &request, now).await,
             _ => Err(Error::NotFound),
         }

@@ -1,12 +1,19 @@
 //! The S3 bucket of invoice PDFs, exports and reports.
 
+use std::time::Duration;
+
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_types::SdkConfig;
 
 use super::Error;
 use crate::config::{self, Environment};
 
 const SERVICE: &str = "S3";
+/// How long a link to a document can be used.
+const LINK_VALID_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The bucket, and the client to reach it.
 #[derive(Debug, Clone)]
@@ -74,10 +81,115 @@ impl DocumentBucket {
         }
     }
 
+    /// A link that fetches the document without further credentials, for ten minutes. The browser saves it under
+    /// `filename`, which is made of letters, digits, dots and hyphens.
+    pub async fn presigned_get(&self, key: &str, filename: &str) -> Result<String, Error> {
+        let validity = PresigningConfig::expires_in(LINK_VALID_FOR)
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .response_content_disposition(format!("attachment; filename=\"{filename}\""))
+            .presigned(validity)
+            .await
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        Ok(request.uri().to_owned())
+    }
+
+    /// Begins a document that comes in parts; it is there once the upload is complete.
+    pub async fn begin_upload(&self, key: &str, content_type: &str) -> Result<Upload<'_>, Error> {
+        let begun = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key)
+            .content_type(content_type)
+            .send()
+            .await
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        Ok(Upload {
+            bucket: self,
+            key: key.to_owned(),
+            begun,
+            parts: Vec::new(),
+        })
+    }
+
     /// Whether the bucket is there and may be used.
     pub async fn check(&self) -> Result<(), Error> {
         let answer = self.client.head_bucket().bucket(&self.bucket).send();
         answer
+            .await
+            .map(drop)
+            .map_err(|error| Error::unavailable(SERVICE, error))
+    }
+}
+
+/// A document that is being stored part by part. One that is neither completed nor aborted costs storage until the
+/// bucket's lifecycle rule removes it.
+#[derive(Debug)]
+pub struct Upload<'a> {
+    bucket: &'a DocumentBucket,
+    key: String,
+    begun: CreateMultipartUploadOutput,
+    parts: Vec<CompletedPart>,
+}
+
+impl Upload<'_> {
+    /// Stores the next part: at least 5 MiB, but for the last.
+    pub async fn part(&mut self, body: Vec<u8>) -> Result<(), Error> {
+        let number = i32::try_from(self.parts.len() + 1)
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        let stored = self
+            .bucket
+            .client
+            .upload_part()
+            .bucket(&self.bucket.bucket)
+            .key(&self.key)
+            .set_upload_id(self.begun.upload_id.clone())
+            .part_number(number)
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(|error| Error::unavailable(SERVICE, error))?;
+        let part = CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(stored.e_tag)
+            .set_checksum_crc32(stored.checksum_crc32)
+            .build();
+        self.parts.push(part);
+        Ok(())
+    }
+
+    /// Makes the parts one document.
+    pub async fn complete(self) -> Result<(), Error> {
+        let parts = CompletedMultipartUpload::builder()
+            .set_parts(Some(self.parts))
+            .build();
+        self.bucket
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket.bucket)
+            .key(&self.key)
+            .set_upload_id(self.begun.upload_id)
+            .multipart_upload(parts)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| Error::unavailable(SERVICE, error))
+    }
+
+    /// Gives the parts up.
+    pub async fn abort(self) -> Result<(), Error> {
+        self.bucket
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.bucket.bucket)
+            .key(&self.key)
+            .set_upload_id(self.begun.upload_id)
+            .send()
             .await
             .map(drop)
             .map_err(|error| Error::unavailable(SERVICE, error))

@@ -1,5 +1,8 @@
 //! CSV as finance opens it: RFC 4180, UTF-8 without a mark, CRLF, and no text that a spreadsheet would run.
 
+use std::fmt::{Display, Write as _};
+use std::io;
+
 use crate::money::Currency;
 
 /// Why a document could not be written.
@@ -7,8 +10,8 @@ use crate::money::Currency;
 #[error("the CSV could not be written")]
 pub struct Error(#[from] csv::Error);
 
-/// What a spreadsheet takes for the start of a formula (OWASP, "CSV injection").
-const FORMULA_STARTS: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+/// What a spreadsheet takes for the start of a formula (OWASP, "CSV injection"), full-width forms included.
+const FORMULA_STARTS: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 
 /// One value of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +28,6 @@ impl Cell {
     /// A number, date or state of ours, as its `Display` writes it.
     pub fn value(value: impl ToString) -> Cell {
         Cell::Value(value.to_string())
-    }
-
-    fn into_field(self) -> String {
-        match self {
-            Cell::Empty => String::new(),
-            Cell::Value(value) => value,
-            Cell::Text(text) if text.starts_with(FORMULA_STARTS) => format!("'{text}"),
-            Cell::Text(text) => text,
-        }
     }
 }
 
@@ -68,20 +62,97 @@ impl<T: Into<Cell>> From<Option<T>> for Cell {
 }
 
 /// A header row and its rows, as the bytes of a file.
-pub fn write(
-    header: &[&str],
-    rows: impl IntoIterator<Item = Vec<Cell>>,
-) -> Result<Vec<u8>, Error> {
-    let mut writer = csv::WriterBuilder::new()
-        .terminator(csv::Terminator::CRLF)
-        .from_writer(Vec::new());
-    writer.write_record(header)?;
+pub fn write(header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Result<Vec<u8>, Error> {
+    let mut writer = Writer::new();
+    writer.header(header)?;
     for row in rows {
-        writer.write_record(row.into_iter().map(Cell::into_field))?;
+        writer.row(row)?;
     }
-    writer
-        .into_inner()
-        .map_err(|error| Error(csv::Error::from(error.into_error())))
+    writer.into_bytes()
+}
+
+/// A file, or a part of one, that is written row by row. Every row has as many fields as the one before it.
+#[derive(Debug)]
+pub struct Writer {
+    csv: csv::Writer<Vec<u8>>,
+    /// Where a value is printed before it is written.
+    printed: String,
+}
+
+impl Default for Writer {
+    fn default() -> Writer {
+        Writer::new()
+    }
+}
+
+impl Writer {
+    /// Nothing written yet.
+    #[must_use]
+    pub fn new() -> Writer {
+        Writer {
+            csv: csv::WriterBuilder::new()
+                .terminator(csv::Terminator::CRLF)
+                .from_writer(Vec::new()),
+            printed: String::new(),
+        }
+    }
+
+    /// The names of the columns.
+    pub fn header(&mut self, names: &[&str]) -> Result<(), Error> {
+        Ok(self.csv.write_record(names)?)
+    }
+
+    /// A row of cells.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) -> Result<(), Error> {
+        for cell in cells {
+            match cell {
+                Cell::Empty => self.empty()?,
+                Cell::Text(text) => self.text(&text)?,
+                Cell::Value(value) => self.csv.write_field(value)?,
+            }
+        }
+        self.end_row()
+    }
+
+    /// An empty field.
+    pub fn empty(&mut self) -> Result<(), Error> {
+        Ok(self.csv.write_field("")?)
+    }
+
+    /// What somebody else wrote; see [`Cell::Text`].
+    pub fn text(&mut self, text: &str) -> Result<(), Error> {
+        if text.starts_with(FORMULA_STARTS) {
+            return Ok(self.csv.write_field(format!("'{text}"))?);
+        }
+        Ok(self.csv.write_field(text)?)
+    }
+
+    /// A value of ours; see [`Cell::Value`].
+    pub fn value(&mut self, value: impl Display) -> Result<(), Error> {
+        self.printed.clear();
+        // A String takes whatever is written to it.
+        write!(self.printed, "{value}")
+            .map_err(io::Error::other)
+            .map_err(csv::Error::from)?;
+        Ok(self.csv.write_field(&self.printed)?)
+    }
+
+    /// Ends the row begun with the fields before.
+    pub fn end_row(&mut self) -> Result<(), Error> {
+        Ok(self.csv.write_record(None::<&[u8]>)?)
+    }
+
+    /// Bytes written so far, but for the last few thousand.
+    pub fn size_bytes(&self) -> usize {
+        self.csv.get_ref().len()
+    }
+
+    /// Everything written.
+    pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
+        self.csv
+            .into_inner()
+            .map_err(|error| Error(csv::Error::from(error.into_error())))
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +177,7 @@ mod tests {
             ("@cmd", "'@cmd"),
             ("\ttab", "'\ttab"),
             ("\rreturn", "'\rreturn"),
+            ("＝1+1", "'＝1+1"),
             ("", ""),
         ] {
             let bytes = write(&["a", "b"], [vec![text.into(), Cell::from(-5)]]).unwrap();

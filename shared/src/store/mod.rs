@@ -20,6 +20,7 @@ pub mod checkout_sessions;
 mod columns;
 pub mod credits;
 pub mod customers;
+pub mod exports;
 pub mod invoices;
 pub mod locks;
 pub mod migrations;

@@ -689,7 +689,7 @@ fn invoice_payment_from_row(row: &Row) -> Result<InvoicePayment, Error> {
     })
 }
 
-fn entry_from_row(row: &Row) -> Result<Entry, Error> {
+pub(super) fn entry_from_row(row: &Row) -> Result<Entry, Error> {
     const TABLE: &str = "revenue_entries";
     let payment_key: String = row.try_get("payment_key")?;
     let kind: &str = row.try_get("kind")?;
