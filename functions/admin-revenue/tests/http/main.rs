@@ -1,5 +1,6 @@
 //! The function as the gateway calls it, over real services. One binary: it starts Postgres and moto once.
 
+mod authorization;
 mod exports;
 mod gateway;
 mod health;
