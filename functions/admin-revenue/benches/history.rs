@@ -1,0 +1,232 @@
+//! What the dashboard asks for, over 10 thousand and over 5 million rows: no answer may cost more with history.
+//!
+//! `cargo bench -p admin-revenue --bench history`; `-- --rows 500000` for another larger number. Inserting 5 million rows
+//! takes minutes. At the end a process of its own answers a thousand of these requests, and says how much memory it has.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use admin_revenue::{App, handle};
+use jiff::Timestamp;
+use jsonwebtoken::{EncodingKey, Header};
+use lambda_http::http::Request;
+use lambda_http::{Body, RequestExt};
+use serde_json::json;
+use shared::config::Environment;
+use shared::test_support::TestDatabase;
+
+const FEW: u64 = 10_000;
+const MANY: u64 = 5_000_000;
+const CUSTOMERS: u64 = 1_000;
+const DAYS: u64 = 5 * 365;
+const CALLS: usize = 100;
+const MIXED_REQUESTS: usize = 1_000;
+const SECRET: &str = "bench";
+const NOW: &str = "2025-10-20T12:00:00Z";
+/// Makes this program answer the mixed requests over this database.
+const DATABASE: &str = "--database";
+
+/// One page or report each; the filters are those the dashboard has.
+const PATHS: [&str; 15] = [
+    "/admin/revenue",
+    "/admin/revenue?currency=EUR",
+    "/admin/revenue/movements?from=2023-11-01&to=2025-10-20",
+    "/admin/payments",
+    "/admin/payments?status=refunded",
+    "/admin/payments?status=disputed",
+    "/admin/payments?customer=cus_7",
+    "/admin/payments?user_id=7&limit=500",
+    "/admin/payments?from=2024-01-01&to=2024-02-01",
+    "/admin/invoices",
+    "/admin/invoices?status=open",
+    "/admin/invoices?customer=cus_7",
+    "/admin/invoices?number=N-77",
+    "/admin/subscriptions?status=active",
+    "/admin/events?outcome=ignored",
+];
+
+fn main() {
+    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
+    if std::env::args().count() == 1 {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        match argument(DATABASE) {
+            Some(url) => answer_mixed_requests(&url).await,
+            None => compare().await,
+        }
+    });
+}
+
+fn argument(name: &str) -> Option<String> {
+    std::env::args()
+        .skip_while(|argument| argument != name)
+        .nth(1)
+}
+
+#[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
+async fn compare() {
+    let many = argument("--rows").map_or(MANY, |text| text.parse().expect("a number"));
+    let few_rows = with_rows(FEW).await;
+    println!("inserting {many} rows");
+    let start = Instant::now();
+    let many_rows = with_rows(many).await;
+    println!("inserted in {} s", start.elapsed().as_secs());
+    let (small, large) = (
+        Function::over(&few_rows.url),
+        Function::over(&many_rows.url),
+    );
+    println!("median of {CALLS} calls, µs      {FEW:>9} {many:>9}  ratio (at most 1.50)");
+    for path in PATHS {
+        // Warm both, then alternate, so that whatever else the machine does falls on both.
+        let (mut few_times, mut many_times) = (Vec::new(), Vec::new());
+        for call in 0..CALLS + 10 {
+            let (few_time, many_time) = (small.call(path).await, large.call(path).await);
+            if call >= 10 {
+                few_times.push(few_time);
+                many_times.push(many_time);
+            }
+        }
+        let (few_median, many_median) = (median(few_times), median(many_times));
+        let percent = many_median.as_nanos() * 100 / few_median.as_nanos();
+        println!(
+            "{:>9} {:>9}  {}.{:02}  {path}",
+            few_median.as_micros(),
+            many_median.as_micros(),
+            percent / 100,
+            percent % 100
+        );
+    }
+    let this = std::env::current_exe().expect("this program");
+    let output = Command::new(this).args([DATABASE, &many_rows.url]).output();
+    let output = output.expect("a process");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let kb = String::from_utf8(output.stdout).expect("text");
+    let kb: u64 = kb.trim().parse().expect("a number");
+    println!(
+        "resident after {MIXED_REQUESTS} mixed requests: {} MB (at most 48)",
+        kb / 1_000
+    );
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the process that started this one reads it"
+)]
+async fn answer_mixed_requests(url: &str) {
+    let function = Function::over(url);
+    for number in 0..MIXED_REQUESTS {
+        function.call(PATHS[number % PATHS.len()]).await;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kb = line.and_then(|line| line.split_whitespace().nth(1));
+    println!("{}", kb.expect("a size"));
+}
+
+/// A ledger with this many payments, invoices, events and movements before the last two years, as the webhook would
+/// have left them; a thousand customers move within the two years.
+async fn with_rows(rows: u64) -> TestDatabase {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let per_customer = rows / CUSTOMERS;
+    client
+        .batch_execute(&format!(
+            "INSERT INTO payment_history (payment_key, stripe_payment_intent_id, stripe_customer_id, user_id, amount_cents,
+                 currency, status, stripe_fee_cents, fee_source, succeeded_at, created_at)
+             SELECT 'pi_' || n, 'pi_' || n, 'cus_' || n % {CUSTOMERS}, n % {CUSTOMERS}, 2999,
+                    CASE WHEN n % 10 = 0 THEN 'EUR' ELSE 'USD' END,
+                    CASE WHEN n % 5000 = 1 THEN 'disputed' WHEN n % 50 = 0 THEN 'refunded' ELSE 'succeeded' END,
+                    117, 'actual', paid_at, paid_at
+             FROM (SELECT n, '2025-10-20Z'::timestamptz - n % {DAYS} * interval '1 day' AS paid_at
+                   FROM generate_series(1, {rows}) AS n) AS numbered;
+             INSERT INTO invoices (invoice_number, stripe_invoice_id, kind, stripe_customer_id, user_id, total_cents,
+                 currency, status, created_at)
+             SELECT 'N-' || n, 'in_' || n, 'subscription', 'cus_' || n % {CUSTOMERS}, n % {CUSTOMERS}, 2999, 'USD',
+                    CASE WHEN n % 1000 = 0 THEN 'open' ELSE 'paid' END,
+                    '2025-10-20Z'::timestamptz - n % {DAYS} * interval '1 day'
+             FROM generate_series(1, {rows}) AS n;
+             INSERT INTO stripe_events (event_id, type, object_id, created_at, payload, outcome)
+             SELECT 'evt_' || n, 'invoice.paid', 'in_' || n, '2025-10-20Z'::timestamptz - n * interval '1 second', '{{}}',
+                    CASE WHEN n % 100 = 0 THEN 'ignored' ELSE 'applied' END
+             FROM generate_series(1, {rows}) AS n;
+             INSERT INTO revenue_daily (day, currency, gross_cents, fees_cents, refunds_cents, payments)
+             SELECT (succeeded_at AT TIME ZONE 'UTC')::date, currency, sum(amount_cents), sum(stripe_fee_cents),
+                    coalesce(sum(amount_cents) FILTER (WHERE status = 'refunded'), 0), count(*)
+             FROM payment_history GROUP BY 1, 2;
+             INSERT INTO subscriptions (stripe_subscription_id, stripe_customer_id, status, plan_name, currency,
+                 mrr_microcents, created_at)
+             SELECT 'sub_' || n, 'cus_' || n, 'active', 'unknown', 'USD', 2999000000, '2020-01-01Z'
+             FROM generate_series(1, {CUSTOMERS}) AS n;
+             INSERT INTO mrr_movements (occurred_at, stripe_customer_id, kind, currency, delta_microcents,
+                 before_microcents, after_microcents, cause_event_id)
+             SELECT '2010-01-01Z'::timestamptz + step * interval '1 hour', 'cus_' || customer,
+                    CASE WHEN step = 0 THEN 'new' WHEN step % 2 = 1 THEN 'expansion' ELSE 'contraction' END, 'USD',
+                    CASE WHEN step = 0 THEN 2999000000 WHEN step % 2 = 1 THEN 1000000 ELSE -1000000 END,
+                    CASE WHEN step = 0 THEN 0 WHEN step % 2 = 1 THEN 2999000000 ELSE 3000000000 END,
+                    CASE WHEN step % 2 = 1 THEN 3000000000 ELSE 2999000000 END, 'evt'
+             FROM generate_series(1, {CUSTOMERS}) AS customer, generate_series(0, {per_customer} / 2 * 2) AS step;
+             INSERT INTO mrr_movements (occurred_at, stripe_customer_id, kind, currency, delta_microcents,
+                 before_microcents, after_microcents, cause_event_id)
+             SELECT '2025-10-01Z'::timestamptz - customer % 24 * interval '30 days', 'cus_' || customer, 'expansion', 'USD',
+                    1000000, 2999000000, 3000000000, 'evt'
+             FROM generate_series(1, {CUSTOMERS}) AS customer"
+        ))
+        .await
+        .expect("the rows");
+    client
+        .batch_execute("VACUUM ANALYZE")
+        .await
+        .expect("a vacuum");
+    database
+}
+
+/// The function over one database.
+struct Function {
+    app: App,
+    now: Timestamp,
+    authorization: String,
+}
+
+impl Function {
+    fn over(database_url: &str) -> Function {
+        let environment =
+            Environment::from_pairs([("DATABASE_URL", database_url), ("ADMIN_JWT_SECRET", SECRET)]);
+        let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
+        let now: Timestamp = NOW.parse().expect("an instant");
+        let claims = json!({"exp": now.as_second() + 60, "role": "admin"});
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
+        Function {
+            app: App::from_env(&environment, &sdk).expect("an app"),
+            now,
+            authorization: format!("Bearer {token}"),
+        }
+    }
+
+    async fn call(&self, path: &str) -> Duration {
+        let request = Request::get(path)
+            .header("authorization", &self.authorization)
+            .body(Body::Empty)
+            .expect("a request")
+            .with_raw_http_path(path.split('?').next().unwrap_or(path));
+        let start = Instant::now();
+        let response = handle(&self.app, request, self.now).await;
+        let elapsed = start.elapsed();
+        assert_eq!(response.status(), 200, "{path}: {:?}", response.body());
+        elapsed
+    }
+}
