@@ -1,6 +1,7 @@
 //! The HTTP edge: routes, query parameters, cursors, and what becomes of an error on its way to the caller.
 
 use std::future::Future;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
@@ -20,7 +21,7 @@ use tracing::Instrument;
 use crate::aws::secrets;
 use crate::config::BoxError;
 use crate::money::Currency;
-use crate::period::start_of_day;
+use crate::period::{day_of, start_of_day};
 use crate::store;
 
 pub mod authentication;
@@ -483,61 +484,69 @@ impl Query {
     pub fn instant(&self, name: &str) -> Result<Option<Timestamp>, Error> {
         self.get(name)
             .map(|text| {
-                parse_instant(text).map_err(|_not_an_instant| {
+                text.parse().map_err(|_not_an_instant: jiff::Error| {
                     Error::invalid_parameter(name, "an instant is written 2025-11-01T00:00:00Z")
                 })
             })
             .transpose()
     }
 
-    /// The value as one of `words`, which a 400 lists.
-    pub fn one_of(
-        &self,
-        name: &str,
-        words: &[&'static str],
-    ) -> Result<Option<&'static str>, Error> {
-        let Some(text) = self.get(name) else {
-            return Ok(None);
-        };
-        match words.iter().find(|word| **word == text) {
-            Some(word) => Ok(Some(word)),
-            None => Err(Error::invalid_parameter(
+    /// The value as a whole number that is not negative, written in digits.
+    pub fn integer<T: FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
+        self.get(name)
+            .map(|text| {
+                let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                let number = digits.then(|| text.parse().ok()).flatten();
+                number.ok_or_else(|| Error::invalid_parameter(name, "a whole number within range"))
+            })
+            .transpose()
+    }
+
+    /// The value as one of these words.
+    pub fn one_of<'a>(&'a self, name: &str, words: &[&str]) -> Result<Option<&'a str>, Error> {
+        match self.get(name) {
+            Some(text) if !words.contains(&text) => Err(Error::invalid_parameter(
                 name,
                 format!("one of {}", words.join(", ")),
             )),
+            value => Ok(value),
         }
     }
 
-    /// The value as an RFC 3339 instant, or as a civil date for its midnight in UTC.
+    /// The value as a text that may stand in a column: not empty, not long, no control characters.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, Error> {
+        match self.get(name) {
+            Some(text) if !is_plain(text) => Err(Error::invalid_parameter(
+                name,
+                "a text of 1 to 255 characters, none of them a control character",
+            )),
+            value => Ok(value),
+        }
+    }
+
+    /// The value as an RFC 3339 instant, or as a civil date, which means its first instant in UTC.
     pub fn moment(&self, name: &str) -> Result<Option<Timestamp>, Error> {
-        let day = self.get(name).and_then(|text| text.parse::<Date>().ok());
-        match day {
-            // jiff reads the date of `2025-11-01T00:00` too.
-            Some(day) if self.get(name) == Some(day.to_string().as_str()) => {
-                Ok(Some(start_of_day(day)))
-            }
-            _ => self
-                .get(name)
-                .map(parse_instant)
-                .transpose()
-                .map_err(|_not_an_instant| {
+        self.get(name)
+            .map(|text| {
+                parse_moment(text).ok_or_else(|| {
                     Error::invalid_parameter(
                         name,
-                        "a date 2025-11-01, or an instant 2025-11-01T00:00:00Z",
+                        "written 2025-11-01, which is midnight UTC, or 2025-11-01T00:00:00Z",
                     )
-                }),
-        }
+                })
+            })
+            .transpose()
     }
 
-    /// `from` and `to`: `[from, to)`, either side open when not given.
-    pub fn range(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Error> {
+    /// The parameters `from` (inclusive) and `to` (exclusive), in this order.
+    pub fn from_to(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), Error> {
         let (from, to) = (self.moment("from")?, self.moment("to")?);
-        if let (Some(from), Some(to)) = (from, to)
-            && from > to
-        {
-            return Err(Error::invalid_parameter("from", "it is not after to"));
+        match (from, to) {
+            (Some(start), Some(end)) if start > end => {
+                Err(Error::invalid_parameter("from", "not after to"))
+            }
+            _ => Ok((from, to)),
         }
-        Ok((from, to))
     }
 
     /// The page size: 1 to 500, 100 when not given.
@@ -558,6 +567,8 @@ impl Query {
                 URL_SAFE_NO_PAD
                     .decode(text)
                     .ok()
+                    // No text of Postgres has U+0000: it comes from nowhere, and no statement takes it.
+                    .filter(|json| !json.windows(6).any(|letters| letters == b"\\u0000"))
                     .and_then(|json| serde_json::from_slice(&json).ok())
                     .ok_or_else(|| {
                         Error::invalid_parameter("cursor", "pass on the next_cursor of a list")
@@ -567,14 +578,33 @@ impl Query {
     }
 }
 
-fn parse_instant(text: &str) -> Result<Timestamp, jiff::Error> {
-    text.parse()
-}
-
 /// A position in a list as the opaque text of `next_cursor`.
 pub fn cursor(position: &impl Serialize) -> Result<String, Error> {
     let json = serde_json::to_vec(position).map_err(|error| Error::Internal(Box::new(error)))?;
     Ok(URL_SAFE_NO_PAD.encode(json))
+}
+
+/// Whether a text may stand in a column and be looked for: 1 to 255 characters, no control characters.
+pub fn is_plain(text: &str) -> bool {
+    !text.is_empty() && text.chars().count() <= 255 && !text.chars().any(char::is_control)
+}
+
+/// The surrogate key that a segment of a path names, written as we write it; anything else names nothing.
+pub fn parse_id(segment: &str) -> Option<i64> {
+    let is_canonical =
+        segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');
+    segment.parse().ok().filter(|_| is_canonical)
+}
+
+/// An RFC 3339 instant, or midnight UTC of a civil date; since the year 1, which every column can hold.
+pub fn parse_moment(text: &str) -> Option<Timestamp> {
+    let is_date = text.len() == 10 && text.as_bytes()[4] == b'-' && text.as_bytes()[7] == b'-';
+    let moment = if is_date {
+        start_of_day(text.parse::<Date>().ok()?)
+    } else {
+        text.parse::<Timestamp>().ok()?
+    };
+    (day_of(moment).year() >= 1).then_some(moment)
 }
 
 /// Strict: `%` is followed by two digits, and the bytes are UTF-8.
@@ -720,36 +750,71 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_dates_or_instants_in_order() {
-        let known = ["from", "to"];
-        let read = query("from=2025-11-01&to=2025-11-02T12:00:00%2B02:00", &known).unwrap();
-        let (from, to) = read.range().unwrap();
-        assert_eq!(from.unwrap().to_string(), "2025-11-01T00:00:00Z");
-        assert_eq!(to.unwrap().to_string(), "2025-11-02T10:00:00Z");
-        assert_eq!(query("", &known).unwrap().range().unwrap(), (None, None));
+    fn filters_are_read_strictly() {
+        let known = ["user_id", "status", "customer", "from", "to"];
         for (text, field) in [
-            ("from=november", "from"),
-            ("from=2025-11", "from"),
+            ("user_id=", "user_id"),
+            ("user_id=x", "user_id"),
+            ("user_id=-1", "user_id"),
+            ("user_id=+1", "user_id"),
+            ("user_id=1.0", "user_id"),
+            ("user_id=2147483648", "user_id"),
+            ("status=Open", "status"),
+            ("status=", "status"),
+            ("customer=", "customer"),
+            ("customer=a%00b", "customer"),
+            ("customer=a%0Ab", "customer"),
+            ("from=yesterday", "from"),
             ("from=2025-02-30", "from"),
-            ("from=20251101", "from"),
             ("from=2025-11-01T00:00:00", "from"),
-            ("from=", "from"),
-            ("to=2025-11-01T25:00:00Z", "to"),
+            ("from=0000-01-01", "from"),
+            ("from=-004800-01-01T00:00:00Z", "from"),
+            ("to=2025-1-1", "to"),
+            ("to=2025-11", "to"),
+            ("to=", "to"),
             ("from=2025-11-02&to=2025-11-01", "from"),
         ] {
-            let error = query(text, &known).unwrap().range().unwrap_err();
-            assert_eq!(field_of(error), field, "{text}");
+            let read = query(text, &known).unwrap();
+            let error = match field {
+                "user_id" => read.integer::<i32>(field).map(drop),
+                "status" => read.one_of(field, &["open", "paid"]).map(drop),
+                "customer" => read.text(field).map(drop),
+                _ => read.from_to().map(drop),
+            };
+            assert_eq!(field_of(error.unwrap_err()), field, "{text}");
         }
+        let long = format!("customer={}", "x".repeat(256));
+        let read = query(&long, &known).unwrap();
+        assert_eq!(field_of(read.text("customer").unwrap_err()), "customer");
+        let read = query(
+            "user_id=007&status=open&customer=cus_%C3%A4&from=2025-11-01&to=2025-11-01T02:00:00%2B02:00",
+            &known,
+        )
+        .unwrap();
+        assert_eq!(read.integer("user_id").unwrap(), Some(7_i32));
+        assert_eq!(read.one_of("status", &["open"]).unwrap(), Some("open"));
+        assert_eq!(read.text("customer").unwrap(), Some("cus_ä"));
+        let (from, to) = read.from_to().unwrap();
+        assert_eq!(from.unwrap().to_string(), "2025-11-01T00:00:00Z");
+        assert_eq!(from, to);
+        assert_eq!(query("", &known).unwrap().from_to().unwrap(), (None, None));
     }
 
     #[test]
-    fn a_word_is_one_of_those_listed() {
-        let read = query("status=open", &["status"]).unwrap();
-        let words = ["open", "paid"];
-        assert_eq!(read.one_of("status", &words).unwrap(), Some("open"));
-        assert_eq!(read.one_of("kind", &words).unwrap(), None);
-        let error = read.one_of("status", &["paid"]).unwrap_err();
-        assert_eq!(field_of(error), "status");
+    fn an_id_is_written_in_one_way() {
+        assert_eq!(parse_id("12"), Some(12));
+        for other in [
+            "",
+            "0",
+            "012",
+            "+12",
+            "-1",
+            "1.0",
+            "x",
+            "9223372036854775808",
+        ] {
+            assert_eq!(parse_id(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(crate) async fn get(
         &["from", "to", "status"]
     };
     let query = Query::parse(request, known)?;
-    let (from, to) = query.range()?;
+    let (from, to) = query.from_to()?;
     let status = query.one_of("status", statuses)?;
     let mut client = app.database.client().await?;
     let transaction = client.transaction().await.map_err(store::Error::from)?;

@@ -1,4 +1,5 @@
-//! admin-revenue: the figures the admin dashboard shows, and whether everything they need can be reached.
+//! admin-revenue: the figures the admin dashboard shows, the lists and objects behind them, and whether everything they
+//! need can be reached.
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
@@ -13,15 +14,37 @@ use shared::money::Currency;
 use shared::store::Database;
 
 mod attachment;
+mod audit_log;
+mod contracts;
+mod credits;
+mod customers;
+mod events;
 mod exports;
 mod health;
+mod invoices;
+mod list;
+mod payments;
+mod reconciliation;
 mod revenue;
+mod subscriptions;
 
 /// Every route of this function: `template.yaml` has the same.
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/revenue"),
     ("GET", "/admin/exports/{export}"),
     ("GET", "/admin/health"),
+    // Lists.
+    ("GET", "/admin/invoices"),
+    ("GET", "/admin/payments"),
+    ("GET", "/admin/subscriptions"),
+    ("GET", "/admin/customers"),
+    ("GET", "/admin/contracts"),
+    ("GET", "/admin/credits"),
+    ("GET", "/admin/events"),
+    ("GET", "/admin/events/parked"),
+    ("GET", "/admin/audit-log"),
+    ("GET", "/admin/reconciliation"),
+    ("GET", "/admin/reconciliation/{run_id}"),
 ];
 
 /// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and stops
@@ -74,6 +97,19 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
                 exports::get(app, &request, parameter("export"), now).await
             }
             "/admin/health" => health::get(app, &request, now).await,
+            "/admin/invoices" => invoices::list(app, &request, now).await,
+            "/admin/payments" => payments::list(app, &request, now).await,
+            "/admin/subscriptions" => subscriptions::list(app, &request, now).await,
+            "/admin/customers" => customers::list(app, &request, now).await,
+            "/admin/contracts" => contracts::list(app, &request, now).await,
+            "/admin/credits" => credits::list(app, &request, now).await,
+            "/admin/events" => events::list(app, &request, now).await,
+            "/admin/events/parked" => events::parked(app, &request, now).await,
+            "/admin/audit-log" => audit_log::list(app, &request, now).await,
+            "/admin/reconciliation" => reconciliation::list(app, &request, now).await,
+            "/admin/reconciliation/{run_id}" => {
+                reconciliation::get(app, &request, parameter("run_id"), now).await
+            }
             _ => Err(Error::NotFound),
         }
     })

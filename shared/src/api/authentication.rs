@@ -39,6 +39,15 @@ pub struct Principal {
     pub partner: Option<String>,
 }
 
+/// What a token may read on the routes that partners use too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Admin,
+    /// What is of this API key prefix.
+    Partner(String),
+}
+
 /// Verifies JWTs: HS256 with `ADMIN_JWT_SECRET` (or `ADMIN_JWT_SECRET_ARN`), RS256 and ES256 with the key set at
 /// `ADMIN_JWKS_URL`; `exp` is required, `aud` and `iss` must match `ADMIN_JWT_AUDIENCE` and `ADMIN_JWT_ISSUER` where
 /// those are set. `Debug` shows no secret.
@@ -98,6 +107,23 @@ impl JwtVerifier {
             Err(Error::Forbidden {
                 detail: "this needs the role admin",
             })
+        }
+    }
+
+    /// What the bearer may read: everything as an admin, its own as a partner. 401 without a token that holds, 403
+    /// with one that is neither's.
+    pub async fn require_admin_or_partner(
+        &self,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Access, Error> {
+        let principal = self.authenticate(headers, now).await?;
+        match principal.partner {
+            _ if principal.is_admin => Ok(Access::Admin),
+            Some(prefix) => Ok(Access::Partner(prefix)),
+            None => Err(Error::Forbidden {
+                detail: "this needs the role admin, or a partner's token",
+            }),
         }
     }
 
@@ -309,7 +335,7 @@ fn principal(claims: &Value) -> Principal {
     Principal {
         subject: text("sub"),
         is_admin: is_or_contains(&claims["role"], "admin") || has_scope,
-        partner: text("partner").filter(|prefix| !prefix.is_empty()),
+        partner: text("partner").filter(|prefix| super::is_plain(prefix)),
     }
 }
 
@@ -432,6 +458,37 @@ mod tests {
             (json!({"exp": exp}), 403),
         ] {
             assert_eq!(status_of(claims.clone()).await, expected, "{claims}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partner_reads_its_own_and_an_admin_everything() {
+        let now = Timestamp::from_second(NOW).unwrap();
+        let verifier = verifier(&[("ADMIN_JWT_SECRET", SECRET)]);
+        let own = Some(Access::Partner("dp_pk_alpha".to_owned()));
+        for (claims, expected) in [
+            (json!({"partner": "dp_pk_alpha"}), own.clone()),
+            (json!({"partner": "dp_pk_alpha", "role": "viewer"}), own),
+            (
+                json!({"partner": "dp_pk_alpha", "role": "admin"}),
+                Some(Access::Admin),
+            ),
+            (json!({"role": "admin"}), Some(Access::Admin)),
+            (json!({"partner": ""}), None),
+            (json!({"partner": "a\u{0}b"}), None),
+            (json!({"partner": ["dp_pk_alpha"]}), None),
+            (json!({"partner": true}), None),
+            (json!({"role": "viewer"}), None),
+        ] {
+            let mut claims = claims;
+            claims["exp"] = json!(NOW + 1);
+            let headers = headers(&format!("Bearer {}", token(&claims)));
+            let access = verifier.require_admin_or_partner(&headers, now).await;
+            match (access, expected) {
+                (Ok(access), Some(expected)) => assert_eq!(access, expected, "{claims}"),
+                (Err(error), None) => assert_eq!(error.status().as_u16(), 403, "{claims}"),
+                (other, _) => panic!("{claims}: {other:?}"),
+            }
         }
     }
 

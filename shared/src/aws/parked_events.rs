@@ -5,7 +5,7 @@
 //! `next_attempt_at`; absent once poisoned, so that the index holds only what is to be retried), `received_at`,
 //! `poisoned_at`, `ttl`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, Select};
@@ -440,6 +440,77 @@ impl ParkedEvents {
             service: "S3",
             what: format!("{key} is not text"),
         })
+    }
+}
+
+// What the admin routes ask.
+impl ParkedEvents {
+    /// Up to `limit` events, parked and poisoned or only the ones asked for, those that came in last first, below
+    /// `after` (when it came in, and its id). They lie in no order of time, so every page reads the whole table: this
+    /// is for people, and for the few events that are parked when all is well. What is no event (it has no
+    /// `received_at`), and one that cannot be read, is left out.
+    pub async fn page(
+        &self,
+        filter: Filter,
+        after: Option<(Timestamp, &str)>,
+        limit: usize,
+    ) -> Result<Vec<ParkedState>, Error> {
+        let mut newest: BTreeMap<(Timestamp, String), ParkedState> = BTreeMap::new();
+        let mut start = None;
+        loop {
+            let page = self
+                .dynamodb
+                .scan()
+                .table_name(&self.table)
+                .projection_expression(STATE_ATTRIBUTES)
+                .filter_expression("attribute_exists(received_at)")
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| Error::unavailable(SERVICE, error))?;
+            for item in page.items() {
+                let state = match state_of(item) {
+                    Ok(state) => state,
+                    Err(error) => {
+                        crate::telemetry::log_failure("a parked event is left out", &error);
+                        continue;
+                    }
+                };
+                let is_below =
+                    after.is_none_or(|after| (state.received_at, state.event_id.as_str()) < after);
+                if is_below && filter.shows(&state) {
+                    newest.insert((state.received_at, state.event_id.clone()), state);
+                    if newest.len() > limit {
+                        newest.pop_first();
+                    }
+                }
+            }
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                break;
+            }
+        }
+        Ok(newest.into_values().rev().collect())
+    }
+}
+
+/// Which parked events a page shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Filter {
+    /// Only those that are no longer retried, or only those that are.
+    pub is_poisoned: Option<bool>,
+    /// Only those that came in at this instant or later.
+    pub from: Option<Timestamp>,
+    /// Only those that came in before this instant.
+    pub to: Option<Timestamp>,
+}
+
+impl Filter {
+    fn shows(&self, state: &ParkedState) -> bool {
+        self.is_poisoned
+            .is_none_or(|is_poisoned| is_poisoned == state.is_poisoned())
+            && self.from.is_none_or(|from| from <= state.received_at)
+            && self.to.is_none_or(|to| state.received_at < to)
     }
 }
 

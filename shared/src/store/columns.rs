@@ -1,8 +1,13 @@
 //! Columns that every mirrored table has, read one way.
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde_json::Value;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::Error;
+use super::list::{LISTED_AT, Object};
 use crate::money::Currency;
 use crate::snapshot::Version;
 
@@ -54,4 +59,38 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(
         column,
         row: key.to_owned(),
     })
+}
+
+/// The row as the JSON object that its columns name: amounts as numbers, instants as RFC 3339 in UTC. What the page
+/// is sorted by is not part of it.
+pub(super) fn object(row: &Row) -> Result<Object, Error> {
+    let mut object = Object::new();
+    for (index, column) in row.columns().iter().enumerate() {
+        if column.name() == LISTED_AT {
+            continue;
+        }
+        let value = match *column.type_() {
+            Type::BOOL => value(row.try_get::<_, Option<bool>>(index)?),
+            Type::INT4 => value(row.try_get::<_, Option<i32>>(index)?),
+            Type::INT8 => value(row.try_get::<_, Option<i64>>(index)?),
+            Type::TIMESTAMPTZ => value(
+                row.try_get::<_, Option<Timestamp>>(index)?
+                    .map(|instant| instant.to_string()),
+            ),
+            Type::DATE => value(
+                row.try_get::<_, Option<Date>>(index)?
+                    .map(|day| day.to_string()),
+            ),
+            Type::JSONB => value(row.try_get::<_, Option<Value>>(index)?),
+            Type::TEXT_ARRAY => value(row.try_get::<_, Option<Vec<String>>>(index)?),
+            // Text; of any other type this is an error, which the first test of the statement meets.
+            _ => value(row.try_get::<_, Option<String>>(index)?),
+        };
+        object.insert(column.name().to_owned(), value);
+    }
+    Ok(object)
+}
+
+fn value(stored: Option<impl Into<Value>>) -> Value {
+    stored.map_or(Value::Null, Into::into)
 }

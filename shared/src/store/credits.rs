@@ -4,6 +4,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::Error;
+use super::list::{self, Order, Page, Rows, Span, sorted};
 use crate::payment::Refund;
 
 /// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
@@ -64,4 +65,45 @@ pub async fn delete_unused(
     )
     .await?;
     Ok(())
+}
+
+/// Which credits a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub user_id: Option<i32>,
+    pub api_key_prefix: Option<&'a str>,
+    /// Of `created_at`.
+    pub created: Span,
+}
+
+/// A page of credits.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<i64>,
+) -> Result<Rows<i64>, Error> {
+    list::read(
+        db,
+        "-- credits::list
+             SELECT id, user_id, api_key_prefix, stripe_customer_id, stripe_refund_id, invoice_id,
+                    amount_cents, remaining_cents, currency, reason, description,
+                    applied_to_invoice_id, expires_at, voided_at, created_by, created_at,
+                    created_at AS listed_at
+             FROM credits
+             WHERE true",
+        Order {
+            at: "created_at",
+            key: "id",
+        },
+        &[
+            sorted("user_id", &filter.user_id, Type::INT4),
+            sorted("api_key_prefix", &filter.api_key_prefix, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
 }

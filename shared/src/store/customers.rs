@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
+use super::list::{self, Order, Page, Rows, Span, few};
 use super::{Error, columns};
 use crate::customer::{Customer, LinkSource, UserLink};
 
@@ -245,4 +246,40 @@ fn from_row(row: &Row) -> Result<StoredCustomer, Error> {
             stripe_customer_id: key,
         },
     })
+}
+
+/// Which customers a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub user_id: Option<i32>,
+    /// Of `created_at`; a customer that is only named so far counts as of 1970.
+    pub created: Span,
+}
+
+/// A page of customers; those that are only named so far come last.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter,
+    page: &Page<String>,
+) -> Result<Rows<String>, Error> {
+    list::read(
+        db,
+        "-- customers::list
+             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
+                    created_at, updated_at,
+                    COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS listed_at
+             FROM customers
+             WHERE true",
+        Order {
+            at: "COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00')",
+            key: "stripe_customer_id",
+        },
+        &[few("user_id", &filter.user_id, Type::INT4)],
+        filter.created,
+        page,
+    )
+    .await
 }

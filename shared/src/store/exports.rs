@@ -29,13 +29,13 @@ pub enum Export {
 
 /// Which rows: `[from, to)` by the instant the export is dated by.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Filter {
+pub struct Filter<'a> {
     /// First instant in it.
     pub from: Option<Timestamp>,
     /// First instant after it.
     pub to: Option<Timestamp>,
     /// One of [`Export::statuses`].
-    pub status: Option<&'static str>,
+    pub status: Option<&'a str>,
 }
 
 /// Where an export's rows are, and which of them count.
@@ -279,7 +279,7 @@ impl Export {
 pub async fn rows(
     db: &Transaction<'_>,
     export: Export,
-    filter: Filter,
+    filter: Filter<'_>,
 ) -> Result<impl Stream<Item = Result<ExportRow, Error>> + use<>, Error> {
     let Source {
         table,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
+use super::list::{self, Order, Page, Rows, Span, few, sorted};
 use super::{Error, columns};
 use crate::invoice::{CreditNote, Invoice, InvoiceStatus, Line};
 
@@ -291,4 +292,56 @@ fn credit_note_from_row(row: &Row) -> Result<CreditNote, Error> {
         version: columns::version(row)?,
         stripe_credit_note_id: key,
     })
+}
+
+/// Which invoices a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub status: Option<&'a str>,
+    pub kind: Option<&'a str>,
+    pub user_id: Option<i32>,
+    pub api_key_prefix: Option<&'a str>,
+    pub stripe_customer_id: Option<&'a str>,
+    pub invoice_number: Option<&'a str>,
+    /// Of `created_at`.
+    pub created: Span,
+}
+
+/// A page of invoices, without their lines. Drafts deleted at Stripe are not in it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<i64>,
+) -> Result<Rows<i64>, Error> {
+    list::read(
+        db,
+        "-- invoices::list
+             SELECT id, user_id, api_key_prefix, invoice_number, stripe_invoice_id, kind,
+                    stripe_customer_id, stripe_subscription_id, contract_id, subtotal_cents,
+                    tax_cents, discount_cents, total_cents, amount_paid_cents, amount_due_cents,
+                    credit_applied_cents, currency, status, billing_period_start,
+                    billing_period_end, due_date, finalized_at, sent_at, paid_at, voided_at,
+                    attempt_count, next_payment_attempt_at, invoice_pdf_url, po_number,
+                    created_at, updated_at, created_at AS listed_at
+             FROM invoices
+             WHERE NOT superseded AND deleted_at IS NULL",
+        Order {
+            at: "created_at",
+            key: "id",
+        },
+        &[
+            few("invoice_number", &filter.invoice_number, Type::TEXT),
+            sorted("user_id", &filter.user_id, Type::INT4),
+            sorted("stripe_customer_id", &filter.stripe_customer_id, Type::TEXT),
+            sorted("api_key_prefix", &filter.api_key_prefix, Type::TEXT),
+            sorted("kind", &filter.kind, Type::TEXT),
+            sorted("status", &filter.status, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
 }

@@ -39,6 +39,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0010__seed_from_predecessor.sql",
     "V0011__credits_from_refunds.sql",
     "V0012__terms_waited_for_and_plans_before.sql",
+    "V0013__list_indexes.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -15,19 +15,23 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{BoxError, DatabaseConfig, SslMode};
 
+pub mod audit_log;
 pub mod catalog;
 pub mod checkout_sessions;
 mod columns;
+pub mod contracts;
 pub mod credits;
 pub mod customers;
 pub mod exports;
 pub mod invoices;
+pub mod list;
 pub mod locks;
 pub mod migrations;
 pub mod mrr_movements;
 pub mod outbox;
 pub mod payment_facts;
 pub mod payment_history;
+pub mod reconciliation_runs;
 pub mod revenue_report;
 pub mod stripe_events;
 pub mod stripe_lookups;

@@ -7,6 +7,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::Error;
+use super::list::{self, Order, Page, Rows, Span, few, sorted};
 use crate::cash::{Entry, Replacement};
 use crate::payment::{FeeSource, Payment};
 
@@ -274,4 +275,51 @@ fn is_same_line(left: &Entry, right: &Entry) -> bool {
     left.payment_key == right.payment_key
         && left.kind == right.kind
         && left.source_id == right.source_id
+}
+
+/// Which payments a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub status: Option<&'a str>,
+    pub user_id: Option<i32>,
+    pub stripe_customer_id: Option<&'a str>,
+    pub invoice_id: Option<i64>,
+    /// Of `created_at`.
+    pub created: Span,
+}
+
+/// A page of payments.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<i64>,
+) -> Result<Rows<i64>, Error> {
+    list::read(
+        db,
+        "-- payment_history::list
+             SELECT id, payment_key, invoice_id, user_id, stripe_payment_intent_id,
+                    stripe_charge_id, stripe_customer_id, stripe_invoice_id, amount_cents,
+                    currency, status, payment_method, stripe_fee_cents, fee_source,
+                    net_amount_cents, failure_code, decline_code, failure_message, refunded_at,
+                    refund_reason, refund_amount_cents, succeeded_at, dispute_status,
+                    disputed_amount_cents, created_at, updated_at, created_at AS listed_at
+             FROM payment_history
+             WHERE NOT superseded",
+        Order {
+            at: "created_at",
+            key: "id",
+        },
+        &[
+            few("invoice_id", &filter.invoice_id, Type::INT8),
+            sorted("user_id", &filter.user_id, Type::INT4),
+            sorted("stripe_customer_id", &filter.stripe_customer_id, Type::TEXT),
+            sorted("status", &filter.status, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
 }

@@ -6,6 +6,7 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::Error;
+use super::list::{self, Order, Page, Rows, Span, sorted};
 use crate::stripe::event::Event;
 
 /// Inserts the event; false when it is there already. Runs in the transaction of the effects, so
@@ -76,4 +77,43 @@ pub async fn payloads(db: &impl GenericClient, event_ids: &[String]) -> Result<V
         )
         .await?;
     rows.iter().map(|row| Ok(row.try_get("payload")?)).collect()
+}
+
+/// Which events a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub outcome: Option<&'a str>,
+    pub event_type: Option<&'a str>,
+    /// Of `created_at`, or of `received_at` where the event does not say.
+    pub created: Span,
+}
+
+/// A page of the inbox, without payloads.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<String>,
+) -> Result<Rows<String>, Error> {
+    list::read(
+        db,
+        "-- stripe_events::list
+             SELECT event_id, type, api_version, livemode, account, object_id, outcome, error,
+                    created_at, received_at, COALESCE(created_at, received_at) AS listed_at
+             FROM stripe_events
+             WHERE true",
+        Order {
+            at: "COALESCE(created_at, received_at)",
+            key: "event_id",
+        },
+        &[
+            sorted("type", &filter.event_type, Type::TEXT),
+            sorted("outcome", &filter.outcome, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
 }

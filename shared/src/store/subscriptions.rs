@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
+use super::list::{self, Order, Page, Rows, Span, sorted};
 use super::{Error, columns};
 use crate::customer::CheckoutSession;
 use crate::movement::SubscriptionVersion;
@@ -362,4 +363,51 @@ fn entitlement_from_row(row: &Row) -> Result<Entitlement, Error> {
         plan_name: Some(plan_name).filter(|plan| plan != "unknown"),
         started_at: row.try_get("started_at")?,
     })
+}
+
+/// Which subscriptions a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub status: Option<&'a str>,
+    pub user_id: Option<i32>,
+    pub stripe_customer_id: Option<&'a str>,
+    pub plan_name: Option<&'a str>,
+    /// Of `created_at`.
+    pub created: Span,
+}
+
+/// A page of subscriptions.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<i64>,
+) -> Result<Rows<i64>, Error> {
+    list::read(
+        db,
+        "-- subscriptions::list
+             SELECT id, user_id, stripe_customer_id, stripe_subscription_id, status, plan_name,
+                    currency, current_plan_price_cents, billing_cycle, mrr_cents, mrr_microcents,
+                    potential_mrr_microcents, mrr_provisional, items, discounts, auto_renew,
+                    current_period_start, current_period_end, cancel_at_period_end, cancel_at,
+                    cancellation_reason, trial_start, trial_end, started_at, paused_at,
+                    canceled_at, ended_at, created_at, updated_at, created_at AS listed_at
+             FROM subscriptions
+             WHERE NOT superseded",
+        Order {
+            at: "created_at",
+            key: "id",
+        },
+        &[
+            sorted("user_id", &filter.user_id, Type::INT4),
+            sorted("stripe_customer_id", &filter.stripe_customer_id, Type::TEXT),
+            sorted("plan_name", &filter.plan_name, Type::TEXT),
+            sorted("status", &filter.status, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
 }

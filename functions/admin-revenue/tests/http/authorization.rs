@@ -275,3 +275,17 @@ async fn a_partner_is_let_in_where_its_own_invoices_are_and_nowhere_else() {
         assert_eq!(status, expected, "{route:?}");
     }
 }
+
+#[tokio::test]
+async fn every_route_names_a_parameter_it_does_not_know() {
+    let database = TestDatabase::create().await;
+    let app = app(&database.url, &[]).await;
+    let admin = bearer(&claims(&json!({})));
+    for (method, pattern) in ROUTES {
+        let path = format!("{}?unknown=1", path(pattern));
+        let response = handle(&app, request(method, &path, Some(&admin)), now()).await;
+        let problem = body(&response);
+        assert_eq!(problem["status"], 400, "{method} {path}");
+        assert_eq!(problem["field"], "unknown", "{method} {path}");
+    }
+}

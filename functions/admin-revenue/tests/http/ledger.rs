@@ -16,7 +16,7 @@ pub(crate) struct Ledger {
     pub(crate) app: App,
     pub(crate) client: tokio_postgres::Client,
     /// Dropped with it.
-    _database: TestDatabase,
+    database: TestDatabase,
 }
 
 impl Ledger {
@@ -32,8 +32,13 @@ impl Ledger {
         Ledger {
             app,
             client,
-            _database: database,
+            database,
         }
+    }
+
+    /// Where the ledger is, for another app over it.
+    pub(crate) fn url(&self) -> &str {
+        &self.database.url
     }
 
     /// Statements that put rows in, or break something.

@@ -5,4 +5,5 @@ mod exports;
 mod gateway;
 mod health;
 mod ledger;
+mod lists;
 mod revenue;

@@ -1,0 +1,131 @@
+//! `GET /admin/reconciliation…`: the runs that compared the ledger with Stripe, and what they found.
+
+use jiff::Timestamp;
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
+use serde::Serialize;
+use serde_json::Value;
+use shared::api::{self, Error, Query};
+use shared::document::csv_export::{self, Cell};
+use shared::store::list::Object;
+use shared::store::reconciliation_runs;
+use tokio_postgres::GenericClient;
+
+use crate::{App, attachment, list};
+
+/// Items read at once for a file.
+const ITEMS_PER_READ: i64 = 1_000;
+/// The columns of the file.
+const HEADER: [&str; 14] = [
+    "id",
+    "run_id",
+    "kind",
+    "resolution",
+    "object_type",
+    "object_id",
+    "currency",
+    "stripe_value",
+    "ledger_value",
+    "detail",
+    "found_at",
+    "resolved_at",
+    "accepted_by",
+    "accepted_reason",
+];
+
+#[derive(Serialize)]
+struct Run {
+    #[serde(flatten)]
+    run: Object,
+    /// In the order in which they were found.
+    items: Vec<Object>,
+    next_cursor: Option<String>,
+}
+
+/// The runs, newest first.
+pub(crate) async fn list(
+    app: &App,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    app.jwt.require_admin(request.headers(), now).await?;
+    let query = Query::parse(request, &["limit", "cursor"])?;
+    let page = list::page(&query)?;
+    let client = app.database.client().await?;
+    list::answer(reconciliation_runs::list(&**client, &page).await?)
+}
+
+/// `{run_id}` is one run with a page of its items, `{run_id}.csv` all its items as a file: a segment of the gateway's
+/// path is a parameter as a whole, so the two are one route.
+pub(crate) async fn get(
+    app: &App,
+    request: &Request,
+    run_id: &str,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    app.jwt.require_admin(request.headers(), now).await?;
+    let (run_id, is_file) = match run_id.strip_suffix(".csv") {
+        Some(run_id) => (run_id, true),
+        None => (run_id, false),
+    };
+    let known: &[&str] = if is_file { &[] } else { &["limit", "cursor"] };
+    let query = Query::parse(request, known)?;
+    let limit = query.limit()?;
+    let after: i64 = query.cursor()?.unwrap_or_default();
+    let run_id = api::parse_id(run_id).ok_or(Error::NotFound)?;
+    let client = app.database.client().await?;
+    let run = reconciliation_runs::get(&**client, run_id).await?;
+    let run = run.ok_or(Error::NotFound)?;
+    if is_file {
+        return file(&**client, run_id).await;
+    }
+    let limit = usize::from(limit);
+    let rows = i64::from(query.limit()?) + 1;
+    let mut items = reconciliation_runs::items(&**client, run_id, after, rows).await?;
+    let is_last = items.len() <= limit;
+    items.truncate(limit);
+    let next = items.last().filter(|_| !is_last).map(id_of);
+    let run = Run {
+        run,
+        next_cursor: next.as_ref().map(api::cursor).transpose()?,
+        items,
+    };
+    api::json(StatusCode::OK, &run)
+}
+
+async fn file(db: &impl GenericClient, run_id: i64) -> Result<Response<Body>, Error> {
+    let mut rows = Vec::new();
+    let mut after = 0;
+    loop {
+        let items = reconciliation_runs::items(db, run_id, after, ITEMS_PER_READ).await?;
+        let Some(last) = items.last() else {
+            break;
+        };
+        after = id_of(last);
+        rows.extend(items.iter().map(row));
+    }
+    let bytes = csv_export::write(&HEADER, rows);
+    let bytes = bytes.map_err(|error| Error::Internal(Box::new(error)))?;
+    attachment::csv(&format!("reconciliation-{run_id}.csv"), bytes)
+}
+
+fn row(item: &Object) -> Vec<Cell> {
+    HEADER.iter().map(|column| cell(&item[*column])).collect()
+}
+
+fn cell(value: &Value) -> Cell {
+    match value {
+        Value::Null => Cell::Empty,
+        // Also an amount in a column of texts: a negative one is no formula.
+        Value::String(text) if text.parse::<i64>().is_ok() => Cell::value(text),
+        Value::String(text) => Cell::from(text.as_str()),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            Cell::value(value)
+        }
+    }
+}
+
+/// Ours: a number in every row.
+fn id_of(item: &Object) -> i64 {
+    item["id"].as_i64().unwrap_or(i64::MAX)
+}
