@@ -1,8 +1,9 @@
-//! `GET /admin/contracts`: the contracts of partners, newest first.
+//! `/admin/contracts…`: the contracts of partners.
 
 use jiff::Timestamp;
+use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
-use shared::api::{Error, Query};
+use shared::api::{self, Error, Query};
 use shared::store::contracts::{self, Filter};
 
 use crate::{App, list};
@@ -23,4 +24,19 @@ pub(crate) async fn list(
     let page = list::page(&query)?;
     let client = app.database.client().await?;
     list::answer(contracts::list(&**client, &filter, &page).await?)
+}
+
+/// One contract.
+pub(crate) async fn get(
+    app: &App,
+    request: &Request,
+    id: &str,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    app.jwt.require_admin(request.headers(), now).await?;
+    Query::parse(request, &[])?;
+    let id = api::parse_id(id).ok_or(Error::NotFound)?;
+    let client = app.database.client().await?;
+    let contract = contracts::find(&**client, id).await?;
+    api::json(StatusCode::OK, &contract.ok_or(Error::NotFound)?)
 }

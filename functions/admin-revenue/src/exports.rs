@@ -6,7 +6,6 @@ use futures_util::future::join;
 use futures_util::{Stream, TryStreamExt};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
-use lambda_http::http::header::{HeaderValue, LOCATION};
 use lambda_http::{Body, Request, Response};
 use shared::api::{self, Error, Query};
 use shared::cash::Entry;
@@ -79,14 +78,23 @@ pub(crate) async fn get(
             let filter = Filter { from, to, status };
             let rows = exports::rows(&transaction, *export, filter).await?;
             let rows = rows.map_err(Error::from);
-            answer(app, request, name, export.header(), rows, write_row).await
+            answer(app, request, now, name, export.header(), rows, write_row).await
         }
         File::Journal => {
             let from = whole_day("from", from)?;
             let to = whole_day("to", to)?;
             let entries = exports::entries(&transaction, from, to).await?;
             let entries = entries.map_err(Error::from);
-            answer(app, request, name, &JOURNAL_HEADER, entries, write_lines).await
+            answer(
+                app,
+                request,
+                now,
+                name,
+                &JOURNAL_HEADER,
+                entries,
+                write_lines,
+            )
+            .await
         }
     }
 }
@@ -139,6 +147,7 @@ fn whole_day(field: &str, instant: Option<Timestamp>) -> Result<Option<jiff::civ
 async fn answer<T>(
     app: &App,
     request: &Request,
+    now: Timestamp,
     name: &str,
     header: &[&str],
     rows: impl Stream<Item = Result<T, Error>>,
@@ -181,13 +190,8 @@ async fn answer<T>(
         return Err(error);
     }
     upload.complete().await?;
-    let link = bucket.presigned_get(&key, name).await?;
-    let location =
-        HeaderValue::from_str(&link).map_err(|error| Error::Internal(Box::new(error)))?;
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = StatusCode::SEE_OTHER;
-    response.headers_mut().insert(LOCATION, location);
-    Ok(response)
+    let link = bucket.presigned_get(&key, name, now).await?;
+    attachment::redirect(StatusCode::SEE_OTHER, &link)
 }
 
 /// Writes rows until the part has `limit_bytes` or there are no more; says whether there may be.

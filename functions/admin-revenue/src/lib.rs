@@ -45,6 +45,12 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/audit-log"),
     ("GET", "/admin/reconciliation"),
     ("GET", "/admin/reconciliation/{run_id}"),
+    // Objects.
+    ("GET", "/admin/invoices/{id}"),
+    ("GET", "/admin/invoices/{id}/pdf"),
+    ("GET", "/admin/payments/{id}"),
+    ("GET", "/admin/customers/{stripe_customer_id}"),
+    ("GET", "/admin/contracts/{id}"),
 ];
 
 /// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and stops
@@ -110,6 +116,13 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             "/admin/reconciliation/{run_id}" => {
                 reconciliation::get(app, &request, parameter("run_id"), now).await
             }
+            "/admin/invoices/{id}" => invoices::get(app, &request, parameter("id"), now).await,
+            "/admin/invoices/{id}/pdf" => invoices::pdf(app, &request, parameter("id"), now).await,
+            "/admin/payments/{id}" => payments::get(app, &request, parameter("id"), now).await,
+            "/admin/customers/{stripe_customer_id}" => {
+                customers::get(app, &request, parameter("stripe_customer_id"), now).await
+            }
+            "/admin/contracts/{id}" => contracts::get(app, &request, parameter("id"), now).await,
             _ => Err(Error::NotFound),
         }
     })

@@ -1,19 +1,20 @@
 //! The S3 bucket of invoice PDFs, exports and reports.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use aws_types::SdkConfig;
+use jiff::Timestamp;
 
 use super::Error;
 use crate::config::{self, Environment};
 
 const SERVICE: &str = "S3";
-/// How long a link to a document can be used.
-const LINK_VALID_FOR: Duration = Duration::from_secs(10 * 60);
+/// How long a link to a document works: until the browser that asked for it has followed it.
+const LINK_WORKS_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The bucket, and the client to reach it.
 #[derive(Debug, Clone)]
@@ -81,21 +82,35 @@ impl DocumentBucket {
         }
     }
 
-    /// A link that fetches the document without further credentials, for ten minutes. The browser saves it under
-    /// `filename`, which is made of letters, digits, dots and hyphens.
-    pub async fn presigned_get(&self, key: &str, filename: &str) -> Result<String, Error> {
-        let validity = PresigningConfig::expires_in(LINK_VALID_FOR)
+    /// A link from which anybody can download the document within ten minutes; the browser saves it under `filename`,
+    /// in which anything but letters, digits, dots, hyphens and underscores becomes a hyphen. Nothing is asked of S3:
+    /// whether there is a document is seen by who follows it.
+    pub async fn presigned_get(
+        &self,
+        key: &str,
+        filename: &str,
+        now: Timestamp,
+    ) -> Result<String, Error> {
+        let is_safe = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+        let filename: String = filename
+            .chars()
+            .map(|letter| if is_safe(letter) { letter } else { '-' })
+            .collect();
+        let presigning = PresigningConfig::builder()
+            .start_time(SystemTime::from(now))
+            .expires_in(LINK_WORKS_FOR)
+            .build()
             .map_err(|error| Error::unavailable(SERVICE, error))?;
-        let request = self
+        let link = self
             .client
             .get_object()
             .bucket(&self.bucket)
             .key(key)
             .response_content_disposition(format!("attachment; filename=\"{filename}\""))
-            .presigned(validity)
+            .presigned(presigning)
             .await
             .map_err(|error| Error::unavailable(SERVICE, error))?;
-        Ok(request.uri().to_owned())
+        Ok(link.uri().to_owned())
     }
 
     /// Begins a document that comes in parts; it is there once the upload is complete.

@@ -1,10 +1,11 @@
 //! `credits`: store credit that a refund was issued as.
 
+use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
-use super::Error;
-use super::list::{self, Order, Page, Rows, Span, sorted};
+use super::list::{self, Object, Order, Page, Rows, Span, sorted};
+use super::{Error, columns};
 use crate::payment::Refund;
 
 /// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
@@ -106,4 +107,52 @@ pub async fn list(
         page,
     )
     .await
+}
+
+/// What was taken from credits for an invoice, in the order in which it was taken.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn applied_to(db: &impl GenericClient, invoice_id: i64) -> Result<Vec<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::applied_to
+             SELECT credit_applications.credit_id, credit_applications.amount_cents,
+                    credits.currency, credits.reason, credits.description,
+                    credit_applications.applied_at
+             FROM credit_applications JOIN credits ON credits.id = credit_applications.credit_id
+             WHERE credit_applications.invoice_id = $1
+             ORDER BY credit_applications.id",
+            &[(&invoice_id, Type::INT8)],
+        )
+        .await?;
+    rows.iter().map(columns::object).collect()
+}
+
+/// What remains of the credits of a customer and of its user, per currency; expired and voided ones are nothing.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn balances(
+    db: &impl GenericClient,
+    stripe_customer_id: &str,
+    user_id: Option<i32>,
+    now: Timestamp,
+) -> Result<Vec<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::balances
+             SELECT currency, CAST(sum(remaining_cents) AS BIGINT) AS remaining_cents
+             FROM credits
+             WHERE (stripe_customer_id = $1 OR user_id = $2) AND voided_at IS NULL
+               AND (expires_at IS NULL OR expires_at > $3)
+             GROUP BY currency HAVING sum(remaining_cents) > 0 ORDER BY currency",
+            &[
+                (&stripe_customer_id, Type::TEXT),
+                (&user_id, Type::INT4),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    rows.iter().map(columns::object).collect()
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
-use super::list::{self, Order, Page, Rows, Span, few};
+use super::list::{self, Object, Order, Page, Rows, Span, few};
 use super::{Error, columns};
 use crate::customer::{Customer, LinkSource, UserLink};
 
@@ -282,4 +282,39 @@ pub async fn list(
         page,
     )
     .await
+}
+
+/// One customer.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find(
+    db: &impl GenericClient,
+    stripe_customer_id: &str,
+) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::find
+             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
+                    metadata, created_at, updated_at
+             FROM customers WHERE stripe_customer_id = $1",
+            &[(&stripe_customer_id, Type::TEXT)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
+}
+
+/// One user of the application.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find_user(db: &impl GenericClient, user_id: i32) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::find_user
+             SELECT id, email, full_name, plan, stripe_customer_id FROM users WHERE id = $1",
+            &[(&user_id, Type::INT4)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
 }

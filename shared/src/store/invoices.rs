@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
-use super::list::{self, Order, Page, Rows, Span, few, sorted};
+use super::list::{self, Object, Order, Page, Rows, Span, few, sorted};
 use super::{Error, columns};
 use crate::invoice::{CreditNote, Invoice, InvoiceStatus, Line};
 
@@ -344,4 +344,33 @@ pub async fn list(
         page,
     )
     .await
+}
+
+/// One invoice with its lines, by our id or by Stripe's; also a draft deleted at Stripe.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find(
+    db: &impl GenericClient,
+    id: Option<i64>,
+    stripe_invoice_id: Option<&str>,
+) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- invoices::find
+             SELECT id, user_id, api_key_prefix, invoice_number, stripe_invoice_id, kind,
+                    stripe_customer_id, stripe_subscription_id, contract_id, subtotal_cents,
+                    tax_cents, tax_breakdown, discount_cents, total_cents, amount_paid_cents,
+                    amount_due_cents, credit_applied_cents, out_of_band_cents, credit_notes_cents,
+                    currency, status, billing_reason, collection_method, billing_period_start,
+                    billing_period_end, due_date, finalized_at, sent_at, paid_at, voided_at,
+                    deleted_at, attempt_count, next_payment_attempt_at, line_items,
+                    lines_complete, notes, metadata, invoice_pdf_url, pdf_key, pdf_sha256,
+                    po_number, created_at, updated_at
+             FROM invoices
+             WHERE (id = $1 OR stripe_invoice_id = $2) AND NOT superseded",
+            &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
 }

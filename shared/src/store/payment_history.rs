@@ -6,8 +6,8 @@ use jiff::civil::Date;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
-use super::Error;
-use super::list::{self, Order, Page, Rows, Span, few, sorted};
+use super::list::{self, Object, Order, Page, Rows, Span, few, sorted};
+use super::{Error, columns};
 use crate::cash::{Entry, Replacement};
 use crate::payment::{FeeSource, Payment};
 
@@ -322,4 +322,35 @@ pub async fn list(
         page,
     )
     .await
+}
+
+/// One payment, by our id, or by that of its intent, its invoice (out of band) or any of its charges.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find(
+    db: &impl GenericClient,
+    id: Option<i64>,
+    key: Option<&str>,
+) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- payment_history::find
+             SELECT id, payment_key, invoice_id, user_id, stripe_payment_intent_id,
+                    stripe_charge_id, stripe_customer_id, stripe_invoice_id, amount_cents,
+                    currency, status, payment_method, stripe_fee_cents, fee_source,
+                    net_amount_cents, stripe_balance_transaction_id, settlement_currency,
+                    settlement_amount_cents, settlement_fee_cents, exchange_rate, failure_code,
+                    decline_code, failure_message, refunded_at, refund_reason,
+                    refund_amount_cents, succeeded_at, dispute_status, disputed_amount_cents,
+                    created_at, updated_at
+             FROM payment_history
+             WHERE NOT superseded AND (id = $1 OR payment_key = $2 OR stripe_charge_id = $2
+                 OR stripe_payment_intent_id = (SELECT stripe_payment_intent_id
+                                                FROM payment_attempts WHERE stripe_charge_id = $2))
+             ORDER BY id LIMIT 1",
+            &[(&id, Type::INT8), (&key, Type::TEXT)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
 }

@@ -7,6 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use super::list::{self, Order, Page, Rows, Span, sorted};
 use super::{Error, columns};
 use crate::customer::CheckoutSession;
+use crate::money::Currency;
 use crate::movement::SubscriptionVersion;
 use crate::subscription::{Entitlement, RecurringRevenue, Subscription, is_entitled};
 
@@ -410,4 +411,31 @@ pub async fn list(
         page,
     )
     .await
+}
+
+/// What a customer pays per month in each currency, in 10⁻⁶ of a minor unit.
+///
+/// # Errors
+/// When the statement fails or a currency cannot be read.
+pub async fn mrr_of_customer(
+    db: &impl GenericClient,
+    stripe_customer_id: &str,
+) -> Result<Vec<(Currency, i64)>, Error> {
+    let rows = db
+        .query_typed(
+            "-- subscriptions::mrr_of_customer
+             SELECT currency, CAST(sum(mrr_microcents) AS BIGINT) AS mrr_microcents
+             FROM subscriptions
+             WHERE stripe_customer_id = $1 AND NOT superseded AND currency IS NOT NULL
+               AND mrr_microcents <> 0
+             GROUP BY currency ORDER BY currency",
+            &[(&stripe_customer_id, Type::TEXT)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let currency = columns::currency(row, "subscriptions", stripe_customer_id)?;
+            Ok((currency, row.try_get("mrr_microcents")?))
+        })
+        .collect()
 }

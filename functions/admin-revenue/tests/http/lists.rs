@@ -312,10 +312,10 @@ async fn rows_read(ledger: &Ledger, table: &str, path: &str) -> (i64, i64, usize
     let now: Timestamp = NOW.parse().expect("an instant");
     let app = app(ledger.url(), &[]).await;
     let response = handle(&app, request("GET", path, Some(&admin(now))), now).await;
-    assert_eq!(response.status(), 200, "{path}");
+    assert!(response.status() == 200 || path.ends_with("none"), "{path}");
     let answer = body(&response);
     let shown = answer.get("data").or(answer.get("items"));
-    let shown = shown.and_then(Value::as_array).expect("rows").len();
+    let shown = shown.and_then(Value::as_array).map_or(1, Vec::len);
     drop(app);
     let (scans, rows) = counted().await;
     (scans - scans_before, rows - rows_before, shown)
@@ -443,6 +443,20 @@ async fn a_page_reads_about_the_rows_it_shows_whatever_is_asked_for() {
             let most = 2 * (i64::try_from(shown).expect("a count") + 2);
             assert!(rows <= most, "{path} shows {shown} and reads {rows}");
         }
+    }
+    for (table, path) in [
+        ("invoices", "/admin/invoices/in_77"),
+        ("invoices", "/admin/invoices/77"),
+        ("payment_history", "/admin/payments/77"),
+        ("payment_history", "/admin/payments/pi_77"),
+        ("payment_history", "/admin/payments/ch_none"),
+        ("customers", "/admin/customers/cus_77"),
+        ("subscriptions", "/admin/customers/cus_77"),
+        ("api_partner_contracts", "/admin/contracts/77"),
+    ] {
+        let (scans, rows, _) = rows_read(&ledger, table, path).await;
+        assert_eq!(scans, 0, "{path} reads the whole of {table}");
+        assert!(rows <= 20, "{path} reads {rows}");
     }
 }
 

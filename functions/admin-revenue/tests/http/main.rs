@@ -6,4 +6,5 @@ mod gateway;
 mod health;
 mod ledger;
 mod lists;
+mod objects;
 mod revenue;
