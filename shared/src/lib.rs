@@ -1,6 +1,7 @@
 //! DeedPro Billing: the crate every function stands on.
 
 // Domain: pure. No async, no I/O, no clock, no floats.
+pub mod bridge;
 pub mod cash;
 pub mod catalog;
 pub mod customer;

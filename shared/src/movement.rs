@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::money::{self, Currency};
-use crate::subscription::is_ended;
+use crate::subscription::{DiscountProfile, is_ended};
 
 /// One snapshot of one subscription, as far as recurring revenue is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,32 @@ pub struct SubscriptionVersion {
     pub plan_name: Option<String>,
     /// Another snapshot of the same second came after this one.
     pub overruled: bool,
+    /// Set to end at its period's end or at a date, and not ended yet.
+    pub set_to_cancel: bool,
+    /// Whether its status counts; `None` for a snapshot from before this was kept, as are the next two.
+    pub is_counted: Option<bool>,
+    /// `potential_mrr_microcents` less every coupon.
+    pub all_discounts_microcents: Option<i64>,
+    /// `potential_mrr_microcents` without any coupon.
+    pub no_discounts_microcents: Option<i64>,
+}
+
+impl SubscriptionVersion {
+    /// The snapshot with what it counts under a profile. One from before the profiles were kept counts the same under
+    /// each.
+    #[must_use]
+    pub fn under(mut self, profile: DiscountProfile) -> SubscriptionVersion {
+        let potential = match profile {
+            DiscountProfile::Stripe => None,
+            DiscountProfile::AllDiscounts => self.all_discounts_microcents,
+            DiscountProfile::NoDiscounts => self.no_discounts_microcents,
+        };
+        if let (Some(potential), Some(is_counted)) = (potential, self.is_counted) {
+            self.mrr_microcents = if is_counted { potential } else { 0 };
+            self.potential_mrr_microcents = potential;
+        }
+        self
+    }
 }
 
 /// The kind of a movement, by `money.md` rule 6.
@@ -54,6 +80,20 @@ impl Kind {
             Kind::Churn => "churn",
             Kind::Reactivation => "reactivation",
         }
+    }
+
+    /// The kind a stored word stands for.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Kind> {
+        [
+            Kind::New,
+            Kind::Expansion,
+            Kind::Contraction,
+            Kind::Churn,
+            Kind::Reactivation,
+        ]
+        .into_iter()
+        .find(|kind| kind.as_str() == word)
     }
 }
 
@@ -223,6 +263,10 @@ mod tests {
             waits_for: Vec::new(),
             plan_name: None,
             overruled: false,
+            set_to_cancel: false,
+            is_counted: None,
+            all_discounts_microcents: None,
+            no_discounts_microcents: None,
         }
     }
 

@@ -41,7 +41,7 @@ const FUNCTIONS: [&str; 9] = [
 ];
 
 /// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 18] = [
+const DOMAIN: [&str; 19] = [
     "money",
     "period",
     "snapshot",
@@ -58,6 +58,7 @@ const DOMAIN: [&str; 18] = [
     "cash",
     "journal",
     "revenue",
+    "bridge",
     "reconciliation",
     "dunning",
 ];

@@ -13,6 +13,7 @@ use shared::config::{self, DatabaseConfig, Environment};
 use shared::money::Currency;
 use shared::store::Database;
 
+mod asked;
 mod attachment;
 mod audit_log;
 mod contracts;
@@ -23,14 +24,17 @@ mod exports;
 mod health;
 mod invoices;
 mod list;
+mod movements;
 mod payments;
 mod reconciliation;
 mod revenue;
+mod sections;
 mod subscriptions;
 
 /// Every route of this function: `template.yaml` has the same.
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/revenue"),
+    ("GET", "/admin/revenue/movements"),
     ("GET", "/admin/exports/{export}"),
     ("GET", "/admin/health"),
     // Lists.
@@ -99,6 +103,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
         let parameter = |name| route.parameter(name).unwrap_or_default();
         match route.pattern {
             "/admin/revenue" => revenue::get(app, &request, now).await,
+            "/admin/revenue/movements" => movements::get(app, &request, now).await,
             "/admin/exports/{export}" => {
                 exports::get(app, &request, parameter("export"), now).await
             }

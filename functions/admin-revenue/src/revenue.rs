@@ -17,11 +17,13 @@ use shared::revenue::{
     self, Cash, ExactCash, Mrr, churn_window_start, conversion, customer_churn_bps,
     minor_unit_factor,
 };
-use shared::store::revenue_report::{self, Churned, MonthAtRates, MonthOfCash, SubscriptionCounts};
-use shared::{store, telemetry};
+use shared::store::revenue_report::{
+    self, Churned, MonthAtRates, MonthOfCash, Standing, SubscriptionCounts,
+};
 use tokio_postgres::GenericClient;
 
 use crate::App;
+use crate::sections::{FieldError, Nulls, Section, SectionError, log, part, sections};
 
 /// Months in `monthly_breakdown`, the current one included.
 const MONTHS: usize = 12;
@@ -48,7 +50,7 @@ struct Report {
     /// Currencies with figures that `overview`, `monthly_breakdown` and `mrr_arr` leave out for want of a rate.
     unconverted_currencies: Option<Vec<Currency>>,
     estimated_fees: Option<bool>,
-    errors: Vec<ReportError>,
+    errors: Vec<FieldError>,
 }
 
 #[derive(Serialize)]
@@ -102,29 +104,6 @@ struct CurrencyRow {
     overview: Option<Overview>,
     mrr_arr: Option<MrrArr>,
 }
-
-#[derive(Serialize)]
-struct ReportError {
-    /// The field that is null.
-    field: &'static str,
-    reason: &'static str,
-}
-
-/// Why a section is null.
-#[derive(Debug, thiserror::Error)]
-enum SectionError {
-    #[error("the figure could not be read")]
-    Store(#[from] store::Error),
-    #[error("the figure could not be computed")]
-    Revenue(#[from] revenue::Error),
-    #[error("the figure could not be written")]
-    Json(#[from] serde_json::Error),
-    /// Something this section is made of failed and has been logged for the section it belongs to.
-    #[error("a figure this one is made of could not be read")]
-    DependsOn,
-}
-
-type Section<T> = Result<T, SectionError>;
 
 /// Cash by currency and month.
 struct CashRead {
@@ -254,60 +233,6 @@ async fn report(db: &impl GenericClient, currency: Currency, moment: Moment) -> 
     }
 }
 
-/// Logs a failed read once, under the first field it leaves null.
-fn log(field: &'static str, error: &SectionError) {
-    let cause = telemetry::cause_chain(error);
-    tracing::error!(
-        field,
-        cause,
-        "a figure of the revenue report could not be read"
-    );
-}
-
-/// The fields that are null, and why.
-#[derive(Default)]
-struct Nulls {
-    errors: Vec<ReportError>,
-}
-
-impl Nulls {
-    /// The section, or null and an entry in `errors`.
-    fn keep<T>(&mut self, field: &'static str, section: Section<T>) -> Option<T> {
-        let error = match section {
-            Ok(section) => return Some(section),
-            Err(error) => error,
-        };
-        let reason = match &error {
-            SectionError::DependsOn => "a figure it is made of could not be read",
-            SectionError::Store(error) if error.is_unavailable() => "the database was unavailable",
-            SectionError::Store(_) => "the database could not read it",
-            SectionError::Revenue(_) | SectionError::Json(_) => "it is out of range",
-        };
-        if !matches!(error, SectionError::DependsOn) {
-            log(field, &error);
-        }
-        self.errors.push(ReportError { field, reason });
-        None
-    }
-}
-
-/// A section made of another.
-fn part<A, T>(source: &Section<A>, make: impl FnOnce(&A) -> Section<T>) -> Section<T> {
-    match source {
-        Ok(source) => make(source),
-        Err(_logged) => Err(SectionError::DependsOn),
-    }
-}
-
-/// A section made of two others.
-fn sections<A, B, T>(
-    left: &Section<A>,
-    right: &Section<B>,
-    make: impl FnOnce(&A, &B) -> Section<T>,
-) -> Section<T> {
-    part(left, |left| part(right, |right| make(left, right)))
-}
-
 async fn cash(db: &impl GenericClient, moment: Moment) -> Section<CashRead> {
     let whole_days = revenue_report::cash_by_month(db, moment.whole_days_until());
     Ok(match moment {
@@ -329,7 +254,11 @@ async fn cash(db: &impl GenericClient, moment: Moment) -> Section<CashRead> {
 async fn mrr(db: &impl GenericClient, moment: Moment) -> Section<Vec<(Currency, i64)>> {
     Ok(match moment {
         Moment::Now(_) => revenue_report::mrr_now(db).await?,
-        Moment::Past(as_of) => revenue_report::mrr_at(db, as_of).await?,
+        Moment::Past(as_of) => revenue_report::standing(db, as_of)
+            .await?
+            .iter()
+            .map(|standing| (standing.currency, standing.mrr_microcents))
+            .collect(),
     })
 }
 
@@ -355,8 +284,9 @@ async fn churn(db: &impl GenericClient, currency: Currency, moment: Moment) -> S
     let (churned, paying) = match moment {
         Moment::Now(_) => join(churned, revenue_report::paying_customers_now(db, currency)).await,
         Moment::Past(as_of) => {
-            let paying = revenue_report::paying_customers_at(db, currency, as_of);
-            join(churned, paying).await
+            let (churned, standing) = join(churned, revenue_report::standing(db, as_of)).await;
+            let paying = standing.map(|standing| Standing::of(&standing, currency).customers);
+            (churned, paying)
         }
     };
     let Churned {

@@ -170,6 +170,7 @@ async fn an_empty_database_gets_every_table() {
             "invoice_payments",
             "invoice_runs",
             "invoices",
+            "mrr_daily",
             "mrr_movements",
             "notifications",
             "outbox",

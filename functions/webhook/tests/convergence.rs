@@ -50,6 +50,7 @@ const LEDGER: &str = "
         UNION ALL SELECT 'subscriptions', to_jsonb(t) - 'id' - 'updated_at' FROM subscriptions t
         UNION ALL SELECT 'subscription_versions', to_jsonb(t) FROM subscription_versions t
         UNION ALL SELECT 'mrr_movements', to_jsonb(t) - 'id' FROM mrr_movements t
+        UNION ALL SELECT 'mrr_daily', to_jsonb(t) FROM mrr_daily t
         UNION ALL SELECT 'invoices', to_jsonb(t) - 'id' - 'updated_at' FROM invoices t
         UNION ALL SELECT 'credit_notes', to_jsonb(t) - 'updated_at' FROM credit_notes t
         UNION ALL SELECT 'payment_intents', to_jsonb(t) - 'updated_at' FROM payment_intents t

@@ -25,7 +25,7 @@ use crate::store::stripe_lookups::Lookup;
 use crate::store::subscriptions::Computed;
 use crate::stripe::event::Event;
 use crate::stripe::reader::Facts;
-use crate::subscription::{self, DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name};
+use crate::subscription::{DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name};
 
 /// Everything to write for one event.
 #[derive(Debug, Default)]
@@ -309,9 +309,9 @@ fn subscriptions(
     for subscription in &mut incoming {
         known.complete(subscription);
         known.request_missing(subscription, decision);
-        let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
-        let version = version(subscription, revenue, &stored.plans);
-        decision.versions.push(version);
+        decision
+            .versions
+            .push(version(subscription, &stored.plans)?);
     }
     let rows = stored
         .subscriptions
@@ -461,9 +461,11 @@ fn history(
 /// The version of the history that one snapshot is.
 pub(super) fn version(
     subscription: &Subscription,
-    revenue: subscription::RecurringRevenue,
     plans: &Plans,
-) -> SubscriptionVersion {
+) -> Result<SubscriptionVersion, Error> {
+    let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
+    let all_discounts = subscription.recurring_revenue(DiscountProfile::AllDiscounts)?;
+    let no_discounts = subscription.recurring_revenue(DiscountProfile::NoDiscounts)?;
     let evidence = PlanEvidence {
         plan_prices: &plans.by_price,
         session_plan: None,
@@ -473,7 +475,9 @@ pub(super) fn version(
     let ended_at = subscription
         .ended_at
         .filter(|_| is_ended(&subscription.status));
-    SubscriptionVersion {
+    let has_ended = is_ended(&subscription.status) || subscription.ended_at.is_some();
+    let set_to_cancel = subscription.cancel_at_period_end || subscription.cancel_at.is_some();
+    Ok(SubscriptionVersion {
         stripe_subscription_id: subscription.stripe_subscription_id.clone(),
         stripe_customer_id: subscription.stripe_customer_id.clone(),
         source_event_id: subscription.version.event_id.clone(),
@@ -488,7 +492,11 @@ pub(super) fn version(
         waits_for: subscription.waits_for(),
         plan_name: plan_name(&subscription.items, &subscription.metadata, &evidence),
         overruled: false,
-    }
+        set_to_cancel: set_to_cancel && !has_ended,
+        is_counted: Some(subscription.counts() && !has_ended),
+        all_discounts_microcents: Some(all_discounts.potential_mrr_microcents),
+        no_discounts_microcents: Some(no_discounts.potential_mrr_microcents),
+    })
 }
 
 fn newest_session<'a>(

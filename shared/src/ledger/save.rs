@@ -21,7 +21,7 @@ use crate::store::{
 };
 use crate::stripe::event::Event;
 use crate::stripe::reader::{self, Facts};
-use crate::subscription::{DiscountProfile, user_plan};
+use crate::subscription::user_plan;
 
 /// A statement about to be sent.
 type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
@@ -260,8 +260,7 @@ async fn reprice_event(
     for subscription in &facts.subscriptions {
         let mut completed = subscription.clone();
         known.complete(&mut completed);
-        let revenue = completed.recurring_revenue(DiscountProfile::Stripe)?;
-        versions.push(version(&completed, revenue, &stored.plans));
+        versions.push(version(&completed, &stored.plans)?);
         let row = stored.subscriptions.get(&completed.stripe_subscription_id);
         let Some(shown) = row.and_then(|row| row.snapshot.as_ref()) else {
             continue;

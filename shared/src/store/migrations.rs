@@ -40,6 +40,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0011__credits_from_refunds.sql",
     "V0012__terms_waited_for_and_plans_before.sql",
     "V0013__list_indexes.sql",
+    "V0014__mrr_daily.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

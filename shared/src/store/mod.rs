@@ -27,6 +27,7 @@ pub mod invoices;
 pub mod list;
 pub mod locks;
 pub mod migrations;
+pub mod movement_report;
 pub mod mrr_movements;
 pub mod outbox;
 pub mod payment_facts;

@@ -8,7 +8,7 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
 use crate::money::Currency;
-use crate::period::Month;
+use crate::period::{Month, day_of, start_of_day};
 use crate::revenue::Cash;
 
 /// One currency's cash of one month.
@@ -42,6 +42,31 @@ pub struct MonthAtRates {
     pub disputes: String,
     /// Days before the first rate; with any, the sums are not whole.
     pub days_without_rate: i64,
+}
+
+/// What one currency's movements had added up to at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Of the MRR.
+    pub currency: Currency,
+    /// The MRR.
+    pub mrr_microcents: i64,
+    /// Customers with an MRR.
+    pub customers: i64,
+}
+
+impl Standing {
+    /// The row of a currency; a currency nothing moved in stands at nothing.
+    pub fn of(standings: &[Standing], currency: Currency) -> Standing {
+        let found = standings
+            .iter()
+            .find(|standing| standing.currency == currency);
+        found.copied().unwrap_or(Standing {
+            currency,
+            mrr_microcents: 0,
+            customers: 0,
+        })
+    }
 }
 
 /// Customers of one currency whose MRR fell to zero in a window and was still zero at its end.
@@ -212,18 +237,41 @@ pub async fn mrr_now(db: &impl GenericClient) -> Result<Vec<(Currency, i64)>, Er
     mrr_by_currency(&rows, "subscriptions")
 }
 
-/// Σ of the movements up to and including `at`, by currency: the MRR as it was then.
-pub async fn mrr_at(db: &impl GenericClient, at: Timestamp) -> Result<Vec<(Currency, i64)>, Error> {
+/// MRR and paying customers up to and including `at`, by currency: whole days from the rollup, the rest of the day from
+/// the movements, so that it costs days and not movements.
+pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<Standing>, Error> {
+    let day = day_of(at);
     let rows = db
         .query_typed(
-            "-- revenue_report::mrr_at
-             SELECT currency, sum(delta_microcents)::bigint AS mrr_microcents FROM mrr_movements
-             WHERE occurred_at <= $1
+            "-- revenue_report::standing
+             SELECT currency, sum(delta_microcents)::bigint AS mrr_microcents,
+                    sum(customers)::bigint AS customers
+             FROM (
+                 SELECT currency, delta_microcents, customers_gained - customers_lost AS customers
+                 FROM mrr_daily WHERE day < $1
+                 UNION ALL
+                 SELECT currency, delta_microcents,
+                        CASE WHEN kind IN ('new', 'reactivation') THEN 1
+                             WHEN kind = 'churn' THEN -1 ELSE 0 END
+                 FROM mrr_movements WHERE occurred_at >= $2 AND occurred_at <= $3
+             ) AS moved
              GROUP BY currency ORDER BY currency",
-            &[(&at, Type::TIMESTAMPTZ)],
+            &[
+                (&day, Type::DATE),
+                (&start_of_day(day), Type::TIMESTAMPTZ),
+                (&at, Type::TIMESTAMPTZ),
+            ],
         )
         .await?;
-    mrr_by_currency(&rows, "mrr_movements")
+    rows.iter()
+        .map(|row| {
+            Ok(Standing {
+                currency: currency(row, "mrr_daily")?,
+                mrr_microcents: row.try_get("mrr_microcents")?,
+                customers: row.try_get("customers")?,
+            })
+        })
+        .collect()
 }
 
 /// Customers with an MRR in `currency` now.
@@ -242,27 +290,6 @@ pub async fn paying_customers_now(
                  HAVING sum(mrr_microcents) > 0
              ) AS paying",
             &[(&currency.as_str(), Type::TEXT)],
-        )
-        .await?;
-    Ok(row.try_get("customers")?)
-}
-
-/// Customers with an MRR in `currency` at an instant.
-pub async fn paying_customers_at(
-    db: &impl GenericClient,
-    currency: Currency,
-    at: Timestamp,
-) -> Result<i64, Error> {
-    let row = db
-        .query_typed_one(
-            "-- revenue_report::paying_customers_at
-             SELECT count(*) AS customers FROM (
-                 SELECT 1 FROM mrr_movements
-                 WHERE currency = $1 AND occurred_at <= $2
-                 GROUP BY stripe_customer_id
-                 HAVING sum(delta_microcents) > 0
-             ) AS paying",
-            &[(&currency.as_str(), Type::TEXT), (&at, Type::TIMESTAMPTZ)],
         )
         .await?;
     Ok(row.try_get("customers")?)

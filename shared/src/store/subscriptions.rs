@@ -186,7 +186,8 @@ pub async fn versions(
             "-- subscriptions::versions
              SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
                     source_rank, occurred_at, status, currency, mrr_microcents,
-                    potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled
+                    potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
+                    set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
              FROM subscription_versions
              WHERE stripe_customer_id = ANY($1) OR stripe_subscription_id = ANY($2)",
             &[
@@ -234,14 +235,18 @@ pub async fn upsert_version(
              INSERT INTO subscription_versions (stripe_subscription_id, source_event_id,
                  stripe_customer_id, currency, source_created_at, source_rank, occurred_at, status,
                  mrr_microcents, potential_mrr_microcents, mrr_provisional, waits_for, plan_name,
-                 overruled)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                 overruled, set_to_cancel, is_counted, all_discounts_microcents,
+                 no_discounts_microcents)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
              ON CONFLICT (stripe_subscription_id, source_event_id) DO UPDATE SET
                  stripe_customer_id = excluded.stripe_customer_id,
                  mrr_microcents = excluded.mrr_microcents,
                  potential_mrr_microcents = excluded.potential_mrr_microcents,
                  mrr_provisional = excluded.mrr_provisional, waits_for = excluded.waits_for,
-                 plan_name = excluded.plan_name, overruled = excluded.overruled",
+                 plan_name = excluded.plan_name, overruled = excluded.overruled,
+                 set_to_cancel = excluded.set_to_cancel, is_counted = excluded.is_counted,
+                 all_discounts_microcents = excluded.all_discounts_microcents,
+                 no_discounts_microcents = excluded.no_discounts_microcents",
             &[
                 (&version.stripe_subscription_id, Type::TEXT),
                 (&version.source_event_id, Type::TEXT),
@@ -257,6 +262,10 @@ pub async fn upsert_version(
                 (&version.waits_for, Type::TEXT_ARRAY),
                 (&version.plan_name, Type::TEXT),
                 (&version.overruled, Type::BOOL),
+                (&version.set_to_cancel, Type::BOOL),
+                (&version.is_counted, Type::BOOL),
+                (&version.all_discounts_microcents, Type::INT8),
+                (&version.no_discounts_microcents, Type::INT8),
             ],
         )
         .await?;
@@ -334,7 +343,7 @@ fn from_row(row: &Row) -> Result<StoredSubscription, Error> {
     })
 }
 
-fn version_from_row(row: &Row) -> Result<SubscriptionVersion, Error> {
+pub(super) fn version_from_row(row: &Row) -> Result<SubscriptionVersion, Error> {
     let key: String = row.try_get("stripe_subscription_id")?;
     Ok(SubscriptionVersion {
         stripe_customer_id: row.try_get("stripe_customer_id")?,
@@ -350,6 +359,10 @@ fn version_from_row(row: &Row) -> Result<SubscriptionVersion, Error> {
         waits_for: row.try_get("waits_for")?,
         plan_name: row.try_get("plan_name")?,
         overruled: row.try_get("overruled")?,
+        set_to_cancel: row.try_get("set_to_cancel")?,
+        is_counted: row.try_get("is_counted")?,
+        all_discounts_microcents: row.try_get("all_discounts_microcents")?,
+        no_discounts_microcents: row.try_get("no_discounts_microcents")?,
         stripe_subscription_id: key,
     })
 }

@@ -6,5 +6,6 @@ mod gateway;
 mod health;
 mod ledger;
 mod lists;
+mod movements;
 mod objects;
 mod revenue;
