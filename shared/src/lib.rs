@@ -4,6 +4,7 @@
 pub mod bridge;
 pub mod cash;
 pub mod catalog;
+pub mod cohort;
 pub mod customer;
 pub mod invoice;
 pub mod journal;
@@ -11,6 +12,7 @@ pub mod money;
 pub mod movement;
 pub mod payment;
 pub mod period;
+pub mod plan_change;
 pub mod revenue;
 pub mod snapshot;
 pub mod subscription;

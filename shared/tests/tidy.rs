@@ -41,7 +41,7 @@ const FUNCTIONS: [&str; 9] = [
 ];
 
 /// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 19] = [
+const DOMAIN: [&str; 21] = [
     "money",
     "period",
     "snapshot",
@@ -59,6 +59,8 @@ const DOMAIN: [&str; 19] = [
     "journal",
     "revenue",
     "bridge",
+    "plan_change",
+    "cohort",
     "reconciliation",
     "dunning",
 ];

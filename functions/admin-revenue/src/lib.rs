@@ -16,6 +16,7 @@ use shared::store::Database;
 mod asked;
 mod attachment;
 mod audit_log;
+mod cohorts;
 mod contracts;
 mod credits;
 mod customers;
@@ -27,6 +28,7 @@ mod list;
 mod movements;
 mod payments;
 mod reconciliation;
+mod reports;
 mod revenue;
 mod sections;
 mod subscriptions;
@@ -35,6 +37,8 @@ mod subscriptions;
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/revenue"),
     ("GET", "/admin/revenue/movements"),
+    ("GET", "/admin/revenue/cohorts"),
+    ("GET", "/admin/reports/{report}"),
     ("GET", "/admin/exports/{export}"),
     ("GET", "/admin/health"),
     // Lists.
@@ -104,6 +108,10 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
         match route.pattern {
             "/admin/revenue" => revenue::get(app, &request, now).await,
             "/admin/revenue/movements" => movements::get(app, &request, now).await,
+            "/admin/revenue/cohorts" => cohorts::get(app, &request, now).await,
+            "/admin/reports/{report}" => {
+                reports::get(app, &request, parameter("report"), now).await
+            }
             "/admin/exports/{export}" => {
                 exports::get(app, &request, parameter("export"), now).await
             }

@@ -1,7 +1,7 @@
 //! A failed read is never a zero: sections that are null, and the list that says which and why.
 
 use serde::Serialize;
-use shared::{bridge, money, revenue, store, telemetry};
+use shared::{bridge, cohort, money, revenue, store, telemetry};
 
 /// A field that is null because it could not be read.
 #[derive(Serialize)]
@@ -21,6 +21,8 @@ pub(crate) enum SectionError {
     Revenue(#[from] revenue::Error),
     #[error("the figure could not be computed")]
     Bridge(#[from] bridge::Error),
+    #[error("the figure could not be computed")]
+    Cohort(#[from] cohort::Error),
     #[error("the figure could not be computed")]
     Money(#[from] money::Error),
     #[error("the figure could not be written")]
@@ -57,6 +59,7 @@ impl Nulls {
             SectionError::Store(_) => "the database could not read it",
             SectionError::Revenue(_)
             | SectionError::Bridge(_)
+            | SectionError::Cohort(_)
             | SectionError::Money(_)
             | SectionError::Json(_) => "it is out of range",
         };

@@ -41,6 +41,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0012__terms_waited_for_and_plans_before.sql",
     "V0013__list_indexes.sql",
     "V0014__mrr_daily.sql",
+    "V0015__reports.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -33,6 +33,7 @@ pub mod outbox;
 pub mod payment_facts;
 pub mod payment_history;
 pub mod reconciliation_runs;
+pub mod reports;
 pub mod revenue_report;
 pub mod stripe_events;
 pub mod stripe_lookups;

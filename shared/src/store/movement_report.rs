@@ -1,17 +1,20 @@
 //! What `GET /admin/revenue/movements` reads beyond the rollup: a window's movements, and what was in trial or set to
-//! end at an instant.
+//! end at an instant; and the
+//! customers of cohorts.
 
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::{Error, subscriptions};
 use crate::bridge::{Bridge, Pending, Step};
+use crate::cohort::{Cohorts, Level};
 use crate::money::Currency;
 use crate::movement::{self, Kind, SubscriptionVersion};
+use crate::period::Period;
 use crate::subscription::DiscountProfile;
 
 /// Adds the movements of `currency` that the bridge needs, customer by customer. Reads the window through the index,
@@ -31,10 +34,7 @@ pub async fn add_movements(
              WHERE occurred_at >= $1 AND occurred_at < $2 AND currency = $3
              ORDER BY stripe_customer_id, occurred_at",
             [
-                (
-                    &from as &(dyn tokio_postgres::types::ToSql + Sync),
-                    Type::TIMESTAMPTZ,
-                ),
+                (&from as &(dyn ToSql + Sync), Type::TIMESTAMPTZ),
                 (&until, Type::TIMESTAMPTZ),
                 (&code, Type::TEXT),
             ],
@@ -74,10 +74,7 @@ pub async fn add_movements_of_profile(
                     set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
              FROM subscription_versions WHERE occurred_at < $1
              ORDER BY stripe_customer_id",
-            [(
-                &until as &(dyn tokio_postgres::types::ToSql + Sync),
-                Type::TIMESTAMPTZ,
-            )],
+            [(&until as &(dyn ToSql + Sync), Type::TIMESTAMPTZ)],
         )
         .await?;
     let mut rows = pin!(rows);
@@ -181,6 +178,54 @@ pub async fn pending(
             })
         })
         .collect()
+}
+
+/// Adds the customers whose first movement in `currency` lies in `range`, each with its movements before `end`.
+pub async fn add_cohorts(
+    db: &impl GenericClient,
+    currency: Currency,
+    range: Period,
+    end: Timestamp,
+    cohorts: &mut Cohorts,
+) -> Result<(), Error> {
+    let code = currency.as_str();
+    let rows = db
+        .query_typed_raw(
+            "-- movement_report::add_cohorts
+             SELECT moved.stripe_customer_id, moved.occurred_at, moved.after_microcents
+             FROM mrr_movements AS began
+             JOIN mrr_movements AS moved
+                 ON moved.stripe_customer_id = began.stripe_customer_id
+                AND moved.currency = began.currency
+             WHERE began.occurred_at >= $1 AND began.occurred_at < $2 AND began.currency = $3
+               -- There is one per customer and currency.
+               AND began.kind = 'new' AND moved.occurred_at < $4
+             ORDER BY moved.stripe_customer_id, moved.occurred_at",
+            [
+                (&range.start as &(dyn ToSql + Sync), Type::TIMESTAMPTZ),
+                (&range.end, Type::TIMESTAMPTZ),
+                (&code, Type::TEXT),
+                (&end, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    let mut rows = pin!(rows);
+    let mut customer = String::new();
+    let mut levels: Vec<Level> = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        let of_row: &str = row.try_get("stripe_customer_id")?;
+        if of_row != customer {
+            cohorts.add_customer(&levels);
+            levels.clear();
+            of_row.clone_into(&mut customer);
+        }
+        levels.push(Level {
+            occurred_at: row.try_get("occurred_at")?,
+            after_microcents: row.try_get("after_microcents")?,
+        });
+    }
+    cohorts.add_customer(&levels);
+    Ok(())
 }
 
 fn step(row: &Row) -> Result<Step, Error> {

@@ -6,7 +6,10 @@ use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::{Body, Request, Response};
 use serde_json::{Value, json};
 use shared::config::Environment;
+use shared::payment::FeeEstimate;
+use shared::stripe::event::Event;
 use shared::test_support::{Aws, TestDatabase};
+use shared::{ledger, telemetry};
 
 /// Signs the tests' tokens.
 pub(crate) const JWT_SECRET: &str = "the secret of the host application";
@@ -101,6 +104,37 @@ impl Ledger {
              VALUES ('{at}', '{customer}', '{kind}', '{currency}', {delta}, {before}, {after}, 'evt')"
         ))
         .await;
+    }
+
+    /// Applies events of Stripe, as the webhook does.
+    pub(crate) async fn ingest(&self, events: Vec<Value>) {
+        let mut client = self.database.client().await;
+        let fees = FeeEstimate {
+            bps: 290,
+            fixed_cents: 30,
+        };
+        for value in events {
+            let payload = value.to_string();
+            let event = Event::from_value(value).expect("an event");
+            let now = event.created_at.expect("a time");
+            if let Err(error) = ledger::ingest(&mut client, &event, &payload, fees, now).await {
+                panic!("{payload}: {}", telemetry::cause_chain(&error));
+            }
+        }
+    }
+
+    /// `GET path` as an admin, at an instant: status, file name and text.
+    pub(crate) async fn file(&self, path: &str, now: &str) -> (u16, String, String) {
+        let now: Timestamp = now.parse().expect("an instant");
+        let response = handle(&self.app, request("GET", path, Some(&admin(now))), now).await;
+        let name = response
+            .headers()
+            .get("content-disposition")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let text = String::from_utf8(response.body().to_vec()).expect("UTF-8");
+        (response.status().as_u16(), name, text)
     }
 
     /// `GET path` as an admin, at an instant: status and body.

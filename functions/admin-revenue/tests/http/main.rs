@@ -1,6 +1,7 @@
 //! The function as the gateway calls it, over real services. One binary: it starts Postgres and moto once.
 
 mod authorization;
+mod cohorts;
 mod exports;
 mod gateway;
 mod health;
@@ -8,4 +9,6 @@ mod ledger;
 mod lists;
 mod movements;
 mod objects;
+mod reports;
 mod revenue;
+mod story;
