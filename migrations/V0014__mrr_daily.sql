@@ -21,6 +21,9 @@ FROM mrr_movements GROUP BY 1, 2;
 -- Kept by the table itself, so that no writer can forget it. The days of a statement are locked in
 -- order; two statements that still meet crosswise are a deadlock, which the ledger runs again.
 CREATE FUNCTION billing_keep_mrr_daily() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+DECLARE
+    gone RECORD;
+    remaining BIGINT;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         DELETE FROM mrr_daily;
@@ -38,21 +41,24 @@ BEGIN
             movements = kept.movements + excluded.movements;
     END IF;
     IF TG_OP <> 'INSERT' THEN
-        UPDATE mrr_daily AS kept SET
-            delta_microcents = kept.delta_microcents - gone.delta_microcents,
-            customers_gained = kept.customers_gained - gone.customers_gained,
-            customers_lost = kept.customers_lost - gone.customers_lost,
-            movements = kept.movements - gone.movements
-        FROM (
+        -- Day by day, each by its key: a join might read the whole rollup for one movement.
+        FOR gone IN
             SELECT (occurred_at AT TIME ZONE 'UTC')::date AS day, currency, sum(delta_microcents) AS delta_microcents,
                    count(*) FILTER (WHERE kind IN ('new', 'reactivation')) AS customers_gained,
                    count(*) FILTER (WHERE kind = 'churn') AS customers_lost, count(*) AS movements
             FROM removed GROUP BY 1, 2 ORDER BY 1, 2
-        ) AS gone
-        WHERE kept.day = gone.day AND kept.currency = gone.currency;
-        DELETE FROM mrr_daily AS kept
-        USING (SELECT DISTINCT (occurred_at AT TIME ZONE 'UTC')::date AS day, currency FROM removed) AS gone
-        WHERE kept.day = gone.day AND kept.currency = gone.currency AND kept.movements = 0;
+        LOOP
+            UPDATE mrr_daily SET
+                delta_microcents = mrr_daily.delta_microcents - gone.delta_microcents,
+                customers_gained = mrr_daily.customers_gained - gone.customers_gained,
+                customers_lost = mrr_daily.customers_lost - gone.customers_lost,
+                movements = mrr_daily.movements - gone.movements
+            WHERE mrr_daily.day = gone.day AND mrr_daily.currency = gone.currency
+            RETURNING mrr_daily.movements INTO STRICT remaining;
+            IF remaining = 0 THEN
+                DELETE FROM mrr_daily WHERE mrr_daily.day = gone.day AND mrr_daily.currency = gone.currency;
+            END IF;
+        END LOOP;
     END IF;
     RETURN NULL;
 END

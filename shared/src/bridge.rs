@@ -147,9 +147,36 @@ impl From<&Movement> for Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pending {
     /// What the subscriptions in trial would be worth.
-    pub trial_microcents: i64,
+    pub trial_microcents: i128,
     /// What the subscriptions set to end are worth, those in trial included.
+    pub canceling_microcents: i128,
+}
+
+/// A subscription that was in trial or set to end, from one snapshot of it to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spell {
+    /// The snapshot that says so.
+    pub from: Timestamp,
+    /// The next one; `None` when there is none.
+    pub until: Option<Timestamp>,
+    /// What it adds to trial MRR.
+    pub trial_microcents: i64,
+    /// What it takes off committed MRR.
     pub canceling_microcents: i64,
+}
+
+impl Spell {
+    /// Adds it to those of `ends`, oldest first, that it lasted to. What happens at an end is after it.
+    pub fn add_to(&self, ends: &[Timestamp], pending: &mut [Pending]) {
+        let first = ends.partition_point(|end| *end <= self.from);
+        for (end, pending) in ends.iter().zip(pending).skip(first) {
+            if self.until.is_some_and(|until| until < *end) {
+                break;
+            }
+            pending.trial_microcents += i128::from(self.trial_microcents);
+            pending.canceling_microcents += i128::from(self.canceling_microcents);
+        }
+    }
 }
 
 /// The exact sums of a period. Losses are positive here.
@@ -455,8 +482,8 @@ fn figures(
     let (trial, committed) = match pending {
         None => (None, None),
         Some(pending) => {
-            let trial = i128::from(pending.trial_microcents);
-            let committed = closing + trial - i128::from(pending.canceling_microcents);
+            let trial = pending.trial_microcents;
+            let committed = closing + trial - pending.canceling_microcents;
             (Some(round(trial)?), Some(round(committed)?))
         }
     };

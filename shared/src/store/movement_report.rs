@@ -10,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::{Error, subscriptions};
-use crate::bridge::{Bridge, Pending, Step};
+use crate::bridge::{Bridge, Pending, Spell, Step};
 use crate::cohort::{Cohorts, Level};
 use crate::money::Currency;
 use crate::movement::{self, Kind, SubscriptionVersion};
@@ -116,68 +116,76 @@ fn add_customer(
     Ok(())
 }
 
-/// What was in trial and what was set to end just before each of `ends`, by the newest snapshot of each subscription
-/// then. Reads the snapshots that say so, through their index, and what came after each.
+/// What was in trial and what was set to end just before each of `ends`, oldest first, by the newest snapshot of each
+/// subscription then. Reads the snapshots that say so, through their index, and what came after each.
+///
+/// A snapshot older than three years before the first end says nothing of it: a trial lasts two years at most, and a
+/// subscription is announced again with each of its periods, of which none is longer than three years.
+/// <https://docs.stripe.com/api/subscriptions/create>
 pub async fn pending(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
     ends: &[Timestamp],
 ) -> Result<Vec<Pending>, Error> {
+    let mut pending = vec![Pending::default(); ends.len()];
+    let (Some(first), Some(last)) = (ends.first(), ends.last()) else {
+        return Ok(pending);
+    };
+    let code = currency.as_str();
     let is_all = profile == DiscountProfile::AllDiscounts;
     let is_none = profile == DiscountProfile::NoDiscounts;
-    let last = ends.iter().max().copied().unwrap_or(Timestamp::MIN);
     let rows = db
-        .query_typed(
+        .query_typed_raw(
             "-- movement_report::pending
-             WITH spells AS (
-                 SELECT version.occurred_at, version.status = 'trialing' AS is_trial,
-                        version.set_to_cancel,
-                        coalesce(CASE WHEN $4 THEN version.all_discounts_microcents
-                                      WHEN $5 THEN version.no_discounts_microcents END,
-                                 version.potential_mrr_microcents) AS potential_microcents,
-                        version.status = 'trialing'
-                            OR coalesce(version.is_counted, version.mrr_microcents > 0) AS is_worth,
-                        (SELECT min(later.occurred_at) FROM subscription_versions AS later
-                         WHERE later.stripe_subscription_id = version.stripe_subscription_id
-                           AND NOT later.overruled
-                           -- Nothing comes after the end.
-                           AND (later.status IN ('canceled', 'incomplete_expired')
-                                OR (later.occurred_at, later.source_created_at, later.source_rank,
-                                    later.source_event_id)
-                                 > (version.occurred_at, version.source_created_at,
-                                    version.source_rank, version.source_event_id))) AS until
-                 FROM subscription_versions AS version
-                 WHERE version.currency = $1 AND version.occurred_at < $3
-                   AND (version.status = 'trialing' OR version.set_to_cancel)
-                   AND NOT version.overruled
-             )
-             SELECT coalesce(sum(spells.potential_microcents) FILTER (WHERE spells.is_trial), 0)::bigint
-                        AS trial_microcents,
-                    coalesce(sum(spells.potential_microcents)
-                        FILTER (WHERE spells.set_to_cancel AND spells.is_worth), 0)::bigint
-                        AS canceling_microcents
-             FROM unnest($2) WITH ORDINALITY AS ends (at, place)
-             LEFT JOIN spells ON spells.occurred_at < ends.at
-                 AND (spells.until IS NULL OR spells.until >= ends.at)
-             GROUP BY ends.place ORDER BY ends.place",
-            &[
-                (&currency.as_str(), Type::TEXT),
-                (&ends, Type::TIMESTAMPTZ_ARRAY),
-                (&last, Type::TIMESTAMPTZ),
+             SELECT spell.occurred_at, later.until,
+                    CASE WHEN spell.is_trial THEN spell.potential_microcents ELSE 0 END AS trial_microcents,
+                    CASE WHEN spell.set_to_cancel AND spell.is_worth
+                         THEN spell.potential_microcents ELSE 0 END AS canceling_microcents
+             FROM (
+                 SELECT stripe_subscription_id, occurred_at, source_created_at, source_rank,
+                        source_event_id, status = 'trialing' AS is_trial, set_to_cancel,
+                        coalesce(CASE WHEN $5 THEN all_discounts_microcents
+                                      WHEN $6 THEN no_discounts_microcents END,
+                                 potential_mrr_microcents) AS potential_microcents,
+                        status = 'trialing' OR coalesce(is_counted, mrr_microcents > 0) AS is_worth
+                 FROM subscription_versions
+                 WHERE currency = $1 AND occurred_at >= $2::timestamptz - interval '3 years'
+                   AND occurred_at < $3 AND (status = 'trialing' OR set_to_cancel) AND NOT overruled
+                 OFFSET 0
+             ) AS spell
+             CROSS JOIN LATERAL (
+                 SELECT min(next.occurred_at) AS until FROM subscription_versions AS next
+                 WHERE next.stripe_subscription_id = spell.stripe_subscription_id AND NOT next.overruled
+                   -- Nothing comes after the end.
+                   AND (next.status IN ('canceled', 'incomplete_expired')
+                        OR (next.occurred_at, next.source_created_at, next.source_rank,
+                            next.source_event_id)
+                         > (spell.occurred_at, spell.source_created_at, spell.source_rank,
+                            spell.source_event_id))
+             ) AS later
+             WHERE later.until IS NULL OR later.until >= $4",
+            [
+                (&code as &(dyn ToSql + Sync), Type::TEXT),
+                (first, Type::TIMESTAMPTZ),
+                (last, Type::TIMESTAMPTZ),
+                (first, Type::TIMESTAMPTZ),
                 (&is_all, Type::BOOL),
                 (&is_none, Type::BOOL),
             ],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Pending {
-                trial_microcents: row.try_get("trial_microcents")?,
-                canceling_microcents: row.try_get("canceling_microcents")?,
-            })
-        })
-        .collect()
+    let mut rows = pin!(rows);
+    while let Some(row) = rows.try_next().await? {
+        let spell = Spell {
+            from: row.try_get("occurred_at")?,
+            until: row.try_get("until")?,
+            trial_microcents: row.try_get("trial_microcents")?,
+            canceling_microcents: row.try_get("canceling_microcents")?,
+        };
+        spell.add_to(ends, &mut pending);
+    }
+    Ok(pending)
 }
 
 /// Adds the customers whose first movement in `currency` lies in `range`, each with its movements before `end`.
