@@ -5,6 +5,7 @@ pub mod bridge;
 pub mod cash;
 pub mod catalog;
 pub mod cohort;
+pub mod contract;
 pub mod customer;
 pub mod invoice;
 pub mod journal;
