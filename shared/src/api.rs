@@ -25,6 +25,7 @@ use crate::period::{day_of, start_of_day};
 use crate::store;
 
 pub mod authentication;
+pub mod members;
 
 /// Largest body accepted but from Stripe.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;

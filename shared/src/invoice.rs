@@ -51,6 +51,36 @@ pub struct Invoice {
     pub version: Version,
 }
 
+/// An invoice of ours that Stripe does not know, as far as its payment is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartnerInvoice {
+    pub id: i64,
+    /// Whose it is.
+    pub api_key_prefix: Option<String>,
+    pub status: InvoiceStatus,
+    pub currency: Currency,
+    pub total_cents: i64,
+    pub credit_applied_cents: i64,
+    pub amount_paid_cents: i64,
+}
+
+impl PartnerInvoice {
+    /// What remains to be paid: the total less credits less what has been paid; nothing once paid or void.
+    ///
+    /// # Errors
+    /// When the difference is out of range.
+    pub fn amount_due_cents(&self) -> Result<i64, money::Error> {
+        match self.status {
+            InvoiceStatus::Paid | InvoiceStatus::Void => Ok(0),
+            InvoiceStatus::Draft | InvoiceStatus::Open | InvoiceStatus::Uncollectible => self
+                .total_cents
+                .checked_sub(self.credit_applied_cents)
+                .and_then(|rest| rest.checked_sub(self.amount_paid_cents))
+                .ok_or(money::Error::OutOfRange),
+        }
+    }
+}
+
 /// One line, in the shape of `invoices.line_items`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {

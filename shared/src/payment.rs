@@ -1016,6 +1016,23 @@ pub fn out_of_band(
     }
 }
 
+/// The payment row of a wire, a check or an ACH transfer for an invoice that Stripe does not know: no fee, dated by the
+/// payment itself.
+#[must_use]
+pub fn manual(
+    payment_key: &str,
+    payment_method: &str,
+    amount_cents: i64,
+    currency: Currency,
+    paid_at: Timestamp,
+) -> Payment {
+    Payment {
+        stripe_invoice_id: None,
+        payment_method: Some(payment_method.to_owned()),
+        ..out_of_band(payment_key, None, amount_cents, currency, paid_at)
+    }
+}
+
 fn first_known<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
     candidates.into_iter().flatten().next()
 }

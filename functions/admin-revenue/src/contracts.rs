@@ -3,12 +3,17 @@
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use serde_json::Value;
+use shared::api::members;
 use shared::api::{self, Error, Query};
+use shared::contract::{self, Contract, ContractStatus};
+use shared::store;
+use shared::store::audit_log::{self, Entry};
 use shared::store::contracts::{self, Filter};
+use shared::store::list::Object;
+use tokio_postgres::Client;
 
-use crate::{App, list};
-
-const STATUSES: [&str; 3] = ["active", "suspended", "canceled"];
+use crate::{App, list, write};
 
 pub(crate) async fn list(
     app: &App,
@@ -18,7 +23,7 @@ pub(crate) async fn list(
     app.jwt.require_admin(request.headers(), now).await?;
     let query = Query::parse(request, &["status", "api_key_prefix", "limit", "cursor"])?;
     let filter = Filter {
-        status: query.one_of("status", &STATUSES)?,
+        status: query.one_of("status", ContractStatus::WORDS)?,
         api_key_prefix: query.text("api_key_prefix")?,
     };
     let page = list::page(&query)?;
@@ -39,4 +44,103 @@ pub(crate) async fn get(
     let client = app.database.client().await?;
     let contract = contracts::find(&**client, id).await?;
     api::json(StatusCode::OK, &contract.ok_or(Error::NotFound)?)
+}
+
+/// Enters a contract: 201.
+pub(crate) async fn create(
+    app: &App,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    let principal = app.jwt.require_admin(request.headers(), now).await?;
+    Query::parse(request, &[])?;
+    let key = write::key(request)?;
+    let contract = parse(&members::object(request)?)?;
+    members::required("contract_start_date", contract.contract_start_date)?;
+    if contract.status != ContractStatus::Active {
+        return Err(members::invalid("status", "a contract begins active"));
+    }
+    let mut client = app.database.client().await?;
+    let client: &mut Client = &mut client;
+    let transaction = client.transaction().await.map_err(store::Error::from)?;
+    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
+        return Ok(answer);
+    }
+    let id = contracts::insert(&transaction, &contract, now)
+        .await
+        .map_err(explain)?;
+    let after = contracts::find(&transaction, id).await?;
+    let entry = Entry {
+        actor: write::actor(&principal),
+        action: "contract.create",
+        target: format!("contract:{id}"),
+        before: None,
+        after: after.clone().map(Value::Object),
+    };
+    audit_log::insert(&transaction, &entry, now).await?;
+    let answer = write::finish(&transaction, key.as_ref(), StatusCode::CREATED, &after).await?;
+    transaction.commit().await.map_err(store::Error::from)?;
+    Ok(answer)
+}
+
+/// Changes the members that are given, `null` ones to their defaults. What comes out has to be valid as a whole.
+pub(crate) async fn change(
+    app: &App,
+    request: &Request,
+    id: &str,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    let principal = app.jwt.require_admin(request.headers(), now).await?;
+    Query::parse(request, &[])?;
+    let changes = members::object(request)?;
+    let is_known =
+        |name: &&String| contract::MEMBERS.contains(&name.as_str()) && *name != "api_key_prefix";
+    if let Some(other) = changes.keys().find(|name| !is_known(name)) {
+        return Err(members::invalid(other, "no member that can be changed"));
+    }
+    let id = api::parse_id(id).ok_or(Error::NotFound)?;
+    let mut client = app.database.client().await?;
+    let client: &mut Client = &mut client;
+    let transaction = client.transaction().await.map_err(store::Error::from)?;
+    if !contracts::lock(&transaction, id).await? {
+        return Err(Error::NotFound);
+    }
+    let before = contracts::find(&transaction, id).await?;
+    let before = before.ok_or(Error::NotFound)?;
+    let mut members = before.clone();
+    members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
+    members.extend(changes);
+    let contract = parse(&members)?;
+    if before["status"] == "canceled" && contract.status != ContractStatus::Canceled {
+        return Err(Error::Conflict {
+            code: "contract_canceled",
+            detail: "a canceled contract stays canceled".to_owned(),
+        });
+    }
+    contracts::update(&transaction, id, &contract, now).await?;
+    let after = contracts::find(&transaction, id).await?;
+    let entry = Entry {
+        actor: write::actor(&principal),
+        action: "contract.update",
+        target: format!("contract:{id}"),
+        before: Some(Value::Object(before)),
+        after: after.clone().map(Value::Object),
+    };
+    audit_log::insert(&transaction, &entry, now).await?;
+    transaction.commit().await.map_err(store::Error::from)?;
+    api::json(StatusCode::OK, &after)
+}
+
+fn parse(members: &Object) -> Result<Contract, Error> {
+    Contract::parse(members).map_err(|invalid| members::invalid(&invalid.field, &invalid.expected))
+}
+
+fn explain(error: store::Error) -> Error {
+    match error.constraint() {
+        Some("api_partner_contracts_api_key_prefix_key") => Error::Conflict {
+            code: "contract_exists",
+            detail: "this prefix has a contract".to_owned(),
+        },
+        _ => error.into(),
+    }
 }

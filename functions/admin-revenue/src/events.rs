@@ -1,16 +1,25 @@
-//! `GET /admin/events` and `GET /admin/events/parked`: what Stripe sent, and what became of it.
+//! `/admin/events…`: what Stripe sent, what became of it, and another try for what could not be applied.
 //!
 //! Events that are in the ledger are rows of the inbox; parked and poisoned ones are not in it yet and lie in DynamoDB.
 
 use jiff::Timestamp;
+use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
-use shared::api::{Error, Query};
+use serde_json::json;
+use shared::api::members::Members;
+use shared::api::{self, Error, Query};
+use shared::aws;
 use shared::aws::parked_events::{self, ParkedEvents, ParkedState};
+use shared::ledger::{self, Applied};
+use shared::store::audit_log::{self, Entry};
 use shared::store::list::{Page, Position};
-use shared::store::stripe_events;
+use shared::store::{self, stripe_events};
+use shared::stripe::event::Event;
+use shared::telemetry::{cause_chain, log_failure};
+use tokio_postgres::{Client, Transaction};
 
-use crate::{App, list};
+use crate::{App, list, write};
 
 const OUTCOMES: [&str; 5] = ["applied", "ignored", "failed", "parked", "poisoned"];
 
@@ -92,6 +101,139 @@ pub(crate) async fn parked(
     let query = Query::parse(request, &["limit", "cursor"])?;
     let page = list::page(&query)?;
     parked_page(app, parked_events::Filter::default(), &page).await
+}
+
+/// What became of a replayed event.
+#[derive(Serialize)]
+struct Replayed<'a> {
+    event_id: &'a str,
+    /// `applied`, `ignored`, `duplicate`, or `parked` when it failed again.
+    outcome: &'static str,
+    /// Why it failed again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Makes a parked or poisoned event due at once and applies it. One that fails stays due, with one attempt used; one
+/// that is in the inbox is a duplicate.
+pub(crate) async fn replay(
+    app: &App,
+    request: &Request,
+    event_id: &str,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    let principal = app.jwt.require_admin(request.headers(), now).await?;
+    Query::parse(request, &[])?;
+    let key = write::key(request)?;
+    Members::parse(request, &[])?;
+    if !api::is_plain(event_id) {
+        return Err(Error::NotFound);
+    }
+    let table = table(app)?;
+    let mut client = app.database.client().await?;
+    let client: &mut Client = &mut client;
+    let transaction = client.transaction().await.map_err(store::Error::from)?;
+    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
+        return Ok(answer);
+    }
+    let audit = |before: serde_json::Value, after: &Replayed<'_>| Entry {
+        actor: write::actor(&principal),
+        action: "event.replay",
+        target: format!("event:{event_id}"),
+        before: Some(before),
+        after: Some(json!(after)),
+    };
+    let is_known = stripe_events::exists(&transaction, event_id).await?;
+    if !table.revive(event_id, now).await? {
+        if !is_known {
+            return Err(Error::NotFound);
+        }
+        let replayed = Replayed {
+            event_id,
+            outcome: "duplicate",
+            reason: None,
+        };
+        audit_log::insert(&transaction, &audit(json!(null), &replayed), now).await?;
+        let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &replayed).await?;
+        transaction.commit().await.map_err(store::Error::from)?;
+        return Ok(answer);
+    }
+    match apply(app, table, &transaction, event_id, now).await {
+        Ok(Applied { outcome, messages }) => {
+            let replayed = Replayed {
+                event_id,
+                outcome: outcome.as_str(),
+                reason: None,
+            };
+            let entry = audit(json!({"outcome": "parked"}), &replayed);
+            audit_log::insert(&transaction, &entry, now).await?;
+            let answer =
+                write::finish(&transaction, key.as_ref(), StatusCode::OK, &replayed).await?;
+            transaction.commit().await.map_err(store::Error::from)?;
+            // It is in the ledger: should it stay in the table, the redrive finds a duplicate and removes it.
+            if let Err(error) = table.remove(event_id).await {
+                log_failure("a replayed event is still parked", &error);
+            }
+            write::publish(app, client, &messages, now).await;
+            Ok(answer)
+        }
+        Err(Failure::Away(error)) => Err(error),
+        Err(Failure::OfEvent(reason)) => {
+            transaction.rollback().await.map_err(store::Error::from)?;
+            table.record_failure(event_id, &reason, now).await?;
+            let replayed = Replayed {
+                event_id,
+                outcome: "parked",
+                reason: Some(reason),
+            };
+            // A failure leaves the key free: the same request may be sent again after the fix.
+            let entry = audit(json!({"outcome": "parked"}), &replayed);
+            audit_log::insert(&*client, &entry, now).await?;
+            api::json(StatusCode::OK, &replayed)
+        }
+    }
+}
+
+/// Why a replay did nothing.
+enum Failure {
+    /// Something it needs is away, which says nothing of the event.
+    Away(Error),
+    /// It fails, and why.
+    OfEvent(String),
+}
+
+async fn apply(
+    app: &App,
+    table: &ParkedEvents,
+    transaction: &Transaction<'_>,
+    event_id: &str,
+    now: Timestamp,
+) -> Result<Applied, Failure> {
+    let parked = match table.get(event_id).await {
+        Ok(Some(parked)) => parked,
+        // The redrive was faster.
+        Ok(None) => {
+            return Ok(Applied {
+                outcome: ledger::Outcome::Duplicate,
+                messages: Vec::new(),
+            });
+        }
+        Err(error @ aws::Error::Unreadable { .. }) => {
+            return Err(Failure::OfEvent(cause_chain(&error)));
+        }
+        Err(error @ aws::Error::Unavailable { .. }) => return Err(Failure::Away(error.into())),
+    };
+    // Its cause may quote the body.
+    let event = Event::parse(parked.body.as_bytes())
+        .map_err(|error| Failure::OfEvent(error.to_string()))?;
+    let estimate = app.fee_estimate;
+    match ledger::apply_event(transaction, &event, &parked.body, estimate, now).await {
+        Ok(applied) => Ok(applied),
+        Err(ledger::Error::Store(error)) if error.is_unavailable() || error.is_retryable() => {
+            Err(Failure::Away(error.into()))
+        }
+        Err(error) => Err(Failure::OfEvent(cause_chain(&error))),
+    }
 }
 
 async fn parked_page(

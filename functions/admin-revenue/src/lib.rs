@@ -11,6 +11,7 @@ use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::money::Currency;
+use shared::payment::FeeEstimate;
 use shared::store::Database;
 
 mod asked;
@@ -23,6 +24,7 @@ mod customers;
 mod events;
 mod exports;
 mod health;
+mod invoice_writes;
 mod invoices;
 mod list;
 mod movements;
@@ -32,6 +34,7 @@ mod reports;
 mod revenue;
 mod sections;
 mod subscriptions;
+mod write;
 
 /// Every route of this function: `template.yaml` has the same.
 pub const ROUTES: &[(&str, &str)] = &[
@@ -59,10 +62,18 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/payments/{id}"),
     ("GET", "/admin/customers/{stripe_customer_id}"),
     ("GET", "/admin/contracts/{id}"),
+    // Writes.
+    ("POST", "/admin/contracts"),
+    ("PATCH", "/admin/contracts/{id}"),
+    ("POST", "/admin/credits"),
+    ("POST", "/admin/credits/{id}/void"),
+    ("POST", "/admin/invoices/{id}/void"),
+    ("POST", "/admin/invoices/{id}/mark-paid"),
+    ("POST", "/admin/events/{event_id}/replay"),
 ];
 
-/// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and stops
-/// no figure.
+/// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and by the
+/// routes that need it, and stops no figure.
 #[derive(Debug)]
 pub struct App {
     database: Database,
@@ -72,12 +83,13 @@ pub struct App {
     parked_events: Result<ParkedEvents, config::Error>,
     event_bus: Result<EventBus, config::Error>,
     stripe_api_base: String,
+    fee_estimate: FeeEstimate,
 }
 
 impl App {
     /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `REPORTING_CURRENCY` (USD), the variables of
-    /// [`JwtVerifier`], and for the health check `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE`, `EVENT_BUS_NAME` and
-    /// `STRIPE_API_BASE`.
+    /// [`JwtVerifier`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
+    /// routes that need them, and for the health check `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
         Ok(App {
@@ -90,6 +102,7 @@ impl App {
             stripe_api_base: environment
                 .optional("STRIPE_API_BASE")
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
+            fee_estimate: FeeEstimate::from_env(environment)?,
         })
     }
 
@@ -105,6 +118,7 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
         api::body(&request, api::BODY_LIMIT_BYTES)?;
         let route = api::route(ROUTES, &request)?;
         let parameter = |name| route.parameter(name).unwrap_or_default();
+        let is_get = request.method() == "GET";
         match route.pattern {
             "/admin/revenue" => revenue::get(app, &request, now).await,
             "/admin/revenue/movements" => movements::get(app, &request, now).await,
@@ -120,8 +134,10 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             "/admin/payments" => payments::list(app, &request, now).await,
             "/admin/subscriptions" => subscriptions::list(app, &request, now).await,
             "/admin/customers" => customers::list(app, &request, now).await,
-            "/admin/contracts" => contracts::list(app, &request, now).await,
-            "/admin/credits" => credits::list(app, &request, now).await,
+            "/admin/contracts" if is_get => contracts::list(app, &request, now).await,
+            "/admin/contracts" => contracts::create(app, &request, now).await,
+            "/admin/credits" if is_get => credits::list(app, &request, now).await,
+            "/admin/credits" => credits::create(app, &request, now).await,
             "/admin/events" => events::list(app, &request, now).await,
             "/admin/events/parked" => events::parked(app, &request, now).await,
             "/admin/audit-log" => audit_log::list(app, &request, now).await,
@@ -135,7 +151,20 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             "/admin/customers/{stripe_customer_id}" => {
                 customers::get(app, &request, parameter("stripe_customer_id"), now).await
             }
-            "/admin/contracts/{id}" => contracts::get(app, &request, parameter("id"), now).await,
+            "/admin/contracts/{id}" if is_get => {
+                contracts::get(app, &request, parameter("id"), now).await
+            }
+            "/admin/contracts/{id}" => contracts::change(app, &request, parameter("id"), now).await,
+            "/admin/credits/{id}/void" => credits::void(app, &request, parameter("id"), now).await,
+            "/admin/invoices/{id}/void" => {
+                invoice_writes::void(app, &request, parameter("id"), now).await
+            }
+            "/admin/invoices/{id}/mark-paid" => {
+                invoice_writes::mark_paid(app, &request, parameter("id"), now).await
+            }
+            "/admin/events/{event_id}/replay" => {
+                events::replay(app, &request, parameter("event_id"), now).await
+            }
             _ => Err(Error::NotFound),
         }
     })

@@ -166,6 +166,7 @@ async fn an_empty_database_gets_every_table() {
             "dunning_attempts",
             "dunning_campaigns",
             "fx_rates",
+            "idempotency_keys",
             "invoice_number_counters",
             "invoice_payments",
             "invoice_runs",

@@ -492,6 +492,38 @@ impl ParkedEvents {
         }
         Ok(newest.into_values().rev().collect())
     }
+
+    /// Makes a parked or poisoned event due at once, as if it had just been parked. False when there is none.
+    pub async fn revive(&self, event_id: &str, now: Timestamp) -> Result<bool, Error> {
+        let answer = self
+            .dynamodb
+            .update_item()
+            .table_name(&self.table)
+            .key("event_id", text(event_id))
+            .condition_expression("attribute_exists(received_at)")
+            .update_expression(
+                "SET attempts = :none, next_attempt_at = :now, #due = :due, #ttl = :ttl REMOVE poisoned_at",
+            )
+            .expression_attribute_names("#due", "due")
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":none", number(0))
+            .expression_attribute_values(":now", seconds(now))
+            .expression_attribute_values(":due", text("1"))
+            .expression_attribute_values(":ttl", expiry(now))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_conditional_check_failed_exception()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(Error::unavailable(SERVICE, error)),
+        }
+    }
 }
 
 /// Which parked events a page shows.

@@ -1,5 +1,7 @@
 //! `audit_log`: who did what to what, before and after.
 
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
@@ -43,4 +45,46 @@ pub async fn list(
         page,
     )
     .await
+}
+
+/// What somebody did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry<'a> {
+    /// Who, as the token names them.
+    pub actor: &'a str,
+    /// `contract.update`.
+    pub action: &'static str,
+    /// What it was done to, `contract:7`.
+    pub target: String,
+    /// `None` for a creation.
+    pub before: Option<Value>,
+    /// `None` for a removal.
+    pub after: Option<Value>,
+}
+
+/// Writes an entry, in the transaction of what it tells.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn insert(
+    db: &impl GenericClient,
+    entry: &Entry<'_>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- audit_log::insert
+             INSERT INTO audit_log (at, actor, action, target, before, after)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            &[
+                (&now, Type::TIMESTAMPTZ),
+                (&entry.actor, Type::TEXT),
+                (&entry.action, Type::TEXT),
+                (&entry.target, Type::TEXT),
+                (&entry.before, Type::JSONB),
+                (&entry.after, Type::JSONB),
+            ],
+        )
+        .await?;
+    Error::check_row_count("audit_log::insert", 1, changed)
 }

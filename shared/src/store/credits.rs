@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::list::{self, Object, Order, Page, Rows, Span, sorted};
 use super::{Error, columns};
+use crate::money::Currency;
 use crate::payment::Refund;
 
 /// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
@@ -155,4 +156,133 @@ pub async fn balances(
         )
         .await?;
     rows.iter().map(columns::object).collect()
+}
+
+/// A credit about to be granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCredit<'a> {
+    /// Whose: a user's, or a partner's.
+    pub user_id: Option<i32>,
+    pub api_key_prefix: Option<&'a str>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub reason: &'a str,
+    pub description: Option<&'a str>,
+    pub expires_at: Option<Timestamp>,
+    /// Who grants it.
+    pub created_by: &'a str,
+}
+
+/// Grants a credit and returns its id; `None` when there is no such user, or no contract with such a prefix.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn insert(
+    db: &impl GenericClient,
+    credit: &NewCredit<'_>,
+    now: Timestamp,
+) -> Result<Option<i64>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::insert
+             INSERT INTO credits (user_id, api_key_prefix, amount_cents, remaining_cents, currency,
+                 reason, description, expires_at, created_by, created_at)
+             SELECT $1, $2, $3, $3, $4, $5, $6, $7, $8, $9
+             WHERE EXISTS (SELECT FROM users WHERE id = $1)
+                OR EXISTS (SELECT FROM api_partner_contracts WHERE api_key_prefix = $2)
+             RETURNING id",
+            &[
+                (&credit.user_id, Type::INT4),
+                (&credit.api_key_prefix, Type::TEXT),
+                (&credit.amount_cents, Type::INT8),
+                (&credit.currency.as_str(), Type::TEXT),
+                (&credit.reason, Type::TEXT),
+                (&credit.description, Type::TEXT),
+                (&credit.expires_at, Type::TIMESTAMPTZ),
+                (&credit.created_by, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    rows.first().map(|row| Ok(row.try_get("id")?)).transpose()
+}
+
+/// One credit, locked until the end of the transaction.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::lock
+             SELECT id, user_id, api_key_prefix, stripe_customer_id, stripe_refund_id, invoice_id,
+                    amount_cents, remaining_cents, currency, reason, description,
+                    applied_to_invoice_id, expires_at, voided_at, created_by, created_at
+             FROM credits WHERE id = $1 FOR UPDATE",
+            &[(&id, Type::INT8)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
+}
+
+/// Takes a credit back; false when it was voided before or something of it has been used.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<bool, Error> {
+    let changed = db
+        .execute_typed(
+            "-- credits::void
+             UPDATE credits SET remaining_cents = 0, voided_at = $2
+             WHERE id = $1 AND voided_at IS NULL AND remaining_cents = amount_cents
+               AND applied_to_invoice_id IS NULL
+               AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = $1)",
+            &[(&id, Type::INT8), (&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// Locks the credits that were applied to an invoice, in ascending order, so that two invoices never wait for each
+/// other's crosswise.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn lock_applied_to(db: &impl GenericClient, invoice_id: i64) -> Result<(), Error> {
+    db.query_typed(
+        "-- credits::lock_applied_to
+         SELECT id FROM credits
+         WHERE id IN (SELECT credit_id FROM credit_applications WHERE invoice_id = $1)
+         ORDER BY id FOR UPDATE",
+        &[(&invoice_id, Type::INT8)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Gives what was taken for an invoice back to its credits, which are locked. Their applications go; the audit log has
+/// them.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn give_back(db: &impl GenericClient, invoice_id: i64) -> Result<(), Error> {
+    db.execute_typed(
+        "-- credits::give_back
+         WITH taken AS (
+             DELETE FROM credit_applications WHERE invoice_id = $1
+             RETURNING credit_id, amount_cents
+         ), returned AS (
+             SELECT credit_id, CAST(sum(amount_cents) AS BIGINT) AS amount_cents
+             FROM taken GROUP BY credit_id
+         )
+         UPDATE credits
+         SET remaining_cents = credits.remaining_cents + returned.amount_cents,
+             applied_to_invoice_id = (SELECT invoice_id FROM credit_applications
+                                      WHERE credit_id = credits.id AND invoice_id <> $1
+                                      ORDER BY id DESC LIMIT 1)
+         FROM returned WHERE credits.id = returned.credit_id",
+        &[(&invoice_id, Type::INT8)],
+    )
+    .await?;
+    Ok(())
 }

@@ -7,7 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::list::{self, Object, Order, Page, Rows, Span, few, sorted};
 use super::{Error, columns};
-use crate::invoice::{CreditNote, Invoice, InvoiceStatus, Line};
+use crate::invoice::{CreditNote, Invoice, InvoiceStatus, Line, PartnerInvoice};
 
 /// `line_items` in the predecessor's shape.
 #[derive(Debug, Serialize, Deserialize)]
@@ -373,4 +373,107 @@ pub async fn find(
         )
         .await?;
     rows.first().map(columns::object).transpose()
+}
+
+/// What an invoice is to somebody who wants to write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Locked {
+    /// Ours: its state is changed here.
+    Partner(PartnerInvoice),
+    /// Stripe's: its state follows Stripe.
+    Stripe,
+    /// Neither a partner's nor Stripe's, such as one of the predecessor's.
+    Other,
+}
+
+/// Locks an invoice until the end of the transaction. Taken before anything else but an idempotency key.
+///
+/// # Errors
+/// When the statement fails or the row cannot be read.
+pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Locked>, Error> {
+    let rows = db
+        .query_typed(
+            "-- invoices::lock
+             SELECT stripe_invoice_id, kind, api_key_prefix, status, currency,
+                    COALESCE(total_cents, 0) AS total_cents, credit_applied_cents,
+                    COALESCE(amount_paid_cents, 0) AS amount_paid_cents
+             FROM invoices WHERE id = $1 AND NOT superseded FOR UPDATE",
+            &[(&id, Type::INT8)],
+        )
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    if row
+        .try_get::<_, Option<&str>>("stripe_invoice_id")?
+        .is_some()
+    {
+        return Ok(Some(Locked::Stripe));
+    }
+    if row.try_get::<_, &str>("kind")? != "partner" {
+        return Ok(Some(Locked::Other));
+    }
+    let status = InvoiceStatus::parse(row.try_get("status")?);
+    Ok(Some(Locked::Partner(PartnerInvoice {
+        id,
+        api_key_prefix: row.try_get("api_key_prefix")?,
+        status: status.ok_or_else(|| Error::Unreadable {
+            table: "invoices",
+            column: "status",
+            row: id.to_string(),
+        })?,
+        currency: columns::currency(row, "invoices", &id.to_string())?,
+        total_cents: row.try_get("total_cents")?,
+        credit_applied_cents: row.try_get("credit_applied_cents")?,
+        amount_paid_cents: row.try_get("amount_paid_cents")?,
+    })))
+}
+
+/// Notes a payment of a locked invoice; with `paid_at` it is paid in full.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn mark_paid(
+    db: &impl GenericClient,
+    id: i64,
+    amount_paid_cents: i64,
+    amount_due_cents: i64,
+    paid_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- invoices::mark_paid
+             UPDATE invoices
+             SET amount_paid_cents = $2, amount_due_cents = $3, paid_at = COALESCE($4, paid_at),
+                 status = CASE WHEN $4 IS NULL THEN status ELSE 'paid' END, updated_at = $5
+             WHERE id = $1",
+            &[
+                (&id, Type::INT8),
+                (&amount_paid_cents, Type::INT8),
+                (&amount_due_cents, Type::INT8),
+                (&paid_at, Type::TIMESTAMPTZ),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Error::check_row_count("invoices::mark_paid", 1, changed)
+}
+
+/// Voids a locked invoice: nothing of it is due, and no credit is applied to it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- invoices::void
+             UPDATE invoices
+             SET status = 'void', voided_at = $2, amount_due_cents = 0, credit_applied_cents = 0,
+                 updated_at = $2
+             WHERE id = $1",
+            &[(&id, Type::INT8), (&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Error::check_row_count("invoices::void", 1, changed)
 }

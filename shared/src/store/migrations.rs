@@ -42,6 +42,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0013__list_indexes.sql",
     "V0014__mrr_daily.sql",
     "V0015__reports.sql",
+    "V0016__idempotency_keys.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -23,6 +23,7 @@ pub mod contracts;
 pub mod credits;
 pub mod customers;
 pub mod exports;
+pub mod idempotency_keys;
 pub mod invoices;
 pub mod list;
 pub mod locks;

@@ -302,7 +302,7 @@ pub async fn list(
         "-- payment_history::list
              SELECT id, payment_key, invoice_id, user_id, stripe_payment_intent_id,
                     stripe_charge_id, stripe_customer_id, stripe_invoice_id, amount_cents,
-                    currency, status, payment_method, stripe_fee_cents, fee_source,
+                    currency, status, payment_method, reference, stripe_fee_cents, fee_source,
                     net_amount_cents, failure_code, decline_code, failure_message, refunded_at,
                     refund_reason, refund_amount_cents, succeeded_at, dispute_status,
                     disputed_amount_cents, created_at, updated_at, created_at AS listed_at
@@ -338,7 +338,7 @@ pub async fn find(
             "-- payment_history::find
              SELECT id, payment_key, invoice_id, user_id, stripe_payment_intent_id,
                     stripe_charge_id, stripe_customer_id, stripe_invoice_id, amount_cents,
-                    currency, status, payment_method, stripe_fee_cents, fee_source,
+                    currency, status, payment_method, reference, stripe_fee_cents, fee_source,
                     net_amount_cents, stripe_balance_transaction_id, settlement_currency,
                     settlement_amount_cents, settlement_fee_cents, exchange_rate, failure_code,
                     decline_code, failure_message, refunded_at, refund_reason,
@@ -353,4 +353,64 @@ pub async fn find(
         )
         .await?;
     rows.first().map(columns::object).transpose()
+}
+
+/// Inserts the row of a payment that was made outside Stripe for an invoice Stripe does not know. `reference` is what
+/// it is known by at the bank.
+///
+/// # Errors
+/// When the statement fails, also when there is a row with this key.
+pub async fn insert_manual(
+    db: &impl GenericClient,
+    payment: &Payment,
+    invoice_id: i64,
+    reference: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- payment_history::insert_manual
+             INSERT INTO payment_history (payment_key, invoice_id, amount_cents, currency, status,
+                 payment_method, reference, stripe_fee_cents, fee_source, net_amount_cents,
+                 refund_amount_cents, disputed_amount_cents, succeeded_at, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+            &[
+                (&payment.payment_key, Type::TEXT),
+                (&invoice_id, Type::INT8),
+                (&payment.amount_cents, Type::INT8),
+                (&payment.currency.as_str(), Type::TEXT),
+                (&payment.status.as_str(), Type::TEXT),
+                (&payment.payment_method, Type::TEXT),
+                (&reference, Type::TEXT),
+                (&payment.stripe_fee_cents, Type::INT8),
+                (&payment.fee_source.map(FeeSource::as_str), Type::TEXT),
+                (&payment.net_amount_cents, Type::INT8),
+                (&payment.refund_amount_cents, Type::INT8),
+                (&payment.disputed_amount_cents, Type::INT8),
+                (&payment.succeeded_at, Type::TIMESTAMPTZ),
+                (&payment.created_at, Type::TIMESTAMPTZ),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Error::check_row_count("payment_history::insert_manual", 1, changed)
+}
+
+/// How many payments outside Stripe an invoice has: with the invoice locked, the next one's number less one.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn count_manual(db: &impl GenericClient, invoice_id: i64) -> Result<i64, Error> {
+    let rows = db
+        .query_typed(
+            "-- payment_history::count_manual
+             SELECT count(*) AS payments FROM payment_history
+             WHERE invoice_id = $1 AND payment_key LIKE 'manual:%'",
+            &[(&invoice_id, Type::INT8)],
+        )
+        .await?;
+    match rows.first() {
+        Some(row) => Ok(row.try_get("payments")?),
+        None => Ok(0),
+    }
 }

@@ -117,3 +117,18 @@ pub async fn list(
     )
     .await
 }
+
+/// Whether the event is in the inbox.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn exists(db: &impl GenericClient, event_id: &str) -> Result<bool, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::exists
+             SELECT event_id FROM stripe_events WHERE event_id = $1",
+            &[(&event_id, Type::TEXT)],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}

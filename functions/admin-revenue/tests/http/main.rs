@@ -12,3 +12,4 @@ mod objects;
 mod reports;
 mod revenue;
 mod story;
+mod writes;
