@@ -17,6 +17,7 @@ pub mod plan_change;
 pub mod revenue;
 pub mod snapshot;
 pub mod subscription;
+pub mod usage;
 
 // Documents: pure. Data in, bytes out.
 pub mod document;

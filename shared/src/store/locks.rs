@@ -55,3 +55,31 @@ pub async fn take_user(db: &impl GenericClient, user_id: i32) -> Result<(), Erro
     .await?;
     Ok(())
 }
+
+/// How many meters there are: a batch holds at most this many locks, however many subjects it has. Postgres keeps the
+/// locks of all transactions in one table of, by default, 6,400.
+const METERS: i32 = 64;
+/// The first of the two numbers of a meter's lock, which keeps them apart from every other lock.
+const METER_SPACE: i32 = 1_970_495_333;
+
+/// Locks the meters the subjects are counted on, in ascending order, until the end of the transaction. Each subject
+/// belongs to one of 64; what a limit is compared with is read in a statement after this one.
+///
+/// # Errors
+/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+pub async fn take_meters(db: &impl GenericClient, subjects: &[&str]) -> Result<(), Error> {
+    db.execute_typed(
+        "-- locks::take_meters
+         WITH meters AS MATERIALIZED (
+             SELECT DISTINCT abs(hashtext(subject) % $2) AS meter FROM unnest($1) AS subject ORDER BY meter
+         )
+         SELECT CAST(pg_advisory_xact_lock($3, meter) AS text) AS locked FROM meters",
+        &[
+            (&subjects, Type::TEXT_ARRAY),
+            (&METERS, Type::INT4),
+            (&METER_SPACE, Type::INT4),
+        ],
+    )
+    .await?;
+    Ok(())
+}

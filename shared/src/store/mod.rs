@@ -15,6 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::config::{BoxError, DatabaseConfig, SslMode};
 
+pub mod api_usage;
 pub mod audit_log;
 pub mod catalog;
 pub mod checkout_sessions;
@@ -39,6 +40,10 @@ pub mod revenue_report;
 pub mod stripe_events;
 pub mod stripe_lookups;
 pub mod subscriptions;
+pub mod usage_alerts;
+pub mod usage_daily;
+pub mod usage_events;
+pub mod usage_terms;
 
 /// How long to wait for a connection: the webhook has to answer within 5 seconds, whatever is away.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

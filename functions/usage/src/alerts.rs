@@ -1,0 +1,55 @@
+//! `usage.threshold_reached`: 80 % and 100 % of a limit, once per subject and month, through the outbox.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+use shared::period::Month;
+use shared::store::outbox::{self, NewMessage};
+use shared::store::{self, usage_alerts};
+use shared::usage::Standing;
+use tokio_postgres::Transaction;
+
+const DETAIL_TYPE: &str = "usage.threshold_reached";
+
+/// Writes what the subjects have reached and not been told of, and returns the messages to publish after the commit.
+/// No statement when nothing is reached.
+pub(crate) async fn raise(
+    db: &Transaction<'_>,
+    standings: &[(&str, Standing)],
+    month: Month,
+    now: Timestamp,
+) -> Result<Vec<outbox::Message>, store::Error> {
+    let reached: Vec<(&str, i32)> = standings
+        .iter()
+        .flat_map(|(subject, standing)| {
+            let thresholds = standing.thresholds_reached().into_iter();
+            thresholds.map(move |threshold| (*subject, threshold))
+        })
+        .collect();
+    let raised = usage_alerts::insert_all(db, &reached, month, now).await?;
+    let standings: HashMap<&str, Standing> = standings.iter().copied().collect();
+    let messages: Vec<NewMessage> = raised
+        .iter()
+        .map(|(subject, threshold_pct)| {
+            let dedupe_key = format!("{DETAIL_TYPE}:{subject}:{month}:{threshold_pct}");
+            let standing = standings.get(subject.as_str());
+            NewMessage {
+                detail_type: DETAIL_TYPE,
+                detail: json!({
+                    "event_id": dedupe_key,
+                    "occurred_at": now,
+                    "subject": subject,
+                    "data": {
+                        "month": month,
+                        "threshold_pct": threshold_pct,
+                        "used": standing.map(|standing| standing.used),
+                        "limit": standing.and_then(|standing| standing.limit),
+                    },
+                }),
+                dedupe_key,
+            }
+        })
+        .collect();
+    outbox::insert_all(db, &messages, now).await
+}

@@ -1,0 +1,296 @@
+//! One batch in one transaction: each event once, the rollup, and the alerts it gives rise to.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::try_join;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use shared::money::Currency;
+use shared::period::Month;
+use shared::store::usage_events::NewEvent;
+use shared::store::usage_terms::{InvoicedPeriod, PartnerTerms, UserPlan};
+use shared::store::{self, locks, outbox, usage_events, usage_terms};
+use shared::usage::{Event, Subject};
+use tokio_postgres::{Client, Transaction};
+
+use crate::meter::{Meter, standings};
+use crate::{ATTEMPTS, alerts};
+
+/// An event that may be written.
+#[derive(Debug)]
+pub(crate) struct Candidate {
+    event: Event,
+    subject: String,
+    payload_sha256: String,
+}
+
+impl Candidate {
+    pub(crate) fn new(event: Event) -> Candidate {
+        Candidate {
+            subject: event.subject.to_string(),
+            payload_sha256: sha256(&event.payload),
+            event,
+        }
+    }
+
+    fn key(&self) -> (&str, &str) {
+        (&self.subject, &self.event.idempotency_key)
+    }
+}
+
+/// What became of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accepted,
+    /// Accepted into a month that is invoiced: it goes on the next invoice.
+    Late,
+    /// It is there already.
+    Duplicate,
+    /// Another one is there under its key.
+    Conflict,
+}
+
+/// What became of a batch.
+#[derive(Debug)]
+pub(crate) struct Ingested {
+    /// One per candidate, in order.
+    pub(crate) verdicts: Vec<Verdict>,
+    /// To be published after the commit.
+    pub(crate) messages: Vec<outbox::Message>,
+    /// `false` when a conflict made an atomic batch be taken back.
+    pub(crate) is_stored: bool,
+}
+
+/// The hex digest of what a sender said.
+pub(crate) fn sha256(payload: &str) -> String {
+    hex::encode(Sha256::digest(payload.as_bytes()))
+}
+
+/// Writes the candidates in a transaction of their own; one that met another transaction is run again. When `atomic`,
+/// a conflict takes everything back.
+pub(crate) async fn ingest(
+    client: &mut Client,
+    candidates: &[Candidate],
+    atomic: bool,
+    now: Timestamp,
+) -> Result<Ingested, store::Error> {
+    let mut attempt = 1;
+    loop {
+        match ingest_once(client, candidates, atomic, now).await {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+async fn ingest_once(
+    client: &mut Client,
+    candidates: &[Candidate],
+    atomic: bool,
+    now: Timestamp,
+) -> Result<Ingested, store::Error> {
+    let transaction = client.transaction().await?;
+    let ingested = write(&transaction, candidates, atomic, now).await?;
+    if ingested.is_stored {
+        transaction.commit().await?;
+    } else {
+        transaction.rollback().await?;
+    }
+    Ok(ingested)
+}
+
+async fn write(
+    db: &Transaction<'_>,
+    candidates: &[Candidate],
+    atomic: bool,
+    now: Timestamp,
+) -> Result<Ingested, store::Error> {
+    let terms = Terms::load(db, candidates).await?;
+    // Of a key that comes twice the first counts.
+    let mut seen = HashSet::new();
+    let first: Vec<bool> = candidates
+        .iter()
+        .map(|candidate| seen.insert(candidate.key()))
+        .collect();
+    let firsts = || candidates.iter().zip(&first).filter(|(_, first)| **first);
+    let events: Vec<NewEvent<'_>> = firsts()
+        .map(|(candidate, _)| terms.row(candidate))
+        .collect();
+
+    let month = Month::of(now);
+    let meters = terms.meters(firsts().map(|(candidate, _)| candidate), month);
+    // In one flight: the second statement sees what the first has written.
+    let (written, standings) = try_join!(
+        usage_events::insert_all(db, &events, now),
+        standings(db, &meters, month)
+    )?;
+    let written: HashSet<(&str, &str)> = written
+        .iter()
+        .map(|(subject, key)| (subject.as_str(), key.as_str()))
+        .collect();
+
+    // A statement of its own: it has to see what another transaction had just committed.
+    let missing: Vec<(&str, &str)> = firsts()
+        .map(|(candidate, _)| candidate.key())
+        .filter(|key| !written.contains(key))
+        .collect();
+    let stored = usage_events::digests(db, &missing).await?;
+    let mut digests: HashMap<(&str, &str), Option<&str>> = stored
+        .iter()
+        .map(|((subject, key), digest)| ((subject.as_str(), key.as_str()), digest.as_deref()))
+        .collect();
+    let mut verdicts = Vec::with_capacity(candidates.len());
+    for (candidate, first) in candidates.iter().zip(&first) {
+        let key = candidate.key();
+        let is_new = *first && written.contains(&key);
+        verdicts.push(if is_new {
+            digests.insert(key, Some(&candidate.payload_sha256));
+            terms.verdict(candidate)
+        } else if digests.get(&key).copied().flatten() == Some(candidate.payload_sha256.as_str()) {
+            Verdict::Duplicate
+        } else {
+            Verdict::Conflict
+        });
+    }
+    if atomic && verdicts.contains(&Verdict::Conflict) {
+        return Ok(Ingested {
+            verdicts,
+            messages: Vec::new(),
+            is_stored: false,
+        });
+    }
+    let standings: Vec<_> = meters
+        .iter()
+        .map(|meter| meter.subject.as_str())
+        .zip(standings)
+        .collect();
+    let messages = alerts::raise(db, &standings, month, now).await?;
+    Ok(Ingested {
+        verdicts,
+        messages,
+        is_stored: true,
+    })
+}
+
+/// What the database says about the subjects of a batch.
+struct Terms {
+    users: HashMap<i32, UserPlan>,
+    partners: HashMap<String, PartnerTerms>,
+    invoiced: Vec<InvoicedPeriod>,
+}
+
+impl Terms {
+    /// Locks the subjects' meters and reads their terms, in one flight.
+    async fn load(db: &Transaction<'_>, candidates: &[Candidate]) -> Result<Terms, store::Error> {
+        let subjects: BTreeSet<&str> = candidates
+            .iter()
+            .map(|candidate| candidate.subject.as_str())
+            .collect();
+        let subjects: Vec<&str> = subjects.into_iter().collect();
+        let user_ids: BTreeSet<i32> = candidates
+            .iter()
+            .filter_map(|candidate| candidate.event.subject.user_id())
+            .collect();
+        let user_ids: Vec<i32> = user_ids.into_iter().collect();
+        let prefixes: BTreeSet<&str> = candidates
+            .iter()
+            .filter_map(|candidate| candidate.event.subject.api_key_prefix())
+            .collect();
+        let prefixes: Vec<&str> = prefixes.into_iter().collect();
+        let oldest = candidates
+            .iter()
+            .map(|candidate| candidate.event.occurred_at)
+            .min()
+            .unwrap_or(Timestamp::MAX);
+        let ((), users, partners, invoiced) = try_join!(
+            locks::take_meters(db, &subjects),
+            usage_terms::of_users(db, &user_ids),
+            usage_terms::of_partners(db, &prefixes),
+            usage_terms::invoiced_periods(db, &prefixes, oldest),
+        )?;
+        Ok(Terms {
+            users: users.into_iter().map(|plan| (plan.user_id, plan)).collect(),
+            partners: partners
+                .into_iter()
+                .map(|terms| (terms.api_key_prefix.clone(), terms))
+                .collect(),
+            invoiced,
+        })
+    }
+
+    fn row<'a>(&self, candidate: &'a Candidate) -> NewEvent<'a> {
+        let event = &candidate.event;
+        NewEvent {
+            subject: &candidate.subject,
+            idempotency_key: &event.idempotency_key,
+            user_id: event.subject.user_id(),
+            api_key_prefix: event.subject.api_key_prefix(),
+            event_type: &event.event_type,
+            resource_id: event.resource_id.as_deref(),
+            billable: event.billable,
+            cost_units: event.cost_units,
+            unit_price_cents: event.unit_price_cents,
+            currency: self.currency(&event.subject),
+            occurred_at: event.occurred_at,
+            metadata: event.metadata.as_ref(),
+            payload_sha256: &candidate.payload_sha256,
+        }
+    }
+
+    /// Of the contract or the plan; USD for who has neither.
+    fn currency(&self, subject: &Subject) -> Currency {
+        let known = match subject {
+            Subject::User(id) => self
+                .users
+                .get(id)
+                .and_then(|plan| plan.terms.as_ref())
+                .map(|terms| terms.currency),
+            Subject::Partner(prefix) => self.partners.get(prefix).map(|terms| terms.currency),
+        };
+        known.unwrap_or(Currency::USD)
+    }
+
+    /// The limited subjects whose use of the month these events add to.
+    fn meters<'a>(
+        &self,
+        candidates: impl Iterator<Item = &'a Candidate>,
+        month: Month,
+    ) -> Vec<Meter> {
+        let mut seen = HashSet::new();
+        let mut meters = Vec::new();
+        for candidate in candidates {
+            let event = &candidate.event;
+            if Month::of(event.occurred_at) != month || !seen.insert(&event.subject) {
+                continue;
+            }
+            let meter = match &event.subject {
+                Subject::User(id) => self
+                    .users
+                    .get(id)
+                    .and_then(|plan| plan.terms.as_ref())
+                    .map(|terms| Meter::of_user(*id, terms.included_units)),
+                Subject::Partner(prefix) => self
+                    .partners
+                    .get(prefix)
+                    .filter(|terms| terms.counts_usage_events)
+                    .map(|terms| Meter::of_partner(terms.clone())),
+            };
+            meters.extend(meter.filter(|meter| meter.limit.is_some()));
+        }
+        meters
+    }
+
+    fn verdict(&self, candidate: &Candidate) -> Verdict {
+        let event = &candidate.event;
+        let is_invoiced = |period: &InvoicedPeriod| {
+            event.subject.api_key_prefix() == Some(period.api_key_prefix.as_str())
+                && period.start <= event.occurred_at
+                && event.occurred_at < period.end
+        };
+        if self.invoiced.iter().any(is_invoiced) {
+            Verdict::Late
+        } else {
+            Verdict::Accepted
+        }
+    }
+}
