@@ -89,36 +89,38 @@ impl App {
 
 /// Answers one request. Never an `Err`: the gateway would make it a bare 500.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
-    api::respond(&request, async {
-        let body = api::body(&request, api::BODY_LIMIT_BYTES)?;
-        let route = api::route(ROUTES, &request)?;
-        let parameter = |name| route.parameter(name).unwrap_or_default();
-        // Whose figures may be read is looked at before anything else of the request is.
-        match route.pattern {
-            "/usage/limit-check/partner/{prefix}" | "/usage/partner/{prefix}/monthly" => {
-                authorization::check_reader(app, &request, parameter("prefix"), now).await?;
-            }
-            _ => app.service_tokens.check(request.headers(), now).await?,
+    // Boxed: the compiler gives up on the nesting of the types otherwise.
+    api::respond(&request, Box::pin(answer(app, &request, now))).await
+}
+
+async fn answer(app: &App, request: &Request, now: Timestamp) -> Result<Response<Body>, Error> {
+    let body = api::body(request, api::BODY_LIMIT_BYTES)?;
+    let route = api::route(ROUTES, request)?;
+    let parameter = |name| route.parameter(name).unwrap_or_default();
+    // Who may ask is looked at before anything else of the request is.
+    match route.pattern {
+        "/usage/limit-check/partner/{prefix}" | "/usage/partner/{prefix}/monthly" => {
+            authorization::check_reader(app, request, parameter("prefix"), now).await?;
         }
-        match route.pattern {
-            "/usage/events" => events::post(app, &request, body, now).await,
-            "/usage/events/{idempotency_key}/void" => {
-                void::post(app, &request, body, parameter("idempotency_key"), now).await
-            }
-            "/usage/reserve" => reserve::post(app, &request, body, now).await,
-            "/usage/limit-check/user/{id}" => {
-                limit_check::user(app, &request, parameter("id"), now).await
-            }
-            "/usage/limit-check/partner/{prefix}" => {
-                limit_check::partner(app, &request, parameter("prefix"), now).await
-            }
-            "/usage/overage/quote" => overage_quote::get(app, &request, now).await,
-            "/usage/user/{id}/monthly" => monthly::user(app, &request, parameter("id"), now).await,
-            "/usage/partner/{prefix}/monthly" => {
-                monthly::partner(app, &request, parameter("prefix"), now).await
-            }
-            _ => Err(Error::NotFound),
+        _ => app.service_tokens.check(request.headers(), now).await?,
+    }
+    match route.pattern {
+        "/usage/events" => events::post(app, request, body, now).await,
+        "/usage/events/{idempotency_key}/void" => {
+            void::post(app, request, body, parameter("idempotency_key"), now).await
         }
-    })
-    .await
+        "/usage/reserve" => reserve::post(app, request, body, now).await,
+        "/usage/limit-check/user/{id}" => {
+            limit_check::user(app, request, parameter("id"), now).await
+        }
+        "/usage/limit-check/partner/{prefix}" => {
+            limit_check::partner(app, request, parameter("prefix"), now).await
+        }
+        "/usage/overage/quote" => overage_quote::get(app, request, now).await,
+        "/usage/user/{id}/monthly" => monthly::user(app, request, parameter("id"), now).await,
+        "/usage/partner/{prefix}/monthly" => {
+            monthly::partner(app, request, parameter("prefix"), now).await
+        }
+        _ => Err(Error::NotFound),
+    }
 }

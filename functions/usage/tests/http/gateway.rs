@@ -1,0 +1,116 @@
+//! The sample envelopes under `events/`, as the gateway sends them.
+
+use lambda_http::Request;
+use serde_json::{Value, json};
+use shared::test_support::logs;
+use usage::handle;
+
+use crate::ledger::{Ledger, NOW, body, event, service};
+
+const SAMPLES: [(&str, &str); 8] = [
+    (
+        "one event",
+        include_str!("../../../../events/apigw_usage_event.json"),
+    ),
+    (
+        "a batch",
+        include_str!("../../../../events/apigw_usage_events_batch.json"),
+    ),
+    (
+        "the query form",
+        include_str!("../../../../events/apigw_usage_events_query.json"),
+    ),
+    (
+        "a reservation",
+        include_str!("../../../../events/apigw_usage_reserve.json"),
+    ),
+    (
+        "a limit check",
+        include_str!("../../../../events/apigw_usage_limit_check.json"),
+    ),
+    (
+        "a quote",
+        include_str!("../../../../events/apigw_usage_overage_quote.json"),
+    ),
+    (
+        "months",
+        include_str!("../../../../events/apigw_usage_monthly.json"),
+    ),
+    (
+        "a void",
+        include_str!("../../../../events/apigw_usage_void.json"),
+    ),
+];
+
+fn envelope(text: &str) -> Request {
+    lambda_http::request::from_str(text).expect("an envelope")
+}
+
+#[tokio::test]
+async fn the_sample_envelopes_are_answered_one_after_the_other() {
+    let ledger = Ledger::create().await;
+    ledger
+        .run("INSERT INTO users (id, plan) VALUES (42, 'free')")
+        .await;
+    let mut answers: Vec<Value> = Vec::new();
+    for (name, text) in SAMPLES {
+        let without_a_token = handle(&ledger.app, envelope(text), NOW.parse().unwrap()).await;
+        assert_eq!(
+            without_a_token.status(),
+            401,
+            "{name}: the sample has a placeholder"
+        );
+        let mut request = envelope(text);
+        request
+            .headers_mut()
+            .insert("authorization", service().parse().unwrap());
+        let response = handle(&ledger.app, request, NOW.parse().unwrap()).await;
+        assert_eq!(response.status(), 200, "{name}: {}", body(&response));
+        let id = response.headers()["x-request-id"].to_str().unwrap();
+        assert!(
+            text.contains(&format!("\"requestId\": \"{id}\"")),
+            "{name}: the gateway's own id: {id}"
+        );
+        answers.push(body(&response));
+    }
+    let [one, batch, query, reserved, check, quote, months, voided] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+    assert_eq!(
+        (&one["accepted"], &batch["accepted"], &query["accepted"]),
+        (&json!(1), &json!(2), &json!(1))
+    );
+    assert_eq!((&reserved["used"], &check["used"]), (&json!(3), &json!(3)));
+    assert_eq!(
+        (&quote["free_units"], &quote["total_cents"]),
+        (&json!(2), &json!(500))
+    );
+    assert_eq!(months[0]["events"], 3);
+    assert_eq!(voided["subject"], "user:42");
+}
+
+#[tokio::test]
+async fn another_method_or_path_is_told_apart() {
+    let ledger = Ledger::create().await;
+    for (method, path, status) in [
+        ("GET", "/usage/events", 405),
+        ("POST", "/usage/overage/quote", 405),
+        ("POST", "/usage/events/", 404),
+        ("POST", "/usage//events", 404),
+        ("GET", "/usage/limit-check/user/", 404),
+        ("GET", "/usage", 404),
+    ] {
+        let sent = crate::ledger::request(method, path, Some(&service()), None);
+        assert_eq!(ledger.call(sent, NOW).await.0, status, "{method} {path}");
+    }
+    let large = json!({"events": [event(1, &"x".repeat(1024 * 1024))]});
+    assert_eq!(ledger.post("/usage/events", &large, NOW).await.0, 413);
+}
+
+#[test]
+fn without_its_configuration_the_program_says_which_variable_is_missing() {
+    let line = logs::of_a_start_without_configuration(env!("CARGO_BIN_EXE_usage"));
+    assert_eq!(line["level"], "ERROR");
+    let cause = line["fields"]["cause"].as_str().expect("a cause");
+    assert!(cause.contains("DATABASE_URL"), "{line}");
+}

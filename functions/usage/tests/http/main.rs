@@ -1,0 +1,13 @@
+//! The function as the gateway calls it, over real services. One binary: it starts Postgres once.
+
+mod alerts;
+mod bad_input;
+mod events;
+mod gateway;
+mod histories;
+mod ledger;
+mod limits;
+mod monthly;
+mod reserve;
+mod tokens;
+mod void;
