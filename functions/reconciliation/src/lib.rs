@@ -2,6 +2,7 @@
 
 mod deadline;
 mod redrive;
+mod usage_rollup;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
@@ -28,10 +29,14 @@ pub struct App {
 /// Why an invocation failed. The platform tries again, then dead-letters.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0:?} is nothing this function does: it answers reconciliation.redrive")]
+    #[error(
+        "{0:?} is nothing this function does: it answers reconciliation.redrive and reconciliation.usage-rollup"
+    )]
     Unsupported(String),
     #[error("the event's time is not an instant")]
     Time(#[source] jiff::Error),
+    #[error("the usage rollup could not be checked")]
+    UsageRollup(#[from] shared::store::Error),
     /// Something was away. What could be done without it is done and in the summary.
     #[error("the redrive stopped early ({summary})")]
     Redrive {
@@ -88,6 +93,9 @@ async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Re
     };
     match event.get("detail-type").and_then(Value::as_str) {
         Some("reconciliation.redrive") => redrive::run(app, now, deadline).await,
+        Some("reconciliation.usage-rollup") => {
+            Ok(usage_rollup::run(&app.database, &event["detail"], deadline).await?)
+        }
         other => Err(Error::Unsupported(other.unwrap_or_default().to_owned())),
     }
 }
