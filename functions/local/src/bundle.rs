@@ -40,6 +40,7 @@ impl InvokeError {
 pub struct Bundle {
     webhook: Sandboxes<webhook::App, config::Error>,
     admin_revenue: Sandboxes<admin_revenue::App, config::Error>,
+    usage: Sandboxes<usage::App, config::Error>,
     reconciliation: Sandboxes<reconciliation::App, config::Error>,
     migrate: Sandboxes<migrate::App, config::Error>,
 }
@@ -51,13 +52,14 @@ impl Bundle {
     /// When a function's configuration is not complete.
     pub fn new(environment: &Environment, aws: &SdkConfig) -> Result<Bundle, config::Error> {
         let given = || (environment.clone(), aws.clone());
-        let (webhook, admin_revenue, reconciliation, migrate) =
-            (given(), given(), given(), given());
+        let (webhook, admin_revenue, usage, reconciliation, migrate) =
+            (given(), given(), given(), given(), given());
         Ok(Bundle {
             webhook: Sandboxes::new(move || webhook::App::from_env(&webhook.0, &webhook.1))?,
             admin_revenue: Sandboxes::new(move || {
                 admin_revenue::App::from_env(&admin_revenue.0, &admin_revenue.1)
             })?,
+            usage: Sandboxes::new(move || usage::App::from_env(&usage.0, &usage.1))?,
             reconciliation: Sandboxes::new(move || {
                 reconciliation::App::from_env(&reconciliation.0, &reconciliation.1)
             })?,
@@ -66,7 +68,13 @@ impl Bundle {
     }
 
     /// Names of all functions.
-    pub const FUNCTIONS: [&str; 4] = ["webhook", "admin-revenue", "reconciliation", "migrate"];
+    pub const FUNCTIONS: [&str; 5] = [
+        "webhook",
+        "admin-revenue",
+        "usage",
+        "reconciliation",
+        "migrate",
+    ];
 
     /// Every route of every function.
     #[must_use]
@@ -74,6 +82,7 @@ impl Bundle {
         let tables = [
             ("webhook", webhook::ROUTES),
             ("admin-revenue", admin_revenue::ROUTES),
+            ("usage", usage::ROUTES),
         ];
         tables
             .into_iter()
@@ -127,6 +136,16 @@ impl Bundle {
                 Ok(gateway::response(
                     admin_revenue::handle(&app, request, now).await,
                 ))
+            }
+            "usage" => {
+                let app = self
+                    .usage
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                let request =
+                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                Ok(gateway::response(usage::handle(&app, request, now).await))
             }
             "reconciliation" => {
                 let app = self
