@@ -1,7 +1,7 @@
 //! `GET /admin/reports/{report}` over the story of `story.rs`: every figure worked out by hand, and the same as a file.
 
 use crate::ledger::Ledger;
-use crate::story::{NOW, story};
+use crate::story::{NOW, prorated, story};
 use serde_json::{Value, json};
 
 const NAMES: [&str; 9] = [
@@ -542,4 +542,43 @@ async fn a_report_needs_an_admin() {
         let response = admin_revenue::handle(&ledger.app, request("GET", path, None), now).await;
         assert_eq!(response.status(), 401, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_proration_is_money_of_its_day_and_no_recurring_revenue() {
+    let ledger = prorated().await;
+    let top = report(&ledger, "top-customers", OCTOBER).await;
+    assert_eq!(
+        top["totals"],
+        json!({"gross_cents": 1_000, "fees_cents": 59, "refunds_cents": 0, "disputes_cents": 0, "net_cents": 941,
+               "mrr_cents": 5_000}),
+        "what was paid, and not 2500 with 1500 refunded"
+    );
+    let path = "/admin/revenue/movements?from=2025-10-01&to=2025-11-01";
+    let (status, body) = ledger.get(path, NOW).await;
+    assert_eq!(status, 200, "{body}");
+    let october = &body["periods"][0];
+    let bridge = [
+        "opening_mrr_cents",
+        "new_mrr_cents",
+        "expansion_mrr_cents",
+        "contraction_mrr_cents",
+        "closing_mrr_cents",
+    ]
+    .map(|name| october[name].as_i64().unwrap());
+    assert_eq!(
+        bridge,
+        [0, 3_000, 2_000, 0, 5_000],
+        "the plans alone move it"
+    );
+    let (_, invoices) = ledger.get("/admin/invoices", NOW).await;
+    assert_eq!(invoices["data"][0]["total_cents"], 1_000);
+    let id = invoices["data"][0]["id"].as_i64().unwrap();
+    let (_, invoice) = ledger.get(&format!("/admin/invoices/{id}"), NOW).await;
+    let lines = invoice["lines"].as_array().unwrap();
+    let amounts: Vec<i64> = lines
+        .iter()
+        .map(|line| line["total_cents"].as_i64().unwrap())
+        .collect();
+    assert_eq!(amounts, [-1_500, 2_500]);
 }

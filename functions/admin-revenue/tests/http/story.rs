@@ -37,6 +37,32 @@ pub(crate) async fn story() -> Ledger {
     ledger
 }
 
+/// Hana alone: silver (3000) from 1 October, pro (5000) from the 16th. The change is invoiced that day: 1500 back for the
+/// rest of silver, 2500 for the rest of pro; the 1000 are paid at once (fee 59).
+pub(crate) async fn prorated() -> Ledger {
+    let ledger = Ledger::create().await;
+    let hana = ("cus_hana", "usd");
+    let plain = json!({});
+    let line = |id: &str, amount: i64| {
+        json!({"id": id, "object": "line_item", "amount": amount, "currency": "usd", "description": id, "quantity": 1,
+            "proration": true, "period": {"start": second("10-16"), "end": second("11-01")}})
+    };
+    let lines = [line("il_unused", -1_500), line("il_remaining", 2_500)];
+    let paid = json!({"customer": "cus_hana", "subscription": "sub_hana", "status": "paid", "paid": true,
+        "billing_reason": "subscription_update", "amount_paid": 1_000, "amount_remaining": 0, "charge": "ch_hana",
+        "payment_intent": "pi_hana", "lines": {"object": "list", "has_more": false, "data": lines},
+        "status_transitions": {"finalized_at": second("10-16"), "paid_at": second("10-16"), "voided_at": null}});
+    let payment = charge("hana", "hana", "hana", "usd", "10-16", 1_000);
+    let events = vec![
+        subscription("created", "10-01", "sub_hana", hana, ("silver", 1), &plain),
+        subscription("updated", "10-16", "sub_hana", hana, ("pro", 1), &plain),
+        succeeded(of_invoice(payment, "in_hana"), "10-16", Some(59)),
+        invoice("invoice.paid", "in_hana", ("10-16", "10-16"), 1_000, &paid),
+    ];
+    ledger.ingest(events).await;
+    ledger
+}
+
 fn second(day: &str) -> i64 {
     let instant: Timestamp = format!("2025-{day}T10:00:00Z").parse().expect("an instant");
     instant.as_second()
