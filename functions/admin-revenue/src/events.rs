@@ -180,7 +180,7 @@ pub(crate) async fn replay(
         Err(Failure::Away(error)) => Err(error),
         Err(Failure::OfEvent(reason)) => {
             transaction.rollback().await.map_err(store::Error::from)?;
-            table.record_failure(event_id, &reason, now).await?;
+            table.record_failure(event_id, 0, &reason, now).await?;
             let replayed = Replayed {
                 event_id,
                 outcome: "parked",

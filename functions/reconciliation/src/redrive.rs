@@ -229,7 +229,7 @@ async fn fail(
     }
     let noted = app
         .parked_events
-        .record_failure(&state.event_id, reason, now);
+        .record_failure(&state.event_id, state.attempts, reason, now);
     let noted = noted.await.map_err(Away::ParkedEvents)?;
     let (attempts, is_poisoned) = match &noted {
         Some(state) => (state.attempts, state.is_poisoned()),

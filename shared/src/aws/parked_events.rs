@@ -303,18 +303,21 @@ impl ParkedEvents {
         Ok(Some(ParkedEvent { state, body }))
     }
 
-    /// Notes that the event could not be applied: the pause doubles, the eighth time it is poisoned. `None` when it
-    /// is not parked (any more). Not to be called because the database was away: that says nothing of the event.
+    /// Notes that the event could not be applied: the pause doubles, the eighth time it is poisoned. `attempts` are
+    /// those it had when it was tried: when there are more by now, another run has noted the same failure, and it counts
+    /// once. `None` when it is not parked (any more). Not to be called because the database was away: that says nothing
+    /// of the event.
     pub async fn record_failure(
         &self,
         event_id: &str,
+        attempts: u32,
         reason: &str,
         now: Timestamp,
     ) -> Result<Option<ParkedState>, Error> {
         let Some(before) = self.state(event_id).await? else {
             return Ok(None);
         };
-        if before.is_poisoned() {
+        if before.is_poisoned() || before.attempts != attempts {
             return Ok(Some(before));
         }
         let attempts = before.attempts + 1;

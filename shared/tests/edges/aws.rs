@@ -37,7 +37,7 @@ async fn parking_again_changes_nothing() {
     let parked = parked_events().await;
     parked.park("evt_1", "first", "away", now()).await.unwrap();
     parked
-        .record_failure("evt_1", "still away", now())
+        .record_failure("evt_1", 0, "still away", now())
         .await
         .unwrap();
     parked
@@ -111,7 +111,7 @@ async fn due_events_come_oldest_first_and_only_when_they_are_due() {
     };
     assert_eq!(ids(now()).await, ["evt_a", "evt_b"]);
     parked
-        .record_failure("evt_a", "a bug", now())
+        .record_failure("evt_a", 0, "a bug", now())
         .await
         .unwrap();
     assert_eq!(ids(now()).await, ["evt_b"]);
@@ -133,7 +133,7 @@ async fn the_eighth_failure_poisons_and_keeps_the_event() {
     parked.park("evt_p", "body", "a bug", now()).await.unwrap();
     for attempt in 1..=8 {
         let state = parked
-            .record_failure("evt_p", "a bug", now())
+            .record_failure("evt_p", attempt - 1, "a bug", now())
             .await
             .unwrap()
             .unwrap();
@@ -141,6 +141,9 @@ async fn the_eighth_failure_poisons_and_keeps_the_event() {
             (state.attempts, state.is_poisoned()),
             (attempt, attempt == 8)
         );
+        // Another run that tried it at the same time notes the same failure.
+        let late = parked.record_failure("evt_p", attempt - 1, "a bug", now());
+        assert_eq!(late.await.unwrap().unwrap().attempts, attempt);
     }
     let later = now() + SignedDuration::from_hours(24 * 30);
     assert!(
@@ -148,7 +151,7 @@ async fn the_eighth_failure_poisons_and_keeps_the_event() {
         "no longer retried"
     );
     let again = parked
-        .record_failure("evt_p", "a bug", now())
+        .record_failure("evt_p", 8, "a bug", now())
         .await
         .unwrap()
         .unwrap();
@@ -164,7 +167,10 @@ async fn the_eighth_failure_poisons_and_keeps_the_event() {
     );
     assert!(parked.list(10).await.unwrap()[0].is_poisoned());
     assert_eq!(
-        parked.record_failure("evt_gone", "x", now()).await.unwrap(),
+        parked
+            .record_failure("evt_gone", 0, "x", now())
+            .await
+            .unwrap(),
         None
     );
 }

@@ -640,10 +640,12 @@ async fn parked_and_poisoned_events_are_listed_from_where_they_lie() {
         let at = now - SignedDuration::from_hours(hours_ago);
         parked.park(event_id, "{}", "away", at).await.unwrap();
     }
-    for _ in 0..8 {
-        parked.record_failure("evt_b", "a bug", now).await.unwrap();
+    for attempts in 0..8 {
+        let noted = parked.record_failure("evt_b", attempts, "a bug", now);
+        noted.await.unwrap();
     }
-    parked.record_failure("evt_c", "a bug", now).await.unwrap();
+    let noted = parked.record_failure("evt_c", 0, "a bug", now);
+    noted.await.unwrap();
     // Another kind of item, which is no event: it never came in.
     let item = [("event_id", "evt_e/part"), ("reason", "none")];
     let item = item.map(|(name, value)| (name.to_owned(), AttributeValue::S(value.to_owned())));

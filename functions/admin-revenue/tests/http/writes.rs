@@ -671,10 +671,13 @@ async fn a_poisoned_event_is_applied_by_a_replay_and_one_that_fails_stays() {
         .park("evt_broken", &broken.to_string(), "a bug", now)
         .await
         .unwrap();
-    for _ in 0..8 {
-        parked.record_failure(event_id, "a bug", now).await.unwrap();
+    for attempts in 0..8 {
         parked
-            .record_failure("evt_broken", "a bug", now)
+            .record_failure(event_id, attempts, "a bug", now)
+            .await
+            .unwrap();
+        parked
+            .record_failure("evt_broken", attempts, "a bug", now)
             .await
             .unwrap();
     }
