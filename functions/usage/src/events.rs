@@ -217,12 +217,12 @@ fn of_body(mut body: Value) -> Result<Input, Error> {
     if let Some(other) = other {
         return refused(&other, "events stands alone".to_owned());
     }
-    match events {
-        Value::Array(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
-            Ok(Input::Batch(events))
-        }
-        _ => refused("events", format!("a list of 1 to {EVENTS_MAX} events")),
+    if let Value::Array(events) = events
+        && (1..=EVENTS_MAX).contains(&events.len())
+    {
+        return Ok(Input::Batch(events));
     }
+    refused("events", format!("a list of 1 to {EVENTS_MAX} events"))
 }
 
 /// The predecessor's form of one event: no body, everything in the query.
@@ -268,8 +268,8 @@ fn key_beside_the_query(request: &Request) -> Result<Option<String>, Error> {
         })?;
         return Ok(Some(text.to_owned()));
     }
-    Ok(match request.request_context_ref() {
-        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
-        _ => None,
-    })
+    if let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() {
+        return Ok(context.request_id.clone());
+    }
+    Ok(None)
 }
