@@ -181,7 +181,8 @@ impl DatabaseConfig {
     }
 
     /// How many connections may be open at once.
-    pub(crate) fn pool_size(&self) -> usize {
+    #[must_use]
+    pub fn pool_size(&self) -> usize {
         self.pool_size.max(1)
     }
 

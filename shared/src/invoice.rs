@@ -51,6 +51,9 @@ pub struct Invoice {
     pub version: Version,
 }
 
+/// The member of an invoice's metadata at Stripe that says which partner's invoice of ours it collects, by its id.
+pub const PARTNER_INVOICE_METADATA: &str = "partner_invoice_id";
+
 /// An invoice of ours that Stripe does not know, as far as its payment is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartnerInvoice {
@@ -194,6 +197,13 @@ impl Snapshot for Invoice {
 }
 
 impl Invoice {
+    /// The id of the partner's invoice of ours that this one collects.
+    #[must_use]
+    pub fn collects(&self) -> Option<i64> {
+        let id = self.metadata.get(PARTNER_INVOICE_METADATA)?.as_str()?;
+        id.parse().ok()
+    }
+
     /// `subscription` or `one_off`.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -29,6 +29,7 @@ pub mod document;
 pub mod api;
 pub mod aws;
 pub mod config;
+pub mod deadline;
 pub mod http_get;
 pub mod store;
 pub mod stripe;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::contract::{Contract, PricingModel, Tier, TierMode};
 use crate::cycle::{BillingPeriod, Share};
@@ -221,6 +222,80 @@ pub fn bill(
         total_cents,
         carried_over_cents: carried_over_cents.max(0),
     }))
+}
+
+/// What an invoiced period is rated by when it is counted again: the prices then, and what of the cycle was billed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrozenTerms {
+    /// With the members that pricing reads; the others have their defaults.
+    pub contract: Contract,
+    pub share: Share,
+    pub first_day: Date,
+    pub last_day: Date,
+    /// The stretches usage was counted in.
+    pub usage: Vec<Period>,
+}
+
+/// The shape of [`FrozenTerms`] in `invoiced_usage.terms`.
+#[derive(Serialize, Deserialize)]
+struct StoredTerms {
+    contract: Map<String, Value>,
+    share: Share,
+    first_day: Date,
+    last_day: Date,
+    usage: Vec<(Timestamp, Timestamp)>,
+}
+
+impl FrozenTerms {
+    /// What a period of a contract is rated by, to be stored.
+    ///
+    /// # Errors
+    /// Never for a contract that was parsed; as `serde_json` says otherwise.
+    pub fn freeze(contract: &Contract, period: &BillingPeriod) -> Result<Value, serde_json::Error> {
+        let members = json!({
+            "api_key_prefix": contract.api_key_prefix,
+            "pricing_model": contract.pricing_model.as_str(),
+            "currency": contract.currency,
+            "monthly_flat_fee_cents": contract.monthly_flat_fee_cents,
+            "per_deed_price_cents": contract.per_deed_price_cents,
+            "per_1000_requests_cents": contract.per_1000_requests_cents,
+            "tiers": contract.tiers_as_json(),
+            "tier_mode": contract.tier_mode.map(TierMode::as_str),
+            "included_units": contract.included_units,
+            "minimum_commitment_cents": contract.minimum_commitment_cents,
+            "unit_source": contract.unit_source.as_str(),
+            "billable_event_types": contract.billable_event_types,
+        });
+        let members = members.as_object().cloned().unwrap_or_default();
+        serde_json::to_value(StoredTerms {
+            contract: members
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .collect(),
+            share: period.share,
+            first_day: period.first_day,
+            last_day: period.last_day,
+            usage: period
+                .usage
+                .iter()
+                .map(|stretch| (stretch.start, stretch.end))
+                .collect(),
+        })
+    }
+
+    /// What was stored; `None` when it cannot be read.
+    #[must_use]
+    pub fn read(stored: &Value) -> Option<FrozenTerms> {
+        let stored = StoredTerms::deserialize(stored).ok()?;
+        let usage = stored.usage.into_iter();
+        Some(FrozenTerms {
+            contract: Contract::parse(&stored.contract).ok()?,
+            share: stored.share,
+            first_day: stored.first_day,
+            last_day: stored.last_day,
+            usage: usage.map(|(start, end)| Period { start, end }).collect(),
+        })
+    }
 }
 
 /// Times the median of the last invoices that a total may be before somebody has to look at it.

@@ -67,9 +67,10 @@ const DOMAIN: [&str; 22] = [
 ];
 
 /// What each other layer of `shared` may name besides the domain and itself.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("document", &[]),
     ("config", &[]),
+    ("deadline", &[]),
     ("telemetry", &["config"]),
     ("tls", &["config"]),
     ("http_get", &["config", "tls"]),

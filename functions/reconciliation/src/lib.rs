@@ -1,6 +1,5 @@
 //! Keeps the ledger and Stripe together: applies what was parked, publishes what was left behind.
 
-mod deadline;
 mod redrive;
 mod usage_rollup;
 
@@ -14,8 +13,8 @@ use shared::payment::FeeEstimate;
 use shared::store::Database;
 use shared::telemetry::log_failure;
 
-pub use deadline::Deadline;
 pub use redrive::{Away, Summary};
+pub use shared::deadline::Deadline;
 
 /// The clients this function's policy allows, and what it is configured with.
 #[derive(Debug)]

@@ -13,11 +13,12 @@ use super::Error;
 use super::decision::{Catalog, Decision, computed, version};
 use super::neighbourhood::Neighbourhood;
 use crate::cash::Replacement;
+use crate::invoice::InvoiceStatus;
 use crate::movement::{self, SubscriptionVersion};
 use crate::snapshot::Snapshot;
 use crate::store::{
     self, catalog, checkout_sessions, credits, customers, invoices, locks, mrr_movements, outbox,
-    payment_facts, payment_history, stripe_events, stripe_lookups, subscriptions,
+    partner_invoices, payment_facts, payment_history, stripe_events, stripe_lookups, subscriptions,
 };
 use crate::stripe::event::Event;
 use crate::stripe::reader::{self, Facts};
@@ -101,12 +102,28 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
         writes.push(Box::pin(invoices::upsert_credit_note(db, note, now)));
     }
     for (invoice, amount_due_cents) in &decision.invoices {
+        // An invoice of ours, announced before the run that handed it to Stripe has written the link.
+        if let Some(id) = invoice.collects() {
+            let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
+            writes.push(Box::pin(partner_invoices::link_stripe(
+                db,
+                id,
+                stripe_id,
+                customer.as_deref(),
+            )));
+        }
         writes.push(Box::pin(invoices::upsert(
             db,
             invoice,
             *amount_due_cents,
             now,
         )));
+    }
+    for (invoice, _) in &decision.invoices {
+        if invoice.status == InvoiceStatus::Void {
+            let given_back = credits::give_back_void(db, &invoice.stripe_invoice_id);
+            writes.push(Box::pin(given_back));
+        }
     }
     for intent in &decision.intents {
         writes.push(Box::pin(payment_facts::upsert_intent(db, intent, now)));

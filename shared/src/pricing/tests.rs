@@ -524,3 +524,29 @@ proptest! {
         prop_assert!((cost(&until) + cost(&from) - fee).abs() <= 1);
     }
 }
+
+#[test]
+fn frozen_terms_rate_as_the_contract_did() {
+    let contract = contract(&json!({
+        "pricing_model": "tiered", "tier_mode": "graduated",
+        "tiers": [{"up_to": 10, "unit_price_cents": "0.125"}, {"up_to": null, "unit_price_cents": 3}],
+        "included_units": 5, "minimum_commitment_cents": 7, "currency": "KWD", "unit_source": "both",
+        "billable_event_types": ["deed"], "contract_start_date": "2025-03-11"
+    }));
+    let period = first_period(&contract);
+    let stored = FrozenTerms::freeze(&contract, &period).unwrap();
+    let frozen = FrozenTerms::read(&stored).unwrap();
+    assert_eq!(frozen.share, period.share);
+    assert_eq!(frozen.usage, period.usage);
+    assert_eq!(
+        frozen.contract.billable_event_types,
+        contract.billable_event_types
+    );
+    assert_eq!(
+        rate_again(&frozen.contract, frozen.share, used(40, 1)),
+        rate(&contract, &period, used(40, 1))
+            .unwrap()
+            .subtotal_cents()
+    );
+    assert_eq!(FrozenTerms::read(&json!({"contract": {}})), None);
+}

@@ -255,6 +255,30 @@ pub async fn insert(
     }
 }
 
+/// Notes the customer at Stripe that a contract is collected from, unless it has one.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn set_stripe_customer(
+    db: &impl GenericClient,
+    id: i64,
+    stripe_customer_id: &str,
+    now: Timestamp,
+) -> Result<(), Error> {
+    db.execute_typed(
+        "-- contracts::set_stripe_customer
+         UPDATE api_partner_contracts SET stripe_customer_id = $2, updated_at = $3
+         WHERE id = $1 AND stripe_customer_id IS NULL",
+        &[
+            (&id, Type::INT8),
+            (&stripe_customer_id, Type::TEXT),
+            (&now, Type::TIMESTAMPTZ),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Locks a contract until the end of the transaction; false when there is none.
 ///
 /// # Errors

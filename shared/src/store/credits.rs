@@ -6,6 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::list::{self, Object, Order, Page, Rows, Span, sorted};
 use super::{Error, columns};
+use crate::credit::{Application, Available};
 use crate::money::Currency;
 use crate::payment::Refund;
 
@@ -243,6 +244,81 @@ pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<bo
     Ok(changed == 1)
 }
 
+/// What remains of a partner's credits in a currency, locked in ascending order until the end of the transaction.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn lock_available(
+    db: &impl GenericClient,
+    api_key_prefix: &str,
+    currency: Currency,
+) -> Result<Vec<Available>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::lock_available
+             SELECT id, remaining_cents, expires_at FROM credits
+             WHERE api_key_prefix = $1 AND currency = $2 AND remaining_cents > 0 AND voided_at IS NULL
+             ORDER BY id FOR UPDATE",
+            &[
+                (&api_key_prefix, Type::TEXT),
+                (&currency.as_str(), Type::TEXT),
+            ],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Available {
+                credit_id: row.try_get("id")?,
+                remaining_cents: row.try_get("remaining_cents")?,
+                expires_at: row.try_get("expires_at")?,
+            })
+        })
+        .collect()
+}
+
+/// Takes from credits, which are locked, for an invoice.
+///
+/// # Errors
+/// When the statement fails, also because a credit has less than is taken.
+pub async fn apply(
+    db: &impl GenericClient,
+    invoice_id: i64,
+    applications: &[Application],
+    now: Timestamp,
+) -> Result<(), Error> {
+    if applications.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<i64> = applications.iter().map(|taken| taken.credit_id).collect();
+    let amounts: Vec<i64> = applications
+        .iter()
+        .map(|taken| taken.amount_cents)
+        .collect();
+    let changed = db
+        .execute_typed(
+            "-- credits::apply
+             WITH taken AS (
+                 SELECT credit_id, amount_cents, position
+                 FROM unnest($2, $3) WITH ORDINALITY AS taken (credit_id, amount_cents, position)
+             ), applied AS (
+                 INSERT INTO credit_applications (credit_id, invoice_id, amount_cents, applied_at)
+                 SELECT credit_id, $1, amount_cents, $4 FROM taken ORDER BY position
+             )
+             UPDATE credits
+             SET remaining_cents = credits.remaining_cents - taken.amount_cents, applied_to_invoice_id = $1
+             FROM taken WHERE credits.id = taken.credit_id",
+            &[
+                (&invoice_id, Type::INT8),
+                (&ids, Type::INT8_ARRAY),
+                (&amounts, Type::INT8_ARRAY),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    let expected = u64::try_from(applications.len()).unwrap_or(u64::MAX);
+    Error::check_row_count("credits::apply", expected, changed)
+}
+
 /// Locks the credits that were applied to an invoice, in ascending order, so that two invoices never wait for each
 /// other's crosswise.
 ///
@@ -282,6 +358,33 @@ pub async fn give_back(db: &impl GenericClient, invoice_id: i64) -> Result<(), E
                                       ORDER BY id DESC LIMIT 1)
          FROM returned WHERE credits.id = returned.credit_id",
         &[(&invoice_id, Type::INT8)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Gives what was taken for a partner's invoice that Stripe collected, and that is void now, back to its credits.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn give_back_void(db: &impl GenericClient, stripe_invoice_id: &str) -> Result<(), Error> {
+    db.execute_typed(
+        "-- credits::give_back_void
+         WITH voided AS (
+             UPDATE invoices SET credit_applied_cents = 0
+             WHERE stripe_invoice_id = $1 AND contract_id IS NOT NULL AND status = 'void' AND NOT superseded
+             RETURNING id
+         ), taken AS (
+             DELETE FROM credit_applications WHERE invoice_id IN (SELECT id FROM voided)
+             RETURNING credit_id, invoice_id, amount_cents
+         )
+         UPDATE credits
+         SET remaining_cents = credits.remaining_cents + taken.amount_cents,
+             applied_to_invoice_id = (SELECT before.invoice_id FROM credit_applications AS before
+                                      WHERE before.credit_id = credits.id AND before.invoice_id <> taken.invoice_id
+                                      ORDER BY before.id DESC LIMIT 1)
+         FROM taken WHERE credits.id = taken.credit_id",
+        &[(&stripe_invoice_id, Type::TEXT)],
     )
     .await?;
     Ok(())

@@ -141,6 +141,28 @@ pub async fn user_of(
         .map_or(Ok(None), |row| Ok(row.try_get("user_id")?))
 }
 
+/// The customer that was made at Stripe for a partner's contract, the first one if there are several.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn of_contract(
+    db: &impl GenericClient,
+    contract_id: i64,
+) -> Result<Option<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::of_contract
+             SELECT stripe_customer_id FROM customers
+             WHERE metadata ->> 'contract_id' = $1 AND deleted_at IS NULL
+             ORDER BY created_at, stripe_customer_id LIMIT 1",
+            &[(&contract_id.to_string(), Type::TEXT)],
+        )
+        .await?;
+    rows.first()
+        .map(|row| Ok(row.try_get("stripe_customer_id")?))
+        .transpose()
+}
+
 /// Fills `users.stripe_customer_id` when empty. When several customers claim one user, the one
 /// that was linked first stands, whatever the order of arrival; what was filled in for a customer
 /// that has gone to another user is emptied; what the application itself wrote is never replaced.

@@ -39,7 +39,8 @@ pub async fn get(db: &impl GenericClient, invoice_ids: &[String]) -> Result<Vec<
     rows.iter().map(from_row).collect()
 }
 
-/// Inserts or replaces the row. A draft without a number takes its Stripe id; a number another
+/// Inserts or replaces the row. An invoice of ours that Stripe collects keeps what we issued (number, lines, amounts,
+/// period) and follows Stripe in what is paid; Stripe's draft of it changes nothing. A draft without a number takes its Stripe id; a number another
 /// invoice has already (the predecessor gave some out twice) is told apart by the Stripe id.
 ///
 /// # Errors
@@ -70,30 +71,59 @@ pub async fn upsert(
                  $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
                  $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38
              ON CONFLICT (stripe_invoice_id) WHERE NOT superseded DO UPDATE SET
-                 invoice_number = excluded.invoice_number, user_id = excluded.user_id,
-                 kind = excluded.kind, stripe_customer_id = excluded.stripe_customer_id,
+                 invoice_number =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.invoice_number ELSE invoices.invoice_number END,
+                 user_id = CASE WHEN invoices.contract_id IS NULL THEN excluded.user_id ELSE invoices.user_id END,
+                 kind = CASE WHEN invoices.contract_id IS NULL THEN excluded.kind ELSE invoices.kind END,
+                 currency = CASE WHEN invoices.contract_id IS NULL THEN excluded.currency ELSE invoices.currency END,
+                 subtotal_cents =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.subtotal_cents ELSE invoices.subtotal_cents END,
+                 tax_cents =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.tax_cents ELSE invoices.tax_cents END,
+                 discount_cents =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.discount_cents ELSE invoices.discount_cents END,
+                 total_cents =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.total_cents ELSE invoices.total_cents END,
+                 billing_period_start =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.billing_period_start ELSE invoices.billing_period_start END,
+                 billing_period_end =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.billing_period_end ELSE invoices.billing_period_end END,
+                 due_date = CASE WHEN invoices.contract_id IS NULL THEN excluded.due_date ELSE invoices.due_date END,
+                 finalized_at =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.finalized_at ELSE invoices.finalized_at END,
+                 line_items =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.line_items ELSE invoices.line_items END,
+                 lines_complete =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.lines_complete ELSE invoices.lines_complete END,
+                 tax_breakdown =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.tax_breakdown ELSE invoices.tax_breakdown END,
+                 collection_method =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.collection_method ELSE invoices.collection_method END,
+                 invoice_pdf_url =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.invoice_pdf_url ELSE invoices.invoice_pdf_url END,
+                 notes = CASE WHEN invoices.contract_id IS NULL THEN excluded.notes ELSE invoices.notes END,
+                 metadata = CASE WHEN invoices.contract_id IS NULL THEN excluded.metadata ELSE invoices.metadata END,
+                 created_at =
+                     CASE WHEN invoices.contract_id IS NULL THEN excluded.created_at ELSE invoices.created_at END,
+                 status = CASE WHEN invoices.contract_id IS NULL OR excluded.status <> 'draft'
+                     THEN excluded.status ELSE invoices.status END,
+                 amount_due_cents = CASE WHEN invoices.contract_id IS NULL OR excluded.status <> 'draft'
+                     THEN excluded.amount_due_cents ELSE invoices.amount_due_cents END,
+                 stripe_customer_id = excluded.stripe_customer_id,
                  stripe_subscription_id = excluded.stripe_subscription_id,
-                 status = excluded.status, currency = excluded.currency,
-                 subtotal_cents = excluded.subtotal_cents, tax_cents = excluded.tax_cents,
-                 discount_cents = excluded.discount_cents, total_cents = excluded.total_cents,
                  amount_paid_cents = excluded.amount_paid_cents,
-                 amount_due_cents = excluded.amount_due_cents,
                  amount_remaining_cents = excluded.amount_remaining_cents,
                  out_of_band_cents = excluded.out_of_band_cents,
                  credit_notes_cents = excluded.credit_notes_cents,
-                 billing_period_start = excluded.billing_period_start,
-                 billing_period_end = excluded.billing_period_end, due_date = excluded.due_date,
-                 paid_at = excluded.paid_at, voided_at = excluded.voided_at,
-                 finalized_at = excluded.finalized_at, deleted_at = excluded.deleted_at,
+                 paid_at = excluded.paid_at,
+                 voided_at = excluded.voided_at,
+                 deleted_at = excluded.deleted_at,
                  attempt_count = excluded.attempt_count,
                  next_payment_attempt_at = excluded.next_payment_attempt_at,
-                 line_items = excluded.line_items, lines_complete = excluded.lines_complete,
-                 tax_breakdown = excluded.tax_breakdown, billing_reason = excluded.billing_reason,
-                 collection_method = excluded.collection_method,
-                 invoice_pdf_url = excluded.invoice_pdf_url, notes = excluded.notes,
-                 metadata = excluded.metadata, created_at = excluded.created_at,
+                 billing_reason = excluded.billing_reason,
                  source_created_at = excluded.source_created_at,
-                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
+                 source_rank = excluded.source_rank,
+                 source_event_id = excluded.source_event_id,
                  updated_at = excluded.updated_at",
             &[
                 (&invoice.stripe_invoice_id, Type::TEXT),

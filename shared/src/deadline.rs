@@ -32,7 +32,9 @@ impl Deadline {
         }
     }
 
-    pub(crate) fn is_reached(self) -> bool {
+    /// Whether no new work is to be taken on.
+    #[must_use]
+    pub fn is_reached(self) -> bool {
         self.stop_at
             .is_some_and(|stop_at| Instant::now() >= stop_at)
     }

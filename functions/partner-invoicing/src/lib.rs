@@ -1,0 +1,118 @@
+//! Invoices partners: what their contracts' ended periods come to, once each, with number, PDF and collection.
+
+mod collect;
+mod issue;
+mod plan;
+mod request;
+mod run;
+mod summary;
+
+use aws_types::SdkConfig;
+use jiff::Timestamp;
+use serde_json::Value;
+use shared::aws::event_bus::EventBus;
+use shared::config::{self, DatabaseConfig, Environment};
+use shared::store::{self, Database};
+use shared::stripe;
+use shared::telemetry::log_failure;
+
+pub use shared::deadline::Deadline;
+pub use summary::Summary;
+
+/// The clients this function's policy allows, and what it is configured with.
+#[derive(Debug)]
+pub struct App {
+    database: Database,
+    event_bus: EventBus,
+    stripe: stripe::client::Client,
+    /// Contracts, documents and calls to Stripe under way at once.
+    concurrency: usize,
+    /// A total above it is looked at by somebody first, in minor units of any currency.
+    review_cap_cents: Option<i64>,
+}
+
+/// Why an invocation failed. The platform tries again, then dead-letters.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0:?} is nothing this function does: it answers partner-invoicing.monthly")]
+    Unsupported(String),
+    #[error("the event's time is not an instant")]
+    Time(#[source] jiff::Error),
+    #[error("detail.{field}: {expected}")]
+    Detail {
+        field: String,
+        expected: &'static str,
+    },
+    /// The database was away. What is committed stays; the next run goes on.
+    #[error("the database is away ({summary})")]
+    Away {
+        summary: Box<Summary>,
+        #[source]
+        cause: store::Error,
+    },
+    /// Everything else is done; this is what could not be.
+    #[error("{} of the run could not be done ({summary})", .summary.failed.len())]
+    Partial { summary: Box<Summary> },
+}
+
+impl App {
+    /// Reads the configuration; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a variable is missing or not valid; the error names it.
+    pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
+        let database = DatabaseConfig::from_env(environment, aws)?;
+        let cap: i64 = environment.parsed_or("PARTNER_INVOICE_REVIEW_CAP_CENTS", 0)?;
+        Ok(App {
+            concurrency: database.pool_size(),
+            database: Database::connect_lazily(&database),
+            event_bus: EventBus::from_env(environment, aws)?,
+            stripe: stripe::client::Client::from_env(environment, aws)?,
+            review_cap_cents: (cap > 0).then_some(cap),
+        })
+    }
+}
+
+/// Does what the event's `detail-type` says and answers its summary. The event's own `time`, where it has one, is the
+/// run's clock, so that running it again does the same again.
+///
+/// # Errors
+/// When the event asks for something else, or the run is worth repeating: see [`Error`].
+pub async fn handle(app: &App, event: Value, now: Timestamp) -> Result<Value, Error> {
+    handle_until(app, event, now, Deadline::default()).await
+}
+
+/// As [`handle`], stopping at the deadline with what is done committed.
+///
+/// # Errors
+/// As [`handle`]; reaching the deadline is none: the next run goes on.
+pub async fn handle_until(
+    app: &App,
+    event: Value,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Result<Value, Error> {
+    // Boxed: the compiler gives up on the nesting of the types otherwise.
+    Box::pin(answer(app, &event, now, deadline))
+        .await
+        .inspect_err(|error| log_failure("the invocation failed", error))
+}
+
+async fn answer(
+    app: &App,
+    event: &Value,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Result<Value, Error> {
+    let now = match event.get("time").and_then(Value::as_str) {
+        Some(time) => time.parse().map_err(Error::Time)?,
+        None => now,
+    };
+    match event.get("detail-type").and_then(Value::as_str) {
+        Some("partner-invoicing.monthly") => {
+            let request = request::Request::read(event.get("detail"))?;
+            run::run(app, &request, now, deadline).await
+        }
+        other => Err(Error::Unsupported(other.unwrap_or_default().to_owned())),
+    }
+}

@@ -1,0 +1,367 @@
+//! What is to be billed of a page of contracts: everything is read for all of them at once, then each is decided on
+//! its own.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use shared::contract::Contract;
+use shared::cycle::{self, BillingPeriod, Calendar, StoredContract};
+use shared::money;
+use shared::period::Period;
+use shared::pricing::{self, Adjustment, FrozenTerms, Usage};
+use shared::store::contract_usage::{self, Window};
+use shared::store::invoiced_usage::{self, InvoicedUsage};
+use shared::store::{self, partner_invoices};
+use tokio_postgres::Client;
+
+use crate::request::Request;
+
+/// How long after its end an invoiced period is counted again. Thirteen months: an annual cycle's first days too.
+const LATE_FOR: SignedDuration = SignedDuration::from_hours(24 * 396);
+/// Stretches counted in one statement.
+const WINDOWS_PER_READ: usize = 2_000;
+
+/// What of one contract is to be billed, and everything that is known of it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) contract: StoredContract,
+    /// Periods that live invoices bill.
+    pub(crate) invoiced: Vec<Period>,
+    /// What they billed of each that ends after `since`.
+    pub(crate) billed: Vec<InvoicedUsage>,
+    /// Periods that ended before are neither billed nor counted again.
+    pub(crate) since: Timestamp,
+    /// What has ended and is not billed, oldest first, as far as it was asked for.
+    pub(crate) due: Vec<BillingPeriod>,
+    /// The last ended period is invoiced.
+    pub(crate) is_invoiced: bool,
+    /// Totals of the last invoices in the contract's currency, newest first.
+    pub(crate) totals_before: Vec<i64>,
+    usage: HashMap<Period, Usage>,
+    /// Usage of invoiced periods as it is counted now, by their period.
+    recounted: BTreeMap<(Timestamp, Timestamp), Recount>,
+}
+
+/// An invoiced period, counted again.
+#[derive(Debug)]
+struct Recount {
+    terms: FrozenTerms,
+    usage: Usage,
+}
+
+/// What an invoice corrects, and what it then has billed.
+#[derive(Debug, Default)]
+pub(crate) struct Late {
+    pub(crate) adjustments: Vec<Adjustment>,
+    pub(crate) billed: Vec<InvoicedUsage>,
+    /// Corrections in a currency that the contract no longer has: no invoice of its can carry them.
+    pub(crate) in_another_currency: Vec<(Period, i64, money::Currency)>,
+}
+
+/// Why a contract cannot be billed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the contract's dates cannot be read")]
+    Cycle(#[from] cycle::Error),
+    #[error("an amount is out of range")]
+    Money(#[from] money::Error),
+    #[error("what an earlier invoice was rated by cannot be read")]
+    Terms,
+}
+
+/// A contract that is planned, or why it cannot be.
+pub(crate) type Planned = (i64, Result<Plan, Error>);
+
+/// Plans these contracts.
+///
+/// # Errors
+/// When a statement fails.
+pub(crate) async fn plan(
+    db: &Client,
+    contracts: Vec<StoredContract>,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Vec<Planned>, store::Error> {
+    let ids: Vec<i64> = contracts.iter().map(|contract| contract.id).collect();
+    let mut invoiced: HashMap<i64, Vec<Period>> = HashMap::new();
+    for (id, period) in partner_invoices::periods(db, &ids).await? {
+        invoiced.entry(id).or_default().push(period);
+    }
+    let mut planned: Vec<Planned> = contracts
+        .into_iter()
+        .map(|contract| {
+            let invoiced = invoiced.remove(&contract.id).unwrap_or_default();
+            (contract.id, Plan::begin(contract, invoiced, request, now))
+        })
+        .collect();
+    let with_work: Vec<i64> = plans(&mut planned).map(|plan| plan.contract.id).collect();
+    if with_work.is_empty() {
+        return Ok(planned);
+    }
+    let mut billed: HashMap<i64, Vec<InvoicedUsage>> = HashMap::new();
+    let ends = plans(&mut planned)
+        .flat_map(|plan| &plan.due)
+        .map(|period| period.period.start);
+    let since = ends.fold(late_since(now), Timestamp::min);
+    for row in invoiced_usage::of_contracts(db, &with_work, since).await? {
+        billed.entry(row.contract_id).or_default().push(row);
+    }
+    let mut totals = HashMap::new();
+    for (id, currency, cents) in partner_invoices::last_totals(db, &with_work).await? {
+        let of_contract: &mut Vec<i64> = totals.entry((id, currency)).or_default();
+        of_contract.push(cents);
+    }
+    for (id, plan) in &mut planned {
+        let Ok(of_contract) = plan else { continue };
+        if of_contract.due.is_empty() {
+            continue;
+        }
+        let key = (*id, of_contract.contract.terms.currency);
+        of_contract.totals_before = totals.remove(&key).unwrap_or_default();
+        of_contract.billed = billed.remove(id).unwrap_or_default();
+        of_contract.since = since;
+        if let Err(error) = of_contract.thaw(late_since(now)) {
+            *plan = Err(error);
+        }
+    }
+    count(db, &mut planned).await?;
+    Ok(planned)
+}
+
+/// Reads the usage of every stretch that a plan asks for.
+async fn count(db: &Client, planned: &mut [Planned]) -> Result<(), store::Error> {
+    let mut windows: Vec<Window<'_>> = Vec::new();
+    for (_, plan) in planned.iter() {
+        let Ok(plan) = plan else { continue };
+        plan.windows(&mut windows);
+    }
+    let mut counted = Vec::with_capacity(windows.len());
+    for windows in windows.chunks(WINDOWS_PER_READ) {
+        counted.extend(contract_usage::read(db, windows).await?);
+    }
+    let mut counted = counted.into_iter();
+    for plan in plans(planned) {
+        plan.take_counts(&mut counted)
+            .ok_or(store::Error::RowCount {
+                statement: "contract_usage::read",
+                expected: 1,
+                changed: 0,
+            })?;
+    }
+    Ok(())
+}
+
+/// The plans that have something to bill.
+fn plans(planned: &mut [Planned]) -> impl Iterator<Item = &mut Plan> {
+    planned
+        .iter_mut()
+        .filter_map(|(_, plan)| plan.as_mut().ok())
+        .filter(|plan| !plan.due.is_empty())
+}
+
+/// Periods that ended before are not counted again.
+fn late_since(now: Timestamp) -> Timestamp {
+    now.saturating_sub(LATE_FOR).unwrap_or(Timestamp::MIN)
+}
+
+impl Plan {
+    fn begin(
+        contract: StoredContract,
+        invoiced: Vec<Period>,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<Plan, Error> {
+        let calendar = Calendar::new(&contract, &invoiced)?;
+        let mut due = calendar.unbilled(now)?;
+        due.retain(|period| request.selects(period));
+        Ok(Plan {
+            is_invoiced: calendar.is_last_ended_invoiced(now)?,
+            due,
+            contract,
+            invoiced,
+            billed: Vec::new(),
+            since: Timestamp::MIN,
+            totals_before: Vec::new(),
+            usage: HashMap::new(),
+            recounted: BTreeMap::new(),
+        })
+    }
+
+    /// Finds the invoiced periods that have to be counted again.
+    fn thaw(&mut self, since: Timestamp) -> Result<(), Error> {
+        for row in self.billed.iter().filter(|row| row.period.end > since) {
+            if let Some(stored) = &row.terms {
+                let terms = FrozenTerms::read(stored).ok_or(Error::Terms)?;
+                let usage = Usage::default();
+                self.recounted
+                    .insert((row.period.start, row.period.end), Recount { terms, usage });
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the stretches to count; [`Plan::take_counts`] takes their counts in the same order.
+    fn windows<'a>(&'a self, windows: &mut Vec<Window<'a>>) {
+        if self.due.is_empty() {
+            return;
+        }
+        let stretches = |contract: &'a Contract, usage: &'a [Period]| {
+            usage.iter().map(move |period| Window {
+                contract,
+                period: *period,
+            })
+        };
+        for period in &self.due {
+            windows.extend(stretches(&self.contract.terms, &period.usage));
+        }
+        for recount in self.recounted.values() {
+            windows.extend(stretches(&recount.terms.contract, &recount.terms.usage));
+        }
+    }
+
+    fn take_counts(&mut self, counted: &mut impl Iterator<Item = Usage>) -> Option<()> {
+        let mut sum = |stretches: usize| {
+            let mut sum = Usage::default();
+            for _ in 0..stretches {
+                let usage = counted.next()?;
+                sum.units += usage.units;
+                sum.requests += usage.requests;
+            }
+            Some(sum)
+        };
+        for period in &self.due {
+            self.usage.insert(period.period, sum(period.usage.len())?);
+        }
+        for recount in self.recounted.values_mut() {
+            recount.usage = sum(recount.terms.usage.len())?;
+        }
+        Some(())
+    }
+
+    /// What was used in a period that is due.
+    pub(crate) fn usage(&self, period: &BillingPeriod) -> Usage {
+        self.usage.get(&period.period).copied().unwrap_or_default()
+    }
+
+    /// Notes an invoice that has just been issued, so that the next one of this contract knows it.
+    pub(crate) fn note_issued(
+        &mut self,
+        period: Period,
+        billed: Vec<InvoicedUsage>,
+        total_cents: i64,
+    ) {
+        self.invoiced.push(period);
+        self.invoiced
+            .sort_by_key(|period| (period.start, period.end));
+        self.billed.extend(billed);
+        self.totals_before.insert(0, total_cents);
+        self.totals_before.truncate(6);
+    }
+
+    /// What live invoices have billed of a period.
+    fn billed_of(&self, period: Period) -> Result<(Usage, i64), Error> {
+        let mut usage = Usage::default();
+        let mut amount_cents = 0_i64;
+        for row in self.billed.iter().filter(|row| row.period == period) {
+            usage.units += row.usage.units;
+            usage.requests += row.usage.requests;
+            amount_cents = amount_cents
+                .checked_add(row.amount_cents)
+                .ok_or(money::Error::OutOfRange)?;
+        }
+        Ok((usage, amount_cents))
+    }
+
+    /// What an invoice of `period` has to correct: periods invoiced before that have other usage now, and what other
+    /// invoices have billed of this period already, when its own was voided.
+    pub(crate) fn late(&self, period: &BillingPeriod) -> Result<Late, Error> {
+        let mut late = Late::default();
+        let contract_id = self.contract.id;
+        let own = self.own(period)?;
+        if own.0.amount_cents != 0 {
+            late.adjustments.push(own.0);
+        }
+        late.billed.push(own.1);
+        for ((start, end), recount) in &self.recounted {
+            let corrected = Period {
+                start: *start,
+                end: *end,
+            };
+            let (billed, billed_cents) = self.billed_of(corrected)?;
+            if recount.usage == billed {
+                continue;
+            }
+            let terms = &recount.terms;
+            let now_cents = pricing::rate_again(&terms.contract, terms.share, recount.usage)?;
+            let amount_cents = now_cents
+                .checked_sub(billed_cents)
+                .ok_or(money::Error::OutOfRange)?;
+            if terms.contract.currency != self.contract.terms.currency {
+                if amount_cents != 0 {
+                    let currency = terms.contract.currency;
+                    late.in_another_currency
+                        .push((corrected, amount_cents, currency));
+                }
+                continue;
+            }
+            let more = Usage {
+                units: recount.usage.units - billed.units,
+                requests: recount.usage.requests - billed.requests,
+            };
+            late.adjustments.push(Adjustment {
+                first_day: terms.first_day,
+                last_day: terms.last_day,
+                period: corrected,
+                amount_cents,
+                quantity: quantity(&terms.contract, more),
+            });
+            late.billed.push(InvoicedUsage {
+                contract_id,
+                period: corrected,
+                usage: more,
+                amount_cents,
+                terms: None,
+            });
+        }
+        Ok(late)
+    }
+
+    /// The invoice's own period: what others have billed of it (as a correction), and what this one bills.
+    fn own(&self, period: &BillingPeriod) -> Result<(Adjustment, InvoicedUsage), Error> {
+        let terms = &self.contract.terms;
+        let usage = self.usage(period);
+        let (before, before_cents) = self.billed_of(period.period)?;
+        let rated_cents = pricing::rate(terms, period, usage)?.subtotal_cents()?;
+        let adjustment = Adjustment {
+            first_day: period.first_day,
+            last_day: period.last_day,
+            period: period.period,
+            amount_cents: before_cents.checked_neg().ok_or(money::Error::OutOfRange)?,
+            quantity: -quantity(terms, before),
+        };
+        let billed = InvoicedUsage {
+            contract_id: self.contract.id,
+            period: period.period,
+            usage: Usage {
+                units: usage.units - before.units,
+                requests: usage.requests - before.requests,
+            },
+            amount_cents: rated_cents
+                .checked_sub(before_cents)
+                .ok_or(money::Error::OutOfRange)?,
+            terms: Some(FrozenTerms::freeze(terms, period).map_err(|_never| Error::Terms)?),
+        };
+        Ok((adjustment, billed))
+    }
+}
+
+/// Requests where requests are priced, else units.
+fn quantity(contract: &Contract, usage: Usage) -> i64 {
+    match contract.pricing_model {
+        shared::contract::PricingModel::PerRequest => usage.requests,
+        shared::contract::PricingModel::Flat
+        | shared::contract::PricingModel::PerDeed
+        | shared::contract::PricingModel::Hybrid
+        | shared::contract::PricingModel::Tiered => usage.units,
+    }
+}
