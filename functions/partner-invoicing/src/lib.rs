@@ -43,9 +43,9 @@ pub enum Error {
         field: String,
         expected: &'static str,
     },
-    /// The database was away. What is committed stays; the next run goes on.
-    #[error("the database is away ({summary})")]
-    Away {
+    /// Most likely the database was away. What is committed stays; the next run goes on.
+    #[error("the ledger could not be read or written ({summary})")]
+    Database {
         summary: Box<Summary>,
         #[source]
         cause: store::Error,

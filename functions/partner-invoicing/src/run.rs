@@ -37,7 +37,7 @@ pub(crate) async fn run(
     let noted = note(app, &summary, now).await;
     tell(&summary);
     match done.and(noted) {
-        Err(cause) => Err(Error::Away {
+        Err(cause) => Err(Error::Database {
             summary: Box::new(summary),
             cause,
         }),

@@ -43,6 +43,9 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0014__mrr_daily.sql",
     "V0015__reports.sql",
     "V0016__idempotency_keys.sql",
+    "V0017__contract_suspensions.sql",
+    "V0018__invoiced_usage.sql",
+    "V0019__invoice_run_items.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

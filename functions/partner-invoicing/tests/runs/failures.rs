@@ -107,7 +107,7 @@ async fn a_database_that_is_away_fails_the_run() {
         ("DATABASE_SSLMODE", "disable"),
     ]);
     let away = handle(&app, event(TIME, Value::Null), at(TIME)).await;
-    assert!(matches!(away, Err(Error::Away { .. })), "{away:?}");
+    assert!(matches!(away, Err(Error::Database { .. })), "{away:?}");
 }
 
 #[tokio::test]
