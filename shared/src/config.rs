@@ -68,12 +68,29 @@ impl Environment {
     {
         match self.optional(variable) {
             None => Ok(default),
-            Some(value) => value.parse().map_err(|error: T::Err| Error::Invalid {
-                variable,
-                reason: error.to_string(),
-            }),
+            Some(value) => parse(variable, &value),
         }
     }
+
+    /// The value read as `T`; an unset or blank variable is an error that names it.
+    pub fn parsed<T>(&self, variable: &'static str) -> Result<T, Error>
+    where
+        T: std::str::FromStr,
+        T::Err: fmt::Display,
+    {
+        parse(variable, &self.required(variable)?)
+    }
+}
+
+fn parse<T>(variable: &'static str, value: &str) -> Result<T, Error>
+where
+    T: std::str::FromStr,
+    T::Err: fmt::Display,
+{
+    value.parse().map_err(|error: T::Err| Error::Invalid {
+        variable,
+        reason: error.to_string(),
+    })
 }
 
 impl fmt::Debug for Environment {

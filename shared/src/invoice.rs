@@ -1,6 +1,7 @@
 //! Invoices and credit notes: their snapshots, and what remains to be paid.
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -79,6 +80,23 @@ impl PartnerInvoice {
                 .ok_or(money::Error::OutOfRange),
         }
     }
+}
+
+/// Where the PDF of an invoice is stored: `invoices/<kind>/<year>/<month>/<number>.pdf`, by its day of issue. Numbers are
+/// unique, and so are keys: what is neither an ASCII letter, a digit, a dot nor a hyphen is written as `_` and the
+/// hexadecimal digits of its bytes.
+#[must_use]
+pub fn pdf_key(kind: &str, issued_on: Date, number: &str) -> String {
+    let mut name = String::with_capacity(number.len());
+    for byte in number.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-') {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    let (year, month) = (issued_on.year(), issued_on.month());
+    format!("invoices/{kind}/{year:04}/{month:02}/{name}.pdf")
 }
 
 /// One line, in the shape of `invoices.line_items`.
@@ -292,5 +310,29 @@ impl CreditNote {
     #[must_use]
     pub fn rank(status: &str) -> i32 {
         if status == "void" { 100 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_key_of_its_own() {
+        for (number, name) in [
+            ("API-202510-dpabc", "API-202510-dpabc"),
+            ("API-202510-dp_pk_alpha", "API-202510-dp_5fpk_5falpha"),
+            ("INV/1", "INV_2f1"),
+            ("INV_2f1", "INV_5f2f1"),
+            ("../../parked/x", ".._2f.._2fparked_2fx"),
+            ("Ü 1", "_c3_9c_201"),
+        ] {
+            assert_eq!(
+                pdf_key("partner", date(2025, 11, 1), number),
+                format!("invoices/partner/2025/11/{name}.pdf")
+            );
+        }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption};
 use aws_types::SdkConfig;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::config::{self, Environment};
@@ -15,6 +17,34 @@ use crate::config::{self, Environment};
 const SERVICE: &str = "S3";
 /// How long a link to a document works: until the browser that asked for it has followed it.
 const LINK_WORKS_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// How often a document is offered while S3 says that another is being stored under its key.
+const OFFERS: u32 = 3;
+
+/// A document under a key that is given out once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Digest of what is stored, in hex.
+    pub sha256: String,
+    /// False when it was there before.
+    pub is_new: bool,
+}
+
+/// Why a document was not stored under its key.
+#[derive(Debug, thiserror::Error)]
+pub enum PutOnceError {
+    /// Another document is there, and stays.
+    #[error("another document is stored under {key}")]
+    Differs {
+        /// The key.
+        key: String,
+        /// Digest of what is there, in hex.
+        stored_sha256: String,
+    },
+    /// S3 was away: whether it is stored is seen by trying again.
+    #[error(transparent)]
+    Aws(#[from] Error),
+}
 
 /// The bucket, and the client to reach it.
 #[derive(Debug, Clone)]
@@ -57,6 +87,62 @@ impl DocumentBucket {
             .map_err(|error| Error::unavailable(SERVICE, error))
     }
 
+    /// Stores a PDF under a key that is given out once: the first document stays whatever comes after, and the same
+    /// one may come again. Encrypted at rest, and saved under the key's last part by whoever downloads it.
+    ///
+    /// # Errors
+    /// When another document is there, or S3 is away.
+    pub async fn put_pdf_once(&self, key: &str, pdf: Vec<u8>) -> Result<Stored, PutOnceError> {
+        let sha256 = hex::encode(Sha256::digest(&pdf));
+        let filename = safe_filename(key.rsplit('/').next().unwrap_or(key));
+        let mut offers_left = OFFERS;
+        loop {
+            let answer = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(key)
+                .if_none_match("*")
+                .content_type("application/pdf")
+                .content_disposition(attachment(&filename))
+                .server_side_encryption(ServerSideEncryption::Aes256)
+                .body(ByteStream::from(pdf.clone()))
+                .send();
+            let refused = match answer.await {
+                Ok(_) => {
+                    return Ok(Stored {
+                        sha256,
+                        is_new: true,
+                    });
+                }
+                Err(error) => error,
+            };
+            offers_left -= 1;
+            match refused.code() {
+                // Also when our own first try came through and its answer did not.
+                Some("PreconditionFailed") => break,
+                Some("ConditionalRequestConflict") if offers_left > 0 => {}
+                _ => return Err(Error::unavailable(SERVICE, refused).into()),
+            }
+        }
+        let stored = self.get(key).await?.ok_or_else(|| Error::Unreadable {
+            service: SERVICE,
+            what: "a document that was there a moment ago".to_owned(),
+        })?;
+        let stored_sha256 = hex::encode(Sha256::digest(&stored));
+        if stored_sha256 == sha256 {
+            Ok(Stored {
+                sha256,
+                is_new: false,
+            })
+        } else {
+            Err(PutOnceError::Differs {
+                key: key.to_owned(),
+                stored_sha256,
+            })
+        }
+    }
+
     /// The document under `key`, or `None` when there is none.
     pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         let answer = self
@@ -91,11 +177,7 @@ impl DocumentBucket {
         filename: &str,
         now: Timestamp,
     ) -> Result<String, Error> {
-        let is_safe = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
-        let filename: String = filename
-            .chars()
-            .map(|letter| if is_safe(letter) { letter } else { '-' })
-            .collect();
+        let filename = safe_filename(filename);
         let presigning = PresigningConfig::builder()
             .start_time(SystemTime::from(now))
             .expires_in(LINK_WORKS_FOR)
@@ -106,7 +188,7 @@ impl DocumentBucket {
             .get_object()
             .bucket(&self.bucket)
             .key(key)
-            .response_content_disposition(format!("attachment; filename=\"{filename}\""))
+            .response_content_disposition(attachment(&filename))
             .presigned(presigning)
             .await
             .map_err(|error| Error::unavailable(SERVICE, error))?;
@@ -140,6 +222,19 @@ impl DocumentBucket {
             .map(drop)
             .map_err(|error| Error::unavailable(SERVICE, error))
     }
+}
+
+/// Anything but letters, digits, dots, hyphens and underscores becomes a hyphen.
+fn safe_filename(filename: &str) -> String {
+    let is_safe = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    filename
+        .chars()
+        .map(|letter| if is_safe(letter) { letter } else { '-' })
+        .collect()
+}
+
+fn attachment(filename: &str) -> String {
+    format!("attachment; filename=\"{filename}\"")
 }
 
 /// A document that is being stored part by part. One that is neither completed nor aborted costs storage until the

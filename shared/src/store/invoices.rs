@@ -477,3 +477,36 @@ pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<()
         .await?;
     Error::check_row_count("invoices::void", 1, changed)
 }
+
+/// Notes where an invoice's PDF is; false when another one has been noted. `url` is where ours can be fetched; what
+/// Stripe says of its own stays.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn set_pdf(
+    db: &impl GenericClient,
+    id: i64,
+    pdf_key: &str,
+    pdf_sha256: &str,
+    url: &str,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let changed = db
+        .execute_typed(
+            "-- invoices::set_pdf
+             UPDATE invoices
+             SET pdf_key = $2, pdf_sha256 = $3,
+                 invoice_pdf_url = CASE WHEN stripe_invoice_id IS NULL THEN $4 ELSE invoice_pdf_url END,
+                 updated_at = $5
+             WHERE id = $1 AND (pdf_key IS NULL OR (pdf_key = $2 AND pdf_sha256 = $3))",
+            &[
+                (&id, Type::INT8),
+                (&pdf_key, Type::TEXT),
+                (&pdf_sha256, Type::TEXT),
+                (&url, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Ok(changed == 1)
+}

@@ -2,6 +2,7 @@
 //! started once.
 
 mod aws;
+mod documents;
 mod key_set;
 mod outbox;
 mod pool;
