@@ -16,6 +16,7 @@ pub mod period;
 pub mod plan_change;
 pub mod revenue;
 pub mod snapshot;
+pub mod statement;
 pub mod subscription;
 pub mod usage;
 
@@ -32,7 +33,8 @@ pub mod stripe;
 pub mod telemetry;
 mod tls;
 
-// The projection: what both the webhook and the reconciliation do with what Stripe says.
+// What several functions do alike: invoices to PDFs, what Stripe says to the ledger, the outbox to the bus.
+pub mod filing;
 pub mod ledger;
 pub mod publishing;
 

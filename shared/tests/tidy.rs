@@ -41,7 +41,7 @@ const FUNCTIONS: [&str; 9] = [
 ];
 
 /// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 21] = [
+const DOMAIN: [&str; 22] = [
     "money",
     "period",
     "snapshot",
@@ -57,6 +57,7 @@ const DOMAIN: [&str; 21] = [
     "payment",
     "cash",
     "journal",
+    "statement",
     "revenue",
     "bridge",
     "plan_change",
@@ -66,7 +67,7 @@ const DOMAIN: [&str; 21] = [
 ];
 
 /// What each other layer of `shared` may name besides the domain and itself.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("document", &[]),
     ("config", &[]),
     ("telemetry", &["config"]),
@@ -79,6 +80,10 @@ const LAYERS: [(&str, &[&str]); 11] = [
     // What two functions do alike, over the edges.
     ("ledger", &["config", "telemetry", "store", "stripe"]),
     ("publishing", &["config", "telemetry", "store", "aws"]),
+    (
+        "filing",
+        &["config", "telemetry", "store", "aws", "document"],
+    ),
 ];
 
 /// Where one edge names another all the same: (file, path it may name, why).
