@@ -1,6 +1,10 @@
-//! Keeps the ledger and Stripe together: applies what was parked, publishes what was left behind.
+//! Keeps the ledger and Stripe together: applies what was parked, fetches what is missing, publishes
+//! what was left behind.
 
 mod deadline;
+mod fetch;
+mod ingest;
+mod lookups;
 mod redrive;
 mod usage_rollup;
 
@@ -12,6 +16,7 @@ use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::payment::FeeEstimate;
 use shared::store::Database;
+use shared::stripe::client::{Client, Patience};
 use shared::telemetry::log_failure;
 
 pub use deadline::Deadline;
@@ -23,6 +28,7 @@ pub struct App {
     database: Database,
     parked_events: ParkedEvents,
     event_bus: EventBus,
+    stripe: Client,
     fee_estimate: FeeEstimate,
 }
 
@@ -56,8 +62,21 @@ impl App {
             database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
+            stripe: Client::from_env(environment, aws)?,
             fee_estimate: FeeEstimate::from_env(environment)?,
         })
+    }
+
+    /// The same with another patience with Stripe than a scheduled run's.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> App {
+        self.stripe = self.stripe.with_patience(patience);
+        self
+    }
+
+    /// Without a key, everything that needs none is done.
+    fn has_stripe_key(&self) -> bool {
+        self.stripe.has_key()
     }
 }
 

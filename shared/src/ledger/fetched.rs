@@ -13,6 +13,7 @@ use super::neighbourhood::{Named, Neighbourhood};
 use super::{ATTEMPTS, Error, apply};
 use crate::payment::FeeEstimate;
 use crate::store;
+use crate::store::fetched_objects::{self, FetchedObject};
 use crate::stripe::reader::{self, Facts};
 
 /// Applies objects of one fetch in the caller's transaction, each through the projection of the
@@ -37,7 +38,31 @@ pub async fn apply_fetched(
     }
     let named = Named::of(&facts);
     let neighbourhood = Neighbourhood::load(db, &named).await?;
+    let subscriptions: Vec<(String, String)> = facts
+        .subscriptions
+        .iter()
+        .map(|one| {
+            (
+                one.stripe_subscription_id.clone(),
+                one.version.event_id.clone(),
+            )
+        })
+        .collect();
     apply(db, None, facts, named, neighbourhood, estimate, fetched_at).await?;
+    for (stripe_subscription_id, source_event_id) in subscriptions {
+        let mut of_it = objects
+            .iter()
+            .filter(|object| object["id"] == *stripe_subscription_id);
+        if let Some(payload) = of_it.next_back() {
+            let object = FetchedObject {
+                source_event_id,
+                stripe_subscription_id,
+                payload: payload.clone(),
+                fetched_at,
+            };
+            fetched_objects::insert_waiting(db, &object).await?;
+        }
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use crate::money::Currency;
 use crate::payment::{
     self, Attempt, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
 };
-use crate::snapshot::Version;
+use crate::snapshot::{FETCHED, Version};
 use crate::stripe::event::Event;
 use crate::subscription::{self, Item, Subscription};
 
@@ -190,9 +190,6 @@ pub fn read(event: &Event) -> Result<Facts, Error> {
     }
     Ok(facts)
 }
-
-/// How the version of a fetched object is told from that of an event (`evt_…`).
-const FETCHED: &str = "fetch:";
 
 /// The version's time of what was fetched at that instant: the last millisecond of its second, so
 /// that it is never the time of an event, which is a whole second. A fetch follows the events of

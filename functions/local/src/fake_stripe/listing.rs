@@ -523,7 +523,8 @@ impl Account {
     fn included(&self, parent: &Value, field: &str, shape: Shape) -> Option<Value> {
         let id = parent["id"].as_str()?;
         match (parent["object"].as_str()?, field) {
-            ("price", "tiers") => render_tiers(self.prices.get(id).ok()?),
+            // Null where there are none.
+            ("price", "tiers") => Some(render_tiers(self.prices.get(id).ok()?).unwrap_or_default()),
             ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
             ("invoice", "payments") if shape >= Shape::Basil => {
                 let payments = self
