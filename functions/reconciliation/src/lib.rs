@@ -1,16 +1,18 @@
 //! Keeps the ledger and Stripe together: applies what was parked, fetches what is missing, publishes
 //! what was left behind.
 
+mod backfill;
 mod deadline;
 mod fetch;
 mod ingest;
 mod lookups;
+mod missed_webhooks;
 mod redrive;
 mod usage_rollup;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
@@ -19,7 +21,9 @@ use shared::store::Database;
 use shared::stripe::client::{Client, Patience};
 use shared::telemetry::log_failure;
 
+pub use backfill::{Error as BackfillError, Summary as BackfillSummary};
 pub use deadline::Deadline;
+pub use missed_webhooks::{Error as MissedWebhooksError, Summary as MissedWebhooksSummary};
 pub use redrive::{Away, Summary};
 
 /// The clients this function's policy allows, and what it is configured with.
@@ -36,13 +40,18 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "{0:?} is nothing this function does: it answers reconciliation.redrive and reconciliation.usage-rollup"
+        "{0:?} is nothing this function does: it answers reconciliation.redrive, \
+         reconciliation.missed-webhooks, reconciliation.backfill and reconciliation.usage-rollup"
     )]
     Unsupported(String),
     #[error("the event's time is not an instant")]
     Time(#[source] jiff::Error),
     #[error("the usage rollup could not be checked")]
     UsageRollup(#[from] shared::store::Error),
+    #[error("the events Stripe has could not be compared with the inbox")]
+    MissedWebhooks(#[from] missed_webhooks::Error),
+    #[error("the import could not go on")]
+    Backfill(#[from] backfill::Error),
     /// Something was away. What could be done without it is done and in the summary.
     #[error("the redrive stopped early ({summary})")]
     Redrive {
@@ -112,6 +121,13 @@ async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Re
     };
     match event.get("detail-type").and_then(Value::as_str) {
         Some("reconciliation.redrive") => redrive::run(app, now, deadline).await,
+        Some("reconciliation.missed-webhooks") => {
+            missed_webhooks::run_event(app, &event["detail"], now, deadline).await
+        }
+        Some("reconciliation.backfill") => {
+            let summary = backfill::run(app, &event["detail"], now, deadline).await?;
+            Ok(json!(summary))
+        }
         Some("reconciliation.usage-rollup") => {
             Ok(usage_rollup::run(&app.database, &event["detail"], deadline).await?)
         }

@@ -42,7 +42,7 @@ fn filters(kind: &str) -> Option<&'static [&'static str]> {
         "customers" => &["email"],
         "balance_transactions" => &["type", "source", "currency", "payout"],
         "payouts" => &["status"],
-        "events" => &["type", "types"],
+        "events" => &["type", "types", "delivery_success"],
         "prices" => &["product", "currency", "active", "type"],
         "products" | "coupons" => &["active"],
         "payment_intents" => &["customer"],
@@ -438,6 +438,10 @@ impl Account {
             // Before rendering, which is what costs.
             .filter(|event| in_time(event.created, form).is_ok_and(|passes| passes))
             .filter(|event| types.is_empty() || types.contains(&event.kind))
+            .filter(|event| match form.get("delivery_success") {
+                None => true,
+                Some(wanted) => (wanted == "true") != self.undelivered.contains(&event.id),
+            })
             .filter(|event| match form.get("type") {
                 None => true,
                 // `invoice.*` means all of an invoice's.
