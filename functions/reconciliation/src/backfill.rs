@@ -23,8 +23,9 @@ use crate::{App, Deadline, fetch};
 
 /// One list of Stripe's.
 struct Kind {
-    /// Its name, which is its path.
+    /// Its name, as the summary has it.
     name: &'static str,
+    path: &'static [&'static str],
     /// What to expand, the newest shape first.
     expansions: &'static [&'static [&'static str]],
     /// Whether `since` applies: what was created before may still be paid for today.
@@ -33,24 +34,28 @@ struct Kind {
 
 const PLAIN: &[&[&str]] = &[&[]];
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind {
         name: "prices",
+        path: &["prices"],
         expansions: &[&["data.tiers"]],
         is_dated: false,
     },
     Kind {
         name: "coupons",
+        path: &["coupons"],
         expansions: PLAIN,
         is_dated: false,
     },
     Kind {
         name: "customers",
+        path: &["customers"],
         expansions: PLAIN,
         is_dated: false,
     },
     Kind {
         name: "subscriptions",
+        path: &["subscriptions"],
         expansions: &[
             &["data.discounts.source.coupon", "data.items.data.discounts"],
             &["data.discounts", "data.items.data.discounts"],
@@ -59,32 +64,44 @@ const KINDS: [Kind; 10] = [
         is_dated: false,
     },
     Kind {
+        name: "checkout/sessions",
+        path: &["checkout", "sessions"],
+        expansions: PLAIN,
+        is_dated: false,
+    },
+    Kind {
         name: "invoices",
+        path: &["invoices"],
         expansions: &[&["data.payments"], &[]],
         is_dated: true,
     },
     Kind {
         name: "charges",
+        path: &["charges"],
         expansions: &[&["data.balance_transaction", "data.refunds"]],
         is_dated: true,
     },
     Kind {
         name: "payment_intents",
+        path: &["payment_intents"],
         expansions: PLAIN,
         is_dated: true,
     },
     Kind {
         name: "refunds",
+        path: &["refunds"],
         expansions: PLAIN,
         is_dated: true,
     },
     Kind {
         name: "disputes",
+        path: &["disputes"],
         expansions: PLAIN,
         is_dated: true,
     },
     Kind {
         name: "credit_notes",
+        path: &["credit_notes"],
         expansions: PLAIN,
         is_dated: true,
     },
@@ -258,10 +275,13 @@ impl Import<'_> {
         if let Some(since) = self.since.filter(|_| kind.is_dated) {
             params.insert("created".to_owned(), json!({"gte": since.as_second()}));
         }
-        if kind.name == "subscriptions" {
+        match kind.name {
             // Stripe leaves the canceled ones out otherwise.
-            params.insert("status".to_owned(), "all".into());
-        }
+            "subscriptions" => params.insert("status".to_owned(), "all".into()),
+            // One that was never completed bought nothing.
+            "checkout/sessions" => params.insert("status".to_owned(), "complete".into()),
+            _ => None,
+        };
         let mut page = self.expanded(kind, params).await?;
         if kind.name == "invoices" {
             for invoice in &mut page.data {
@@ -292,7 +312,7 @@ impl Import<'_> {
             } else {
                 params.insert("expand".to_owned(), json!(expand));
             }
-            match self.app.stripe.list(&[kind.name], &params, self.now).await {
+            match self.app.stripe.list(kind.path, &params, self.now).await {
                 Err(error) if fetch::is_unknown_expansion(&error) => refused = Some(error),
                 answer => return answer,
             }

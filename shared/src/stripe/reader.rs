@@ -289,18 +289,18 @@ impl Source<'_> {
         let customer = id(object, &["customer"]);
         let reference = at(object, "client_reference_id").and_then(user_id);
         let named = at(object, "metadata.user_id").and_then(user_id);
-        self.link_user(
-            facts,
-            customer.as_deref(),
-            named,
-            LinkSource::SessionMetadata,
-        );
-        self.link_user(
-            facts,
-            customer.as_deref(),
-            reference,
-            LinkSource::ClientReferenceId,
-        );
+        // A session never changes whom it names: a fetched one has named the user since it began.
+        let created_at = time(object, &["created"]).filter(|_| self.is_fetched());
+        let naming = Source {
+            at: created_at.unwrap_or(self.at),
+            ..*self
+        };
+        for (user, source) in [
+            (named, LinkSource::SessionMetadata),
+            (reference, LinkSource::ClientReferenceId),
+        ] {
+            naming.link_user(facts, customer.as_deref(), user, source);
+        }
         // `completed` < `async_payment_*`: the later of the two says how the payment ended.
         let rank = if self.event_type == "checkout.session.completed" {
             0

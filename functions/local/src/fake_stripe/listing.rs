@@ -49,6 +49,7 @@ fn filters(kind: &str) -> Option<&'static [&'static str]> {
         "invoice_payments" => &["invoice", "payment", "status"],
         "credit_notes" => &["invoice", "customer"],
         "invoiceitems" => &["customer", "invoice"],
+        "checkout/sessions" => &["customer", "payment_intent", "subscription", "status"],
         _ => return None,
     })
 }
@@ -417,6 +418,17 @@ impl Account {
                     is("invoice", Some(&one.invoice)) && is("customer", Some(&one.customer))
                 }),
                 Object::CreditNote,
+                |one| one.created,
+            ),
+            "checkout/sessions" => objects(
+                self.sessions.iter().filter(|one| {
+                    is("customer", Some(&one.customer))
+                        && is("payment_intent", one.payment_intent.as_deref())
+                        && is("subscription", one.subscription.as_deref())
+                        // A session is there once it is complete.
+                        && is("status", Some("complete"))
+                }),
+                Object::Session,
                 |one| one.created,
             ),
             "invoiceitems" => objects(

@@ -6,14 +6,14 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use local::fake_stripe::{Account, FakeStripe, Fault, Options, Shape, scenarios};
 use reconciliation::{App, Deadline, handle_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 use shared::config::Environment;
 use shared::ledger;
 use shared::payment::FeeEstimate;
 use shared::stripe::client::Patience;
 use shared::stripe::event::Event;
 use shared::telemetry::cause_chain;
-use shared::test_support::{Aws, TestDatabase, logs};
+use shared::test_support::{Aws, TestDatabase, logs, sample};
 use tokio::net::TcpListener;
 
 pub(crate) const FEES: FeeEstimate = FeeEstimate {
@@ -148,12 +148,17 @@ pub(crate) async fn serve(account: Account, shape: Shape) -> FakeStripe {
     FakeStripe::start(listener, options).unwrap()
 }
 
+/// The sample of this schedule with another time and detail; without a detail where it is null.
 pub(crate) fn event(detail_type: &str, detail: Value, now: Timestamp) -> Value {
-    let mut event = json!({"source": "aws.scheduler", "detail-type": detail_type,
-                           "time": now.to_string()});
-    if !detail.is_null() {
-        event["detail"] = detail;
-    }
+    let name = match detail_type {
+        "reconciliation.missed-webhooks" => "schedule_reconciliation_missed_webhooks",
+        "reconciliation.backfill" => "schedule_reconciliation_backfill",
+        _ => "schedule_reconciliation_redrive",
+    };
+    let mut event = sample(name).json();
+    assert_eq!(event["detail-type"], detail_type);
+    event["time"] = now.to_string().into();
+    event["detail"] = detail;
     event
 }
 
