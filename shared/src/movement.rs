@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::money::{self, Currency};
+use crate::snapshot::{BEGUN, FETCHED};
 use crate::subscription::{DiscountProfile, is_ended};
 
 /// One snapshot of one subscription, as far as recurring revenue is concerned.
@@ -42,6 +43,19 @@ pub struct SubscriptionVersion {
 }
 
 impl SubscriptionVersion {
+    fn is_beginning(&self) -> bool {
+        self.source_event_id.starts_with(BEGUN)
+    }
+
+    fn is_told_by_an_event(&self) -> bool {
+        !self.is_beginning() && !self.source_event_id.starts_with(FETCHED)
+    }
+
+    /// Whether `customer.subscription.created` brought it: the second part of the rank.
+    fn is_creation(&self) -> bool {
+        self.source_rank.rem_euclid(100) == 1
+    }
+
     /// The snapshot with what it counts under a profile. One from before the profiles were kept counts the same under
     /// each.
     #[must_use]
@@ -110,6 +124,60 @@ pub struct Movement {
     pub before_microcents: i64,
     pub after_microcents: i64,
     pub cause_event_id: String,
+}
+
+/// Makes the beginnings that fetched subscriptions tell of ([`Subscription::begun`]) agree with the
+/// events, as far as there are any: the first of a subscription's counts, and only while no event
+/// tells the beginning itself. The first event, when it comes later, knows better than the fetch
+/// what was paid for then. A function of the set of versions.
+///
+/// [`Subscription::begun`]: crate::subscription::Subscription::begun
+pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
+    let fetched: BTreeSet<String> = versions
+        .iter()
+        .filter(|version| version.is_beginning())
+        .map(|version| version.stripe_subscription_id.clone())
+        .collect();
+    for subscription in fetched {
+        let of_it = || {
+            versions
+                .iter()
+                .filter(|version| version.stripe_subscription_id == subscription)
+        };
+        let told = || of_it().filter(|v| v.is_told_by_an_event() && !v.overruled);
+        let is_created_told = told().any(|version| version.is_creation());
+        let first_told = told()
+            .filter(|version| !is_ended(&version.status))
+            .min_by_key(|version| order(version))
+            .map(|version| (**version).clone());
+        let first = of_it()
+            .filter(|version| version.is_beginning())
+            .map(|version| version.source_event_id.clone())
+            .min();
+        for beginning in versions
+            .iter_mut()
+            .filter(|v| v.is_beginning() && v.stripe_subscription_id == subscription)
+        {
+            beginning.overruled =
+                is_created_told || first.as_ref() != Some(&beginning.source_event_id);
+            let Some(told) = &first_told else {
+                continue;
+            };
+            let is_counted = told.is_counted.unwrap_or(told.mrr_microcents > 0);
+            if !is_counted || told.occurred_at <= beginning.occurred_at {
+                beginning.overruled = true;
+            } else {
+                beginning.mrr_microcents = told.mrr_microcents;
+                beginning.potential_mrr_microcents = told.potential_mrr_microcents;
+                beginning.all_discounts_microcents = told.all_discounts_microcents;
+                beginning.no_discounts_microcents = told.no_discounts_microcents;
+                beginning.mrr_provisional = told.mrr_provisional;
+                beginning.waits_for.clone_from(&told.waits_for);
+                beginning.plan_name.clone_from(&told.plan_name);
+                beginning.currency = told.currency;
+            }
+        }
+    }
 }
 
 /// The movements of one customer, oldest first.
@@ -334,6 +402,78 @@ mod tests {
         euro.currency = Some(Currency::parse("eur").unwrap());
         let history = [version("dollar", 1, "active", 100), euro];
         assert_eq!(summary(&history), [(1, "new", 100), (2, "new", 50)]);
+    }
+
+    /// What a fetch at second 100 tells of a subscription created at second 1.
+    fn fetched(mrr: i64, status: &str) -> [SubscriptionVersion; 2] {
+        let mut begun = version("sub", 1, "active", mrr);
+        begun.source_event_id = "begin:sub:100".into();
+        begun.source_rank = -1;
+        begun.is_counted = Some(true);
+        let shown = if status == "active" { mrr } else { 0 };
+        let mut fetched = version("sub", 100, status, shown);
+        fetched.source_event_id = "fetch:sub:100".into();
+        [begun, fetched]
+    }
+
+    fn settled(versions: &[SubscriptionVersion]) -> Vec<(i64, &'static str, i64)> {
+        let mut backward = versions.to_vec();
+        backward.reverse();
+        let mut forward = versions.to_vec();
+        for versions in [&mut forward, &mut backward] {
+            settle_beginnings(&mut versions.iter_mut().collect::<Vec<_>>());
+        }
+        assert_eq!(summary(&forward), summary(&backward));
+        summary(&forward)
+    }
+
+    #[test]
+    fn a_fetched_subscription_has_paid_since_its_beginning() {
+        assert_eq!(settled(&fetched(300, "active")), [(1, "new", 300)]);
+        let [begun, mut ended] = fetched(300, "canceled");
+        ended.occurred_at = Timestamp::from_second(50).unwrap();
+        assert_eq!(
+            settled(&[begun, ended]),
+            [(1, "new", 300), (50, "churn", -300)]
+        );
+    }
+
+    #[test]
+    fn the_event_of_the_creation_knows_better_than_a_fetch() {
+        let [begun, shown] = fetched(300, "active");
+        let mut created = version("sub", 1, "incomplete", 0);
+        created.source_rank = 1;
+        let paid = version("sub", 4, "active", 200);
+        assert_eq!(
+            settled(&[begun, shown, created, paid]),
+            [(4, "new", 200), (100, "expansion", 100)]
+        );
+    }
+
+    #[test]
+    fn the_first_event_that_is_known_says_what_was_paid_for_before_it() {
+        let [begun, shown] = fetched(300, "active");
+        let renewed = version("sub", 60, "active", 200);
+        assert_eq!(
+            settled(&[begun.clone(), shown.clone(), renewed]),
+            [(1, "new", 200), (100, "expansion", 100)]
+        );
+        let in_trial = version("sub", 60, "trialing", 0);
+        assert_eq!(settled(&[begun, shown, in_trial]), [(100, "new", 300)]);
+    }
+
+    #[test]
+    fn of_two_fetches_the_first_tells_the_beginning() {
+        let [begun, shown] = fetched(300, "active");
+        let [mut later_begun, mut later] = fetched(500, "active");
+        later_begun.source_event_id = "begin:sub:200".into();
+        later.source_event_id = "fetch:sub:200".into();
+        later.occurred_at = Timestamp::from_second(200).unwrap();
+        later.source_created_at = later.occurred_at;
+        assert_eq!(
+            settled(&[begun, shown, later_begun, later]),
+            [(1, "new", 300), (200, "expansion", 200)]
+        );
     }
 
     #[test]

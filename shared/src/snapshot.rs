@@ -8,6 +8,11 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+/// The event id of a fetched object's version begins so; an event's begins with `evt_`.
+pub const FETCHED: &str = "fetch:";
+/// The event id of what a fetched subscription says of its beginning.
+pub const BEGUN: &str = "begin:";
+
 /// The version of a snapshot: event time, then rank, then event id, compared in that order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
@@ -27,6 +32,12 @@ impl Version {
             rank: 0,
             event_id: String::new(),
         }
+    }
+
+    /// Whether the snapshot was fetched rather than brought by an event.
+    #[must_use]
+    pub fn is_fetched(&self) -> bool {
+        self.event_id.starts_with(FETCHED)
     }
 
     /// Whether a real snapshot stands behind the row.

@@ -10,7 +10,7 @@ use crate::catalog::{
     self, Coupon, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
 };
 use crate::money::{self, Currency};
-use crate::snapshot::{Snapshot, Version, earliest};
+use crate::snapshot::{BEGUN, FETCHED, Snapshot, Version, earliest};
 
 /// Why recurring revenue could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +151,40 @@ impl Subscription {
         of_items
             .chain(&self.discounts)
             .filter(|discount| discount.coupon.is_none())
+    }
+
+    /// What a fetched snapshot says of the time before it: the subscription as it was when money
+    /// was first expected, which is its creation, or the end of its trial. `None` when there never
+    /// was such a time, or an event brought the snapshot: events tell the past themselves. Changes
+    /// in between leave no trace in the object; it is taken to have been as it is.
+    #[must_use]
+    pub fn begun(&self) -> Option<Subscription> {
+        let never_paid_for = matches!(
+            self.status.as_str(),
+            "incomplete" | "incomplete_expired" | "trialing" | "paused"
+        );
+        let fetch = self.version.event_id.strip_prefix(FETCHED)?;
+        let begun_at = self
+            .trial_end
+            .map_or(self.created_at, |end| end.max(self.created_at));
+        let has_passed = begun_at <= self.version.created_at
+            && self.ended_at.is_none_or(|ended_at| begun_at < ended_at);
+        (has_passed && !never_paid_for).then(|| Subscription {
+            status: "active".to_owned(),
+            ended_at: None,
+            canceled_at: None,
+            cancel_at: None,
+            cancel_at_period_end: false,
+            paused_at: None,
+            pause_behavior: None,
+            version: Version {
+                created_at: begun_at,
+                // Any event of that second says more.
+                rank: -1,
+                event_id: format!("{BEGUN}{fetch}"),
+            },
+            ..self.clone()
+        })
     }
 
     /// Whether money is expected in this status: `active` and `past_due`, unless collection is

@@ -218,8 +218,8 @@ impl<'a> Running<'a> {
         };
         let endpoint = self.services.webhook_endpoint();
         let outcomes = story::replay(endpoint, &events, clock, progress).await?;
-        // What was parked on the way, and messages the bus has not taken yet. Nothing fetches yet what the events
-        // name but do not carry (fees, for one).
+        // What was parked on the way, messages the bus has not taken yet, and from Stripe what the events name but do
+        // not carry (fees, for one).
         redrive(&self.bundle, clock).await?;
         Ok(outcomes)
     }

@@ -1,18 +1,27 @@
-//! Keeps the ledger and Stripe together: applies what was parked, publishes what was left behind.
+//! Keeps the ledger and Stripe together: applies what was parked, fetches what is missing, publishes
+//! what was left behind.
 
+mod backfill;
+mod fetch;
+mod ingest;
+mod lookups;
+mod missed_webhooks;
 mod redrive;
 mod usage_rollup;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::payment::FeeEstimate;
 use shared::store::Database;
+use shared::stripe::client::{Client, Patience};
 use shared::telemetry::log_failure;
 
+pub use backfill::{Error as BackfillError, Summary as BackfillSummary};
+pub use missed_webhooks::{Error as MissedWebhooksError, Summary as MissedWebhooksSummary};
 pub use redrive::{Away, Summary};
 pub use shared::deadline::Deadline;
 
@@ -22,6 +31,7 @@ pub struct App {
     database: Database,
     parked_events: ParkedEvents,
     event_bus: EventBus,
+    stripe: Client,
     fee_estimate: FeeEstimate,
 }
 
@@ -29,13 +39,18 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "{0:?} is nothing this function does: it answers reconciliation.redrive and reconciliation.usage-rollup"
+        "{0:?} is nothing this function does: it answers reconciliation.redrive, \
+         reconciliation.missed-webhooks, reconciliation.backfill and reconciliation.usage-rollup"
     )]
     Unsupported(String),
     #[error("the event's time is not an instant")]
     Time(#[source] jiff::Error),
     #[error("the usage rollup could not be checked")]
     UsageRollup(#[from] shared::store::Error),
+    #[error("the events Stripe has could not be compared with the inbox")]
+    MissedWebhooks(#[from] missed_webhooks::Error),
+    #[error("the import could not go on")]
+    Backfill(#[from] backfill::Error),
     /// Something was away. What could be done without it is done and in the summary.
     #[error("the redrive stopped early ({summary})")]
     Redrive {
@@ -55,8 +70,21 @@ impl App {
             database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
+            stripe: Client::from_env(environment, aws)?,
             fee_estimate: FeeEstimate::from_env(environment)?,
         })
+    }
+
+    /// The same with another patience with Stripe than a scheduled run's.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> App {
+        self.stripe = self.stripe.with_patience(patience);
+        self
+    }
+
+    /// Without a key, everything that needs none is done.
+    fn has_stripe_key(&self) -> bool {
+        self.stripe.has_key()
     }
 }
 
@@ -92,6 +120,13 @@ async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Re
     };
     match event.get("detail-type").and_then(Value::as_str) {
         Some("reconciliation.redrive") => redrive::run(app, now, deadline).await,
+        Some("reconciliation.missed-webhooks") => {
+            missed_webhooks::run_event(app, &event["detail"], now, deadline).await
+        }
+        Some("reconciliation.backfill") => {
+            let summary = backfill::run(app, &event["detail"], now, deadline).await?;
+            Ok(json!(summary))
+        }
         Some("reconciliation.usage-rollup") => {
             Ok(usage_rollup::run(&app.database, &event["detail"], deadline).await?)
         }

@@ -1,4 +1,5 @@
-//! `reconciliation.redrive`: parked events through the ledger again, then the outbox to the bus.
+//! `reconciliation.redrive`: parked events through the ledger again, the outbox to the bus, and what
+//! events named without carrying it from Stripe.
 //!
 //! What fails has a back-off of its own, so a repeated invocation could not do better: it is in the
 //! summary, and the invocation succeeds. The invocation fails only when the database, or where the
@@ -6,30 +7,25 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::aws;
-use shared::aws::parked_events::{ParkedEvent, ParkedState};
-use shared::ledger::{self, Outcome};
+use shared::aws::parked_events::ParkedState;
+use shared::ledger::Outcome;
 use shared::publishing;
 use shared::store::{self, outbox};
-use shared::stripe::event::Event;
 use shared::telemetry::cause_chain;
 use tracing::Instrument;
 
-use crate::{App, Deadline, Error};
+use crate::ingest::ingest;
+use crate::{App, Deadline, Error, lookups};
 
 /// Events read from the index at once.
 const EVENTS_PER_BATCH: usize = 25;
-/// Nobody waits for this answer, so one event may take long; not so long that it eats the run.
-const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Messages claimed from the outbox at once: ten calls of the bus.
 const MESSAGES_PER_SWEEP: i64 = 100;
-/// A statement that ran into the role's time-out: the database is there, and this event is slow.
-const STATEMENT_TIMEOUT: &str = "57014";
 
 /// What a run did. Every event is counted once.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -51,6 +47,18 @@ pub struct Summary {
     pub published: u64,
     /// Messages that stay in the outbox and are tried again after a pause.
     pub publish_failed: u64,
+    /// Look-ups that Stripe answered and the ledger took.
+    pub lookups_done: u64,
+    /// Look-ups that failed and are tried again after a pause.
+    pub lookups_failed: u64,
+    /// Look-ups of which Stripe says that there is no such object: somebody has to find out why.
+    pub lookups_not_found: u64,
+    /// Look-ups still due, when the run stopped before all were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookups_remaining: Option<u64>,
+    /// Why it stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lookups_stopped: Option<String>,
 }
 
 impl fmt::Display for Summary {
@@ -77,7 +85,14 @@ pub(crate) async fn run(app: &App, now: Timestamp, deadline: Deadline) -> Result
     }
     let swept = match driven {
         Err(Away::Database(_)) => Ok(()),
-        Ok(_) | Err(Away::ParkedEvents(_)) => sweep_outbox(app, now, deadline, &mut summary).await,
+        Ok(_) | Err(Away::ParkedEvents(_)) => {
+            match sweep_outbox(app, now, deadline, &mut summary).await {
+                Ok(()) => lookups::run(app, now, deadline, &mut summary)
+                    .await
+                    .map_err(Away::Database),
+                Err(away) => Err(away),
+            }
+        }
     };
     match driven.and(swept) {
         Ok(()) => {
@@ -146,7 +161,10 @@ async fn drive(
     let kept = match app.parked_events.get(&state.event_id).await {
         // Another run was faster.
         Ok(None) => return Ok(()),
-        Ok(Some(parked)) => apply(app, &parked, now).await.map_err(Away::Database)?,
+        Ok(Some(parked)) => {
+            let ingested = ingest(app, &parked.body, now).await;
+            ingested.map_err(Away::Database)?
+        }
         // Its body is gone, or is something else: no pause brings it back, but a person may.
         Err(error @ aws::Error::Unreadable { .. }) => Err(cause_chain(&error)),
         Err(error @ aws::Error::Unavailable { .. }) => return Err(Away::ParkedEvents(error)),
@@ -165,48 +183,6 @@ async fn drive(
             Ok(())
         }
         Err(reason) => fail(app, state, &reason, now, summary).await,
-    }
-}
-
-/// What became of the event: its outcome, or why it failed.
-///
-/// # Errors
-/// When the database is away, which says nothing of the event.
-async fn apply(
-    app: &App,
-    parked: &ParkedEvent,
-    now: Timestamp,
-) -> Result<Result<Outcome, String>, store::Error> {
-    let event = match Event::parse(parked.body.as_bytes()) {
-        Ok(event) => event,
-        // Its cause may quote the body.
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let mut is_repeated = false;
-    loop {
-        let ingest = async {
-            let mut client = app.database.client().await?;
-            ledger::ingest(&mut client, &event, &parked.body, app.fee_estimate, now).await
-        };
-        let reason = match tokio::time::timeout(EVENT_TIMEOUT, ingest).await {
-            Ok(Ok(applied)) => return Ok(Ok(applied.outcome)),
-            Ok(Err(ledger::Error::Store(error))) if error.is_unavailable() => {
-                match error.sqlstate() {
-                    Some(STATEMENT_TIMEOUT) => return Ok(Err(cause_chain(&error))),
-                    Some(_) => return Err(error),
-                    None => cause_chain(&error),
-                }
-            }
-            Ok(Err(error)) => return Ok(Err(cause_chain(&error))),
-            Err(_elapsed) => format!("the ledger did not answer within {EVENT_TIMEOUT:?}"),
-        };
-        // The connection was lost, or hangs. When there is another one, it may have been chance,
-        // or a commit whose answer was lost; twice in a row it is the event.
-        drop(app.database.client().await?);
-        if is_repeated {
-            return Ok(Err(reason));
-        }
-        is_repeated = true;
     }
 }
 

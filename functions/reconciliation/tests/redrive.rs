@@ -136,7 +136,9 @@ async fn parked_events_are_applied_once_and_leave_the_table() {
     assert_eq!(
         summary,
         json!({"applied": 2, "duplicate": 0, "ignored": 1, "failed": 0, "poisoned": 0,
-               "published": 1, "publish_failed": 0})
+               "published": 1, "publish_failed": 0, "lookups_done": 0, "lookups_failed": 0,
+               "lookups_not_found": 0, "lookups_remaining": 1,
+               "lookups_stopped": "STRIPE_API_KEY is not configured"})
     );
     assert_eq!(site.state(&charge_id).await, None);
     // Parked once more, as by a delivery whose commit was cut off on its way back.

@@ -312,6 +312,9 @@ fn subscriptions(
         decision
             .versions
             .push(version(subscription, &stored.plans)?);
+        if let Some(begun) = subscription.begun() {
+            decision.versions.push(version(&begun, &stored.plans)?);
+        }
     }
     let rows = stored
         .subscriptions
@@ -435,6 +438,7 @@ fn history(
             version.overruled = verdict.overruled.contains(&version.source_event_id);
         }
     }
+    movement::settle_beginnings(&mut versions.values_mut().collect::<Vec<_>>());
     decision.versions = versions
         .iter()
         .filter(|(key, version)| before.get(*key) != Some(*version))

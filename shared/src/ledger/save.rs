@@ -17,8 +17,9 @@ use crate::invoice::InvoiceStatus;
 use crate::movement::{self, SubscriptionVersion};
 use crate::snapshot::Snapshot;
 use crate::store::{
-    self, catalog, checkout_sessions, credits, customers, invoices, locks, mrr_movements, outbox,
-    partner_invoices, payment_facts, payment_history, stripe_events, stripe_lookups, subscriptions,
+    self, catalog, checkout_sessions, credits, customers, fetched_objects, invoices, locks,
+    mrr_movements, outbox, partner_invoices, payment_facts, payment_history, stripe_events, stripe_lookups,
+    subscriptions,
 };
 use crate::stripe::event::Event;
 use crate::stripe::reader::{self, Facts};
@@ -224,8 +225,7 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
             .map(|version| version.source_event_id.clone())
             .collect();
         let mut repriced = versions.clone();
-        for payload in stripe_events::payloads(db, &waiting).await? {
-            let facts = reader::read(&Event::from_value(payload)?)?;
+        for facts in archived(db, &waiting).await? {
             for version in reprice_event(db, &facts, now).await? {
                 for stored in &mut repriced {
                     if stored.stripe_subscription_id == version.stripe_subscription_id
@@ -238,11 +238,13 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
                 }
             }
         }
+        movement::settle_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
         for (before, after) in versions.iter().zip(&repriced) {
             if before != after {
                 subscriptions::upsert_version(db, after).await?;
             }
         }
+        fetched_objects::delete_settled(db, &waiting).await?;
         let answered: Vec<(&'static str, String)> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)
@@ -258,6 +260,22 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
         mrr_movements::replace(db, &customer, &movement::movements(&repriced)?).await?;
     }
     Ok(())
+}
+
+/// What the archived events and the fetched objects behind these versions say.
+async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>, Error> {
+    let (payloads, fetched) = try_join!(
+        stripe_events::payloads(db, waiting),
+        fetched_objects::get(db, waiting)
+    )?;
+    let mut told = Vec::new();
+    for payload in payloads {
+        told.push(reader::read(&Event::from_value(payload)?)?);
+    }
+    for object in fetched {
+        told.push(reader::read_fetched(&object.payload, object.fetched_at)?);
+    }
+    Ok(told)
 }
 
 /// The versions one archived event makes with what is known now; the shown row too, if it shows
@@ -278,6 +296,9 @@ async fn reprice_event(
         let mut completed = subscription.clone();
         known.complete(&mut completed);
         versions.push(version(&completed, &stored.plans)?);
+        if let Some(begun) = completed.begun() {
+            versions.push(version(&begun, &stored.plans)?);
+        }
         let row = stored.subscriptions.get(&completed.stripe_subscription_id);
         let Some(shown) = row.and_then(|row| row.snapshot.as_ref()) else {
             continue;

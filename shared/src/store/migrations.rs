@@ -46,6 +46,8 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0017__contract_suspensions.sql",
     "V0018__invoiced_usage.sql",
     "V0019__invoice_run_items.sql",
+    "V0020__fetched_objects.sql",
+    "V0021__import_cursors.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -132,3 +132,23 @@ pub async fn exists(db: &impl GenericClient, event_id: &str) -> Result<bool, Err
         .await?;
     Ok(!rows.is_empty())
 }
+
+/// Those of these events that are not in the inbox, in the given order.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn missing(db: &impl GenericClient, event_ids: &[String]) -> Result<Vec<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::missing
+             SELECT asked.event_id FROM unnest($1) WITH ORDINALITY AS asked (event_id, place)
+             WHERE NOT EXISTS (
+                 SELECT FROM stripe_events WHERE stripe_events.event_id = asked.event_id)
+             ORDER BY asked.place",
+            &[(&event_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok(row.try_get("event_id")?))
+        .collect()
+}

@@ -211,6 +211,12 @@ impl Client {
         })
     }
 
+    /// Whether there is a key, or a place to fetch it from.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.key.is_configured()
+    }
+
     /// The same client with another patience.
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Client {

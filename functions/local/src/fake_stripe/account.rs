@@ -3,7 +3,7 @@
 //! Nothing here reads the real time: `now` is set by the caller, and every id follows from the
 //! account's prefix and a counter, so that the same calls give the same bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 use serde_json::{Value, json};
@@ -249,6 +249,8 @@ pub struct Account {
     pub(super) credit_notes: Shelf<CreditNote>,
     pub(super) sessions: Shelf<Session>,
     pub(super) events: Vec<LoggedEvent>,
+    /// Events that no webhook endpoint has taken: dropped, or refused each time.
+    pub(super) undelivered: BTreeSet<String>,
     /// The snapshot the latest event of each object showed.
     shown: HashMap<String, Object>,
     /// Charges whose balance transaction newer versions have not been told of.
@@ -283,6 +285,7 @@ impl Account {
             credit_notes: Shelf::new("credit_note"),
             sessions: Shelf::new("checkout.session"),
             events: Vec::new(),
+            undelivered: BTreeSet::new(),
             shown: HashMap::new(),
             unsettled: Vec::new(),
         }

@@ -23,6 +23,9 @@ pub(super) fn answer(
 ) -> Result<Value, Refusal> {
     let id = match (method.as_str(), path) {
         ("GET", [kind]) => return account.list(kind, form, shape),
+        ("GET", ["checkout", "sessions"]) => {
+            return account.list("checkout/sessions", form, shape);
+        }
         ("GET", ["invoices", id, "lines"]) => return account.invoice_lines(id, form, shape),
         ("GET", [kind, id]) => return account.retrieve(kind, id, form, shape),
         ("POST", ["customers"]) => {

@@ -42,13 +42,14 @@ fn filters(kind: &str) -> Option<&'static [&'static str]> {
         "customers" => &["email"],
         "balance_transactions" => &["type", "source", "currency", "payout"],
         "payouts" => &["status"],
-        "events" => &["type", "types"],
+        "events" => &["type", "types", "delivery_success"],
         "prices" => &["product", "currency", "active", "type"],
         "products" | "coupons" => &["active"],
         "payment_intents" => &["customer"],
         "invoice_payments" => &["invoice", "payment", "status"],
         "credit_notes" => &["invoice", "customer"],
         "invoiceitems" => &["customer", "invoice"],
+        "checkout/sessions" => &["customer", "payment_intent", "subscription", "status"],
         _ => return None,
     })
 }
@@ -419,6 +420,17 @@ impl Account {
                 Object::CreditNote,
                 |one| one.created,
             ),
+            "checkout/sessions" => objects(
+                self.sessions.iter().filter(|one| {
+                    is("customer", Some(&one.customer))
+                        && is("payment_intent", one.payment_intent.as_deref())
+                        && is("subscription", one.subscription.as_deref())
+                        // A session is there once it is complete.
+                        && is("status", Some("complete"))
+                }),
+                Object::Session,
+                |one| one.created,
+            ),
             "invoiceitems" => objects(
                 self.invoice_items.iter().filter(|one| {
                     is("invoice", one.invoice.as_deref()) && is("customer", Some(&one.customer))
@@ -438,6 +450,10 @@ impl Account {
             // Before rendering, which is what costs.
             .filter(|event| in_time(event.created, form).is_ok_and(|passes| passes))
             .filter(|event| types.is_empty() || types.contains(&event.kind))
+            .filter(|event| match form.get("delivery_success") {
+                None => true,
+                Some(wanted) => (wanted == "true") != self.undelivered.contains(&event.id),
+            })
             .filter(|event| match form.get("type") {
                 None => true,
                 // `invoice.*` means all of an invoice's.
@@ -523,7 +539,8 @@ impl Account {
     fn included(&self, parent: &Value, field: &str, shape: Shape) -> Option<Value> {
         let id = parent["id"].as_str()?;
         match (parent["object"].as_str()?, field) {
-            ("price", "tiers") => render_tiers(self.prices.get(id).ok()?),
+            // Null where there are none.
+            ("price", "tiers") => Some(render_tiers(self.prices.get(id).ok()?).unwrap_or_default()),
             ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
             ("invoice", "payments") if shape >= Shape::Basil => {
                 let payments = self

@@ -327,6 +327,7 @@ fn deliver(shared: &Arc<Shared>) {
                 | Fault::DuplicateDeliveries { .. } => None,
             });
             if dropped.is_some() {
+                state.account.undelivered.insert(event.id.clone());
                 remember(
                     &mut state,
                     Delivery {
@@ -400,9 +401,12 @@ async fn deliver_event(shared: &Shared, event: &str, kind: &str, body: &str, end
             },
         );
         if status.is_some_and(|status| (200..300).contains(&status)) {
+            lock(&shared.state).account.undelivered.remove(event);
             return;
         }
         let Some(delay) = shared.retry_delays.get(attempt - 1) else {
+            let mut state = lock(&shared.state);
+            state.account.undelivered.insert(event.to_owned());
             return;
         };
         tokio::time::sleep(*delay).await;

@@ -1,0 +1,58 @@
+//! One event through the ledger, telling an event at fault from a database that is away.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use shared::ledger::{self, Outcome};
+use shared::store;
+use shared::stripe::event::Event;
+use shared::telemetry::cause_chain;
+
+use crate::App;
+
+/// Nobody waits for this answer, so one event may take long; not so long that it eats the run.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
+/// A statement that ran into the role's time-out: the database is there, and this event is slow.
+const STATEMENT_TIMEOUT: &str = "57014";
+
+/// What became of the event: its outcome, or why it failed.
+///
+/// # Errors
+/// When the database is away, which says nothing of the event.
+pub(crate) async fn ingest(
+    app: &App,
+    body: &str,
+    now: Timestamp,
+) -> Result<Result<Outcome, String>, store::Error> {
+    let event = match Event::parse(body.as_bytes()) {
+        Ok(event) => event,
+        // Its cause may quote the body.
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    let mut is_repeated = false;
+    loop {
+        let ingest = async {
+            let mut client = app.database.client().await?;
+            ledger::ingest(&mut client, &event, body, app.fee_estimate, now).await
+        };
+        let reason = match tokio::time::timeout(EVENT_TIMEOUT, ingest).await {
+            Ok(Ok(applied)) => return Ok(Ok(applied.outcome)),
+            Ok(Err(ledger::Error::Store(error))) if error.is_unavailable() => {
+                match error.sqlstate() {
+                    Some(STATEMENT_TIMEOUT) => return Ok(Err(cause_chain(&error))),
+                    Some(_) => return Err(error),
+                    None => cause_chain(&error),
+                }
+            }
+            Ok(Err(error)) => return Ok(Err(cause_chain(&error))),
+            Err(_elapsed) => format!("the ledger did not answer within {EVENT_TIMEOUT:?}"),
+        };
+        // The connection was lost, or hangs. When there is another one, it may have been chance,
+        // or a commit whose answer was lost; twice in a row it is the event.
+        drop(app.database.client().await?);
+        if is_repeated {
+            return Ok(Err(reason));
+        }
+        is_repeated = true;
+    }
+}

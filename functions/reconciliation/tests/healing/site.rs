@@ -1,0 +1,204 @@
+//! What the tests of healing share: the function with everything it uses, and the ledger's figures.
+
+use std::time::Duration;
+
+use aws_types::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
+use local::fake_stripe::{Account, FakeStripe, Fault, Options, Shape, scenarios};
+use reconciliation::{App, Deadline, handle_until};
+use serde_json::Value;
+use shared::config::Environment;
+use shared::ledger;
+use shared::payment::FeeEstimate;
+use shared::stripe::client::Patience;
+use shared::stripe::event::Event;
+use shared::telemetry::cause_chain;
+use shared::test_support::{Aws, TestDatabase, logs, sample};
+use tokio::net::TcpListener;
+
+pub(crate) const FEES: FeeEstimate = FeeEstimate {
+    bps: 290,
+    fixed_cents: 30,
+};
+/// How often the client asks before it gives up.
+pub(crate) const ATTEMPTS: u32 = 2;
+
+/// Everything the function uses, of one test's own.
+pub(crate) struct Site {
+    pub(crate) database: TestDatabase,
+    aws: SdkConfig,
+    pairs: Vec<(&'static str, String)>,
+}
+
+impl Site {
+    pub(crate) async fn new() -> Site {
+        logs::capture();
+        let moto = Aws::shared().await;
+        let database = TestDatabase::create().await;
+        let client = database.client().await;
+        for scenario in scenarios() {
+            client
+                .execute(
+                    "INSERT INTO users (id, email, full_name)
+                     VALUES ($1, 'buyer@example.com', 'Buyer')",
+                    &[&scenario.user_id],
+                )
+                .await
+                .unwrap();
+        }
+        let pairs = vec![
+            ("DATABASE_URL", database.url.clone()),
+            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
+            ("DOCUMENT_BUCKET", moto.bucket().await),
+            ("EVENT_BUS_NAME", moto.event_bus().await),
+        ];
+        Site {
+            database,
+            aws: moto.sdk_config(),
+            pairs,
+        }
+    }
+
+    /// The function, asking this Stripe.
+    pub(crate) fn app(&self, stripe: &FakeStripe) -> App {
+        self.app_with(&[
+            ("STRIPE_API_BASE", &stripe.base_url()),
+            ("STRIPE_API_KEY", "rk_test_healing"),
+        ])
+    }
+
+    pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)]) -> App {
+        let ours = self
+            .pairs
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()));
+        let environment = Environment::from_pairs(ours.chain(pairs.iter().copied()));
+        let app = App::from_env(&environment, &self.aws).unwrap();
+        app.with_patience(Patience {
+            timeout: Duration::from_millis(500),
+            attempts: ATTEMPTS,
+            first_pause: Duration::from_millis(2),
+            longest_pause: Duration::from_millis(10),
+        })
+    }
+
+    /// Events as deliveries bring them.
+    pub(crate) async fn deliver(&self, events: &[Value]) {
+        let mut client = self.database.client().await;
+        for event in events {
+            let body = event.to_string();
+            let read = Event::parse(body.as_bytes()).unwrap();
+            let now = read.created_at.unwrap();
+            if let Err(error) = ledger::ingest(&mut client, &read, &body, FEES, now).await {
+                panic!("{}: {}", read.event_type, cause_chain(&error));
+            }
+        }
+    }
+
+    pub(crate) async fn count(&self, from: &str) -> i64 {
+        let client = self.database.client().await;
+        let statement = format!("SELECT count(*) FROM {from}");
+        client.query_one(&statement, &[]).await.unwrap().get(0)
+    }
+
+    /// The rows of a query of one text column.
+    pub(crate) async fn texts(&self, query: &str) -> Vec<String> {
+        let client = self.database.client().await;
+        let rows = client.query(query, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// What the ledger says of money and subscriptions.
+    pub(crate) async fn figures(&self) -> Vec<String> {
+        self.texts(FIGURES).await
+    }
+}
+
+/// What both events and fetched objects tell, surrogate ids and versions apart.
+const FIGURES: &str = "
+    SELECT name || ' ' || row::text FROM (
+        SELECT 'day' AS name, to_jsonb(t) AS row FROM revenue_daily t
+        UNION ALL SELECT 'payment', to_jsonb(t) - 'id' - 'updated_at' - 'invoice_id'
+            FROM payment_history t
+        UNION ALL SELECT 'refund', jsonb_build_object('id', stripe_refund_id, 'status', status,
+            'amount', amount_cents, 'at', created_at) FROM refunds
+        UNION ALL SELECT 'dispute', jsonb_build_object('id', stripe_dispute_id, 'status', status,
+            'fee', fee_cents, 'amount', amount_cents) FROM disputes
+        UNION ALL SELECT 'invoice', jsonb_build_object('id', stripe_invoice_id, 'status', status,
+            'number', invoice_number, 'total', total_cents, 'due', amount_due_cents,
+            'paid', amount_paid_cents, 'paid_at', paid_at, 'lines', line_items) FROM invoices
+        UNION ALL SELECT 'subscription', jsonb_build_object('id', stripe_subscription_id,
+            'status', status, 'mrr', mrr_microcents, 'provisional', mrr_provisional,
+            'plan', plan_name, 'ended_at', ended_at, 'user', user_id) FROM subscriptions
+        UNION ALL SELECT 'user', jsonb_build_object('id', id, 'plan', plan,
+            'customer', stripe_customer_id) FROM users
+    ) AS figures ORDER BY 1";
+
+/// `{kind, instant, delta}` of each movement.
+pub(crate) const MOVEMENTS: &str = "
+    SELECT concat_ws(' ', stripe_subscription_id, kind, date_trunc('second', occurred_at),
+                     delta_microcents)
+    FROM mrr_movements ORDER BY occurred_at, stripe_customer_id, currency";
+
+/// A fake Stripe that serves the account in the shape.
+pub(crate) async fn serve(account: Account, shape: Shape) -> FakeStripe {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut options = Options::new(account, || Timestamp::UNIX_EPOCH);
+    options.shape = shape;
+    FakeStripe::start(listener, options).unwrap()
+}
+
+/// The sample of this schedule with another time and detail; without a detail where it is null.
+pub(crate) fn event(detail_type: &str, detail: Value, now: Timestamp) -> Value {
+    let name = match detail_type {
+        "reconciliation.missed-webhooks" => "schedule_reconciliation_missed_webhooks",
+        "reconciliation.backfill" => "schedule_reconciliation_backfill",
+        _ => "schedule_reconciliation_redrive",
+    };
+    let mut event = sample(name).json();
+    assert_eq!(event["detail-type"], detail_type);
+    event["time"] = now.to_string().into();
+    event["detail"] = detail;
+    event
+}
+
+pub(crate) async fn run(app: &App, detail_type: &str, detail: Value, now: Timestamp) -> Value {
+    run_until(app, detail_type, detail, now, Deadline::default()).await
+}
+
+pub(crate) async fn run_until(
+    app: &App,
+    detail_type: &str,
+    detail: Value,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Value {
+    let event = event(detail_type, detail, now);
+    match handle_until(app, event, now, deadline).await {
+        Ok(summary) => summary,
+        Err(error) => panic!("{}", cause_chain(&error)),
+    }
+}
+
+/// A while after everything in the account has happened.
+pub(crate) fn later(stripe: &FakeStripe) -> Timestamp {
+    stripe.with_account(|account| account.now()) + SignedDuration::from_hours(2)
+}
+
+/// What goes wrong with requests whose path begins so, `times` times.
+pub(crate) fn faults(path: &str, times: u32) -> Vec<Fault> {
+    let path = path.to_owned();
+    let status = |status, path: String| Fault::Status {
+        status,
+        retry_after: None,
+        path,
+        times,
+    };
+    vec![
+        status(429, path.clone()),
+        status(500, path.clone()),
+        // An answer that is no answer of Stripe's: a proxy's page.
+        status(502, path.clone()),
+        Fault::Hang { path, times },
+    ]
+}
