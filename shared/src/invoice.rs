@@ -184,6 +184,10 @@ impl Snapshot for Invoice {
         earliest(&mut self.finalized_at, earlier.finalized_at);
         earliest(&mut self.deleted_at, earlier.deleted_at);
         self.attempt_count = self.attempt_count.max(earlier.attempt_count);
+        // Once known it stays known: from some versions' snapshots nobody can tell.
+        if self.status == InvoiceStatus::Paid {
+            self.out_of_band_cents = self.out_of_band_cents.max(earlier.out_of_band_cents);
+        }
         // A webhook carries ten lines at most; the full list was read once and is frozen.
         let is_fuller = earlier.lines.len() > self.lines.len();
         if earlier.lines_complete && !self.lines_complete && is_fuller {

@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use shared::config::Environment;
-use shared::ledger::apply_event;
+use shared::ledger::{apply_event, apply_fetched};
 use shared::payment::FeeEstimate;
 use shared::stripe::event::Event;
 use shared::test_support::TestDatabase;
@@ -34,6 +34,8 @@ const VARIATIONS: [&str; 9] = [
     "credit_note_before_payment",
     "two_changes_in_one_second",
 ];
+/// Random orders of each sequence with objects fetched in between.
+const ORDERS_WITH_FETCHES: usize = 6;
 /// Orders that share their first half.
 const SHARING: usize = 10;
 const FEES: FeeEstimate = FeeEstimate {
@@ -451,4 +453,109 @@ async fn concurrent_deliveries_end_in_the_same_rows_in_basil() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_deliveries_end_in_the_same_rows_in_endive() {
     concurrent_deliveries_end_in_the_same_rows(Shape::Endive).await;
+}
+
+/// The objects as they stood after these events, as a fetch would have answered them.
+fn objects_after(events: &[Value]) -> Vec<Value> {
+    let mut objects: Vec<Value> = Vec::new();
+    for event in events {
+        let object = &event["data"]["object"];
+        let kind = object["object"].as_str().unwrap_or_default();
+        if object["id"].is_null() || matches!(kind, "product" | "payout") {
+            continue;
+        }
+        objects.retain(|known| known["id"] != object["id"]);
+        objects.push(object.clone());
+    }
+    objects
+}
+
+/// What reaches the ledger: an event, or an object fetched at an instant.
+#[derive(Clone)]
+enum Told {
+    Event(Box<(Event, String)>),
+    Fetched(Value, Timestamp),
+}
+
+impl Told {
+    async fn apply(&self, db: &Transaction<'_>) {
+        match self {
+            Told::Event(event) => apply_all(db, std::slice::from_ref(event)).await,
+            Told::Fetched(object, at) => {
+                let objects = std::slice::from_ref(object);
+                if let Err(error) = apply_fetched(db, objects, *at, FEES).await {
+                    panic!("{object}: {}", shared::telemetry::cause_chain(&error));
+                }
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Told::Event(event) => format!("{} {}", event.0.event_type, event.0.event_id),
+            Told::Fetched(object, at) => format!("{} fetched at {at}", object["id"]),
+        }
+    }
+}
+
+/// Every object is fetched twice: where it stood half-way, and at the end. The fetches are of the
+/// seconds in which the events were.
+async fn fetches_join_the_events_in_any_order(shape: Shape) {
+    let seed = seed();
+    let (_database, mut client) = database_with_users().await;
+    for scenario in scenarios() {
+        let mut random = StdRng::seed_from_u64(seed);
+        let events = scenario.events(shape);
+        let half = events.len() / 2;
+        let mut story: Vec<Told> = Vec::new();
+        for told in [&events[..half], &events[..]] {
+            let Some(second) = told.last().and_then(|event| event["created"].as_i64()) else {
+                continue;
+            };
+            let at = Timestamp::from_second(second).unwrap();
+            let objects = objects_after(told).into_iter();
+            story.extend(objects.map(|object| Told::Fetched(object, at)));
+        }
+        let fetched = story.len();
+        story.extend(
+            read(events)
+                .into_iter()
+                .map(|event| Told::Event(Box::new(event))),
+        );
+        let mut expected = None;
+        for _ in 0..ORDERS_WITH_FETCHES {
+            let transaction = client.transaction().await.unwrap();
+            for told in &story {
+                told.apply(&transaction).await;
+            }
+            let rows = ledger(&transaction).await;
+            let expected = expected.get_or_insert_with(|| rows.clone());
+            let differing: Vec<&String> = rows
+                .iter()
+                .filter(|row| !expected.contains(row))
+                .chain(expected.iter().filter(|row| !rows.contains(row)))
+                .collect();
+            let order: Vec<String> = story.iter().map(Told::name).collect();
+            assert!(
+                differing.is_empty(),
+                "{} in {shape:?}, CONVERGENCE_SEED={seed}: {differing:#?}\norder {order:#?}",
+                scenario.name
+            );
+            let unexplained = transaction.query_one(UNEXPLAINED_DAYS, &[]).await.unwrap();
+            assert_eq!(unexplained.get::<_, i64>(0), 0, "{}", scenario.name);
+            transaction.rollback().await.unwrap();
+            story.shuffle(&mut random);
+        }
+        assert!(fetched > 0, "{} fetches something", scenario.name);
+    }
+}
+
+#[tokio::test]
+async fn any_order_of_events_and_fetches_ends_in_the_same_rows_in_2020_08_27() {
+    fetches_join_the_events_in_any_order(Shape::V2020_08_27).await;
+}
+
+#[tokio::test]
+async fn any_order_of_events_and_fetches_ends_in_the_same_rows_in_endive() {
+    fetches_join_the_events_in_any_order(Shape::Endive).await;
 }

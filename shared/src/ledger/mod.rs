@@ -7,6 +7,7 @@
 
 mod announcements;
 mod decision;
+mod fetched;
 mod neighbourhood;
 mod same_second;
 mod save;
@@ -24,6 +25,8 @@ use crate::stripe::reader::{self, Facts};
 use crate::subscription;
 
 use self::neighbourhood::{Named, Neighbourhood};
+
+pub use self::fetched::{apply_fetched, ingest_fetched};
 
 /// Why an event was not applied. Nothing of it is in the ledger then.
 #[derive(Debug, thiserror::Error)]
@@ -171,21 +174,6 @@ pub async fn apply_event(
     }
     let messages = apply(db, Some(event), facts, named, neighbourhood, estimate, now).await?;
     Ok(Applied { outcome, messages })
-}
-
-/// Applies facts read from an object that was fetched from Stripe, through the same projection.
-///
-/// # Errors
-/// When an amount is out of range or a statement fails.
-pub async fn apply_fetched(
-    db: &Transaction<'_>,
-    facts: Facts,
-    estimate: FeeEstimate,
-    now: Timestamp,
-) -> Result<Vec<outbox::Message>, Error> {
-    let named = Named::of(&facts);
-    let neighbourhood = Neighbourhood::load(db, &named).await?;
-    apply(db, None, facts, named, neighbourhood, estimate, now).await
 }
 
 async fn apply(

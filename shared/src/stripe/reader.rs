@@ -39,7 +39,7 @@ pub enum Error {
     NoTime,
 }
 
-/// Everything one event says, each fact with the version it has.
+/// Everything one event or one fetch says, each fact with the version it has.
 #[derive(Debug, Default, Clone)]
 pub struct Facts {
     pub customers: Vec<Customer>,
@@ -59,6 +59,27 @@ pub struct Facts {
     pub settlements: Vec<(String, Settlement)>,
     /// Which user a customer is, by customer id.
     pub user_links: Vec<(String, UserLink)>,
+}
+
+impl Facts {
+    /// Adds what another object of the same fetch says.
+    pub fn append(&mut self, other: Facts) {
+        self.customers.extend(other.customers);
+        self.checkout_sessions.extend(other.checkout_sessions);
+        self.subscriptions.extend(other.subscriptions);
+        self.invoices.extend(other.invoices);
+        self.credit_notes.extend(other.credit_notes);
+        self.payment_intents.extend(other.payment_intents);
+        self.attempts.extend(other.attempts);
+        self.refunds.extend(other.refunds);
+        self.disputes.extend(other.disputes);
+        self.invoice_payments.extend(other.invoice_payments);
+        self.prices.extend(other.prices);
+        self.coupons.extend(other.coupons);
+        self.discounts.extend(other.discounts);
+        self.settlements.extend(other.settlements);
+        self.user_links.extend(other.user_links);
+    }
 }
 
 /// Whether the ledger has a use for events of this type (the event table of the README).
@@ -170,19 +191,30 @@ pub fn read(event: &Event) -> Result<Facts, Error> {
     Ok(facts)
 }
 
+/// How the version of a fetched object is told from that of an event (`evt_…`).
+const FETCHED: &str = "fetch:";
+
+/// The version's time of what was fetched at that instant: the last millisecond of its second, so
+/// that it is never the time of an event, which is a whole second. A fetch follows the events of
+/// its second, and none later.
+fn stamp(fetched_at: Timestamp) -> Timestamp {
+    Timestamp::new(fetched_at.as_second(), 999_000_000).unwrap_or(fetched_at)
+}
+
 /// Reads an object fetched from Stripe, stamped with the time of the fetch, through the same
-/// paths as an event's. `object.object` says what it is.
+/// paths as an event's. `object.object` says what it is. What only an event tells the time of
+/// (a dispute's closing, a capture) is read from its balance transactions, or stays unknown.
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
 pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Facts, Error> {
     let mut facts = Facts::default();
     let id = at(object, "id").and_then(Value::as_str).unwrap_or_default();
-    let event_id = format!("fetch:{id}:{}", fetched_at.as_second());
+    let event_id = format!("{FETCHED}{id}:{}", fetched_at.as_second());
     let source = Source {
         event_id: &event_id,
         event_type: "fetched",
-        at: fetched_at,
+        at: stamp(fetched_at),
     };
     match at(object, "object")
         .and_then(Value::as_str)
@@ -411,7 +443,12 @@ impl Source<'_> {
         let lines = lines(object);
         let total_cents = required_int(object, OBJECT, &["total", "amount_due"], "total")?;
         let amount_due_cents = int(object, &["amount_due"]).unwrap_or(total_cents);
-        let out_of_band_cents = out_of_band(object, status, amount_due_cents);
+        let out_of_band_cents = match out_of_band(object, status, amount_due_cents) {
+            0 if self.is_fetched() && status == InvoiceStatus::Paid && lists_no_payment(object) => {
+                amount_due_cents.max(0)
+            }
+            amount => amount,
+        };
         let reported_paid = int(object, &["amount_paid"]).unwrap_or_else(|| {
             if status == InvoiceStatus::Paid {
                 amount_due_cents
@@ -723,6 +760,12 @@ impl Source<'_> {
         let event_type = if is_own_event { self.event_type } else { "" };
         let shows_capture = matches!(event_type, "charge.succeeded" | "charge.captured");
         let settlement = at(object, "balance_transaction").and_then(settlement);
+        // The transaction is made when the charge is captured; only events say it better.
+        let captured_at = if self.is_fetched() {
+            time(object, &["balance_transaction.created"])
+        } else {
+            shows_capture.then_some(self.at)
+        };
         facts.attempts.push(Attempt {
             amount_cents,
             amount_captured_cents,
@@ -733,8 +776,7 @@ impl Source<'_> {
             failure_message: text(object, &["failure_message"]),
             payment_method: text(object, &["payment_method_details.type", "source.object"]),
             user_id: at(object, "metadata.user_id").and_then(user_id),
-            succeeded_at: (status == "succeeded" && is_captured && shows_capture)
-                .then_some(self.at),
+            succeeded_at: captured_at.filter(|_| status == "succeeded" && is_captured),
             refund_totals: BTreeMap::from([(self.at.as_second(), refunded_cents)]),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
             settlement,
@@ -808,10 +850,30 @@ impl Source<'_> {
             status.as_str(),
             "won" | "lost" | "warning_closed" | "charge_refunded" | "prevented"
         );
-        let balance_transactions = at(object, "balance_transactions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
+        let transactions = || {
+            at(object, "balance_transactions")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
+        // When money moved, as a fetched dispute tells it: the first transaction of that sign.
+        let moved_at = |is_that_way: fn(i64) -> bool| {
+            transactions()
+                .filter(|one| int(one, &["amount"]).is_some_and(is_that_way))
+                .filter_map(|one| time(one, &["created"]))
+                .min()
+                .filter(|_| self.is_fetched())
+        };
+        let withdrawn_at = moved_at(|amount| amount < 0);
+        let reinstated_at = moved_at(|amount| amount > 0);
+        let closed_at = match (self.is_fetched(), status.as_str()) {
+            (false, _) => is_closed.then_some(self.at),
+            (true, "won") => reinstated_at,
+            // Without a withdrawal its cash has no better date.
+            (true, "lost") if withdrawn_at.is_none() => Some(self.at),
+            (true, _) => None,
+        };
+        let balance_transactions = transactions()
             .filter_map(|transaction| {
                 let settled = settlement(transaction)?;
                 Some((
@@ -836,10 +898,12 @@ impl Source<'_> {
             reason: text(object, &["reason"]),
             balance_transactions,
             funds_withdrawn_at: (self.event_type == "charge.dispute.funds_withdrawn")
-                .then_some(self.at),
+                .then_some(self.at)
+                .or(withdrawn_at),
             funds_reinstated_at: (self.event_type == "charge.dispute.funds_reinstated")
-                .then_some(self.at),
-            closed_at: is_closed.then_some(self.at),
+                .then_some(self.at)
+                .or(reinstated_at),
+            closed_at,
             evidence_due_by: time(object, &["evidence_details.due_by"]),
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
@@ -1143,6 +1207,16 @@ fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> 
         _ if flag(object, &["paid_out_of_band"]) == Some(true) => amount_due_cents,
         _ => 0,
     }
+}
+
+/// Whether a complete list of what paid an invoice names no payment of this account: it was paid
+/// outside Stripe, and no field of some versions says so.
+fn lists_no_payment(object: &Value) -> bool {
+    let Some(Value::Array(payments)) = at(object, "payments.data") else {
+        return false;
+    };
+    let is_payment = |payment| id(payment, &["payment.payment_intent", "payment.charge"]).is_some();
+    flag(object, &["payments.has_more"]) != Some(true) && !payments.iter().any(is_payment)
 }
 
 fn tax(object: &Value) -> i64 {
