@@ -14,6 +14,7 @@ pub mod movement;
 pub mod payment;
 pub mod period;
 pub mod plan_change;
+pub mod reconciliation;
 pub mod revenue;
 pub mod snapshot;
 pub mod subscription;

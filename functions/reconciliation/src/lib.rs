@@ -1,5 +1,6 @@
 //! Keeps the ledger and Stripe together: applies what was parked, publishes what was left behind.
 
+mod daily;
 mod deadline;
 mod redrive;
 mod usage_rollup;
@@ -7,13 +8,16 @@ mod usage_rollup;
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use serde_json::Value;
+use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::payment::FeeEstimate;
 use shared::store::Database;
+use shared::stripe::client::{Client, Patience};
 use shared::telemetry::log_failure;
 
+pub use daily::Invalid;
 pub use deadline::Deadline;
 pub use redrive::{Away, Summary};
 
@@ -22,7 +26,9 @@ pub use redrive::{Away, Summary};
 pub struct App {
     database: Database,
     parked_events: ParkedEvents,
+    document_bucket: DocumentBucket,
     event_bus: EventBus,
+    stripe: Client,
     fee_estimate: FeeEstimate,
 }
 
@@ -30,13 +36,19 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "{0:?} is nothing this function does: it answers reconciliation.redrive and reconciliation.usage-rollup"
+        "{0:?} is nothing this function does: it answers reconciliation.daily, reconciliation.redrive and \
+         reconciliation.usage-rollup"
     )]
     Unsupported(String),
     #[error("the event's time is not an instant")]
     Time(#[source] jiff::Error),
-    #[error("the usage rollup could not be checked")]
-    UsageRollup(#[from] shared::store::Error),
+    #[error("the event's detail is not valid")]
+    Detail(#[from] daily::Invalid),
+    #[error("the database failed")]
+    Database(#[from] shared::store::Error),
+    /// Something was away. What could be checked is, and stands in the summary.
+    #[error("the reconciliation could not check everything ({summary})")]
+    Incomplete { summary: Box<Value> },
     /// Something was away. What could be done without it is done and in the summary.
     #[error("the redrive stopped early ({summary})")]
     Redrive {
@@ -55,9 +67,18 @@ impl App {
         Ok(App {
             database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
+            document_bucket: DocumentBucket::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
+            stripe: Client::from_env(environment, aws)?,
             fee_estimate: FeeEstimate::from_env(environment)?,
         })
+    }
+
+    /// The same with another patience towards Stripe.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> App {
+        self.stripe = self.stripe.with_patience(patience);
+        self
     }
 }
 
@@ -92,6 +113,7 @@ async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Re
         None => now,
     };
     match event.get("detail-type").and_then(Value::as_str) {
+        Some("reconciliation.daily") => daily::run(app, &event["detail"], now, deadline).await,
         Some("reconciliation.redrive") => redrive::run(app, now, deadline).await,
         Some("reconciliation.usage-rollup") => {
             Ok(usage_rollup::run(&app.database, &event["detail"], deadline).await?)

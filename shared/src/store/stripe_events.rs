@@ -132,3 +132,20 @@ pub async fn exists(db: &impl GenericClient, event_id: &str) -> Result<bool, Err
         .await?;
     Ok(!rows.is_empty())
 }
+
+/// Those of the events that are in the inbox.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn known(db: &impl GenericClient, event_ids: &[String]) -> Result<Vec<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::known
+             SELECT event_id FROM stripe_events WHERE event_id = ANY($1)",
+            &[(&event_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok(row.try_get("event_id")?))
+        .collect()
+}

@@ -1,0 +1,148 @@
+//! What differs put right: first by the events that never arrived, which know when each thing happened, then by the
+//! objects themselves.
+
+use serde_json::{Map, Value, json};
+use shared::ledger::{self, Outcome};
+use shared::reconciliation::ObjectType;
+use shared::store::reconciliation_runs::{self, OpenItem};
+use shared::store::{self, stripe_events};
+use shared::stripe::event::Event;
+use shared::telemetry::{cause_chain, log_failure};
+use tokio_postgres::Client;
+
+use super::subject::Subject;
+use super::walk::PAGES;
+use super::{Run, Stop};
+
+/// Items read at once.
+const ITEMS: i64 = 100;
+
+impl Run<'_> {
+    pub(super) async fn heal(&mut self) -> Result<(), store::Error> {
+        let caught_up = self.catch_up().await;
+        self.note("events", caught_up)?;
+        let healed = self.heal_items().await;
+        self.note("healing", healed)
+    }
+
+    /// Applies the events of the window that are not in the inbox. In which order does not matter.
+    async fn catch_up(&mut self) -> Result<(), Stop> {
+        let app = self.app;
+        // Up to now: one that is on its way is a duplicate when it arrives.
+        let created = json!({"gte": self.window.since.as_second()});
+        let params = Map::from_iter([("created".to_owned(), created)]);
+        let mut pages = app.stripe.pages(&["events"], params, PAGES, self.now);
+        while let Some(page) = pages.next_page().await? {
+            if self.deadline.is_reached() {
+                return Err(Stop::Deadline);
+            }
+            let ids: Vec<String> = page.iter().filter_map(id).map(str::to_owned).collect();
+            let known = {
+                let client = app.database.client().await?;
+                let db: &Client = &client;
+                stripe_events::known(db, &ids).await?
+            };
+            for event in page {
+                let is_known = id(&event).is_some_and(|id| known.iter().any(|known| known == id));
+                if !is_known {
+                    self.ingest(event).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn ingest(&mut self, event: Value) -> Result<(), Stop> {
+        let payload = event.to_string();
+        let event = match Event::from_value(event) {
+            Ok(event) => event,
+            Err(error) => {
+                self.tally.events_failed += 1;
+                tracing::warn!(cause = cause_chain(&error), "an event cannot be read");
+                return Ok(());
+            }
+        };
+        let mut client = self.app.database.client().await?;
+        let estimate = self.app.fee_estimate;
+        match ledger::ingest(&mut client, &event, &payload, estimate, self.now).await {
+            Ok(applied) => {
+                self.tally.events_applied += i64::from(applied.outcome != Outcome::Duplicate);
+                Ok(())
+            }
+            Err(ledger::Error::Store(error)) if error.is_unavailable() => Err(error.into()),
+            // One bad event holds up nobody; whoever parked it gives it its attempts.
+            Err(error) => {
+                self.tally.events_failed += 1;
+                log_failure("an event that never arrived cannot be applied", &error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Item by item, in the order in which they were found.
+    async fn heal_items(&mut self) -> Result<(), Stop> {
+        let mut after = 0;
+        loop {
+            let items = {
+                let client = self.app.database.client().await?;
+                let db: &Client = &client;
+                reconciliation_runs::open_items(db, self.run_id, after, ITEMS).await?
+            };
+            let Some(last) = items.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            for item in &items {
+                if self.deadline.is_reached() {
+                    return Err(Stop::Deadline);
+                }
+                self.heal_item(item).await?;
+            }
+        }
+    }
+
+    /// Healed is what is found and differs no more, whoever put it right.
+    async fn heal_item(&mut self, item: &OpenItem) -> Result<(), Stop> {
+        let of_item = ObjectType::parse(&item.object_type)
+            .and_then(|object_type| Subject::of_item(object_type, &item.object_id));
+        let Some((subject, id)) = of_item else {
+            return Ok(());
+        };
+        let differs = |found: &[shared::reconciliation::Discrepancy]| {
+            found.iter().any(|one| {
+                one.kind.as_str() == item.kind
+                    && one.object_type.as_str() == item.object_type
+                    && one.object_id == item.object_id
+            })
+        };
+        let examined = self.look(subject, id).await?;
+        if differs(&examined.discrepancies) {
+            // Nothing is deleted because Stripe does not know it: somebody looks at it.
+            let Some(object) = &examined.object else {
+                return Ok(());
+            };
+            self.apply(object).await?;
+            let rows = self.rows(subject, id).await?;
+            if differs(&self.compared(subject, id, object, &rows)?) {
+                return Ok(());
+            }
+        }
+        let client = self.app.database.client().await?;
+        let db: &Client = &client;
+        reconciliation_runs::heal_item(db, item.id, self.now).await?;
+        Ok(())
+    }
+
+    /// Applies an object of Stripe through the webhook's projection.
+    pub(super) async fn apply(&self, object: &Value) -> Result<(), Stop> {
+        let mut client = self.app.database.client().await?;
+        let estimate = self.app.fee_estimate;
+        let objects = std::slice::from_ref(object);
+        ledger::ingest_fetched(&mut client, objects, self.now, estimate).await?;
+        Ok(())
+    }
+}
+
+fn id(object: &Value) -> Option<&str> {
+    object.get("id")?.as_str()
+}
