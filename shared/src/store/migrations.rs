@@ -43,6 +43,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0014__mrr_daily.sql",
     "V0015__reports.sql",
     "V0016__idempotency_keys.sql",
+    "V0017__reconciliation_daily.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

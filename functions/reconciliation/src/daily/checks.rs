@@ -1,5 +1,7 @@
 //! The ledger against itself: days against their entries, rollups, totals, numbers.
 
+use std::collections::BTreeSet;
+
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use shared::money::Currency;
@@ -28,30 +30,29 @@ impl Run<'_> {
                 window::missing_numbers(db, TOLD).await?,
             )
         };
+        let mut found = Vec::new();
         for difference in totals {
             let currency = difference.currency.as_deref();
-            self.tell(Discrepancy {
+            found.push(Discrepancy {
                 kind: Kind::AmountDiffers,
                 object_type: ObjectType::InvoiceTotal,
                 object_id: difference.reference,
                 currency: currency.and_then(|currency| Currency::parse(currency).ok()),
                 stripe_value: Some(difference.expected),
                 ledger_value: Some(difference.stored),
-            })
-            .await?;
+            });
         }
         for number in numbers {
-            self.tell(Discrepancy {
+            found.push(Discrepancy {
                 kind: Kind::MissingInDb,
                 object_type: ObjectType::InvoiceNumber,
                 object_id: number,
                 currency: None,
                 stripe_value: Some("taken from its series".to_owned()),
                 ledger_value: None,
-            })
-            .await?;
+            });
         }
-        Ok(())
+        self.tell_all(found).await
     }
 
     /// The days from the first of the window's first month on: what is booked late is booked on the day of its cause.
@@ -69,15 +70,15 @@ impl Run<'_> {
             revenue_daily::differences(db, first, last).await?
         };
         for day in days {
-            let item = self.tell(Discrepancy {
+            let item = vec![Discrepancy {
                 kind: Kind::AmountDiffers,
                 object_type: ObjectType::RevenueDaily,
                 object_id: format!("{}:{}", day.day, day.currency),
                 currency: Some(day.currency),
                 stripe_value: Some(day.summed),
                 ledger_value: Some(day.stored),
-            });
-            item.await?;
+            }];
+            self.tell_all(item).await?;
             if self.window.heal {
                 self.rebuild_day(day.day, day.currency).await?;
             }
@@ -99,13 +100,14 @@ impl Run<'_> {
     }
 
     async fn check_usage(&mut self) -> Result<(), store::Error> {
-        let found = {
+        let rows = {
             let client = self.app.database.client().await?;
             let db: &Client = &client;
             usage_daily::differences(db).await?
         };
-        let mut subjects = std::collections::BTreeSet::new();
-        for row in found {
+        let mut found = Vec::new();
+        let mut subjects = BTreeSet::new();
+        for row in rows {
             let value = |totals: &usage_daily::Totals| {
                 Some(format!(
                     "{} events, {} units, {} billable, {}",
@@ -113,7 +115,7 @@ impl Run<'_> {
                 ))
             };
             subjects.insert(row.subject.clone());
-            self.tell(Discrepancy {
+            found.push(Discrepancy {
                 kind: Kind::AmountDiffers,
                 object_type: ObjectType::UsageDaily,
                 object_id: format!(
@@ -123,9 +125,9 @@ impl Run<'_> {
                 currency: Currency::parse(row.currency.as_str()).ok(),
                 stripe_value: value(&row.summed),
                 ledger_value: value(&row.rolled_up),
-            })
-            .await?;
+            });
         }
+        self.tell_all(found).await?;
         if !self.window.heal {
             return Ok(());
         }
@@ -159,16 +161,5 @@ impl Run<'_> {
                 }
             }
         }
-    }
-
-    /// Notes a difference that nobody has accepted.
-    async fn tell(&mut self, discrepancy: Discrepancy) -> Result<(), store::Error> {
-        let client = self.app.database.client().await?;
-        let db: &Client = &client;
-        if reconciliation_runs::is_accepted(db, &discrepancy).await? {
-            self.tally.accepted += 1;
-            return Ok(());
-        }
-        reconciliation_runs::insert_item(db, self.run_id, &discrepancy, self.now).await
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use shared::reconciliation::{self, Discrepancy};
-use shared::store::reconciliation_runs;
+use shared::store::{self, reconciliation_runs};
 use shared::stripe::{client, reader};
 use tokio_postgres::Client;
 
@@ -48,6 +48,18 @@ impl Run<'_> {
             None => self.look(subject, id).await?.discrepancies,
         };
         let is_well = discrepancies.is_empty();
+        self.tell_all(discrepancies).await?;
+        Ok(is_well)
+    }
+
+    /// Notes differences that nobody has accepted.
+    pub(super) async fn tell_all(
+        &mut self,
+        discrepancies: Vec<Discrepancy>,
+    ) -> Result<(), store::Error> {
+        if discrepancies.is_empty() {
+            return Ok(());
+        }
         let client = self.app.database.client().await?;
         let db: &Client = &client;
         for discrepancy in discrepancies {
@@ -57,7 +69,7 @@ impl Run<'_> {
                 reconciliation_runs::insert_item(db, self.run_id, &discrepancy, self.now).await?;
             }
         }
-        Ok(is_well)
+        Ok(())
     }
 
     /// Asks Stripe, then the ledger: what came in between is in both.

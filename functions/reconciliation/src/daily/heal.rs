@@ -116,17 +116,21 @@ impl Run<'_> {
             })
         };
         let examined = self.look(subject, id).await?;
-        if differs(&examined.discrepancies) {
+        let mut found = examined.discrepancies;
+        if !found.is_empty() {
             // Nothing is deleted because Stripe does not know it: somebody looks at it.
             let Some(object) = &examined.object else {
                 return Ok(());
             };
             self.apply(object).await?;
             let rows = self.rows(subject, id).await?;
-            if differs(&self.compared(subject, id, object, &rows)?) {
+            found = self.compared(subject, id, object, &rows)?;
+            if differs(&found) {
                 return Ok(());
             }
         }
+        // What an event that came late has left of the object is another difference.
+        self.tell_all(found).await?;
         let client = self.app.database.client().await?;
         let db: &Client = &client;
         reconciliation_runs::heal_item(db, item.id, self.now).await?;

@@ -6,9 +6,7 @@ use serde_json::{Map, Value};
 use shared::ledger;
 use shared::money::Currency;
 use shared::reconciliation::{self, Settling};
-use shared::store::reconciliation_runs;
 use shared::stripe::{client, reader};
-use tokio_postgres::Client;
 
 use super::rows::Rows;
 use super::subject::Subject;
@@ -88,15 +86,7 @@ impl Run<'_> {
         if found.is_empty() {
             self.tally.matched += 1;
         }
-        let client = self.app.database.client().await?;
-        let db: &Client = &client;
-        for discrepancy in found {
-            if reconciliation_runs::is_accepted(db, &discrepancy).await? {
-                self.tally.accepted += 1;
-            } else {
-                reconciliation_runs::insert_item(db, self.run_id, &discrepancy, self.now).await?;
-            }
-        }
+        self.tell_all(found).await?;
         Ok(())
     }
 

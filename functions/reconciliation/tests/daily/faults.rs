@@ -97,17 +97,10 @@ async fn damaged() -> Damage {
             || kind == "charge.refunded"
             || id == dispute
             || kind.starts_with("customer.subscription.")
-            || matches!(
-                kind,
-                "invoice.paid" | "invoice.payment_succeeded" | "invoice_payment.paid"
-            ))
+            || kind == "invoice_payment.paid"
+            || (kind.starts_with("invoice.") && object["status"] == "paid"))
     })
     .await;
-    // Settled as the redrive would have, so that a fee can be made wrong.
-    let settled = site
-        .run_with(json!({"since": "2026-03-01T00:00:00Z", "heal": true}))
-        .await;
-    drop(settled);
     Damage { site, ids }
 }
 
@@ -126,7 +119,8 @@ impl Damage {
                 ids["currency"]
             ),
             format!(
-                "UPDATE payment_attempts SET settlement_fee_cents = 1 WHERE stripe_charge_id = '{}'",
+                "UPDATE payment_attempts SET settlement_fee_cents = 1, settlement_amount_cents = 6000,
+                     settlement_currency = 'USD' WHERE stripe_charge_id = '{}'",
                 ids["fee charge"]
             ),
             format!(

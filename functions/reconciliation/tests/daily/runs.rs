@@ -55,7 +55,7 @@ async fn a_clean_account_of_five_thousand_objects_is_complete() {
         }
         account.advance(5);
     }
-    busy(&mut account, 1_300);
+    busy(&mut account, 1_350);
     account.pay_out_balance().unwrap();
     account.set_now(morning());
     let site = Site::new(account).await;

@@ -151,6 +151,7 @@ impl Business {
             3 => {
                 let lines = [("Service", 4_300)];
                 let invoice = account.create_invoice(&customer, "usd", &lines).unwrap();
+                account.send_invoice(&invoice).unwrap();
                 account.void_invoice(&invoice).unwrap();
             }
             4 | 5 => {
