@@ -131,9 +131,28 @@ impl Run<'_> {
         }
         // What an event that came late has left of the object is another difference.
         self.tell_all(found).await?;
+        if subject == Subject::Charge
+            && let Some(object) = &examined.object
+        {
+            self.settle_charge(id, object).await?;
+        }
         let client = self.app.database.client().await?;
         let db: &Client = &client;
         reconciliation_runs::heal_item(db, item.id, self.now).await?;
+        Ok(())
+    }
+
+    /// The fee of a charge that an event has brought and the list of the balance had passed by then.
+    async fn settle_charge(&mut self, id: &str, charge: &Value) -> Result<(), Stop> {
+        let transaction = charge.get("balance_transaction");
+        let Some(transaction) = transaction.filter(|transaction| transaction.is_object()) else {
+            return Ok(());
+        };
+        let rows = self.rows(Subject::Charge, id).await?;
+        if rows.attempt(id).is_some_and(|one| one.settlement.is_none()) {
+            self.apply(transaction).await?;
+            self.tally.fees_settled += 1;
+        }
         Ok(())
     }
 
