@@ -17,6 +17,7 @@ pub mod payment;
 pub mod period;
 pub mod plan_change;
 pub mod pricing;
+pub mod reconciliation;
 pub mod revenue;
 pub mod snapshot;
 pub mod statement;

@@ -2,6 +2,7 @@
 //! what was left behind.
 
 mod backfill;
+mod daily;
 mod fetch;
 mod ingest;
 mod lookups;
@@ -12,6 +13,7 @@ mod usage_rollup;
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
@@ -21,6 +23,7 @@ use shared::stripe::client::{Client, Patience};
 use shared::telemetry::log_failure;
 
 pub use backfill::{Error as BackfillError, Summary as BackfillSummary};
+pub use daily::Invalid;
 pub use missed_webhooks::{Error as MissedWebhooksError, Summary as MissedWebhooksSummary};
 pub use redrive::{Away, Summary};
 pub use shared::deadline::Deadline;
@@ -30,6 +33,7 @@ pub use shared::deadline::Deadline;
 pub struct App {
     database: Database,
     parked_events: ParkedEvents,
+    document_bucket: DocumentBucket,
     event_bus: EventBus,
     stripe: Client,
     fee_estimate: FeeEstimate,
@@ -39,14 +43,19 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "{0:?} is nothing this function does: it answers reconciliation.redrive, \
+        "{0:?} is nothing this function does: it answers reconciliation.daily, reconciliation.redrive, \
          reconciliation.missed-webhooks, reconciliation.backfill and reconciliation.usage-rollup"
     )]
     Unsupported(String),
     #[error("the event's time is not an instant")]
     Time(#[source] jiff::Error),
-    #[error("the usage rollup could not be checked")]
-    UsageRollup(#[from] shared::store::Error),
+    #[error("the event's detail is not valid")]
+    Detail(#[from] daily::Invalid),
+    #[error("the database failed")]
+    Database(#[from] shared::store::Error),
+    /// Something was away. What could be checked is, and stands in the summary.
+    #[error("the reconciliation could not check everything ({summary})")]
+    Incomplete { summary: Box<Value> },
     #[error("the events Stripe has could not be compared with the inbox")]
     MissedWebhooks(#[from] missed_webhooks::Error),
     #[error("the import could not go on")]
@@ -69,6 +78,7 @@ impl App {
         Ok(App {
             database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
+            document_bucket: DocumentBucket::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
             stripe: Client::from_env(environment, aws)?,
             fee_estimate: FeeEstimate::from_env(environment)?,
@@ -119,6 +129,7 @@ async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Re
         None => now,
     };
     match event.get("detail-type").and_then(Value::as_str) {
+        Some("reconciliation.daily") => daily::run(app, &event["detail"], now, deadline).await,
         Some("reconciliation.redrive") => redrive::run(app, now, deadline).await,
         Some("reconciliation.missed-webhooks") => {
             missed_webhooks::run_event(app, &event["detail"], now, deadline).await

@@ -600,12 +600,12 @@ impl Catalog<'_> {
 }
 
 /// The payment facts after the event.
-struct PaymentMirror {
-    intents: BTreeMap<String, PaymentIntent>,
-    attempts: BTreeMap<String, Attempt>,
-    refunds: BTreeMap<String, Refund>,
-    disputes: BTreeMap<String, Dispute>,
-    links: BTreeMap<String, InvoicePayment>,
+pub(super) struct PaymentMirror {
+    pub(super) intents: BTreeMap<String, PaymentIntent>,
+    pub(super) attempts: BTreeMap<String, Attempt>,
+    pub(super) refunds: BTreeMap<String, Refund>,
+    pub(super) disputes: BTreeMap<String, Dispute>,
+    pub(super) links: BTreeMap<String, InvoicePayment>,
 }
 
 impl PaymentMirror {
@@ -676,7 +676,10 @@ impl PaymentMirror {
     }
 
     /// Everything known of each payment, by its key.
-    fn payments(&self, invoices_paid_at: &BTreeMap<&str, Timestamp>) -> Vec<PaymentFacts> {
+    pub(super) fn payments(
+        &self,
+        invoices_paid_at: &BTreeMap<&str, Timestamp>,
+    ) -> Vec<PaymentFacts> {
         let mut keys: BTreeSet<&str> = self.intents.keys().map(String::as_str).collect();
         for attempt in self.attempts.values() {
             keys.insert(

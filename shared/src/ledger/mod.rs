@@ -7,6 +7,7 @@
 
 mod announcements;
 mod decision;
+mod derived;
 mod fetched;
 mod neighbourhood;
 mod same_second;
@@ -26,6 +27,7 @@ use crate::subscription;
 
 use self::neighbourhood::{Named, Neighbourhood};
 
+pub use self::derived::derived_payments;
 pub use self::fetched::{apply_fetched, ingest_fetched};
 
 /// Why an event was not applied. Nothing of it is in the ledger then.

@@ -48,6 +48,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0019__invoice_run_items.sql",
     "V0020__fetched_objects.sql",
     "V0021__import_cursors.sql",
+    "V0022__reconciliation_daily.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -323,6 +323,7 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             json!({})
         }
         "pay_out" => json!({"payout": account.pay_out(arguments.required_integer("amount")?)?}),
+        "pay_out_balance" => json!({"payout": account.pay_out_balance()?}),
         _ => return Err(super::listing::unknown_path(name)),
     };
     Ok(made)

@@ -362,7 +362,7 @@ impl Account {
                     is("type", Some(one.kind))
                         && is("source", Some(&one.source))
                         && is("currency", Some(&one.currency))
-                        && form.get("payout").is_none()
+                        && is("payout", one.payout.as_deref())
                 }),
                 Object::BalanceTransaction,
                 |one| one.created,

@@ -339,6 +339,8 @@ pub struct BalanceTransaction {
     /// Millionths: 1_080_000 is 1.08.
     pub exchange_rate_micros: Option<i64>,
     pub description: Option<String>,
+    /// The automatic payout it went out with.
+    pub payout: Option<String>,
     pub created: i64,
 }
 
@@ -349,6 +351,8 @@ pub struct Payout {
     pub amount: i64,
     pub currency: String,
     pub status: &'static str,
+    /// Made by Stripe of all that is available; only of these the transactions can be listed.
+    pub automatic: bool,
     pub balance_transaction: String,
     pub arrival_date: i64,
     pub created: i64,

@@ -71,6 +71,7 @@ impl Account {
             currency: SETTLEMENT_CURRENCY.to_owned(),
             exchange_rate_micros,
             description: None,
+            payout: None,
             created: self.now,
         };
         self.balance_transactions
@@ -451,11 +452,56 @@ impl Account {
         Ok(())
     }
 
-    /// A payout of `amount` in the settlement currency; answers its id.
+    /// A manual payout of `amount` in the settlement currency; answers its id.
     ///
     /// # Errors
     /// When there is nothing to pay out.
     pub fn pay_out(&mut self, amount: i64) -> Result<String, Refusal> {
+        self.new_payout(amount, false)
+    }
+
+    /// The automatic payout of everything that has not gone out yet; answers its id.
+    ///
+    /// # Errors
+    /// When there is nothing to pay out.
+    pub fn pay_out_balance(&mut self) -> Result<String, Refusal> {
+        let available: Vec<(String, i64)> = self
+            .balance_transactions
+            .iter()
+            .filter(|one| one.payout.is_none() && one.kind != "payout")
+            .map(|one| (one.id.clone(), one.amount - one.fee))
+            .collect();
+        let id = self.new_payout(available.iter().map(|(_, net)| net).sum(), true)?;
+        for (transaction, _) in available {
+            self.balance_transactions.get_mut(&transaction)?.payout = Some(id.clone());
+        }
+        Ok(id)
+    }
+
+    /// Takes a transaction out of the payout it went out with: what is left is not its sum.
+    ///
+    /// # Errors
+    /// When there is no such transaction.
+    pub fn lose_from_payout(&mut self, balance_transaction: &str) -> Result<(), Refusal> {
+        self.balance_transactions
+            .get_mut(balance_transaction)?
+            .payout = None;
+        Ok(())
+    }
+
+    /// The balance transaction of the charge that paid an intent.
+    ///
+    /// # Errors
+    /// When there is no such intent, or nothing was charged.
+    pub fn balance_transaction_of(&self, intent: &str) -> Result<String, Refusal> {
+        let charge = self.charges.get(&self.charge_of(intent)?)?;
+        charge
+            .balance_transaction
+            .clone()
+            .ok_or_else(|| Refusal::missing("balance_transaction", intent))
+    }
+
+    fn new_payout(&mut self, amount: i64, automatic: bool) -> Result<String, Refusal> {
         if amount < 1 {
             return Err(Refusal::parameter(
                 "amount",
@@ -472,11 +518,15 @@ impl Account {
             (SETTLEMENT_CURRENCY, -amount),
             Some(0),
         );
+        if automatic {
+            self.balance_transactions.get_mut(&transaction.id)?.payout = Some(id.clone());
+        }
         let payout = Payout {
             id: id.clone(),
             amount,
             currency: SETTLEMENT_CURRENCY.to_owned(),
             status: "paid",
+            automatic,
             balance_transaction: transaction.id,
             arrival_date: self.now + 86_400,
             created: self.now,

@@ -874,7 +874,7 @@ fn render_balance_transaction(transaction: &BalanceTransaction, shape: Shape) ->
 fn render_payout(payout: &Payout, shape: Shape) -> Value {
     let mut value = json!({
         "id": payout.id, "object": "payout", "amount": payout.amount,
-        "arrival_date": payout.arrival_date, "automatic": true,
+        "arrival_date": payout.arrival_date, "automatic": payout.automatic,
         "balance_transaction": payout.balance_transaction, "created": payout.created,
         "currency": payout.currency, "description": "STRIPE PAYOUT", "destination": "ba_1Bank",
         "failure_balance_transaction": null, "failure_code": null, "failure_message": null,
@@ -885,7 +885,10 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
     if shape >= Shape::Basil {
         extend(
             &mut value,
-            json!({"reconciliation_status": "completed", "trace_id": null}),
+            json!({
+                "reconciliation_status": if payout.automatic { "completed" } else { "not_applicable" },
+                "trace_id": null,
+            }),
         );
     }
     value

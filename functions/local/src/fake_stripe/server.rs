@@ -100,6 +100,22 @@ pub enum Fault {
         /// As above.
         times: u32,
     },
+    /// Requests are answered with 200 and what is no JSON.
+    Garbage {
+        /// As above.
+        #[serde(default)]
+        path: String,
+        /// As above.
+        times: u32,
+    },
+    /// Answers are cut off in the middle.
+    CutOff {
+        /// As above.
+        #[serde(default)]
+        path: String,
+        /// As above.
+        times: u32,
+    },
     /// Events are never delivered.
     DropDeliveries {
         /// How many events.
@@ -324,6 +340,8 @@ fn deliver(shared: &Arc<Shared>) {
                 Fault::Status { .. }
                 | Fault::Latency { .. }
                 | Fault::Hang { .. }
+                | Fault::Garbage { .. }
+                | Fault::CutOff { .. }
                 | Fault::DuplicateDeliveries { .. } => None,
             });
             if dropped.is_some() {
@@ -345,6 +363,8 @@ fn deliver(shared: &Arc<Shared>) {
                 Fault::Status { .. }
                 | Fault::Latency { .. }
                 | Fault::Hang { .. }
+                | Fault::Garbage { .. }
+                | Fault::CutOff { .. }
                 | Fault::DropDeliveries { .. } => None,
             });
             let body = body.to_string();
@@ -452,7 +472,11 @@ async fn v1(
         take_fault(&mut state.faults, |fault| match fault {
             Fault::Status { path, times, .. }
             | Fault::Latency { path, times, .. }
-            | Fault::Hang { path, times } => uri.path().starts_with(path.as_str()).then_some(times),
+            | Fault::Hang { path, times }
+            | Fault::Garbage { path, times }
+            | Fault::CutOff { path, times } => {
+                uri.path().starts_with(path.as_str()).then_some(times)
+            }
             Fault::DropDeliveries { .. } | Fault::DuplicateDeliveries { .. } => None,
         })
     };
@@ -466,6 +490,8 @@ async fn v1(
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         }
         Some(Fault::Hang { .. }) => std::future::pending().await,
+        Some(Fault::Garbage { .. }) => return "<html>out of order</html>".into_response(),
+        Some(Fault::CutOff { .. }) => return cut_off(),
         Some(Fault::DropDeliveries { .. } | Fault::DuplicateDeliveries { .. }) | None => {}
     }
     if let Some(response) = unauthorized(shared, headers) {
@@ -563,6 +589,14 @@ fn faulty(status: u16, retry_after: Option<u32>) -> Response {
             .insert(header::RETRY_AFTER, header::HeaderValue::from(seconds));
     }
     response
+}
+
+/// The beginning of a list, and then the connection is gone.
+fn cut_off() -> Response {
+    let begun = Ok(Bytes::from_static(br#"{"object":"list","data":[{"id":"#));
+    let broken = Err(std::io::Error::other("cut off on purpose"));
+    let body = Body::from_stream(futures_util::stream::iter([begun, broken]));
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 fn status_of(refusal: &Refusal) -> StatusCode {

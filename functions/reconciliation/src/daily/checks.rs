@@ -1,0 +1,165 @@
+//! The ledger against itself: days against their entries, rollups, totals, numbers.
+
+use std::collections::BTreeSet;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use shared::money::Currency;
+use shared::reconciliation::{Discrepancy, Kind, ObjectType};
+use shared::store::{
+    self, reconciliation_runs, reconciliation_window as window, revenue_daily, usage_daily,
+};
+use tokio_postgres::Client;
+
+use super::Run;
+
+/// Differences of one check that are told.
+const TOLD: i64 = 1_000;
+
+impl Run<'_> {
+    /// After the healing, so that what it put right is not told twice.
+    pub(super) async fn check(&mut self) -> Result<(), store::Error> {
+        self.check_days().await?;
+        self.check_usage().await?;
+        let (since, until) = (self.window.since, self.window.until);
+        let (totals, numbers) = {
+            let client = self.app.database.client().await?;
+            let db: &Client = &client;
+            (
+                window::invoice_differences(db, since, until, TOLD).await?,
+                window::missing_numbers(db, TOLD).await?,
+            )
+        };
+        let mut found = Vec::new();
+        for difference in totals {
+            let currency = difference.currency.as_deref();
+            found.push(Discrepancy {
+                kind: Kind::AmountDiffers,
+                object_type: ObjectType::InvoiceTotal,
+                object_id: difference.reference,
+                currency: currency.and_then(|currency| Currency::parse(currency).ok()),
+                stripe_value: Some(difference.expected),
+                ledger_value: Some(difference.stored),
+            });
+        }
+        for number in numbers {
+            found.push(Discrepancy {
+                kind: Kind::MissingInDb,
+                object_type: ObjectType::InvoiceNumber,
+                object_id: number,
+                currency: None,
+                stripe_value: Some("taken from its series".to_owned()),
+                ledger_value: None,
+            });
+        }
+        self.tell_all(found).await
+    }
+
+    /// The days from the first of the window's first month on: what is booked late is booked on the day of its cause.
+    async fn check_days(&mut self) -> Result<(), store::Error> {
+        let first = self
+            .window
+            .since
+            .to_zoned(TimeZone::UTC)
+            .date()
+            .first_of_month();
+        let last = self.now.to_zoned(TimeZone::UTC).date();
+        let days = {
+            let client = self.app.database.client().await?;
+            let db: &Client = &client;
+            revenue_daily::differences(db, first, last).await?
+        };
+        for day in days {
+            let item = vec![Discrepancy {
+                kind: Kind::AmountDiffers,
+                object_type: ObjectType::RevenueDaily,
+                object_id: format!("{}:{}", day.day, day.currency),
+                currency: Some(day.currency),
+                stripe_value: Some(day.summed),
+                ledger_value: Some(day.stored),
+            }];
+            self.tell_all(item).await?;
+            if self.window.heal {
+                self.rebuild_day(day.day, day.currency).await?;
+            }
+        }
+        if self.window.heal {
+            self.mark_healed(ObjectType::RevenueDaily).await?;
+        }
+        Ok(())
+    }
+
+    async fn rebuild_day(&self, day: Date, currency: Currency) -> Result<(), store::Error> {
+        let mut client = self.app.database.client().await?;
+        let transaction = client.transaction().await?;
+        revenue_daily::lock(&*transaction, day, currency).await?;
+        revenue_daily::rebuild(&*transaction, day, currency).await?;
+        revenue_daily::delete_unexplained(&*transaction, day, currency).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    async fn check_usage(&mut self) -> Result<(), store::Error> {
+        let rows = {
+            let client = self.app.database.client().await?;
+            let db: &Client = &client;
+            usage_daily::differences(db).await?
+        };
+        let mut found = Vec::new();
+        let mut subjects = BTreeSet::new();
+        for row in rows {
+            let value = |totals: &usage_daily::Totals| {
+                Some(format!(
+                    "{} events, {} units, {} billable, {}",
+                    totals.events, totals.units, totals.billable_units, totals.amount_cents
+                ))
+            };
+            subjects.insert(row.subject.clone());
+            found.push(Discrepancy {
+                kind: Kind::AmountDiffers,
+                object_type: ObjectType::UsageDaily,
+                object_id: format!(
+                    "{}:{}:{}:{}",
+                    row.subject, row.day, row.event_type, row.currency
+                ),
+                currency: Currency::parse(row.currency.as_str()).ok(),
+                stripe_value: value(&row.summed),
+                ledger_value: value(&row.rolled_up),
+            });
+        }
+        self.tell_all(found).await?;
+        if !self.window.heal {
+            return Ok(());
+        }
+        for subject in subjects {
+            if self.deadline.is_reached() {
+                return Ok(());
+            }
+            let mut client = self.app.database.client().await?;
+            let transaction = client.transaction().await?;
+            usage_daily::lock(&*transaction).await?;
+            usage_daily::rebuild(&*transaction, &subject).await?;
+            transaction.commit().await?;
+        }
+        self.mark_healed(ObjectType::UsageDaily).await
+    }
+
+    /// What was rebuilt is what it is the sum of, by the same transaction.
+    async fn mark_healed(&self, object_type: ObjectType) -> Result<(), store::Error> {
+        let client = self.app.database.client().await?;
+        let db: &Client = &client;
+        let mut after = 0;
+        loop {
+            let items = reconciliation_runs::open_items(db, self.run_id, after, TOLD).await?;
+            let Some(last) = items.last() else {
+                return Ok(());
+            };
+            after = last.id;
+            for item in &items {
+                if item.object_type == object_type.as_str() {
+                    reconciliation_runs::heal_item(db, item.id, self.now).await?;
+                }
+            }
+        }
+    }
+}

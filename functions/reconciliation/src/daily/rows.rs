@@ -1,0 +1,275 @@
+//! The ledger's rows of some objects of one list, and the comparison with what Stripe says of each.
+
+use std::collections::BTreeMap;
+
+use futures_util::try_join;
+use shared::cash::Entry;
+use shared::ledger;
+use shared::payment::{
+    Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
+};
+use shared::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
+use shared::snapshot::Snapshot;
+use shared::store::{invoices, payment_facts, reconciliation_window as window, subscriptions};
+use shared::stripe::reader::Facts;
+use shared::subscription::DiscountProfile;
+use tokio_postgres::Client;
+
+use super::subject::Subject;
+
+/// By their ids; only those tables are read that the list is about.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    attempts: BTreeMap<String, Attempt>,
+    intents: BTreeMap<String, PaymentIntent>,
+    refunds: BTreeMap<String, Refund>,
+    disputes: BTreeMap<String, Dispute>,
+    invoices: BTreeMap<String, InvoiceRow>,
+    links: BTreeMap<String, InvoicePayment>,
+    subscriptions: BTreeMap<String, SubscriptionRow>,
+    /// `payment_history`.
+    payments: BTreeMap<String, PaymentRow>,
+    /// What `payment_history` should have.
+    derived: BTreeMap<String, Payment>,
+    entries: BTreeMap<String, Vec<Entry>>,
+}
+
+impl Rows {
+    pub(super) async fn load(
+        db: &Client,
+        subject: Subject,
+        ids: &[String],
+        estimate: FeeEstimate,
+    ) -> Result<Rows, ledger::Error> {
+        let mut rows = Rows::default();
+        match subject {
+            Subject::Charge => {
+                let named = payment_facts::Named {
+                    charges: ids.to_vec(),
+                    ..payment_facts::Named::default()
+                };
+                rows.attempts = by_key(payment_facts::attempts(db, &named).await?);
+                // A charge with an intent is a part of the intent's payment.
+                let alone: Vec<String> = ids
+                    .iter()
+                    .filter(|id| {
+                        let attempt = rows.attempts.get(*id);
+                        attempt.is_none_or(|one| one.stripe_payment_intent_id.is_none())
+                    })
+                    .cloned()
+                    .collect();
+                if !alone.is_empty() {
+                    let named = payment_facts::Named {
+                        charges: alone.clone(),
+                        ..payment_facts::Named::default()
+                    };
+                    rows.load_payments(db, &named, &alone, estimate).await?;
+                }
+            }
+            Subject::PaymentIntent => {
+                let named = payment_facts::Named {
+                    intents: ids.to_vec(),
+                    ..payment_facts::Named::default()
+                };
+                rows.intents = by_key(payment_facts::intents(db, &named).await?);
+                rows.load_payments(db, &named, ids, estimate).await?;
+            }
+            Subject::Refund => {
+                let named = payment_facts::Named {
+                    refunds: ids.to_vec(),
+                    ..payment_facts::Named::default()
+                };
+                rows.refunds = by_key(payment_facts::refunds(db, &named).await?);
+            }
+            Subject::Dispute => {
+                let named = payment_facts::Named {
+                    disputes: ids.to_vec(),
+                    ..payment_facts::Named::default()
+                };
+                rows.disputes = by_key(payment_facts::disputes(db, &named).await?);
+            }
+            Subject::Invoice => rows.load_invoices(db, ids).await?,
+            Subject::Subscription => rows.load_subscriptions(db, ids).await?,
+        }
+        Ok(rows)
+    }
+
+    async fn load_payments(
+        &mut self,
+        db: &Client,
+        named: &payment_facts::Named,
+        payment_keys: &[String],
+        estimate: FeeEstimate,
+    ) -> Result<(), ledger::Error> {
+        let entries = async { Ok(payment_facts::entries(db, named).await?) };
+        let payments = async { Ok(window::payments(db, payment_keys).await?) };
+        let (derived, entries, payments) = try_join!(
+            ledger::derived_payments(db, named, estimate),
+            entries,
+            payments
+        )?;
+        for payment in derived {
+            self.derived.insert(payment.payment_key.clone(), payment);
+        }
+        for entry in entries {
+            let of_payment = self.entries.entry(entry.payment_key.clone()).or_default();
+            of_payment.push(entry);
+        }
+        for row in payments {
+            self.payments.insert(row.payment_key.clone(), row);
+        }
+        Ok(())
+    }
+
+    async fn load_invoices(&mut self, db: &Client, ids: &[String]) -> Result<(), ledger::Error> {
+        let named = payment_facts::Named {
+            invoices: ids.to_vec(),
+            ..payment_facts::Named::default()
+        };
+        let (stored, due, links) = try_join!(
+            invoices::get(db, ids),
+            window::invoices_due(db, ids),
+            payment_facts::invoice_payments(db, &named)
+        )?;
+        for invoice in stored {
+            let id = invoice.stripe_invoice_id.clone();
+            let amount_due_cents = due.get(&id).copied().unwrap_or_default();
+            let row = InvoiceRow {
+                invoice,
+                amount_due_cents,
+            };
+            self.invoices.insert(id, row);
+        }
+        self.links = by_key(links);
+        Ok(())
+    }
+
+    async fn load_subscriptions(
+        &mut self,
+        db: &Client,
+        ids: &[String],
+    ) -> Result<(), ledger::Error> {
+        let (stored, mrr) = try_join!(
+            subscriptions::get(db, ids),
+            window::subscriptions_mrr(db, ids)
+        )?;
+        for stored in stored {
+            let id = stored.stripe_subscription_id;
+            let computed = match &stored.snapshot {
+                Some(snapshot) => Some(snapshot.recurring_revenue(DiscountProfile::Stripe)?),
+                None => None,
+            };
+            let computed = computed.filter(|revenue| !revenue.is_provisional);
+            let row = SubscriptionRow {
+                snapshot: stored.snapshot,
+                mrr_microcents: mrr.get(&id).copied().unwrap_or_default(),
+                computed_mrr_microcents: computed.map(|revenue| revenue.mrr_microcents),
+            };
+            self.subscriptions.insert(id, row);
+        }
+        Ok(())
+    }
+
+    /// Whether the ledger has any row of the object.
+    pub(super) fn has(&self, subject: Subject, id: &str) -> bool {
+        match subject {
+            Subject::Charge => self.attempts.contains_key(id) || self.payments.contains_key(id),
+            Subject::PaymentIntent => {
+                self.intents.contains_key(id) || self.payments.contains_key(id)
+            }
+            Subject::Refund => self.refunds.contains_key(id),
+            Subject::Dispute => self.disputes.contains_key(id),
+            Subject::Invoice => self.invoices.contains_key(id),
+            Subject::Subscription => self.subscriptions.contains_key(id),
+        }
+    }
+
+    pub(super) fn attempt(&self, charge_id: &str) -> Option<&Attempt> {
+        self.attempts.get(charge_id)
+    }
+
+    pub(super) fn dispute(&self, dispute_id: &str) -> Option<&Dispute> {
+        self.disputes.get(dispute_id)
+    }
+
+    /// How the object differs from the rows; `facts` are what Stripe says of it.
+    pub(super) fn compare(&self, subject: Subject, id: &str, facts: &Facts) -> Vec<Discrepancy> {
+        let mut found = match subject {
+            Subject::Charge => {
+                compared(&facts.attempts, id, &self.attempts, reconciliation::charge)
+            }
+            Subject::PaymentIntent => compared(
+                &facts.payment_intents,
+                id,
+                &self.intents,
+                reconciliation::payment_intent,
+            ),
+            Subject::Refund => compared(&facts.refunds, id, &self.refunds, reconciliation::refund),
+            Subject::Dispute => {
+                compared(&facts.disputes, id, &self.disputes, reconciliation::dispute)
+            }
+            Subject::Invoice => {
+                compared(&facts.invoices, id, &self.invoices, reconciliation::invoice)
+            }
+            Subject::Subscription => compared(
+                &facts.subscriptions,
+                id,
+                &self.subscriptions,
+                reconciliation::subscription,
+            ),
+        };
+        match subject {
+            Subject::Charge | Subject::PaymentIntent => {
+                if let Some(derived) = self.derived.get(id) {
+                    let entries = self.entries.get(id).map_or(&[][..], Vec::as_slice);
+                    let row = self.payments.get(id);
+                    found.extend(reconciliation::payment(derived, row, entries));
+                }
+            }
+            Subject::Invoice => {
+                for link in &facts.invoice_payments {
+                    let known = self.links.get(&link.key());
+                    found.extend(reconciliation::invoice_payment(link, known));
+                }
+            }
+            Subject::Refund | Subject::Dispute | Subject::Subscription => {}
+        }
+        found
+    }
+
+    /// Whether the object is worth asking for although the list shows no difference: a list does not say what paid an
+    /// invoice.
+    pub(super) fn is_unexplained(&self, subject: Subject, id: &str) -> bool {
+        if subject != Subject::Invoice {
+            return false;
+        }
+        let is_linked = self.links.values().any(|link| link.stripe_invoice_id == id);
+        self.invoices.get(id).is_some_and(|row| {
+            let invoice = &row.invoice;
+            invoice.is_paid_with_money() && invoice.out_of_band_cents == 0 && !is_linked
+        })
+    }
+
+    /// Whether the comparison is one at all: of a payment that nobody has tried yet the ledger is told nothing.
+    pub(super) fn is_comparable(&self, subject: Subject, id: &str, facts: &Facts) -> bool {
+        if subject != Subject::PaymentIntent || self.has(subject, id) {
+            return true;
+        }
+        let mut intents = facts.payment_intents.iter();
+        intents.any(|intent| intent.key() == id && reconciliation::is_announced(intent))
+    }
+}
+
+fn by_key<T: Snapshot>(rows: Vec<T>) -> BTreeMap<String, T> {
+    rows.into_iter().map(|row| (row.key(), row)).collect()
+}
+
+fn compared<T: Snapshot, R>(
+    facts: &[T],
+    id: &str,
+    rows: &BTreeMap<String, R>,
+    compare: impl Fn(&T, Option<&R>) -> Vec<Discrepancy>,
+) -> Vec<Discrepancy> {
+    let fact = facts.iter().find(|fact| fact.key() == id);
+    fact.map_or_else(Vec::new, |fact| compare(fact, rows.get(id)))
+}

@@ -1,0 +1,100 @@
+//! The lists of Stripe whose objects have rows of their own in the ledger.
+
+use shared::reconciliation::ObjectType;
+use shared::store;
+use shared::store::reconciliation_window::{self as window, Slice};
+use tokio_postgres::Client;
+
+/// One list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    Charge,
+    PaymentIntent,
+    Refund,
+    Dispute,
+    Invoice,
+    Subscription,
+}
+
+impl Subject {
+    pub(super) const ALL: [Subject; 6] = [
+        Subject::Charge,
+        Subject::PaymentIntent,
+        Subject::Refund,
+        Subject::Dispute,
+        Subject::Invoice,
+        Subject::Subscription,
+    ];
+
+    /// Its name in Stripe's paths.
+    pub(super) fn list(self) -> &'static str {
+        match self {
+            Subject::Charge => "charges",
+            Subject::PaymentIntent => "payment_intents",
+            Subject::Refund => "refunds",
+            Subject::Dispute => "disputes",
+            Subject::Invoice => "invoices",
+            Subject::Subscription => "subscriptions",
+        }
+    }
+
+    /// What has to be expanded for the projection to learn all it can from one object.
+    pub(super) fn expand(self) -> &'static [&'static str] {
+        match self {
+            Subject::Charge => &["balance_transaction"],
+            Subject::Invoice => &["payments"],
+            Subject::Subscription => &["discounts"],
+            Subject::PaymentIntent | Subject::Refund | Subject::Dispute => &[],
+        }
+    }
+
+    pub(super) fn object_type(self) -> ObjectType {
+        match self {
+            Subject::Charge => ObjectType::Charge,
+            Subject::PaymentIntent => ObjectType::PaymentIntent,
+            Subject::Refund => ObjectType::Refund,
+            Subject::Dispute => ObjectType::Dispute,
+            Subject::Invoice => ObjectType::Invoice,
+            Subject::Subscription => ObjectType::Subscription,
+        }
+    }
+
+    /// The list and the id of the object at Stripe that an item is about; none when it is about the ledger alone.
+    pub(super) fn of_item(object_type: ObjectType, object_id: &str) -> Option<(Subject, &str)> {
+        Some(match object_type {
+            ObjectType::Charge => (Subject::Charge, object_id),
+            ObjectType::PaymentIntent => (Subject::PaymentIntent, object_id),
+            ObjectType::Refund => (Subject::Refund, object_id),
+            ObjectType::Dispute => (Subject::Dispute, object_id),
+            ObjectType::Invoice => (Subject::Invoice, object_id),
+            // `<in_…>:<pi_… or ch_…>`
+            ObjectType::InvoicePayment => (Subject::Invoice, object_id.split(':').next()?),
+            ObjectType::Subscription => (Subject::Subscription, object_id),
+            ObjectType::Payment if object_id.starts_with("pi_") => {
+                (Subject::PaymentIntent, object_id)
+            }
+            ObjectType::Payment => (Subject::Charge, object_id),
+            ObjectType::Payout
+            | ObjectType::RevenueDaily
+            | ObjectType::UsageDaily
+            | ObjectType::InvoiceTotal
+            | ObjectType::InvoiceNumber => return None,
+        })
+    }
+
+    /// The ids the ledger has of a span.
+    pub(super) async fn stored(
+        self,
+        db: &Client,
+        slice: Slice<'_>,
+    ) -> Result<Vec<String>, store::Error> {
+        match self {
+            Subject::Charge => window::charges(db, slice).await,
+            Subject::PaymentIntent => window::payment_intents(db, slice).await,
+            Subject::Refund => window::refunds(db, slice).await,
+            Subject::Dispute => window::disputes(db, slice).await,
+            Subject::Invoice => window::invoices(db, slice).await,
+            Subject::Subscription => window::subscriptions(db, slice).await,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A list of Stripe and the ledger's rows of the same span, side by side from the newest to the oldest.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value, json};
+use shared::store::reconciliation_window::Slice;
+use shared::stripe::client;
+use shared::stripe::reader::{self, Facts};
+use tokio_postgres::Client;
+
+use super::rows::Rows;
+use super::subject::Subject;
+use super::tally::NotChecked;
+use super::{Run, Stop};
+
+/// More pages than any account's window has; the deadline comes first.
+pub(super) const PAGES: u32 = 1_000_000;
+/// Ids of the ledger read at once.
+const SLICE: usize = 500;
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
+
+/// An object of a list, and what the reader makes of it.
+struct Listed {
+    id: String,
+    object: Value,
+    facts: Facts,
+}
+
+impl Run<'_> {
+    /// Compares everything of one list. Objects come newest first; the span between the oldest of one page and that
+    /// of the page before is compared as soon as it is known that no more of it can come.
+    pub(super) async fn walk(&mut self, subject: Subject) -> Result<(), Stop> {
+        let app = self.app;
+        let path = [subject.list()];
+        let mut params = self.window.params();
+        if subject == Subject::Subscription {
+            // Without it, those that have ended are left out.
+            params.insert("status".to_owned(), "all".into());
+        }
+        let mut pages = app.stripe.pages(&path, params, PAGES, self.now);
+        let mut upper = self.window.until;
+        let mut held: Vec<Value> = Vec::new();
+        self.tally.examined = 0;
+        loop {
+            if self.deadline.is_reached() {
+                return Err(Stop::Deadline);
+            }
+            let Some(page) = pages.next_page().await? else {
+                let since = self.window.since;
+                return self.compare_span(subject, held, since, upper).await;
+            };
+            held.extend(page);
+            let Some(last) = held.last() else {
+                continue;
+            };
+            // More of this second may follow.
+            let oldest = created(last)?;
+            let mut complete = 0;
+            for object in &held {
+                if created(object)? <= oldest {
+                    break;
+                }
+                complete += 1;
+            }
+            let rest = held.split_off(complete);
+            let span = std::mem::replace(&mut held, rest);
+            if !span.is_empty() {
+                let from = oldest.checked_add(SECOND).unwrap_or(oldest);
+                self.compare_span(subject, span, from, upper).await?;
+                upper = from;
+            }
+        }
+    }
+
+    /// All of Stripe's objects created in `[from, to)` with all of the ledger's.
+    async fn compare_span(
+        &mut self,
+        subject: Subject,
+        objects: Vec<Value>,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<(), Stop> {
+        let mut ids = Vec::with_capacity(objects.len());
+        let mut listed = Vec::with_capacity(objects.len());
+        for object in objects {
+            let id = object.get("id").and_then(Value::as_str);
+            let id = id.ok_or(client::Error::Unreadable("an object has no id"))?;
+            let id = id.to_owned();
+            ids.push(id.clone());
+            match reader::read_fetched(&object, self.now) {
+                Ok(facts) => listed.push(Listed { id, object, facts }),
+                // It does not keep the others from being compared.
+                Err(error) => self.tally.not_checked.push(NotChecked {
+                    what: subject.list(),
+                    reason: format!("{id}: {error}"),
+                    is_temporary: false,
+                }),
+            }
+        }
+        let (rows, mut stored) = {
+            let client = self.app.database.client().await?;
+            let db: &Client = &client;
+            let rows = Rows::load(db, subject, &ids, self.app.fee_estimate).await?;
+            (rows, self.stored(db, subject, from, to, "").await?)
+        };
+        if subject == Subject::Charge {
+            for one in &listed {
+                self.sum(one)?;
+            }
+        }
+        let known: BTreeSet<String> = ids.into_iter().collect();
+        for one in listed {
+            if !rows.is_comparable(subject, &one.id, &one.facts) {
+                continue;
+            }
+            self.tally.compared += 1;
+            let is_equal = rows.compare(subject, &one.id, &one.facts).is_empty()
+                && !rows.is_unexplained(subject, &one.id);
+            if is_equal || self.examine(subject, &one.id, Some(one.object)).await? {
+                self.tally.matched += 1;
+            }
+        }
+        loop {
+            let last = stored.last().cloned();
+            let is_last_slice = stored.len() < SLICE;
+            for id in stored {
+                if !known.contains(&id) {
+                    self.examine(subject, &id, None).await?;
+                }
+            }
+            let Some(last) = last.filter(|_| !is_last_slice) else {
+                return Ok(());
+            };
+            let client = self.app.database.client().await?;
+            stored = self.stored(&client, subject, from, to, &last).await?;
+        }
+    }
+
+    async fn stored(
+        &self,
+        db: &Client,
+        subject: Subject,
+        from: Timestamp,
+        to: Timestamp,
+        after: &str,
+    ) -> Result<Vec<String>, Stop> {
+        let slice = Slice {
+            from,
+            to,
+            after,
+            limit: i64::try_from(SLICE).unwrap_or(i64::MAX),
+        };
+        Ok(subject.stored(db, slice).await?)
+    }
+
+    /// Adds a charge of the last 24 hours to the sum that operators know.
+    fn sum(&mut self, charge: &Listed) -> Result<(), Stop> {
+        if created(&charge.object)? < self.window.last_day_from() {
+            return Ok(());
+        }
+        for attempt in &charge.facts.attempts {
+            if attempt.status == "succeeded" && attempt.is_captured {
+                let sum = self.tally.charged.entry(attempt.currency).or_default();
+                *sum = sum.checked_add(attempt.amount_captured_cents).ok_or(
+                    client::Error::Unreadable("the charges' sum is out of range"),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl super::Window {
+    /// What every list of the window is asked with.
+    pub(super) fn params(&self) -> Map<String, Value> {
+        let created = json!({
+            "gte": self.since.as_second(),
+            "lt": self.until.as_second(),
+        });
+        Map::from_iter([("created".to_owned(), created)])
+    }
+}
+
+fn created(object: &Value) -> Result<Timestamp, Stop> {
+    let seconds = object.get("created").and_then(Value::as_i64);
+    let created = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    Ok(created.ok_or(client::Error::Unreadable(
+        "an object does not say when it was created",
+    ))?)
+}

@@ -1,0 +1,370 @@
+//! Everything that can have gone wrong is found, called by its name, and put right where it can be.
+
+use std::collections::BTreeMap;
+
+use local::fake_stripe::Fault;
+use local::fake_stripe::account::{Account, NewPrice};
+use local::fake_stripe::billing::{Buyer, NewSubscription};
+use local::fake_stripe::objects::Metadata;
+use local::fake_stripe::payments::Outcome;
+use reconciliation::Error;
+use serde_json::{Value, json};
+use shared::store::reconciliation_runs;
+
+use crate::site::{Site, assert_counts, at, morning};
+
+/// What happened to whom.
+struct Damage {
+    site: Site,
+    /// Ids by what was done to them.
+    ids: BTreeMap<&'static str, String>,
+}
+
+fn pay(account: &mut Account, amount: i64) -> String {
+    let customer = account.create_customer(None, None, Metadata::new());
+    account
+        .pay_once(&customer, amount, "usd", Outcome::Succeeds)
+        .unwrap()
+}
+
+/// A day of business around a month's end, and everything done to it.
+async fn damaged() -> Damage {
+    let mut account = Account::new("Faults", at("2026-02-28T23:30:00Z"));
+    let mut ids = BTreeMap::new();
+    let price = account.create_price(&NewPrice::monthly("usd", 2999, "professional"));
+    for (name, amount) in [
+        ("lost", 1000),
+        ("refunded", 2000),
+        ("disputed", 3000),
+        ("changed", 4000),
+        ("deleted", 5000),
+        ("fee", 6000),
+        ("currency", 7000),
+        ("sound", 8000),
+    ] {
+        let intent = pay(&mut account, amount);
+        ids.insert(name, intent);
+        account.advance(600);
+    }
+    let charge_of = |account: &Account, name: &str, ids: &BTreeMap<&str, String>| {
+        account.charge_of(&ids[name]).unwrap()
+    };
+    for (name, of) in [
+        ("lost charge", "lost"),
+        ("deleted charge", "deleted"),
+        ("fee charge", "fee"),
+    ] {
+        let charge = charge_of(&account, of, &ids);
+        ids.insert(name, charge);
+    }
+    ids.insert("refund", account.refund(&ids["refunded"], 500).unwrap());
+    ids.insert("dispute", account.dispute(&ids["disputed"]).unwrap());
+    let customer = account.create_customer(None, None, Metadata::new());
+    let invoice = account
+        .create_invoice(&customer, "usd", &[("Setup", 9900)])
+        .unwrap();
+    account.pay_invoice(&invoice, Outcome::Succeeds).unwrap();
+    ids.insert("invoice payment", account.last_intent(&customer).unwrap());
+    ids.insert("invoice", invoice);
+    let bought = NewSubscription {
+        items: vec![(&price, 1)],
+        ..NewSubscription::default()
+    };
+    let buyer = Buyer {
+        user_id: 7,
+        email: "buyer@example.com",
+        name: "Buyer",
+        plan: "professional",
+    };
+    let (_, subscription) = account.checkout(buyer, &bought).unwrap();
+    ids.insert("subscription", subscription);
+    let missing = account.balance_transaction_of(&ids["sound"]).unwrap();
+    ids.insert("payout", account.pay_out_balance().unwrap());
+    account.lose_from_payout(&missing).unwrap();
+    account.set_now(morning());
+
+    let mut site = Site::new(account).await;
+    site.execute("INSERT INTO users (id, email, full_name) VALUES (7, 'buyer@example.com', 'B')")
+        .await;
+    let lost = [ids["lost"].clone(), ids["lost charge"].clone()];
+    let (refund, dispute) = (ids["refund"].clone(), ids["dispute"].clone());
+    site.deliver(|event| {
+        let kind = event["type"].as_str().unwrap();
+        let object = &event["data"]["object"];
+        let id = object["id"].as_str().unwrap();
+        !(lost.iter().any(|lost| lost == id)
+            || id == refund
+            || kind == "charge.refunded"
+            || id == dispute
+            || kind.starts_with("customer.subscription.")
+            || kind == "invoice_payment.paid"
+            || (kind.starts_with("invoice.") && object["status"] == "paid"))
+    })
+    .await;
+    Damage { site, ids }
+}
+
+impl Damage {
+    /// What somebody did to the tables.
+    async fn by_hand(&self) {
+        let ids = &self.ids;
+        let site = &self.site;
+        for statement in [
+            format!(
+                "UPDATE payment_history SET amount_cents = 1 WHERE payment_key = '{}'",
+                ids["changed"]
+            ),
+            format!(
+                "UPDATE payment_history SET currency = 'EUR' WHERE payment_key = '{}'",
+                ids["currency"]
+            ),
+            format!(
+                "UPDATE payment_attempts SET settlement_fee_cents = 1, settlement_amount_cents = 6000,
+                     settlement_currency = 'USD' WHERE stripe_charge_id = '{}'",
+                ids["fee charge"]
+            ),
+            format!(
+                "DELETE FROM payment_attempts WHERE stripe_charge_id = '{}'",
+                ids["deleted charge"]
+            ),
+            format!(
+                "DELETE FROM payment_history WHERE payment_key = '{}'",
+                ids["deleted"]
+            ),
+            "INSERT INTO payment_history (payment_key, stripe_payment_intent_id, amount_cents,
+                 currency, status, created_at)
+             VALUES ('pi_extra', 'pi_extra', 100, 'USD', 'succeeded', '2026-03-01T12:00:00Z')"
+                .to_owned(),
+            "UPDATE revenue_daily SET gross_cents = gross_cents + 1 WHERE day = '2026-03-01'"
+                .to_owned(),
+        ] {
+            assert_eq!(site.execute(&statement).await, 1, "{statement}");
+        }
+    }
+
+    /// What a run has to tell; the last word is what becomes of it.
+    fn expected(&self, healed: &str) -> Vec<String> {
+        let ids = &self.ids;
+        let mut expected = vec![
+            format!("missing_in_db charge {} {healed}", ids["lost charge"]),
+            format!("missing_in_db payment_intent {} {healed}", ids["lost"]),
+            format!("missing_in_db refund {} {healed}", ids["refund"]),
+            format!("missing_in_db dispute {} {healed}", ids["dispute"]),
+            format!("status_differs invoice {} {healed}", ids["invoice"]),
+            format!("amount_differs invoice {} {healed}", ids["invoice"]),
+            format!(
+                "missing_in_db invoice_payment {}:{} {healed}",
+                ids["invoice"], ids["invoice payment"]
+            ),
+            format!(
+                "status_differs subscription {} {healed}",
+                ids["subscription"]
+            ),
+            format!("amount_differs payment {} {healed}", ids["changed"]),
+            format!("currency_differs payment {} {healed}", ids["currency"]),
+            format!("fee_differs charge {} {healed}", ids["fee charge"]),
+            format!("missing_in_db charge {} {healed}", ids["deleted charge"]),
+            format!("missing_in_db payment {} {healed}", ids["deleted"]),
+            format!("amount_differs revenue_daily 2026-03-01:USD {healed}"),
+            format!("missing_in_stripe payment_intent pi_extra open"),
+            format!("amount_differs payout {} open", ids["payout"]),
+        ];
+        expected.sort();
+        expected
+    }
+
+    async fn assert_found(&self, healed: &str) {
+        let items = self.site.items().await;
+        let missing: Vec<String> = self
+            .expected(healed)
+            .into_iter()
+            .filter(|expected| !items.contains(expected))
+            .collect();
+        assert!(missing.is_empty(), "missing {missing:#?}\nof {items:#?}");
+    }
+
+    async fn assert_healed(&self) {
+        let ids = &self.ids;
+        let site = &self.site;
+        for (from, rows) in [
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND status = 'succeeded'
+                     AND amount_cents = 1000 AND fee_source = 'actual'",
+                    ids["lost"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND refund_amount_cents = 500
+                     AND status = 'partially_refunded'",
+                    ids["refunded"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND status = 'disputed'",
+                    ids["disputed"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND amount_cents = 4000",
+                    ids["changed"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND amount_cents = 5000",
+                    ids["deleted"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND stripe_fee_cents = 204",
+                    ids["fee"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "payment_history WHERE payment_key = '{}' AND currency = 'USD'",
+                    ids["currency"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "invoices WHERE stripe_invoice_id = '{}' AND status = 'paid'",
+                    ids["invoice"]
+                ),
+                1,
+            ),
+            (
+                format!(
+                    "subscriptions WHERE stripe_subscription_id = '{}' AND status = 'active'
+                     AND mrr_cents = 2999",
+                    ids["subscription"]
+                ),
+                1,
+            ),
+            (
+                "payment_history WHERE payment_key = 'pi_extra'".to_owned(),
+                1,
+            ),
+            ("users WHERE plan = 'professional'".to_owned(), 1),
+        ] {
+            assert_eq!(site.count(&from).await, rows, "{from}");
+        }
+    }
+
+    async fn accept_open(&self) {
+        let client = self.site.client().await;
+        let open = client
+            .query(
+                "SELECT id FROM reconciliation_items
+                 WHERE resolution = 'open'
+                   AND run_id = (SELECT max(run_id) FROM reconciliation_runs)",
+                &[],
+            )
+            .await
+            .unwrap();
+        for row in open {
+            let id = row.get("id");
+            reconciliation_runs::accept_item(&client, id, "a test", "known", morning())
+                .await
+                .unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_fault_is_found_and_healed_and_a_second_run_finds_nothing() {
+    let damage = damaged().await;
+    damage.by_hand().await;
+    let only_told = damage.site.run_with(json!({"heal": false})).await.unwrap();
+    assert_eq!(only_told["healed"], 0, "{only_told:#}");
+    damage.assert_found("open").await;
+
+    let summary = damage.site.run().await.unwrap();
+    damage.assert_found("healed").await;
+    damage.assert_healed().await;
+    assert_eq!(summary["open"], 2, "{summary:#}");
+    assert_eq!(summary["status"], "completed");
+    let lines = summary["sums"].as_array().unwrap();
+    assert_eq!(lines.len(), 1, "{summary:#}");
+    assert_eq!(lines[0]["currency"], "USD");
+    assert_eq!(lines[0]["stripe_cents"], lines[0]["ledger_cents"]);
+    let cents = lines[0]["stripe_cents"].as_i64().unwrap();
+    assert!(cents > 0);
+    assert_eq!(
+        lines[0]["line"],
+        format!("Stripe 24h: {cents} vs DB 24h: {cents}")
+    );
+    let published = damage
+        .site
+        .count(
+            "outbox WHERE detail_type LIKE 'reconciliation.%' AND published_at IS NOT NULL
+             AND detail -> 'data' ->> 'open' = '2'",
+        )
+        .await;
+    assert_eq!(published, 2);
+
+    // What no run may put right stays open until somebody accepts it.
+    let second = damage.site.run().await.unwrap();
+    assert_counts(&second, 0, 2);
+    damage.accept_open().await;
+    let third = damage.site.run().await.unwrap();
+    assert_counts(&third, 0, 0);
+    assert_eq!(third["accepted"], 2);
+    // Another difference of the same object is another matter.
+    damage
+        .site
+        .execute("DELETE FROM payment_history WHERE payment_key = 'pi_extra'")
+        .await;
+    let lost_more = damage.site.stripe.with_account(|account| {
+        let transaction = account.balance_transaction_of(&damage.ids["currency"])?;
+        account.lose_from_payout(&transaction)
+    });
+    lost_more.unwrap();
+    let fourth = damage.site.run().await.unwrap();
+    assert_counts(&fourth, 0, 1);
+}
+
+#[tokio::test]
+async fn objects_heal_what_no_event_is_left_of() {
+    let damage = damaged().await;
+    damage.by_hand().await;
+    // As after thirty days, when Stripe has forgotten its events.
+    let forgotten = Fault::Status {
+        status: 500,
+        retry_after: None,
+        path: "/v1/events".to_owned(),
+        times: 1_000,
+    };
+    damage.site.stripe.inject(forgotten);
+    let summary = match damage.site.run().await {
+        Err(Error::Incomplete { summary }) => *summary,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(summary["events_applied"], 0);
+    damage.assert_found("healed").await;
+    damage.assert_healed().await;
+    assert_eq!(summary["open"], 2, "{summary:#}");
+    let checked: Vec<&Value> = summary["not_checked"].as_array().unwrap().iter().collect();
+    assert_eq!(checked.len(), 1);
+    assert_eq!(checked[0]["what"], "events");
+
+    damage.site.stripe.clear_faults();
+    let second = damage.site.run().await.unwrap();
+    assert_counts(&second, 0, 2);
+    // The events come late, and change nothing any more.
+    assert!(second["events_applied"].as_i64().unwrap() > 0);
+    damage.assert_healed().await;
+    assert_counts(&damage.site.run().await.unwrap(), 0, 2);
+}

@@ -1,0 +1,195 @@
+//! A Stripe account, a ledger, and the function between them.
+
+use std::time::Duration;
+
+use aws_types::SdkConfig;
+use jiff::Timestamp;
+use local::fake_stripe::account::Account;
+use local::fake_stripe::{FakeStripe, Options, Shape};
+use reconciliation::{App, Deadline, Error, handle, handle_until};
+use serde_json::{Value, json};
+use shared::config::Environment;
+use shared::ledger;
+use shared::payment::FeeEstimate;
+use shared::stripe::client::Patience;
+use shared::stripe::event::Event;
+use shared::test_support::{Aws, TestDatabase, logs, sample};
+use tokio::net::TcpListener;
+use tokio_postgres::Client;
+
+pub(crate) const FEES: FeeEstimate = FeeEstimate {
+    bps: 290,
+    fixed_cents: 30,
+};
+
+/// The morning after a month's end, when the schedule fires: its window lies in two months.
+pub(crate) fn morning() -> Timestamp {
+    at("2026-03-02T06:00:00Z")
+}
+
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+pub(crate) struct Site {
+    pub(crate) database: TestDatabase,
+    pub(crate) stripe: FakeStripe,
+    pub(crate) app: App,
+    pairs: Vec<(&'static str, String)>,
+    aws: SdkConfig,
+    /// Events that have been delivered or lost.
+    seen: usize,
+}
+
+impl Site {
+    pub(crate) async fn new(account: Account) -> Site {
+        Site::in_shape(account, Shape::Endive).await
+    }
+
+    pub(crate) async fn in_shape(account: Account, shape: Shape) -> Site {
+        logs::capture();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut options = Options::new(account, morning);
+        options.shape = shape;
+        let stripe = FakeStripe::start(listener, options).unwrap();
+        let database = TestDatabase::create().await;
+        let moto = Aws::shared().await;
+        let pairs = vec![
+            ("DATABASE_URL", database.url.clone()),
+            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
+            ("DOCUMENT_BUCKET", moto.bucket().await),
+            ("EVENT_BUS_NAME", moto.event_bus().await),
+            ("STRIPE_API_BASE", stripe.base_url()),
+            ("STRIPE_API_KEY", "rk_test_Daily".to_owned()),
+        ];
+        let aws = moto.sdk_config();
+        let app = app(&pairs, &[], &aws);
+        Site {
+            database,
+            stripe,
+            app,
+            pairs,
+            aws,
+            seen: 0,
+        }
+    }
+
+    /// Another sandbox of the function, with other variables.
+    pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)]) -> App {
+        app(&self.pairs, pairs, &self.aws)
+    }
+
+    pub(crate) fn environment(&self) -> Environment {
+        let pairs = self.pairs.iter();
+        Environment::from_pairs(pairs.map(|(name, value)| (*name, value.as_str())))
+    }
+
+    pub(crate) fn sdk(&self) -> &SdkConfig {
+        &self.aws
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        self.database.client().await
+    }
+
+    pub(crate) async fn execute(&self, statement: &str) -> u64 {
+        self.client().await.execute(statement, &[]).await.unwrap()
+    }
+
+    pub(crate) async fn count(&self, from: &str) -> i64 {
+        let client = self.client().await;
+        let statement = format!("SELECT count(*) FROM {from}");
+        client.query_one(&statement, &[]).await.unwrap().get(0)
+    }
+
+    /// What has happened since the last call, as Stripe announces it.
+    pub(crate) fn announced(&mut self, shape: Shape) -> Vec<Value> {
+        let from = self.seen;
+        let (events, seen) = self.stripe.with_account(|account| {
+            let events = account.events_since(from);
+            let rendered: Vec<Value> = events.iter().filter_map(|one| one.render(shape)).collect();
+            (rendered, from + events.len())
+        });
+        self.seen = seen;
+        events
+    }
+
+    /// Delivers what has happened, but for what is lost.
+    pub(crate) async fn deliver(&mut self, arrives: impl Fn(&Value) -> bool) {
+        let mut client = self.client().await;
+        for event in self.announced(Shape::Endive) {
+            if arrives(&event) {
+                ingest(&mut client, event, morning()).await;
+            }
+        }
+    }
+
+    pub(crate) async fn deliver_all(&mut self) {
+        self.deliver(|_| true).await;
+    }
+
+    pub(crate) async fn run(&self) -> Result<Value, Error> {
+        self.run_with(json!({})).await
+    }
+
+    pub(crate) async fn run_with(&self, detail: Value) -> Result<Value, Error> {
+        handle(&self.app, event(detail), morning()).await
+    }
+
+    pub(crate) async fn run_until(&self, deadline: Deadline) -> Result<Value, Error> {
+        handle_until(&self.app, event(json!({})), morning(), deadline).await
+    }
+
+    /// `<kind> <type> <id> <resolution>` of each item of the newest run, sorted.
+    pub(crate) async fn items(&self) -> Vec<String> {
+        let client = self.client().await;
+        let rows = client
+            .query(
+                "SELECT kind || ' ' || object_type || ' ' || object_id || ' ' || resolution
+                 FROM reconciliation_items
+                 WHERE run_id = (SELECT max(run_id) FROM reconciliation_runs) ORDER BY 1",
+                &[],
+            )
+            .await
+            .unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
+
+fn app(ours: &[(&'static str, String)], pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
+    let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
+    let environment = Environment::from_pairs(ours.chain(pairs.iter().copied()));
+    let app = App::from_env(&environment, aws).unwrap();
+    app.with_patience(Patience {
+        timeout: Duration::from_secs(30),
+        attempts: 3,
+        first_pause: Duration::from_millis(1),
+        longest_pause: Duration::from_secs(5),
+    })
+}
+
+/// What the schedule sends, with a detail.
+pub(crate) fn event(detail: Value) -> Value {
+    let mut event = sample("schedule_reconciliation_daily").json();
+    assert_eq!(event["time"], morning().to_string());
+    event["detail"] = detail;
+    event
+}
+
+pub(crate) async fn ingest(client: &mut Client, event: Value, now: Timestamp) {
+    let payload = event.to_string();
+    let event = Event::from_value(event).unwrap();
+    if let Err(error) = ledger::ingest(client, &event, &payload, FEES, now).await {
+        let chain = shared::telemetry::cause_chain(&error);
+        panic!("{} {}: {chain}", event.event_type, event.event_id);
+    }
+}
+
+/// Asserts on the counts that matter.
+pub(crate) fn assert_counts(summary: &Value, healed: i64, open: i64) {
+    assert_eq!(
+        (summary["healed"].as_i64(), summary["open"].as_i64()),
+        (Some(healed), Some(open)),
+        "{summary:#}"
+    );
+}
