@@ -41,7 +41,7 @@ const FUNCTIONS: [&str; 9] = [
 ];
 
 /// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 21] = [
+const DOMAIN: [&str; 22] = [
     "money",
     "period",
     "snapshot",
@@ -51,6 +51,7 @@ const DOMAIN: [&str; 21] = [
     "movement",
     "usage",
     "contract",
+    "cycle",
     "pricing",
     "credit",
     "invoice",

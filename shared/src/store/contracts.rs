@@ -1,12 +1,13 @@
 //! `api_partner_contracts`: what each partner pays for.
 
 use jiff::Timestamp;
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 
 use super::list::{self, Object, Order, Page, Rows, Span, few, sorted};
 use super::{Error, columns};
-use crate::contract::{Contract, TierMode};
+use crate::contract::{self, Contract, TierMode};
+use crate::cycle::StoredContract;
 
 /// Which contracts a list shows; `None` for all.
 #[derive(Debug, Default)]
@@ -72,6 +73,118 @@ pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<Object>, Er
         )
         .await?;
     rows.first().map(columns::object).transpose()
+}
+
+/// A row that may not be a valid contract: the predecessor's rows were never checked.
+#[derive(Debug)]
+pub struct Read {
+    /// `api_partner_contracts.id`.
+    pub id: i64,
+    /// The partner.
+    pub api_key_prefix: String,
+    /// The contract, or which of its members is not valid.
+    pub contract: Result<StoredContract, contract::Invalid>,
+}
+
+/// The contract of a partner; `None` when it has none.
+///
+/// # Errors
+/// When the statement fails or a column is not what it was written as.
+pub async fn of_prefix(
+    db: &impl GenericClient,
+    api_key_prefix: &str,
+) -> Result<Option<Read>, Error> {
+    let rows = db
+        .query_typed(
+            "-- contracts::of_prefix
+             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
+                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
+                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
+                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
+                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
+                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
+                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
+             FROM api_partner_contracts WHERE api_key_prefix = $1",
+            &[(&api_key_prefix, Type::TEXT)],
+        )
+        .await?;
+    rows.first().map(from_row).transpose()
+}
+
+/// The contracts after `after`, by id, at most `limit`; only `only` when it is given.
+///
+/// # Errors
+/// When the statement fails or a column is not what it was written as.
+pub async fn after(
+    db: &impl GenericClient,
+    after: i64,
+    only: Option<i64>,
+    limit: i64,
+) -> Result<Vec<Read>, Error> {
+    let rows = db
+        .query_typed(
+            "-- contracts::after
+             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
+                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
+                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
+                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
+                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
+                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
+                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
+             FROM api_partner_contracts
+             WHERE id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2)
+             ORDER BY id LIMIT $3",
+            &[
+                (&after, Type::INT8),
+                (&only, Type::INT8),
+                (&limit, Type::INT8),
+            ],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// A contract, locked until the end of the transaction; `None` when there is none.
+///
+/// # Errors
+/// When the statement fails or a column is not what it was written as.
+pub async fn lock_and_read(db: &impl GenericClient, id: i64) -> Result<Option<Read>, Error> {
+    let rows = db
+        .query_typed(
+            "-- contracts::lock_and_read
+             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
+                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
+                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
+                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
+                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
+                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
+                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
+             FROM api_partner_contracts WHERE id = $1 FOR UPDATE",
+            &[(&id, Type::INT8)],
+        )
+        .await?;
+    rows.first().map(from_row).transpose()
+}
+
+fn from_row(row: &Row) -> Result<Read, Error> {
+    let id: i64 = row.try_get("id")?;
+    let mut members = columns::object(row)?;
+    members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
+    let suspended_at = row.try_get("suspended_at")?;
+    let canceled_at = row.try_get("canceled_at")?;
+    let suspensions = columns::json(row, "api_partner_contracts", "suspensions", &id.to_string())?;
+    let contract = Contract::parse(&members).map(|terms| StoredContract {
+        id,
+        terms,
+        suspended_at,
+        canceled_at,
+        suspensions,
+    });
+    Ok(Read {
+        id,
+        api_key_prefix: row.try_get("api_key_prefix")?,
+        contract,
+    })
 }
 
 /// Enters a contract and returns its id. A second one for a prefix is refused by the constraint
@@ -158,7 +271,7 @@ pub async fn lock(db: &impl GenericClient, id: i64) -> Result<bool, Error> {
 }
 
 /// Replaces what a contract says, but its prefix. It is suspended, or canceled, from the first time its status says so;
-/// an active one is neither.
+/// an active one is neither, and remembers the suspension that is over.
 ///
 /// # Errors
 /// When the statement fails.
@@ -183,6 +296,9 @@ pub async fn update(
                  notes = $29, stripe_customer_id = $30, updated_at = $31,
                  suspended_at = CASE $19 WHEN 'suspended' THEN COALESCE(suspended_at, $31)
                                          WHEN 'canceled' THEN suspended_at END,
+                 suspensions = CASE WHEN $19 = 'active' AND suspended_at IS NOT NULL
+                     THEN suspensions || jsonb_build_object('suspended_at', suspended_at, 'resumed_at', $31)
+                     ELSE suspensions END,
                  canceled_at = CASE $19 WHEN 'canceled' THEN COALESCE(canceled_at, $31) END
              WHERE id = $1",
             &[

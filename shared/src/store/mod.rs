@@ -20,6 +20,7 @@ pub mod audit_log;
 pub mod catalog;
 pub mod checkout_sessions;
 mod columns;
+pub mod contract_usage;
 pub mod contracts;
 pub mod credits;
 pub mod customers;
