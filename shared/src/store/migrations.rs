@@ -43,9 +43,10 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0014__mrr_daily.sql",
     "V0015__reports.sql",
     "V0016__idempotency_keys.sql",
-    "V0017__instants_of_revenue_entries.sql",
-    "V0018__subscription_statuses.sql",
-    "V0019__discounted_subscriptions.sql",
+    "V0017__contract_suspensions.sql",
+    "V0018__instants_of_revenue_entries.sql",
+    "V0019__subscription_statuses.sql",
+    "V0020__discounted_subscriptions.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so
