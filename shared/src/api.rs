@@ -25,6 +25,7 @@ use crate::period::{day_of, start_of_day};
 use crate::store;
 
 pub mod authentication;
+pub mod list;
 pub mod members;
 
 /// Largest body accepted but from Stripe.

@@ -240,17 +240,21 @@ impl Bridge {
         self.spans.iter().map(|span| span.period.end).collect()
     }
 
-    /// What a customer paid before the first period, where no rollup has said so to [`Bridge::new`].
-    pub fn open_with(&mut self, steps: &[Step]) {
+    /// Takes one customer's share of what [`Bridge::new`] was told off the opening, and puts another on: all movements
+    /// of the customer before the first period, oldest first, as they were counted and as they count here.
+    pub fn reopen_customer(&mut self, counted: &[Step], steps: &[Step]) {
         let Some(first) = self.spans.first() else {
             return;
         };
-        let before = steps
-            .iter()
-            .rfind(|step| step.occurred_at < first.period.start);
-        let microcents = before.map_or(0, |step| step.after_microcents);
-        self.opening_microcents += i128::from(microcents);
-        self.opening_customers += i64::from(microcents > 0);
+        let paid_before = |steps: &[Step]| {
+            let last = steps
+                .iter()
+                .rfind(|step| step.occurred_at < first.period.start);
+            last.map_or(0, |step| step.after_microcents)
+        };
+        let (counted, counts) = (paid_before(counted), paid_before(steps));
+        self.opening_microcents += i128::from(counts) - i128::from(counted);
+        self.opening_customers += i64::from(counts > 0) - i64::from(counted > 0);
     }
 
     /// All movements of one customer from [`Bridge::needs_from`] on, oldest first. Earlier and later ones are passed over.
@@ -873,7 +877,7 @@ mod tests {
                     .map(|(subscription, second, amount, ended)| version(*subscription, *second, *amount, *ended))
                     .collect();
                 let steps: Vec<Step> = movements(&versions).unwrap().iter().map(Step::from).collect();
-                bridge.open_with(&steps);
+                bridge.reopen_customer(&[], &steps);
                 bridge.add_customer(&steps);
                 let last = steps.iter().rfind(|step| step.occurred_at < range.end);
                 closing += i128::from(last.map_or(0, |step| step.after_microcents));

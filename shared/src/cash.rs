@@ -4,23 +4,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 use crate::money::{self, Currency};
+use crate::period::day_of;
 
-/// One line: a payment, a reason, a day, an amount in minor units of `currency`.
+/// One line: a payment, a reason, an instant, an amount in minor units of `currency`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     pub payment_key: String,
     pub kind: EntryKind,
     /// The charge, refund, dispute or invoice behind the line.
     pub source_id: String,
-    /// UTC.
-    pub day: Date,
+    pub occurred_at: Timestamp,
     pub currency: Currency,
     pub amount_cents: i64,
     /// A fee that Stripe has not named yet.
     pub is_estimated: bool,
+}
+
+impl Entry {
+    /// The day of `revenue_daily` it counts on, UTC.
+    #[must_use]
+    pub fn day(&self) -> Date {
+        day_of(self.occurred_at)
+    }
 }
 
 /// Why a line is there, which also says into which figure it goes.
@@ -114,7 +123,7 @@ pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, m
         add(
             replacement
                 .daily
-                .entry((entry.day, entry.currency))
+                .entry((entry.day(), entry.currency))
                 .or_default(),
             entry,
             -1,
@@ -124,7 +133,7 @@ pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, m
         add(
             replacement
                 .daily
-                .entry((entry.day, entry.currency))
+                .entry((entry.day(), entry.currency))
                 .or_default(),
             entry,
             1,
@@ -168,7 +177,7 @@ mod tests {
             payment_key: "pi_1".into(),
             kind,
             source_id: "pi_1".into(),
-            day: day.parse().unwrap(),
+            occurred_at: format!("{day}T12:00:00Z").parse().unwrap(),
             currency: Currency::USD,
             amount_cents,
             is_estimated: kind == EntryKind::Fee,

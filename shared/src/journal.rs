@@ -107,7 +107,7 @@ pub fn lines(entry: &Entry) -> Result<Vec<Line>, money::Error> {
         | EntryKind::DisputeFeeReinstated => &entry.source_id,
     };
     let line = |account: Account, debit: Money, credit: Money| Line {
-        date: entry.day,
+        date: entry.day(),
         account,
         debit,
         credit,
@@ -142,7 +142,7 @@ mod tests {
             payment_key: payment_key.to_owned(),
             kind,
             source_id: "src_1".to_owned(),
-            day: Date::constant(2026, 3, 9),
+            occurred_at: "2026-03-09T23:59:59Z".parse().unwrap(),
             currency: Currency::USD,
             amount_cents,
             is_estimated: false,
@@ -244,7 +244,7 @@ mod tests {
             assert!(
                 lines
                     .iter()
-                    .all(|line| line.reference == reference && line.date == entry.day)
+                    .all(|line| line.reference == reference && line.date == entry.day())
             );
         }
     }

@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use crate::cash::{Entry, EntryKind};
 use crate::money::{self, Currency, div_half_even};
-use crate::period;
 use crate::snapshot::{Snapshot, Version, earliest, known};
 
 /// A payment intent as one snapshot shows it.
@@ -857,7 +856,7 @@ fn entries(
             payment_key: payment.payment_key.clone(),
             kind,
             source_id: source_id.to_owned(),
-            day: period::day_of(at),
+            occurred_at: at,
             currency: payment.currency,
             amount_cents,
             is_estimated,
@@ -978,7 +977,7 @@ pub fn out_of_band(
         payment_key: stripe_invoice_id.to_owned(),
         kind,
         source_id: stripe_invoice_id.to_owned(),
-        day: period::day_of(paid_at),
+        occurred_at: paid_at,
         currency,
         amount_cents,
         is_estimated: false,

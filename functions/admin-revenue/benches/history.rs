@@ -27,10 +27,14 @@ const NOW: &str = "2025-10-20T12:00:00Z";
 const DATABASE: &str = "--database";
 
 /// One page or report each; the filters are those the dashboard has.
-const PATHS: [&str; 15] = [
+const PATHS: [&str; 19] = [
     "/admin/revenue",
     "/admin/revenue?currency=EUR",
+    "/admin/revenue?as_of=2022-06-15T12:00:00Z",
     "/admin/revenue/movements?from=2023-11-01&to=2025-10-20",
+    "/admin/revenue/movements?from=2023-11-01&to=2025-10-20&profile=all_discounts",
+    "/admin/revenue/movements?from=2023-11-01&to=2025-10-20&profile=no_discounts",
+    "/admin/revenue/movements?from=2023-11-01&to=2025-10-20&as_of=2024-06-15T12:00:00Z",
     "/admin/payments",
     "/admin/payments?status=refunded",
     "/admin/payments?status=disputed",
@@ -137,8 +141,8 @@ async fn answer_mixed_requests(url: &str) {
     println!("{}", kb.expect("a size"));
 }
 
-/// A ledger with this many payments, invoices, events and movements before the last two years, as the webhook would
-/// have left them; a thousand customers move within the two years.
+/// A ledger with this many payments, invoices, events and movements of a thousand subscriptions before the last two years,
+/// as the webhook would have left them; the customers move within the two years, too, and one in fifty has a discount.
 async fn with_rows(rows: u64) -> TestDatabase {
     let database = TestDatabase::create().await;
     let client = database.client().await;
@@ -163,6 +167,10 @@ async fn with_rows(rows: u64) -> TestDatabase {
              SELECT 'evt_' || n, 'invoice.paid', 'in_' || n, '2025-10-20Z'::timestamptz - n * interval '1 second', '{{}}',
                     CASE WHEN n % 100 = 0 THEN 'ignored' ELSE 'applied' END
              FROM generate_series(1, {rows}) AS n;
+             INSERT INTO revenue_entries (payment_key, kind, source_id, day, occurred_at, currency, amount_cents)
+             SELECT payment_key, kind, payment_key, (succeeded_at AT TIME ZONE 'UTC')::date, succeeded_at, currency,
+                    CASE kind WHEN 'fee' THEN stripe_fee_cents ELSE amount_cents END
+             FROM payment_history, unnest(ARRAY['gross', 'fee']) AS kind;
              INSERT INTO revenue_daily (day, currency, gross_cents, fees_cents, refunds_cents, payments)
              SELECT (succeeded_at AT TIME ZONE 'UTC')::date, currency, sum(amount_cents), sum(stripe_fee_cents),
                     coalesce(sum(amount_cents) FILTER (WHERE status = 'refunded'), 0), count(*)
@@ -179,11 +187,28 @@ async fn with_rows(rows: u64) -> TestDatabase {
                     CASE WHEN step = 0 THEN 0 WHEN step % 2 = 1 THEN 2999000000 ELSE 3000000000 END,
                     CASE WHEN step % 2 = 1 THEN 3000000000 ELSE 2999000000 END, 'evt'
              FROM generate_series(1, {CUSTOMERS}) AS customer, generate_series(0, {per_customer} / 2 * 2) AS step;
+             INSERT INTO subscription_versions (stripe_subscription_id, source_event_id, stripe_customer_id, currency,
+                 source_created_at, occurred_at, status, mrr_microcents, potential_mrr_microcents, is_counted,
+                 all_discounts_microcents, no_discounts_microcents)
+             SELECT 'sub_' || substr(stripe_customer_id, 5), 'evt_' || id, stripe_customer_id, currency, occurred_at,
+                    occurred_at, CASE WHEN id % 7 = 0 THEN 'past_due' ELSE 'active' END, after_microcents,
+                    after_microcents, true, after_microcents, after_microcents
+             FROM mrr_movements;
              INSERT INTO mrr_movements (occurred_at, stripe_customer_id, kind, currency, delta_microcents,
                  before_microcents, after_microcents, cause_event_id)
              SELECT '2025-10-01Z'::timestamptz - customer % 24 * interval '30 days', 'cus_' || customer, 'expansion', 'USD',
                     1000000, 2999000000, 3000000000, 'evt'
-             FROM generate_series(1, {CUSTOMERS}) AS customer"
+             FROM generate_series(1, {CUSTOMERS}) AS customer;
+             INSERT INTO subscription_versions (stripe_subscription_id, source_event_id, stripe_customer_id, currency,
+                 source_created_at, occurred_at, status, mrr_microcents, potential_mrr_microcents, is_counted,
+                 all_discounts_microcents, no_discounts_microcents)
+             SELECT 'sub_d' || customer, 'evt_d' || customer, 'cus_d' || customer, 'USD', '2024-01-15Z', '2024-01-15Z',
+                    'active', 1000000000, 1000000000, true, 500000000, 2000000000
+             FROM generate_series(1, {CUSTOMERS} / 50) AS customer;
+             INSERT INTO mrr_movements (occurred_at, stripe_customer_id, kind, currency, delta_microcents,
+                 before_microcents, after_microcents, cause_event_id)
+             SELECT '2024-01-15Z', 'cus_d' || customer, 'new', 'USD', 1000000000, 0, 1000000000, 'evt'
+             FROM generate_series(1, {CUSTOMERS} / 50) AS customer"
         ))
         .await
         .expect("the rows");

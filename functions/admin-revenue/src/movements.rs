@@ -149,11 +149,6 @@ async fn bridge(
     asked: Asked,
 ) -> Section<Bridge> {
     let spans = spans(granularity, asked.range);
-    if profile != DiscountProfile::Stripe {
-        let mut bridge = Bridge::new(spans, 0, 0);
-        movement_report::add_movements_of_profile(db, currency, profile, &mut bridge).await?;
-        return Ok(bridge);
-    }
     let last_before = asked
         .range
         .start
@@ -161,7 +156,8 @@ async fn bridge(
     let standing = revenue_report::standing(db, last_before.unwrap_or(Timestamp::MIN)).await?;
     let opening = Standing::of(&standing, currency);
     let mut bridge = Bridge::new(spans, opening.mrr_microcents, opening.customers);
-    movement_report::add_movements(db, currency, &mut bridge).await?;
+    let added = movement_report::add_discounted(db, currency, profile, &mut bridge).await?;
+    movement_report::add_movements(db, currency, &added, &mut bridge).await?;
     Ok(bridge)
 }
 

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use shared::api::authentication::{JwtVerifier, ServiceTokens};
 use shared::api::{self, Error};
+use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
 use shared::config::{self, DatabaseConfig, Environment};
 use shared::publishing;
@@ -16,8 +17,10 @@ use tokio_postgres::Client;
 
 mod alerts;
 mod authorization;
+mod current;
 mod events;
 mod ingest;
+mod invoices;
 mod json_body;
 mod limit_check;
 mod meter;
@@ -36,6 +39,8 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/usage/overage/quote"),
     ("GET", "/usage/user/{id}/monthly"),
     ("GET", "/usage/partner/{prefix}/monthly"),
+    ("GET", "/usage/partner/{prefix}/current"),
+    ("GET", "/usage/partner/{prefix}/invoices"),
 ];
 
 /// How often a transaction that met another one is run.
@@ -50,10 +55,12 @@ pub struct App {
     service_tokens: ServiceTokens,
     jwt: JwtVerifier,
     event_bus: EventBus,
+    /// Only links to invoices' PDFs need it.
+    document_bucket: Result<DocumentBucket, config::Error>,
 }
 
 impl App {
-    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `EVENT_BUS_NAME`, and the variables of [`ServiceTokens`] and
+    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `EVENT_BUS_NAME`, `DOCUMENT_BUCKET`, and the variables of [`ServiceTokens`] and
     /// [`JwtVerifier`]; connects to nothing yet.
     ///
     /// # Errors
@@ -65,6 +72,7 @@ impl App {
             service_tokens: ServiceTokens::from_env(environment, sdk),
             jwt: JwtVerifier::from_env(environment, sdk),
             event_bus: EventBus::from_env(environment, sdk)?,
+            document_bucket: DocumentBucket::from_env(environment, sdk),
         })
     }
 
@@ -99,7 +107,10 @@ async fn answer(app: &App, request: &Request, now: Timestamp) -> Result<Response
     let parameter = |name| route.parameter(name).unwrap_or_default();
     // Who may ask is looked at before anything else of the request is.
     match route.pattern {
-        "/usage/limit-check/partner/{prefix}" | "/usage/partner/{prefix}/monthly" => {
+        "/usage/limit-check/partner/{prefix}"
+        | "/usage/partner/{prefix}/monthly"
+        | "/usage/partner/{prefix}/current"
+        | "/usage/partner/{prefix}/invoices" => {
             authorization::check_reader(app, request, parameter("prefix"), now).await?;
         }
         _ => app.service_tokens.check(request.headers(), now).await?,
@@ -120,6 +131,12 @@ async fn answer(app: &App, request: &Request, now: Timestamp) -> Result<Response
         "/usage/user/{id}/monthly" => monthly::user(app, request, parameter("id"), now).await,
         "/usage/partner/{prefix}/monthly" => {
             monthly::partner(app, request, parameter("prefix"), now).await
+        }
+        "/usage/partner/{prefix}/current" => {
+            current::get(app, request, parameter("prefix"), now).await
+        }
+        "/usage/partner/{prefix}/invoices" => {
+            invoices::get(app, request, parameter("prefix"), now).await
         }
         _ => Err(Error::NotFound),
     }

@@ -51,6 +51,8 @@ const LEDGER: &str = "
         UNION ALL SELECT 'checkout_sessions', to_jsonb(t) - 'updated_at' FROM checkout_sessions t
         UNION ALL SELECT 'subscriptions', to_jsonb(t) - 'id' - 'updated_at' FROM subscriptions t
         UNION ALL SELECT 'subscription_versions', to_jsonb(t) FROM subscription_versions t
+        UNION ALL SELECT 'subscription_status_changes', to_jsonb(t) FROM subscription_status_changes t
+        UNION ALL SELECT 'subscriptions_daily', to_jsonb(t) FROM subscriptions_daily t
         UNION ALL SELECT 'mrr_movements', to_jsonb(t) - 'id' FROM mrr_movements t
         UNION ALL SELECT 'mrr_daily', to_jsonb(t) FROM mrr_daily t
         UNION ALL SELECT 'invoices', to_jsonb(t) - 'id' - 'updated_at' FROM invoices t
@@ -97,6 +99,34 @@ const UNEXPLAINED_DAYS: &str = "
            lines.failed_payments, lines.estimated_fees)
         IS DISTINCT FROM (stored.gross_cents, stored.fees_cents, stored.refunds_cents,
            stored.disputes_cents, stored.payments, stored.failed_payments, stored.estimated_fees)";
+
+/// The changes of status and their rollup say at every instant what the newest snapshots up to it say.
+const MISCOUNTED_STATUSES: &str = "
+    WITH instants AS (
+        SELECT DISTINCT occurred_at FROM subscription_versions
+        UNION SELECT DISTINCT date_trunc('day', occurred_at, 'UTC') FROM subscription_versions
+    ), shown AS (
+        SELECT instants.occurred_at, last.status, count(*) AS subscriptions
+        FROM instants CROSS JOIN LATERAL (
+            SELECT DISTINCT ON (stripe_subscription_id) status FROM subscription_versions AS version
+            WHERE version.occurred_at <= instants.occurred_at AND NOT overruled
+            ORDER BY stripe_subscription_id, status IN ('canceled', 'incomplete_expired') DESC,
+                     occurred_at DESC, source_created_at DESC, source_rank DESC, source_event_id DESC
+        ) AS last GROUP BY 1, 2
+    ), changed AS (
+        SELECT instants.occurred_at, status, sum(change) AS subscriptions
+        FROM instants CROSS JOIN LATERAL (
+            SELECT status, gained - lost AS change FROM subscriptions_daily
+            WHERE day < (instants.occurred_at AT TIME ZONE 'UTC')::date
+            UNION ALL
+            SELECT side.status, side.change FROM subscription_status_changes AS moved
+            CROSS JOIN LATERAL (VALUES (status_after, 1), (status_before, -1)) AS side (status, change)
+            WHERE (moved.occurred_at AT TIME ZONE 'UTC')::date = (instants.occurred_at AT TIME ZONE 'UTC')::date
+              AND moved.occurred_at <= instants.occurred_at AND side.status IS NOT NULL
+        ) AS counted GROUP BY 1, 2 HAVING sum(change) <> 0
+    )
+    SELECT count(*) FROM shown FULL JOIN changed USING (occurred_at, status)
+    WHERE shown.subscriptions IS DISTINCT FROM changed.subscriptions";
 
 async fn ledger(db: &impl GenericClient) -> Vec<String> {
     let rows = db.query(LEDGER, &[]).await.unwrap();
@@ -218,6 +248,11 @@ async fn assert_same(
     }
     let unexplained: i64 = db.query_one(UNEXPLAINED_DAYS, &[]).await.unwrap().get(0);
     assert_eq!(unexplained, 0, "{name}: a day is not the sum of its lines");
+    let miscounted: i64 = db.query_one(MISCOUNTED_STATUSES, &[]).await.unwrap().get(0);
+    assert_eq!(
+        miscounted, 0,
+        "{name}: a status is not that of the snapshots"
+    );
 }
 
 /// A row of `payment_history`: key, status, source of the fee, time of the success; amount,

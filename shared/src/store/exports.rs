@@ -367,7 +367,7 @@ pub async fn entries(
     let rows = db
         .query_typed_raw(
             "-- exports::entries
-             SELECT payment_key, kind, source_id, day, currency, amount_cents, is_estimated
+             SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
              FROM revenue_entries
              WHERE ($1::date IS NULL OR day >= $1) AND ($2::date IS NULL OR day < $2)
              ORDER BY day, payment_key, kind, source_id",

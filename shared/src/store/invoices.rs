@@ -376,6 +376,41 @@ pub async fn list(
     .await
 }
 
+/// A page of what a partner has been sent: its invoices without drafts, and no more of them than concerns it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list_of_partner(
+    db: &impl GenericClient,
+    api_key_prefix: &str,
+    status: Option<&str>,
+    created: Span,
+    page: &Page<i64>,
+) -> Result<Rows<i64>, Error> {
+    list::read(
+        db,
+        "-- invoices::list_of_partner
+             SELECT id, invoice_number, kind, subtotal_cents, tax_cents, discount_cents,
+                    total_cents, credit_applied_cents, amount_paid_cents, amount_due_cents,
+                    currency, status, billing_period_start, billing_period_end, due_date,
+                    finalized_at, paid_at, voided_at, po_number, pdf_key, invoice_pdf_url,
+                    created_at, created_at AS listed_at
+             FROM invoices
+             WHERE NOT superseded AND deleted_at IS NULL AND status <> 'draft'",
+        Order {
+            at: "created_at",
+            key: "id",
+        },
+        &[
+            sorted("api_key_prefix", &Some(api_key_prefix), Type::TEXT),
+            few("status", &status, Type::TEXT),
+        ],
+        created,
+        page,
+    )
+    .await
+}
+
 /// One invoice with its lines, by our id or by Stripe's; also a draft deleted at Stripe.
 ///
 /// # Errors

@@ -49,6 +49,9 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0020__fetched_objects.sql",
     "V0021__import_cursors.sql",
     "V0022__reconciliation_daily.sql",
+    "V0023__instants_of_revenue_entries.sql",
+    "V0024__subscription_statuses.sql",
+    "V0025__discounted_subscriptions.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

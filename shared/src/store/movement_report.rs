@@ -2,6 +2,7 @@
 //! end at an instant; and the
 //! customers of cohorts.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
@@ -17,11 +18,12 @@ use crate::movement::{self, Kind, SubscriptionVersion};
 use crate::period::Period;
 use crate::subscription::DiscountProfile;
 
-/// Adds the movements of `currency` that the bridge needs, customer by customer. Reads the window through the index,
-/// whatever lies before it, and holds one customer at a time.
+/// Adds the movements of `currency` that the bridge needs, customer by customer, but not those of the customers in
+/// `added`. Reads the window through the index, whatever lies before it, and holds one customer at a time.
 pub async fn add_movements(
     db: &impl GenericClient,
     currency: Currency,
+    added: &BTreeSet<String>,
     bridge: &mut Bridge,
 ) -> Result<(), Error> {
     let (from, until) = (bridge.needs_from(), bridge.needs_until());
@@ -50,30 +52,44 @@ pub async fn add_movements(
             steps.clear();
             of_row.clone_into(&mut customer);
         }
-        steps.push(step(&row)?);
+        if !added.contains(of_row) {
+            steps.push(step(&row)?);
+        }
     }
     bridge.add_customer(&steps);
     Ok(())
 }
 
-/// Adds what the snapshots of subscriptions move under another profile, customer by customer, from the first snapshot
-/// on: the ledger keeps movements of the default profile only.
-pub async fn add_movements_of_profile(
+/// Adds, opening included, the customers who ever paid something else under `profile` than under the default one, and
+/// says who they are. The ledger keeps movements of the default profile only: for these customers they are computed
+/// again, one customer at a time; of all others a profile changes nothing. None under the default profile.
+pub async fn add_discounted(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
     bridge: &mut Bridge,
-) -> Result<(), Error> {
+) -> Result<BTreeSet<String>, Error> {
+    let mut discounted = BTreeSet::new();
+    // As the partial indexes of the table say it.
+    let differs = match profile {
+        DiscountProfile::Stripe => return Ok(discounted),
+        DiscountProfile::AllDiscounts => "all_discounts_microcents <> potential_mrr_microcents",
+        DiscountProfile::NoDiscounts => "no_discounts_microcents <> potential_mrr_microcents",
+    };
     let until = bridge.needs_until();
     let rows = db
         .query_typed_raw(
-            "-- movement_report::add_movements_of_profile
-             SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
-                    source_rank, occurred_at, status, currency, mrr_microcents,
-                    potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
-                    set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
-             FROM subscription_versions WHERE occurred_at < $1
-             ORDER BY stripe_customer_id",
+            &format!(
+                "-- movement_report::add_discounted
+                 SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
+                        source_rank, occurred_at, status, currency, mrr_microcents,
+                        potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
+                        set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
+                 FROM subscription_versions
+                 WHERE occurred_at < $1 AND stripe_customer_id IN (
+                     SELECT stripe_customer_id FROM subscription_versions WHERE {differs})
+                 ORDER BY stripe_customer_id"
+            ),
             [(&until as &(dyn ToSql + Sync), Type::TIMESTAMPTZ)],
         )
         .await?;
@@ -81,23 +97,39 @@ pub async fn add_movements_of_profile(
     let mut versions: Vec<SubscriptionVersion> = Vec::new();
     while let Some(row) = rows.try_next().await? {
         let version = subscriptions::version_from_row(&row)?;
-        let is_other = versions
-            .first()
-            .is_some_and(|first| first.stripe_customer_id != version.stripe_customer_id);
-        if is_other {
-            add_customer(currency, &versions, bridge)?;
+        let former = versions.first().map(|first| &first.stripe_customer_id);
+        if former.is_some_and(|former| *former != version.stripe_customer_id) {
+            add_customer(currency, profile, &versions, bridge)?;
             versions.clear();
         }
-        versions.push(version.under(profile));
+        if versions.is_empty() {
+            discounted.insert(version.stripe_customer_id.clone());
+        }
+        versions.push(version);
     }
-    add_customer(currency, &versions, bridge)
+    add_customer(currency, profile, &versions, bridge)?;
+    Ok(discounted)
 }
 
 fn add_customer(
     currency: Currency,
+    profile: DiscountProfile,
     versions: &[SubscriptionVersion],
     bridge: &mut Bridge,
 ) -> Result<(), Error> {
+    let counted = steps(currency, versions)?;
+    let versions: Vec<SubscriptionVersion> = versions
+        .iter()
+        .map(|version| version.clone().under(profile))
+        .collect();
+    let steps = steps(currency, &versions)?;
+    bridge.reopen_customer(&counted, &steps);
+    bridge.add_customer(&steps);
+    Ok(())
+}
+
+/// What the snapshots of one customer move.
+fn steps(currency: Currency, versions: &[SubscriptionVersion]) -> Result<Vec<Step>, Error> {
     let movements = movement::movements(versions).map_err(|_out_of_range| Error::Unreadable {
         table: "subscription_versions",
         column: "mrr_microcents",
@@ -106,14 +138,10 @@ fn add_customer(
             .map(|version| version.stripe_customer_id.clone())
             .unwrap_or_default(),
     })?;
-    let steps: Vec<Step> = movements
+    let of_currency = movements
         .iter()
-        .filter(|movement| movement.currency == currency)
-        .map(Step::from)
-        .collect();
-    bridge.open_with(&steps);
-    bridge.add_customer(&steps);
-    Ok(())
+        .filter(|movement| movement.currency == currency);
+    Ok(of_currency.map(Step::from).collect())
 }
 
 /// What was in trial and what was set to end just before each of `ends`, oldest first, by the newest snapshot of each

@@ -243,7 +243,7 @@ pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry
         .query_typed(
             reached!(
                 "entries",
-                "SELECT payment_key, kind, source_id, day, currency, amount_cents, is_estimated
+                "SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
                  FROM revenue_entries
                  WHERE payment_key = ANY(
                      (SELECT ids FROM charges) || (SELECT ids FROM intents) || $3)"
@@ -701,7 +701,7 @@ pub(super) fn entry_from_row(row: &Row) -> Result<Entry, Error> {
             row: payment_key.clone(),
         })?,
         source_id: row.try_get("source_id")?,
-        day: row.try_get("day")?,
+        occurred_at: row.try_get("occurred_at")?,
         currency: columns::currency(row, TABLE, &payment_key)?,
         amount_cents: row.try_get("amount_cents")?,
         is_estimated: row.try_get("is_estimated")?,

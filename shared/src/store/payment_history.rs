@@ -152,7 +152,7 @@ pub async fn replace_entries(
             column(entries, |entry| entry.source_id.clone()),
         ]
     }
-    // A line whose amount or day changes keeps its key: it is updated, not removed.
+    // A line whose amount or instant changes keeps its key: it is updated, not removed.
     let gone: Vec<Entry> = replacement
         .removed
         .iter()
@@ -166,7 +166,8 @@ pub async fn replace_entries(
         .collect();
     let gone = keys(&gone);
     let added = keys(&replacement.added);
-    let days: Vec<Date> = column(&replacement.added, |entry| entry.day);
+    let days: Vec<Date> = column(&replacement.added, Entry::day);
+    let instants: Vec<Timestamp> = column(&replacement.added, |entry| entry.occurred_at);
     let currencies = column(&replacement.added, |entry| {
         entry.currency.as_str().to_owned()
     });
@@ -197,12 +198,14 @@ pub async fn replace_entries(
                  = (gone.payment_key, gone.kind, gone.source_id)
          ), added AS (
              INSERT INTO revenue_entries (payment_key, kind, source_id, day, currency,
-                                          amount_cents, is_estimated)
-             SELECT payment_key, kind, source_id, day, currency, amount_cents, is_estimated
-             FROM unnest($4, $5, $6, $7, $8, $9, $10) AS added (payment_key, kind, source_id,
-                 day, currency, amount_cents, is_estimated)
+                                          amount_cents, is_estimated, occurred_at)
+             SELECT payment_key, kind, source_id, day, currency, amount_cents, is_estimated,
+                    occurred_at
+             FROM unnest($4, $5, $6, $7, $8, $9, $10, $20) AS added (payment_key, kind, source_id,
+                 day, currency, amount_cents, is_estimated, occurred_at)
              ON CONFLICT (payment_key, kind, source_id) DO UPDATE SET
-                 day = excluded.day, currency = excluded.currency,
+                 day = excluded.day, occurred_at = excluded.occurred_at,
+                 currency = excluded.currency,
                  amount_cents = excluded.amount_cents, is_estimated = excluded.is_estimated
          )
          INSERT INTO revenue_daily AS stored (day, currency, gross_cents, fees_cents,
@@ -241,6 +244,7 @@ pub async fn replace_entries(
             (&payments, Type::INT8_ARRAY),
             (&failed, Type::INT8_ARRAY),
             (&estimates, Type::INT8_ARRAY),
+            (&instants, Type::TIMESTAMPTZ_ARRAY),
         ],
     )
     .await?;

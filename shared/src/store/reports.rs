@@ -4,14 +4,13 @@ use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
-use jiff::civil::Date;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::{Error, subscriptions};
 use crate::money::Currency;
 use crate::movement::SubscriptionVersion;
-use crate::period::{Period, day_of};
+use crate::period::Period;
 use crate::plan_change::{PlanChange, plan_changes};
 
 /// Which rows a report is made of.
@@ -23,13 +22,6 @@ pub struct Scope {
     pub range: Period,
     /// What happened later is not known yet.
     pub as_of: Timestamp,
-}
-
-impl Scope {
-    /// The days the range touches.
-    fn days(&self) -> (Date, Date) {
-        (day_of(self.range.start), day_of(self.range.end))
-    }
 }
 
 /// One customer's money of a period.
@@ -52,7 +44,6 @@ pub async fn top_customers(
     scope: &Scope,
     limit: i64,
 ) -> Result<Vec<CustomerRevenue>, Error> {
-    let (first_day, last_day) = scope.days();
     let rows = db
         .query_typed(
             "-- reports::top_customers
@@ -65,8 +56,7 @@ pub async fn top_customers(
                         sum(amount_cents) FILTER (WHERE kind IN ('dispute', 'dispute_reinstated'))
                             AS disputes_cents
                  FROM dated_revenue_entries
-                 WHERE currency = $1 AND day >= $2 AND day <= $3 AND occurred_at >= $4
-                   AND occurred_at < $5 AND kind <> 'failed'
+                 WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind <> 'failed'
                  GROUP BY 1
              )
              SELECT sums.customer, customers.name,
@@ -79,14 +69,12 @@ pub async fn top_customers(
                         AS net_cents,
                     coalesce((SELECT after_microcents FROM mrr_movements
                               WHERE mrr_movements.stripe_customer_id = sums.customer
-                                AND mrr_movements.currency = $1 AND mrr_movements.occurred_at <= $6
+                                AND mrr_movements.currency = $1 AND mrr_movements.occurred_at <= $4
                               ORDER BY mrr_movements.occurred_at DESC LIMIT 1), 0) AS mrr_microcents
              FROM sums LEFT JOIN customers ON customers.stripe_customer_id = sums.customer
-             ORDER BY net_cents DESC, sums.customer LIMIT $7",
+             ORDER BY net_cents DESC, sums.customer LIMIT $5",
             &[
                 (&scope.currency.as_str(), Type::TEXT),
-                (&first_day, Type::DATE),
-                (&last_day, Type::DATE),
                 (&scope.range.start, Type::TIMESTAMPTZ),
                 (&scope.range.end, Type::TIMESTAMPTZ),
                 (&scope.as_of, Type::TIMESTAMPTZ),
@@ -194,17 +182,13 @@ pub async fn failed_payments(
 
 /// What was captured in the period.
 pub async fn gross_cents(db: &impl GenericClient, scope: &Scope) -> Result<i64, Error> {
-    let (first_day, last_day) = scope.days();
     let row = db
         .query_typed_one(
             "-- reports::gross_cents
              SELECT coalesce(sum(amount_cents), 0)::bigint AS gross_cents FROM dated_revenue_entries
-             WHERE currency = $1 AND day >= $2 AND day <= $3 AND occurred_at >= $4
-               AND occurred_at < $5 AND kind = 'gross'",
+             WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 'gross'",
             &[
                 (&scope.currency.as_str(), Type::TEXT),
-                (&first_day, Type::DATE),
-                (&last_day, Type::DATE),
                 (&scope.range.start, Type::TIMESTAMPTZ),
                 (&scope.range.end, Type::TIMESTAMPTZ),
             ],
@@ -224,19 +208,15 @@ pub struct Refunds {
 
 /// Refunds by reason, by the refund's own date, largest first. One that failed, however late, is in none.
 pub async fn refunds(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Refunds>, Error> {
-    let (first_day, last_day) = scope.days();
     let rows = db
         .query_typed(
             "-- reports::refunds
              SELECT refund_reason AS reason, count(*) AS refunds, sum(amount_cents)::bigint AS amount_cents
              FROM dated_revenue_entries
-             WHERE currency = $1 AND day >= $2 AND day <= $3 AND occurred_at >= $4
-               AND occurred_at < $5 AND kind = 'refund'
+             WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 'refund'
              GROUP BY refund_reason ORDER BY amount_cents DESC, reason",
             &[
                 (&scope.currency.as_str(), Type::TEXT),
-                (&first_day, Type::DATE),
-                (&last_day, Type::DATE),
                 (&scope.range.start, Type::TIMESTAMPTZ),
                 (&scope.range.end, Type::TIMESTAMPTZ),
             ],
@@ -323,7 +303,6 @@ pub struct Fees {
 
 /// Fees by what is known of them, by the payment's date and, of disputes, the withdrawal's.
 pub async fn fees(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Fees>, Error> {
-    let (first_day, last_day) = scope.days();
     let rows = db
         .query_typed(
             "-- reports::fees
@@ -333,13 +312,10 @@ pub async fn fees(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Fees>, E
                     (sum(payment_amount_cents) FILTER (WHERE kind = 'fee'))::bigint AS gross_cents,
                     sum(amount_cents)::bigint AS fees_cents
              FROM dated_revenue_entries
-             WHERE currency = $1 AND day >= $2 AND day <= $3 AND occurred_at >= $4
-               AND occurred_at < $5 AND kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')
+             WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')
              GROUP BY 1 ORDER BY 1",
             &[
                 (&scope.currency.as_str(), Type::TEXT),
-                (&first_day, Type::DATE),
-                (&last_day, Type::DATE),
                 (&scope.range.start, Type::TIMESTAMPTZ),
                 (&scope.range.end, Type::TIMESTAMPTZ),
             ],

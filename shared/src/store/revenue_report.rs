@@ -111,8 +111,8 @@ pub async fn cash_by_month(
     rows.iter().map(month_of_cash).collect()
 }
 
-/// Cash of the part of the day `day` up to and including `until`, by currency. The rollup knows whole days only, so
-/// the day's entries are dated by what is behind them.
+/// Cash of the part of the day `day` up to and including `until`, by currency: the rollup knows whole days only, so
+/// the day's entries are summed, from their index alone.
 pub async fn cash_of_part_of_day(
     db: &impl GenericClient,
     day: Date,
@@ -121,27 +121,6 @@ pub async fn cash_of_part_of_day(
     let rows = db
         .query_typed(
             "-- revenue_report::cash_of_part_of_day
-             WITH dated AS (
-                 SELECT entry.currency, entry.kind, entry.amount_cents, entry.is_estimated,
-                        CASE
-                            WHEN entry.kind IN ('gross', 'fee') THEN payment_history.succeeded_at
-                            WHEN entry.kind = 'refund' THEN coalesce(
-                                refunds.created_at,
-                                -- A refund known from its charge only: '<charge>@<second>'.
-                                to_timestamp(substring(entry.source_id FROM '@([0-9]+)$')::bigint))
-                            WHEN entry.kind IN ('dispute', 'dispute_fee')
-                                THEN coalesce(disputes.funds_withdrawn_at, disputes.closed_at)
-                            ELSE disputes.funds_reinstated_at
-                        END AS occurred_at
-                 FROM revenue_entries AS entry
-                 LEFT JOIN payment_history ON entry.kind IN ('gross', 'fee')
-                     AND payment_history.payment_key = entry.payment_key
-                 LEFT JOIN refunds ON entry.kind = 'refund'
-                     AND refunds.stripe_refund_id = entry.source_id
-                 LEFT JOIN disputes ON entry.kind LIKE 'dispute%'
-                     AND disputes.stripe_dispute_id = entry.source_id
-                 WHERE entry.day = $1 AND entry.kind <> 'failed'
-             )
              SELECT currency, date_trunc('month', $1::timestamp)::date AS month,
                     coalesce(sum(amount_cents) FILTER (WHERE kind = 'gross'), 0)::bigint AS gross_cents,
                     coalesce(sum(amount_cents) FILTER (
@@ -152,9 +131,14 @@ pub async fn cash_of_part_of_day(
                     coalesce(sum(amount_cents) FILTER (
                         WHERE kind IN ('dispute', 'dispute_reinstated')), 0)::bigint AS disputes_cents,
                     count(*) FILTER (WHERE kind = 'fee' AND is_estimated) AS estimated_fees
-             FROM dated WHERE occurred_at IS NULL OR occurred_at <= $2
+             FROM revenue_entries
+             WHERE occurred_at >= $2 AND occurred_at <= $3 AND kind <> 'failed'
              GROUP BY 1 ORDER BY 1",
-            &[(&day, Type::DATE), (&until, Type::TIMESTAMPTZ)],
+            &[
+                (&day, Type::DATE),
+                (&start_of_day(day), Type::TIMESTAMPTZ),
+                (&until, Type::TIMESTAMPTZ),
+            ],
         )
         .await?;
     rows.iter().map(month_of_cash).collect()
@@ -342,25 +326,32 @@ pub async fn subscriptions_now(db: &impl GenericClient) -> Result<SubscriptionCo
     subscription_counts(&row)
 }
 
-/// Subscriptions by the status they had at an instant.
+/// Subscriptions by the status they had at an instant: whole days from the rollup, the rest of the day from the changes.
 pub async fn subscriptions_at(
     db: &impl GenericClient,
     at: Timestamp,
 ) -> Result<SubscriptionCounts, Error> {
+    let day = day_of(at);
     let row = db
         .query_typed_one(
             "-- revenue_report::subscriptions_at
-             SELECT count(*) FILTER (WHERE status = 'active') AS active,
-                    count(*) FILTER (WHERE status = 'trialing') AS trialing,
-                    count(*) FILTER (WHERE status = 'past_due') AS past_due
+             SELECT coalesce(sum(change) FILTER (WHERE status = 'active'), 0)::bigint AS active,
+                    coalesce(sum(change) FILTER (WHERE status = 'trialing'), 0)::bigint AS trialing,
+                    coalesce(sum(change) FILTER (WHERE status = 'past_due'), 0)::bigint AS past_due
              FROM (
-                 SELECT DISTINCT ON (stripe_subscription_id) status FROM subscription_versions
-                 WHERE occurred_at <= $1 AND NOT overruled
-                 -- Nothing comes after the end.
-                 ORDER BY stripe_subscription_id, status IN ('canceled', 'incomplete_expired') DESC,
-                          occurred_at DESC, source_created_at DESC, source_rank DESC, source_event_id DESC
-             ) AS last",
-            &[(&at, Type::TIMESTAMPTZ)],
+                 SELECT status, gained - lost AS change FROM subscriptions_daily WHERE day < $1
+                 UNION ALL
+                 SELECT status_after, 1 FROM subscription_status_changes
+                 WHERE occurred_at >= $2 AND occurred_at <= $3
+                 UNION ALL
+                 SELECT status_before, -1 FROM subscription_status_changes
+                 WHERE occurred_at >= $2 AND occurred_at <= $3
+             ) AS changed",
+            &[
+                (&day, Type::DATE),
+                (&start_of_day(day), Type::TIMESTAMPTZ),
+                (&at, Type::TIMESTAMPTZ),
+            ],
         )
         .await?;
     subscription_counts(&row)

@@ -264,16 +264,16 @@ async fn the_journal_balances_in_every_currency() {
     let ledger = Ledger::create().await;
     ledger
         .run(
-            "INSERT INTO revenue_entries (payment_key, kind, source_id, day, currency, amount_cents, is_estimated) VALUES
-             ('pi_1', 'gross', 'pi_1', '2025-10-01', 'USD', 2999, false),
-             ('pi_1', 'fee', 'pi_1', '2025-10-01', 'USD', 117, false),
-             ('pi_1', 'refund', 're_1', '2025-10-03', 'USD', 1000, false),
-             ('pi_2', 'gross', 'pi_2', '2025-10-02', 'JPY', 2980, false),
-             ('pi_2', 'fee', 'pi_2', '2025-10-02', 'JPY', 86, true),
-             ('pi_3', 'dispute', 'dp_1', '2025-10-04', 'KWD', 2990, false),
-             ('pi_3', 'dispute_reinstated', 'dp_1', '2025-10-09', 'KWD', -2990, false),
-             ('pi_4', 'failed', 'ch_9', '2025-10-05', 'USD', 0, false),
-             ('in_5', 'gross', 'in_5', '2025-11-01', 'USD', 50000, false)",
+            "INSERT INTO revenue_entries (payment_key, kind, source_id, day, occurred_at, currency, amount_cents, is_estimated) VALUES
+             ('pi_1', 'gross', 'pi_1', '2025-10-01', '2025-10-01T12:00:00Z', 'USD', 2999, false),
+             ('pi_1', 'fee', 'pi_1', '2025-10-01', '2025-10-01T12:00:00Z', 'USD', 117, false),
+             ('pi_1', 'refund', 're_1', '2025-10-03', '2025-10-03T12:00:00Z', 'USD', 1000, false),
+             ('pi_2', 'gross', 'pi_2', '2025-10-02', '2025-10-02T12:00:00Z', 'JPY', 2980, false),
+             ('pi_2', 'fee', 'pi_2', '2025-10-02', '2025-10-02T12:00:00Z', 'JPY', 86, true),
+             ('pi_3', 'dispute', 'dp_1', '2025-10-04', '2025-10-04T12:00:00Z', 'KWD', 2990, false),
+             ('pi_3', 'dispute_reinstated', 'dp_1', '2025-10-09', '2025-10-09T12:00:00Z', 'KWD', -2990, false),
+             ('pi_4', 'failed', 'ch_9', '2025-10-05', '2025-10-05T12:00:00Z', 'USD', 0, false),
+             ('in_5', 'gross', 'in_5', '2025-11-01', '2025-11-01T12:00:00Z', 'USD', 50000, false)",
         )
         .await;
     let october = rows(&ledger, "journal.csv?from=2025-10-01&to=2025-11-01").await;

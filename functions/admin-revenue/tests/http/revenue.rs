@@ -322,20 +322,14 @@ async fn a_past_instant_is_answered_as_it_was_to_the_second() {
     // The 5th, one entry at a time.
     ledger
         .run(
-            "INSERT INTO payment_history (payment_key, amount_cents, currency, status, succeeded_at) VALUES
-                 ('pi_1', 4000, 'USD', 'succeeded', '2025-10-05T08:00:00Z'),
-                 ('pi_2', 2000, 'USD', 'succeeded', '2025-10-05T16:00:00Z');
-             INSERT INTO refunds (stripe_refund_id, amount_cents, currency, status, created_at)
-                 VALUES ('re_1', 400, 'USD', 'succeeded', '2025-10-05T10:00:00Z');
-             INSERT INTO disputes (stripe_dispute_id, amount_cents, currency, status, funds_withdrawn_at, created_at)
-                 VALUES ('dp_1', 2000, 'USD', 'needs_response', '2025-10-05T20:00:00Z', '2025-10-05T20:00:00Z');
-             INSERT INTO revenue_entries (payment_key, kind, source_id, day, currency, amount_cents) VALUES
-                 ('pi_1', 'gross', 'pi_1', '2025-10-05', 'USD', 4000), ('pi_1', 'fee', 'pi_1', '2025-10-05', 'USD', 120),
-                 ('pi_2', 'gross', 'pi_2', '2025-10-05', 'USD', 2000), ('pi_2', 'fee', 'pi_2', '2025-10-05', 'USD', 60),
-                 ('pi_1', 'refund', 're_1', '2025-10-05', 'USD', 400),
-                 -- Known from the charge alone: 12:00:00.
-                 ('pi_1', 'refund', 'ch_1@1759665600', '2025-10-05', 'USD', 500),
-                 ('pi_2', 'dispute', 'dp_1', '2025-10-05', 'USD', 2000)",
+            "INSERT INTO revenue_entries (payment_key, kind, source_id, day, occurred_at, currency, amount_cents) VALUES
+                 ('pi_1', 'gross', 'pi_1', '2025-10-05', '2025-10-05T08:00:00Z', 'USD', 4000),
+                 ('pi_1', 'fee', 'pi_1', '2025-10-05', '2025-10-05T08:00:00Z', 'USD', 120),
+                 ('pi_2', 'gross', 'pi_2', '2025-10-05', '2025-10-05T16:00:00Z', 'USD', 2000),
+                 ('pi_2', 'fee', 'pi_2', '2025-10-05', '2025-10-05T16:00:00Z', 'USD', 60),
+                 ('pi_1', 'refund', 're_1', '2025-10-05', '2025-10-05T10:00:00Z', 'USD', 400),
+                 ('pi_1', 'refund', 'ch_1@1759665600', '2025-10-05', '2025-10-05T12:00:00Z', 'USD', 500),
+                 ('pi_2', 'dispute', 'dp_1', '2025-10-05', '2025-10-05T20:00:00Z', 'USD', 2000)",
         )
         .await;
     ledger
@@ -429,10 +423,8 @@ async fn the_rate_of_a_past_day_is_the_one_it_had() {
     ledger.days(&[("2025-10-05", "EUR", 1_000, 0, 0, 0)]).await;
     ledger
         .run(
-            "INSERT INTO payment_history (payment_key, amount_cents, currency, status, succeeded_at)
-                 VALUES ('pi_1', 1000, 'EUR', 'succeeded', '2025-10-05T08:00:00Z');
-             INSERT INTO revenue_entries (payment_key, kind, source_id, day, currency, amount_cents)
-                 VALUES ('pi_1', 'gross', 'pi_1', '2025-10-05', 'EUR', 1000);
+            "INSERT INTO revenue_entries (payment_key, kind, source_id, day, occurred_at, currency, amount_cents)
+                 VALUES ('pi_1', 'gross', 'pi_1', '2025-10-05', '2025-10-05T08:00:00Z', 'EUR', 1000);
              INSERT INTO fx_rates (day, currency, reporting_currency, rate)
                  VALUES ('2025-10-01', 'EUR', 'USD', '1.1'), ('2025-10-06', 'EUR', 'USD', '1.2')",
         )
@@ -489,7 +481,7 @@ async fn a_failed_read_is_null_and_named_and_leaves_the_others() {
             vec!["mrr_arr", "churn"],
         ),
         (
-            "subscription_versions",
+            "subscriptions_daily",
             "?as_of=2025-10-20T00:00:00Z",
             vec!["subscriptions"],
         ),

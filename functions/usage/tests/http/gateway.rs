@@ -7,7 +7,7 @@ use usage::handle;
 
 use crate::ledger::{Ledger, NOW, body, event, service};
 
-const SAMPLES: [(&str, &str); 8] = [
+const SAMPLES: [(&str, &str); 10] = [
     (
         "one event",
         include_str!("../../../../events/apigw_usage_event.json"),
@@ -40,6 +40,14 @@ const SAMPLES: [(&str, &str); 8] = [
         "a void",
         include_str!("../../../../events/apigw_usage_void.json"),
     ),
+    (
+        "what an invoice would be",
+        include_str!("../../../../events/apigw_usage_current.json"),
+    ),
+    (
+        "invoices",
+        include_str!("../../../../events/apigw_usage_invoices.json"),
+    ),
 ];
 
 fn envelope(text: &str) -> Request {
@@ -52,6 +60,7 @@ async fn the_sample_envelopes_are_answered_one_after_the_other() {
     ledger
         .run("INSERT INTO users (id, plan) VALUES (42, 'free')")
         .await;
+    ledger.contract("dp_pk_live", "api_usage", -1).await;
     let mut answers: Vec<Value> = Vec::new();
     for (name, text) in SAMPLES {
         let without_a_token = handle(&ledger.app, envelope(text), NOW.parse().unwrap()).await;
@@ -73,7 +82,19 @@ async fn the_sample_envelopes_are_answered_one_after_the_other() {
         );
         answers.push(body(&response));
     }
-    let [one, batch, query, reserved, check, quote, months, voided] = &answers[..] else {
+    let [
+        one,
+        batch,
+        query,
+        reserved,
+        check,
+        quote,
+        months,
+        voided,
+        current,
+        invoices,
+    ] = &answers[..]
+    else {
         panic!("{answers:?}");
     };
     assert_eq!(
@@ -87,6 +108,8 @@ async fn the_sample_envelopes_are_answered_one_after_the_other() {
     );
     assert_eq!(months[0]["events"], 3);
     assert_eq!(voided["subject"], "user:42");
+    assert_eq!(current["total_cents"], 0);
+    assert_eq!(invoices, &json!({"data": [], "next_cursor": null}));
 }
 
 #[tokio::test]

@@ -55,8 +55,8 @@ impl Ledger {
     /// A contract with a request limit of this `unit_source`.
     pub(crate) async fn contract(&self, prefix: &str, unit_source: &str, limit: i64) {
         self.run(&format!(
-            "INSERT INTO api_partner_contracts (api_key_prefix, pricing_model, unit_source, monthly_request_limit, \
-             currency) VALUES ('{prefix}', 'per_deed', '{unit_source}', {limit}, 'EUR')"
+            "INSERT INTO api_partner_contracts (api_key_prefix, pricing_model, per_deed_price_cents, unit_source, \
+             monthly_request_limit, currency) VALUES ('{prefix}', 'per_deed', 250, '{unit_source}', {limit}, 'EUR')"
         ))
         .await;
     }

@@ -4,9 +4,10 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use shared::api::{self, Error, Query};
-use shared::period::day_of;
-use shared::store::list::{Page, Position, Rows, Span};
+
+use super::{Error, Query};
+use crate::period::day_of;
+use crate::store::list::{Page, Position, Rows, Span};
 
 #[derive(Serialize)]
 struct List<T> {
@@ -16,7 +17,10 @@ struct List<T> {
 }
 
 /// `limit` and `cursor`.
-pub(crate) fn page<K: DeserializeOwned>(query: &Query) -> Result<Page<K>, Error> {
+///
+/// # Errors
+/// When one of them is not valid; the error names it.
+pub fn page<K: DeserializeOwned>(query: &Query) -> Result<Page<K>, Error> {
     let limit = query.limit()?;
     let after: Option<Position<K>> = query.cursor()?;
     match &after {
@@ -30,21 +34,30 @@ pub(crate) fn page<K: DeserializeOwned>(query: &Query) -> Result<Page<K>, Error>
 }
 
 /// `from` and `to`.
-pub(crate) fn span(query: &Query) -> Result<Span, Error> {
+///
+/// # Errors
+/// When one of them is not valid; the error names it.
+pub fn span(query: &Query) -> Result<Span, Error> {
     let (from, to) = query.from_to()?;
     Ok(Span { from, to })
 }
 
 /// A page of rows.
-pub(crate) fn answer<K: Serialize>(rows: Rows<K>) -> Result<Response<Body>, Error> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn answer<K: Serialize>(rows: Rows<K>) -> Result<Response<Body>, Error> {
     answer_with(rows.objects, rows.next.as_ref())
 }
 
 /// A page of anything, and where it ended unless it is the last.
-pub(crate) fn answer_with<K: Serialize>(
+///
+/// # Errors
+/// When it cannot be written.
+pub fn answer_with<K: Serialize>(
     data: Vec<impl Serialize>,
     next: Option<&Position<K>>,
 ) -> Result<Response<Body>, Error> {
-    let next_cursor = next.map(api::cursor).transpose()?;
-    api::json(StatusCode::OK, &List { data, next_cursor })
+    let next_cursor = next.map(super::cursor).transpose()?;
+    super::json(StatusCode::OK, &List { data, next_cursor })
 }
