@@ -19,6 +19,7 @@ pub mod plan_change;
 pub mod pricing;
 pub mod revenue;
 pub mod snapshot;
+pub mod statement;
 pub mod subscription;
 pub mod usage;
 
@@ -36,7 +37,8 @@ pub mod stripe;
 pub mod telemetry;
 mod tls;
 
-// The projection: what both the webhook and the reconciliation do with what Stripe says.
+// What several functions do alike: invoices to PDFs, what Stripe says to the ledger, the outbox to the bus.
+pub mod filing;
 pub mod ledger;
 pub mod publishing;
 

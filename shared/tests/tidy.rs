@@ -58,6 +58,7 @@ const DOMAIN: [&str; 22] = [
     "payment",
     "cash",
     "journal",
+    "statement",
     "revenue",
     "bridge",
     "plan_change",
@@ -81,6 +82,10 @@ const LAYERS: [(&str, &[&str]); 12] = [
     // What two functions do alike, over the edges.
     ("ledger", &["config", "telemetry", "store", "stripe"]),
     ("publishing", &["config", "telemetry", "store", "aws"]),
+    (
+        "filing",
+        &["config", "telemetry", "store", "aws", "document"],
+    ),
 ];
 
 /// Where one edge names another all the same: (file, path it may name, why).

@@ -128,7 +128,7 @@ fn write_lines(writer: &mut Writer, entry: &Entry) -> Result<(), Error> {
     Ok(())
 }
 
-fn unwritten(error: csv_export::Error) -> Error {
+pub(crate) fn unwritten(error: csv_export::Error) -> Error {
     Error::Internal(Box::new(error))
 }
 
@@ -144,7 +144,7 @@ fn whole_day(field: &str, instant: Option<Timestamp>) -> Result<Option<jiff::civ
 }
 
 /// The rows in the answer, or a redirect to where they were stored.
-async fn answer<T>(
+pub(crate) async fn answer<T>(
     app: &App,
     request: &Request,
     now: Timestamp,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use shared::api::authentication::Access;
 use shared::api::{self, Error, Query};
+use shared::filing;
 use shared::store::invoices::{self, Filter};
 use shared::store::list::{Object, Page};
 use shared::store::{credits, payment_history};
@@ -133,7 +134,7 @@ pub(crate) async fn get(
     api::json(StatusCode::OK, &invoice)
 }
 
-/// The PDF: our own from the bucket, else Stripe's. An invoice that has neither is a 404.
+/// The PDF: our own from the bucket, else Stripe's. One that neither has is printed and stored now; a draft has none.
 pub(crate) async fn pdf(
     app: &App,
     request: &Request,
@@ -148,16 +149,44 @@ pub(crate) async fn pdf(
     let client = app.database.client().await?;
     let invoice = find(&**client, id, &access).await?;
     let text = |column: &str| invoice[column].as_str();
-    if let Some(key) = text("pdf_key") {
-        let bucket = app.document_bucket.as_ref();
-        let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-        let filename = format!("{}.pdf", text("invoice_number").unwrap_or("invoice"));
-        let link = bucket.presigned_get(key, &filename, now).await?;
-        return attachment::redirect(StatusCode::FOUND, &link);
-    }
-    match (text("stripe_invoice_id"), text("invoice_pdf_url")) {
-        (Some(_), Some(link)) => attachment::redirect(StatusCode::FOUND, link),
-        _ => Err(Error::NotFound),
+    let key = match (text("pdf_key"), text("stripe_invoice_id")) {
+        (Some(key), _) => key.to_owned(),
+        (None, Some(_)) if text("invoice_pdf_url").is_some() => {
+            let link = text("invoice_pdf_url").unwrap_or_default();
+            return attachment::redirect(StatusCode::FOUND, link);
+        }
+        (None, _) => {
+            if text("status") == Some("draft") || text("deleted_at").is_some() {
+                return Err(Error::Conflict {
+                    code: "invoice_draft",
+                    detail: "a draft has no PDF: it is printed once it is final".to_owned(),
+                });
+            }
+            if invoice["lines_complete"] == false {
+                return Err(Error::Conflict {
+                    code: "invoice_incomplete",
+                    detail: "not all lines of this invoice are known yet".to_owned(),
+                });
+            }
+            let filing = app.filing.as_ref();
+            let filing = filing.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
+            let filed = filing.file(&**client, &invoice, now).await;
+            filed.map_err(explain)?.pdf_key
+        }
+    };
+    let bucket = app.document_bucket.as_ref();
+    let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
+    let filename = format!("{}.pdf", text("invoice_number").unwrap_or("invoice"));
+    let link = bucket.presigned_get(&key, &filename, now).await?;
+    attachment::redirect(StatusCode::FOUND, &link)
+}
+
+fn explain(error: filing::Error) -> Error {
+    match error {
+        filing::Error::Store(error) => error.into(),
+        filing::Error::Aws(error) => error.into(),
+        filing::Error::NoLogo | filing::Error::Setup(_) => Error::NotConfigured(Box::new(error)),
+        filing::Error::Unreadable(_) | filing::Error::Render(_) => Error::Internal(Box::new(error)),
     }
 }
 

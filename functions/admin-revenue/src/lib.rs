@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use shared::api::authentication::JwtVerifier;
 use shared::api::{self, Error};
+use shared::aws;
 use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
+use shared::filing::Filing;
 use shared::money::Currency;
 use shared::payment::FeeEstimate;
 use shared::store::Database;
@@ -33,6 +35,7 @@ mod reconciliation;
 mod reports;
 mod revenue;
 mod sections;
+mod statement;
 mod subscriptions;
 mod write;
 
@@ -62,6 +65,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/payments/{id}"),
     ("GET", "/admin/customers/{stripe_customer_id}"),
     ("GET", "/admin/contracts/{id}"),
+    ("GET", "/admin/contracts/{id}/statement.csv"),
     // Writes.
     ("POST", "/admin/contracts"),
     ("PATCH", "/admin/contracts/{id}"),
@@ -80,6 +84,7 @@ pub struct App {
     jwt: JwtVerifier,
     reporting_currency: Currency,
     document_bucket: Result<DocumentBucket, config::Error>,
+    filing: Result<Filing, config::Error>,
     parked_events: Result<ParkedEvents, config::Error>,
     event_bus: Result<EventBus, config::Error>,
     stripe_api_base: String,
@@ -88,8 +93,8 @@ pub struct App {
 
 impl App {
     /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `REPORTING_CURRENCY` (USD), the variables of
-    /// [`JwtVerifier`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
-    /// routes that need them, and for the health check `STRIPE_API_BASE`.
+    /// [`JwtVerifier`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `INVOICE_ISSUER`, `PARKED_EVENTS_TABLE` and
+    /// `EVENT_BUS_NAME` for the routes that need them, and for the health check `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
         Ok(App {
@@ -97,6 +102,8 @@ impl App {
             jwt: JwtVerifier::from_env(environment, sdk),
             reporting_currency: environment.parsed_or("REPORTING_CURRENCY", Currency::USD)?,
             document_bucket: DocumentBucket::from_env(environment, sdk),
+            // Somebody waits for the PDF.
+            filing: Filing::from_env(environment, &aws::impatient(sdk)),
             parked_events: ParkedEvents::from_env(environment, sdk),
             event_bus: EventBus::from_env(environment, sdk),
             stripe_api_base: environment
@@ -155,6 +162,9 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
                 contracts::get(app, &request, parameter("id"), now).await
             }
             "/admin/contracts/{id}" => contracts::change(app, &request, parameter("id"), now).await,
+            "/admin/contracts/{id}/statement.csv" => {
+                statement::get(app, &request, parameter("id"), now).await
+            }
             "/admin/credits/{id}/void" => credits::void(app, &request, parameter("id"), now).await,
             "/admin/invoices/{id}/void" => {
                 invoice_writes::void(app, &request, parameter("id"), now).await

@@ -1,20 +1,19 @@
 //! `GET /admin/reconciliation…`: the runs that compared the ledger with Stripe, and what they found.
 
+use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 use serde_json::Value;
 use shared::api::{self, Error, Query};
-use shared::document::csv_export::{self, Cell};
+use shared::document::csv_export::{Cell, Writer};
+use shared::store;
 use shared::store::list::Object;
 use shared::store::reconciliation_runs;
-use tokio_postgres::GenericClient;
 
-use crate::{App, attachment, list};
+use crate::{App, exports, list};
 
-/// Items read at once for a file.
-const ITEMS_PER_READ: i64 = 1_000;
 /// The columns of the file.
 const HEADER: [&str; 14] = [
     "id",
@@ -73,11 +72,18 @@ pub(crate) async fn get(
     let limit = query.limit()?;
     let after: i64 = query.cursor()?.unwrap_or_default();
     let run_id = api::parse_id(run_id).ok_or(Error::NotFound)?;
-    let client = app.database.client().await?;
+    let mut client = app.database.client().await?;
     let run = reconciliation_runs::get(&**client, run_id).await?;
     let run = run.ok_or(Error::NotFound)?;
     if is_file {
-        return file(&**client, run_id).await;
+        // All of them: in the answer, or behind a link when they are many.
+        let transaction = client.transaction().await.map_err(store::Error::from)?;
+        let items = reconciliation_runs::all_items(&transaction, run_id).await?;
+        let (name, items) = (
+            format!("reconciliation-{run_id}.csv"),
+            items.map_err(Error::from),
+        );
+        return exports::answer(app, request, now, &name, &HEADER, items, write_item).await;
     }
     let limit = usize::from(limit);
     let rows = i64::from(query.limit()?) + 1;
@@ -93,24 +99,9 @@ pub(crate) async fn get(
     api::json(StatusCode::OK, &run)
 }
 
-async fn file(db: &impl GenericClient, run_id: i64) -> Result<Response<Body>, Error> {
-    let mut rows = Vec::new();
-    let mut after = 0;
-    loop {
-        let items = reconciliation_runs::items(db, run_id, after, ITEMS_PER_READ).await?;
-        let Some(last) = items.last() else {
-            break;
-        };
-        after = id_of(last);
-        rows.extend(items.iter().map(row));
-    }
-    let bytes = csv_export::write(&HEADER, rows);
-    let bytes = bytes.map_err(|error| Error::Internal(Box::new(error)))?;
-    attachment::csv(&format!("reconciliation-{run_id}.csv"), bytes)
-}
-
-fn row(item: &Object) -> Vec<Cell> {
-    HEADER.iter().map(|column| cell(&item[*column])).collect()
+fn write_item(writer: &mut Writer, item: &Object) -> Result<(), Error> {
+    let cells = HEADER.iter().map(|column| cell(&item[*column]));
+    writer.row(cells).map_err(exports::unwritten)
 }
 
 fn cell(value: &Value) -> Cell {

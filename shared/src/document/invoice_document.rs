@@ -107,8 +107,8 @@ struct StoredLine {
 }
 
 impl InvoiceDocument {
-    /// Reads the row of an invoice (all that `invoices::find` selects), that of its contract or else of its customer
-    /// (`name`, `email`), and what was taken from credits for it (`credits::applied_to`). Days are those of the
+    /// Reads the row of an invoice (all that `invoices::find` selects), that of its contract, else of its customer
+    /// (`name`, `email`) or user (`full_name`, `email`), and what was taken from credits for it (`credits::applied_to`). Days are those of the
     /// contract's time zone, else UTC.
     ///
     /// # Errors
@@ -169,7 +169,8 @@ impl Customer {
         Customer {
             name: text(contract, "company")
                 .or_else(|| text(contract, "api_key_prefix"))
-                .or_else(|| text(customer, "name")),
+                .or_else(|| text(customer, "name"))
+                .or_else(|| text(customer, "full_name")),
             address: contract
                 .and_then(|contract| contract.get("billing_address"))
                 .and_then(Value::as_object)

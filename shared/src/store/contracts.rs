@@ -75,6 +75,26 @@ pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<Object>, Er
     rows.first().map(columns::object).transpose()
 }
 
+/// The contract of a partner.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find_by_prefix(
+    db: &impl GenericClient,
+    api_key_prefix: &str,
+) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- contracts::find_by_prefix
+             SELECT id, api_key_prefix, company, currency, payment_terms, payment_method, timezone,
+                    billing_email, billing_address, tax_id, po_number
+             FROM api_partner_contracts WHERE api_key_prefix = $1",
+            &[(&api_key_prefix, Type::TEXT)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
+}
+
 /// A row that may not be a valid contract: the predecessor's rows were never checked.
 #[derive(Debug)]
 pub struct Read {

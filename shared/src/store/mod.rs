@@ -41,6 +41,7 @@ pub mod payment_history;
 pub mod reconciliation_runs;
 pub mod reports;
 pub mod revenue_report;
+pub mod statements;
 pub mod stripe_events;
 pub mod stripe_lookups;
 pub mod subscriptions;

@@ -1,7 +1,8 @@
 //! `reconciliation_runs` and `reconciliation_items`: what was compared with Stripe, and what differed.
 
-use tokio_postgres::GenericClient;
-use tokio_postgres::types::Type;
+use futures_util::{Stream, StreamExt};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Transaction};
 
 use super::list::{self, Object, Order, Page, Rows, Span};
 use super::{Error, columns};
@@ -72,4 +73,27 @@ pub async fn items(
         )
         .await?;
     rows.iter().map(columns::object).collect()
+}
+
+/// All items of a run, in the order in which they were found, row by row.
+///
+/// # Errors
+/// When the statement fails; a row may be an error too.
+pub async fn all_items(
+    db: &Transaction<'_>,
+    run_id: i64,
+) -> Result<impl Stream<Item = Result<Object, Error>> + use<>, Error> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&run_id, Type::INT8)];
+    let rows = db
+        .query_typed_raw(
+            "-- reconciliation_runs::all_items
+             SELECT id, run_id, kind, resolution, object_type, object_id, currency, stripe_value,
+                    ledger_value, detail, found_at, resolved_at, accepted_by, accepted_reason
+             FROM reconciliation_items
+             WHERE run_id = $1
+             ORDER BY run_id, id",
+            parameters,
+        )
+        .await?;
+    Ok(rows.map(|row| columns::object(&row?)))
 }

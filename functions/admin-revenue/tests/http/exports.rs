@@ -393,3 +393,43 @@ async fn a_large_export_without_s3_fails_and_is_no_partial_file() {
     ledger.run("DROP TABLE payment_history CASCADE").await;
     assert_eq!(export(&ledger, "payments.csv").await.status(), 500);
 }
+
+#[tokio::test]
+async fn a_long_list_of_differences_goes_through_s3_too() {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let aws = Aws::shared().await;
+    let bucket = aws.bucket().await;
+    client
+        .batch_execute(
+            "INSERT INTO reconciliation_runs (run_id, kind, started_at) VALUES (1, 'daily', '2025-11-02Z'),
+                 (2, 'daily', '2025-11-02Z');
+             INSERT INTO reconciliation_items (id, run_id, kind, object_type, object_id, stripe_value)
+             SELECT n, 1, 'amount_differs', 'charge', 'ch_' || n, repeat('x', 400) FROM generate_series(1, 15000) AS n;
+             INSERT INTO reconciliation_items (id, run_id, kind, object_type, object_id)
+             VALUES (20000, 2, 'amount_differs', 'charge', 'ch_other')",
+        )
+        .await
+        .unwrap();
+    let now: Timestamp = NOW.parse().unwrap();
+    let asked = || request("GET", "/admin/reconciliation/1.csv", Some(&admin(now)));
+    let app = app_with_aws(&database.url, aws, &[("DOCUMENT_BUCKET", &bucket)]).await;
+    let response = handle(&app, asked(), now).await;
+    assert_eq!(response.status(), 303);
+    let link = response.headers()["location"].to_str().unwrap();
+    assert!(link.contains("reconciliation-1.csv"), "{link}");
+    let bytes = reqwest::get(link).await.unwrap().bytes().await.unwrap();
+    assert!(bytes.len() > 6 * 1024 * 1024, "{}", bytes.len());
+    let stored = read(&bytes);
+    let ids: Vec<i64> = stored
+        .iter()
+        .map(|row| row["id"].parse().unwrap())
+        .collect();
+    assert!(
+        ids == (1..=15_000).collect::<Vec<i64>>(),
+        "each once, in order"
+    );
+    // Nor is it cut where there is no bucket.
+    let without = app_with_aws(&database.url, aws, &[]).await;
+    assert_eq!(handle(&without, asked(), now).await.status(), 503);
+}
