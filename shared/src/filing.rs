@@ -159,14 +159,20 @@ async fn read(
     invoice: &Object,
 ) -> Result<InvoiceDocument, Error> {
     let text = |column: &str| invoice.get(column).and_then(Value::as_str);
+    // What the contract said when we issued the invoice: a later change of it does not change the document.
+    let issued_with = invoice
+        .get("metadata")
+        .and_then(|metadata| metadata.get("contract"));
     let contract = match (
+        issued_with.and_then(Value::as_object),
         invoice.get("contract_id").and_then(Value::as_i64),
         text("api_key_prefix"),
     ) {
-        (Some(contract_id), _) => contracts::find(db, contract_id).await?,
+        (Some(issued_with), _, _) => Some(issued_with.clone()),
+        (None, Some(contract_id), _) => contracts::find(db, contract_id).await?,
         // The predecessor's invoices name the prefix only.
-        (None, Some(prefix)) => contracts::find_by_prefix(db, prefix).await?,
-        (None, None) => None,
+        (None, None, Some(prefix)) => contracts::find_by_prefix(db, prefix).await?,
+        (None, None, None) => None,
     };
     let customer = match text("stripe_customer_id") {
         Some(stripe_customer_id) => customers::find(db, stripe_customer_id).await?,

@@ -41,6 +41,7 @@ pub struct Bundle {
     webhook: Sandboxes<webhook::App, config::Error>,
     admin_revenue: Sandboxes<admin_revenue::App, config::Error>,
     usage: Sandboxes<usage::App, config::Error>,
+    partner_invoicing: Sandboxes<partner_invoicing::App, config::Error>,
     reconciliation: Sandboxes<reconciliation::App, config::Error>,
     migrate: Sandboxes<migrate::App, config::Error>,
 }
@@ -52,14 +53,17 @@ impl Bundle {
     /// When a function's configuration is not complete.
     pub fn new(environment: &Environment, aws: &SdkConfig) -> Result<Bundle, config::Error> {
         let given = || (environment.clone(), aws.clone());
-        let (webhook, admin_revenue, usage, reconciliation, migrate) =
-            (given(), given(), given(), given(), given());
+        let (webhook, admin_revenue, usage) = (given(), given(), given());
+        let (partner_invoicing, reconciliation, migrate) = (given(), given(), given());
         Ok(Bundle {
             webhook: Sandboxes::new(move || webhook::App::from_env(&webhook.0, &webhook.1))?,
             admin_revenue: Sandboxes::new(move || {
                 admin_revenue::App::from_env(&admin_revenue.0, &admin_revenue.1)
             })?,
             usage: Sandboxes::new(move || usage::App::from_env(&usage.0, &usage.1))?,
+            partner_invoicing: Sandboxes::new(move || {
+                partner_invoicing::App::from_env(&partner_invoicing.0, &partner_invoicing.1)
+            })?,
             reconciliation: Sandboxes::new(move || {
                 reconciliation::App::from_env(&reconciliation.0, &reconciliation.1)
             })?,
@@ -68,10 +72,11 @@ impl Bundle {
     }
 
     /// Names of all functions.
-    pub const FUNCTIONS: [&str; 5] = [
+    pub const FUNCTIONS: [&str; 6] = [
         "webhook",
         "admin-revenue",
         "usage",
+        "partner-invoicing",
         "reconciliation",
         "migrate",
     ];
@@ -146,6 +151,16 @@ impl Bundle {
                 let request =
                     gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
                 Ok(gateway::response(usage::handle(&app, request, now).await))
+            }
+            "partner-invoicing" => {
+                let app = self
+                    .partner_invoicing
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                let now = time_of(&event).unwrap_or(now);
+                let answer = partner_invoicing::handle(&app, event, now).await;
+                answer.map_err(|error| InvokeError::failed(&error))
             }
             "reconciliation" => {
                 let app = self

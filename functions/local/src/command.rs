@@ -221,6 +221,9 @@ impl<'a> Running<'a> {
         // What was parked on the way, messages the bus has not taken yet, and from Stripe what the events name but do
         // not carry (fees, for one).
         redrive(&self.bundle, clock).await?;
+        let now = clock();
+        story::create_partners(&state.database_url, now).await?;
+        invoice_partners(&self.bundle, now).await?;
         Ok(outcomes)
     }
 
@@ -327,6 +330,19 @@ async fn migrate(bundle: &Bundle, clock: Clock) -> Result<(), Error> {
         note(&format!("applied {applied} migrations"));
     }
     Ok(())
+}
+
+async fn invoice_partners(bundle: &Bundle, now: Timestamp) -> Result<(), Error> {
+    let event = json!({
+        "source": "aws.scheduler",
+        "detail-type": "partner-invoicing.monthly",
+        "time": now.to_string(),
+    });
+    bundle
+        .invoke("partner-invoicing", event, now)
+        .await
+        .map(|_| ())
+        .map_err(|error| Error::because("the partners could not be invoiced", error))
 }
 
 async fn redrive(bundle: &Bundle, clock: Clock) -> Result<(), Error> {

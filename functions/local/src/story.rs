@@ -4,7 +4,9 @@ use crate::fake_stripe::delivery::{self, Endpoint};
 use crate::fake_stripe::sample_users;
 use crate::{Clock, Error, services};
 use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::Value;
+use shared::period::Month;
 use std::collections::BTreeMap;
 
 /// How the webhook answered the events of a story: `applied` → 41, `duplicate` → 2, …
@@ -26,6 +28,50 @@ pub async fn create_users(database_url: &str) -> Result<(), Error> {
             )
             .await
             .map_err(|error| Error::because("cannot create the sample users", error))?;
+    }
+    Ok(())
+}
+
+/// The sample's partners: prefix, company, how they pay.
+const PARTNERS: [(&str, &str, &str); 2] = [
+    ("dp_pk_meridian", "Meridian Title Company", "wire"),
+    ("dp_pk_harbor", "Harbor Escrow LLC", "ach"),
+];
+
+/// Creates the sample's partners where they are missing: a contract that began with the month before, and usage in
+/// that month; the host application's gateway would have written it.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn create_partners(database_url: &str, now: Timestamp) -> Result<(), Error> {
+    let client = services::connect(database_url).await?;
+    let failed = |error| Error::because("cannot create the sample partners", error);
+    let month = Month::of(now).previous();
+    for (prefix, company, payment_method) in PARTNERS {
+        let created = client
+            .execute(
+                "-- story::create_partners\n\
+                 INSERT INTO api_partner_contracts (api_key_prefix, company, pricing_model, monthly_flat_fee_cents,\n\
+                     per_deed_price_cents, payment_method, contract_start_date, billed_from, billing_email)\n\
+                 VALUES ($1, $2, 'hybrid', 50000, 250, $3, $4, $4, 'billing@example.com')\n\
+                 ON CONFLICT (api_key_prefix) DO NOTHING",
+                &[&prefix, &company, &payment_method, &month.first_day()],
+            )
+            .await
+            .map_err(failed)?;
+        if created == 0 {
+            continue;
+        }
+        client
+            .execute(
+                "-- story::create_partner_usage\n\
+                 INSERT INTO api_usage (api_key_prefix, endpoint, status_code, cost_units, created_at)\n\
+                 SELECT $1, '/v1/deeds', 200, 1, CAST($2 AS timestamptz) + n * interval '2 hours'\n\
+                 FROM generate_series(1, 312) AS n",
+                &[&prefix, &month.start()],
+            )
+            .await
+            .map_err(failed)?;
     }
     Ok(())
 }

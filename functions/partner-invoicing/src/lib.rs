@@ -1,6 +1,7 @@
 //! Invoices partners: what their contracts' ended periods come to, once each, with number, PDF and collection.
 
 mod collect;
+mod file;
 mod issue;
 mod plan;
 mod request;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use shared::aws::event_bus::EventBus;
 use shared::config::{self, DatabaseConfig, Environment};
+use shared::filing::Filing;
 use shared::store::{self, Database};
 use shared::stripe;
 use shared::telemetry::log_failure;
@@ -24,6 +26,8 @@ pub use summary::Summary;
 pub struct App {
     database: Database,
     event_bus: EventBus,
+    /// Or why invoices are issued and not printed.
+    filing: Result<Filing, config::Error>,
     stripe: stripe::client::Client,
     /// Contracts, documents and calls to Stripe under way at once.
     concurrency: usize,
@@ -67,6 +71,7 @@ impl App {
             concurrency: database.pool_size(),
             database: Database::connect_lazily(&database),
             event_bus: EventBus::from_env(environment, aws)?,
+            filing: Filing::from_env(environment, aws),
             stripe: stripe::client::Client::from_env(environment, aws)?,
             review_cap_cents: (cap > 0).then_some(cap),
         })

@@ -11,7 +11,7 @@ use shared::telemetry::cause_chain;
 use crate::plan::{Plan, plan};
 use crate::request::Request;
 use crate::summary::{Failure, Review, count};
-use crate::{App, Deadline, Error, Summary, collect, issue};
+use crate::{App, Deadline, Error, Summary, collect, file, issue};
 
 /// Contracts read and counted at once: what a run keeps in memory.
 const CONTRACTS_PER_PAGE: i64 = 200;
@@ -65,6 +65,7 @@ async fn work(
     if request.dry_run {
         return Ok(());
     }
+    file::file_all(app, request, now, deadline, summary).await?;
     collect::collect_all(app, request, now, deadline, summary).await?;
     publish(app, now, deadline, summary).await
 }

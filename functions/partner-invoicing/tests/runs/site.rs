@@ -30,6 +30,7 @@ impl Site {
             ("DATABASE_POOL_SIZE", "4".to_owned()),
             ("DOCUMENT_BUCKET", bucket.clone()),
             ("EVENT_BUS_NAME", moto.event_bus().await),
+            ("INVOICE_ISSUER", r#"{"name": "DeedPro"}"#.to_owned()),
             ("STRIPE_API_BASE", "http://127.0.0.1:1".to_owned()),
             ("STRIPE_API_KEY", "sk_test_nobody_listens".to_owned()),
         ];
