@@ -686,3 +686,180 @@ pub fn sums_line(stripe_cents: Option<i64>, ledger_cents: i64) -> String {
     let stripe = stripe_cents.map_or_else(|| "not known".to_owned(), |cents| cents.to_string());
     format!("Stripe 24h: {stripe} vs DB 24h: {ledger_cents}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::snapshot::Version;
+    use jiff::Timestamp;
+
+    fn attempt() -> Attempt {
+        Attempt {
+            stripe_charge_id: "ch_1".to_owned(),
+            stripe_payment_intent_id: None,
+            stripe_customer_id: None,
+            stripe_invoice_id: None,
+            amount_cents: 1_000,
+            amount_captured_cents: 1_000,
+            currency: Currency::USD,
+            status: "succeeded".to_owned(),
+            is_captured: true,
+            failure_code: None,
+            decline_code: None,
+            failure_message: None,
+            payment_method: None,
+            user_id: None,
+            succeeded_at: None,
+            refund_totals: BTreeMap::new(),
+            stripe_balance_transaction_id: Some("txn_1".to_owned()),
+            settlement: Some(settled(59)),
+            attempted_at: Timestamp::UNIX_EPOCH,
+            version: Version::unseen(),
+        }
+    }
+
+    fn settled(fee_cents: i64) -> Settlement {
+        Settlement {
+            currency: Currency::USD,
+            amount_cents: 1_000,
+            fee_cents,
+            exchange_rate: None,
+        }
+    }
+
+    fn told(found: &[Discrepancy]) -> Vec<(Kind, Option<&str>, Option<&str>)> {
+        found
+            .iter()
+            .map(|one| {
+                (
+                    one.kind,
+                    one.stripe_value.as_deref(),
+                    one.ledger_value.as_deref(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_charge_is_compared_by_what_money_depends_on() {
+        assert_eq!(charge(&attempt(), Some(&attempt())), []);
+        let found = charge(&attempt(), None);
+        assert_eq!(told(&found), [(Kind::MissingInDb, Some("1000"), None)]);
+        assert_eq!(found[0].object_id, "ch_1");
+        type Change = fn(&mut Attempt);
+        let cases: [(Change, Kind, &str, &str); 6] = [
+            (|a| a.amount_cents = 1, Kind::AmountDiffers, "1000", "1"),
+            (
+                |a| a.amount_captured_cents = 5,
+                Kind::AmountDiffers,
+                "captured 1000",
+                "captured 5",
+            ),
+            (
+                |a| a.currency = Currency::parse("EUR").unwrap(),
+                Kind::CurrencyDiffers,
+                "USD",
+                "EUR",
+            ),
+            (
+                |a| a.status = "failed".to_owned(),
+                Kind::StatusDiffers,
+                "succeeded",
+                "failed",
+            ),
+            (
+                |a| a.is_captured = false,
+                Kind::StatusDiffers,
+                "succeeded",
+                "uncaptured",
+            ),
+            (
+                |a| a.settlement = Some(settled(1)),
+                Kind::FeeDiffers,
+                "59 of 1000 USD",
+                "1 of 1000 USD",
+            ),
+        ];
+        for (change, kind, stripe, ledger) in cases {
+            let mut row = attempt();
+            change(&mut row);
+            let found = charge(&attempt(), Some(&row));
+            assert_eq!(told(&found), [(kind, Some(stripe), Some(ledger))]);
+        }
+        // One kind is told once, several kinds each.
+        let mut row = attempt();
+        (row.amount_cents, row.amount_captured_cents) = (1, 1);
+        row.status = "pending".to_owned();
+        let kinds: Vec<Kind> = charge(&attempt(), Some(&row))
+            .iter()
+            .map(|d| d.kind)
+            .collect();
+        assert_eq!(kinds, [Kind::AmountDiffers, Kind::StatusDiffers]);
+    }
+
+    #[test]
+    fn an_estimated_fee_is_awaited_and_not_wrong() {
+        let mut row = attempt();
+        let stripe = settled(59);
+        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Known);
+        row.settlement = None;
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            Settling::AwaitedFee
+        );
+        assert_eq!(charge(&attempt(), Some(&row)), []);
+        // Of this transaction the ledger has never heard: an event is missing.
+        row.stripe_balance_transaction_id = None;
+        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
+        let found = charge(&attempt(), Some(&row));
+        assert_eq!(found[0].kind, Kind::FeeDiffers);
+        row.settlement = Some(settled(60));
+        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
+        assert_eq!(settlement("txn_1", &stripe, None), Settling::Differs);
+    }
+
+    #[test]
+    fn a_payout_is_the_sum_of_its_transactions() {
+        assert_eq!(payout("po_1", None, 500, 500), []);
+        let found = payout("po_1", Some(Currency::USD), 500, 400);
+        assert_eq!(
+            told(&found),
+            [(Kind::AmountDiffers, Some("500"), Some("400"))]
+        );
+    }
+
+    #[test]
+    fn completeness_is_rounded_down_so_that_all_means_all() {
+        for (matched, compared, bps) in [
+            (5_000, 5_000, Some(10_000)),
+            (99_999, 100_000, Some(9_999)),
+            (0, 3, Some(0)),
+            (1, 3, Some(3_333)),
+            (0, 0, None),
+        ] {
+            assert_eq!(completeness_bps(matched, compared), bps);
+        }
+    }
+
+    #[test]
+    fn the_line_is_the_one_operators_know() {
+        assert_eq!(
+            sums_line(Some(87_500), 87_500),
+            "Stripe 24h: 87500 vs DB 24h: 87500"
+        );
+        assert_eq!(
+            sums_line(None, 87_500),
+            "Stripe 24h: not known vs DB 24h: 87500"
+        );
+    }
+
+    #[test]
+    fn every_object_type_is_read_as_it_is_written() {
+        for object_type in ObjectType::ALL {
+            assert_eq!(ObjectType::parse(object_type.as_str()), Some(object_type));
+        }
+        assert_eq!(ObjectType::parse("customer"), None);
+    }
+}

@@ -73,6 +73,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/admin/invoices/{id}/void"),
     ("POST", "/admin/invoices/{id}/mark-paid"),
     ("POST", "/admin/events/{event_id}/replay"),
+    ("POST", "/admin/reconciliation/items/{id}/accept"),
 ];
 
 /// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and by the
@@ -173,6 +174,9 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             }
             "/admin/events/{event_id}/replay" => {
                 events::replay(app, &request, parameter("event_id"), now).await
+            }
+            "/admin/reconciliation/items/{id}/accept" => {
+                reconciliation::accept(app, &request, parameter("id"), now).await
             }
             _ => Err(Error::NotFound),
         }

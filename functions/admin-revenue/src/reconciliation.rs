@@ -1,4 +1,4 @@
-//! `GET /admin/reconciliation…`: the runs that compared the ledger with Stripe, and what they found.
+//! `/admin/reconciliation…`: the runs that compared the ledger with Stripe, what they found, and what of it is accepted.
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
@@ -6,13 +6,16 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 use serde_json::Value;
+use shared::api::members::{self, Members};
 use shared::api::{self, Error, Query};
 use shared::document::csv_export::{Cell, Writer};
 use shared::store;
+use shared::store::audit_log::{self, Entry};
 use shared::store::list::Object;
 use shared::store::reconciliation_runs;
+use tokio_postgres::Client;
 
-use crate::{App, exports, list};
+use crate::{App, exports, list, write};
 
 /// The columns of the file.
 const HEADER: [&str; 14] = [
@@ -97,6 +100,49 @@ pub(crate) async fn get(
         items,
     };
     api::json(StatusCode::OK, &run)
+}
+
+/// Accepts an open item with a reason: the same difference of the same object is not reported again.
+pub(crate) async fn accept(
+    app: &App,
+    request: &Request,
+    id: &str,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    let principal = app.jwt.require_admin(request.headers(), now).await?;
+    Query::parse(request, &[])?;
+    let key = write::key(request)?;
+    let members = Members::parse(request, &["reason"])?;
+    let reason = members::required("reason", members.text("reason")?)?;
+    let id = api::parse_id(id).ok_or(Error::NotFound)?;
+    let mut client = app.database.client().await?;
+    let client: &mut Client = &mut client;
+    let transaction = client.transaction().await.map_err(store::Error::from)?;
+    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
+        return Ok(answer);
+    }
+    let before = reconciliation_runs::lock_item(&transaction, id).await?;
+    let before = before.ok_or(Error::NotFound)?;
+    if before["resolution"] != "open" {
+        return Err(Error::Conflict {
+            code: "item_resolved",
+            detail: "this item was healed or accepted before".to_owned(),
+        });
+    }
+    let actor = write::actor(&principal);
+    reconciliation_runs::accept_item(&transaction, id, actor, reason, now).await?;
+    let after = reconciliation_runs::lock_item(&transaction, id).await?;
+    let entry = Entry {
+        actor,
+        action: "reconciliation_item.accept",
+        target: format!("reconciliation_item:{id}"),
+        before: Some(Value::Object(before)),
+        after: after.clone().map(Value::Object),
+    };
+    audit_log::insert(&transaction, &entry, now).await?;
+    let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &after).await?;
+    transaction.commit().await.map_err(store::Error::from)?;
+    Ok(answer)
 }
 
 fn write_item(writer: &mut Writer, item: &Object) -> Result<(), Error> {

@@ -8,6 +8,7 @@ use crate::state::{DataDir, State};
 use crate::story::Outcomes;
 use crate::{Clock, Error, server, story, summary, token};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use shared::config::Environment;
 use shared::telemetry;
@@ -190,14 +191,23 @@ impl<'a> Running<'a> {
         } else {
             running.replay_sample(&state, clock).await?
         };
+        let reconciled = if arguments.no_sample {
+            None
+        } else {
+            Some(reconcile(&running.bundle, clock).await?)
+        };
         let revenue = revenue(&state).await?;
         if arguments.json {
             let mut line = json!(state);
             line["events"] = json!(events);
             line["revenue"] = revenue;
+            line["reconciliation"] = json!(reconciled);
             print(&line.to_string());
         } else {
             print(&summary::text(&revenue, &events));
+            if let Some(reconciled) = &reconciled {
+                print(&summary::reconciliation(reconciled));
+            }
             if !arguments.once {
                 print(&running.welcome(&state, data, port));
             }
@@ -299,6 +309,9 @@ impl<'a> Running<'a> {
 /// Where Stripe's webhooks go.
 const WEBHOOK_PATH: &str = "/payments/webhook";
 
+/// A little more than the sample's story goes back.
+const YEAR: SignedDuration = SignedDuration::from_hours(370 * 24);
+
 /// How long requests that are under way may take after a signal.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -358,6 +371,22 @@ async fn redrive(bundle: &Bundle, clock: Clock) -> Result<(), Error> {
         .await
         .map(|_| ())
         .map_err(|error| Error::because("the redrive failed", error))
+}
+
+/// What the schedule does every morning, over the sample's whole year: its fees are estimates until Stripe is asked.
+async fn reconcile(bundle: &Bundle, clock: Clock) -> Result<Value, Error> {
+    let now = clock();
+    let event = json!({
+        "source": "aws.scheduler",
+        "detail-type": "reconciliation.daily",
+        "time": now.to_string(),
+        "detail": {"since": now.saturating_sub(YEAR).unwrap_or(now).to_string()},
+    });
+    note("comparing the ledger with Stripe");
+    bundle
+        .invoke("reconciliation", event, now)
+        .await
+        .map_err(|error| Error::because("the reconciliation failed", error))
 }
 
 async fn redrive_every_minute(bundle: &Bundle, clock: Clock) {

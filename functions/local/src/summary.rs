@@ -74,6 +74,32 @@ pub fn text(revenue: &Value, events: &Outcomes) -> String {
     text
 }
 
+/// What the comparison with Stripe found, from the run's summary.
+#[must_use]
+pub fn reconciliation(summary: &Value) -> String {
+    let count = |name: &str| {
+        let count = summary.get(name).and_then(Value::as_i64);
+        count.map_or_else(|| NOT_KNOWN.to_owned(), |count| count.to_string())
+    };
+    let mut text = format!(
+        "Reconciliation  {} objects compared, {} matched ({} bps); {} fees settled, {} healed, {} open\n",
+        count("compared"),
+        count("matched"),
+        count("completeness_bps"),
+        count("fees_settled"),
+        count("healed"),
+        count("open"),
+    );
+    for sum in array(summary, "sums") {
+        let text_of = |name| sum.get(name).and_then(Value::as_str).unwrap_or("?");
+        text.push_str(&format!("  {}  {}\n", text_of("currency"), text_of("line")));
+    }
+    for not_checked in array(summary, "not_checked") {
+        text.push_str(&format!("Could not be checked: {not_checked}\n"));
+    }
+    text
+}
+
 const NOT_KNOWN: &str = "not known";
 
 fn line(text: &mut String, label: &str, cells: impl IntoIterator<Item = String>) {
@@ -118,6 +144,23 @@ mod tests {
         assert!(month.ends_with("not known"), "{text}");
         assert!(text.contains("Could not be read"), "{text}");
         assert!(!text.contains("Events"), "{text}");
+    }
+
+    #[test]
+    fn the_comparison_says_what_it_found_and_what_it_could_not_check() {
+        let summary = json!({"compared": 12, "matched": 11, "completeness_bps": 9166, "fees_settled": 3,
+            "healed": 1, "open": 0, "not_checked": [{"what": "refunds", "reason": "away"}],
+            "sums": [{"currency": "USD", "line": "Stripe 24h: 87500 vs DB 24h: 87500"}]});
+        let text = super::reconciliation(&summary);
+        assert!(
+            text.contains("12 objects compared, 11 matched (9166 bps)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("USD  Stripe 24h: 87500 vs DB 24h: 87500"),
+            "{text}"
+        );
+        assert!(text.contains("refunds"), "{text}");
     }
 
     #[test]

@@ -736,3 +736,65 @@ async fn a_poisoned_event_is_applied_by_a_replay_and_one_that_fails_stays() {
         format!("event:{event_id} applied, event:{event_id} duplicate, event:evt_broken parked")
     );
 }
+
+#[tokio::test]
+async fn a_discrepancy_is_accepted_once_with_a_reason_and_audited() {
+    let ledger = Ledger::create().await;
+    ledger
+        .run(
+            "INSERT INTO reconciliation_runs (run_id, kind, started_at) VALUES (1, 'daily', '2025-11-02Z');
+             INSERT INTO reconciliation_items (id, run_id, kind, resolution, object_type, object_id)
+             VALUES (11, 1, 'missing_in_stripe', 'open', 'charge', 'ch_1'),
+                 (12, 1, 'missing_in_db', 'healed', 'charge', 'ch_2')",
+        )
+        .await;
+    let path = "/admin/reconciliation/items/11/accept";
+    for (members, status) in [
+        (json!({}), 422),
+        (json!({"reason": ""}), 422),
+        (json!({"reason": "ok", "more": 1}), 422),
+    ] {
+        let answer = ledger.post(path, members.clone(), None).await;
+        assert_eq!(answer.0, status, "{members}: {}", answer.1);
+    }
+    let reason = json!({"reason": "test data of 2019"});
+    let (status, accepted) = ledger.post(path, reason.clone(), Some("k1")).await;
+    assert_eq!(status, 200, "{accepted}");
+    assert_eq!(
+        (
+            &accepted["resolution"],
+            &accepted["accepted_by"],
+            &accepted["accepted_reason"],
+            &accepted["resolved_at"]
+        ),
+        (
+            &json!("accepted"),
+            &json!("ops"),
+            &json!("test data of 2019"),
+            &json!(NOW)
+        )
+    );
+    // The same request gets its first answer; another one finds nothing open.
+    let again = ledger.post(path, reason.clone(), Some("k1")).await;
+    assert_eq!(again, (200, accepted));
+    for (path, status) in [
+        (path, 409),
+        ("/admin/reconciliation/items/12/accept", 409),
+        ("/admin/reconciliation/items/13/accept", 404),
+        ("/admin/reconciliation/items/x/accept", 404),
+    ] {
+        assert_eq!(
+            ledger.post(path, reason.clone(), None).await.0,
+            status,
+            "{path}"
+        );
+    }
+    let (_, audited) = ledger
+        .get("/admin/audit-log?target=reconciliation_item:11", NOW)
+        .await;
+    let audited = audited["data"].as_array().expect("entries");
+    assert_eq!(audited.len(), 1);
+    assert_eq!(audited[0]["action"], "reconciliation_item.accept");
+    assert_eq!(audited[0]["before"]["resolution"], "open");
+    assert_eq!(audited[0]["after"]["resolution"], "accepted");
+}
