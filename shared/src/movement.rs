@@ -3,6 +3,7 @@
 //! Movements are a function of the set of snapshots, so a late event may rewrite them: the whole
 //! customer is computed again and only the difference is written.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -126,58 +127,81 @@ pub struct Movement {
     pub cause_event_id: String,
 }
 
-/// Makes the beginnings that fetched subscriptions tell of ([`Subscription::begun`]) agree with the
-/// events, as far as there are any: the first of a subscription's counts, and only while no event
-/// tells the beginning itself. The first event, when it comes later, knows better than the fetch
-/// what was paid for then. A function of the set of versions.
+/// Says which of the beginnings that fetched subscriptions tell of ([`Subscription::begun`]) count:
+/// the first of a subscription's, and only while no event tells the beginning itself, or that the
+/// subscription did not count yet at a later time. A function of the set of versions.
 ///
 /// [`Subscription::begun`]: crate::subscription::Subscription::begun
 pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
-    let fetched: BTreeSet<String> = versions
+    let counted: Vec<bool> = versions
         .iter()
-        .filter(|version| version.is_beginning())
-        .map(|version| version.stripe_subscription_id.clone())
-        .collect();
-    for subscription in fetched {
-        let of_it = || {
-            versions
-                .iter()
-                .filter(|version| version.stripe_subscription_id == subscription)
-        };
-        let told = || of_it().filter(|v| v.is_told_by_an_event() && !v.overruled);
-        let is_created_told = told().any(|version| version.is_creation());
-        let first_told = told()
-            .filter(|version| !is_ended(&version.status))
-            .min_by_key(|version| order(version))
-            .map(|version| (**version).clone());
-        let first = of_it()
-            .filter(|version| version.is_beginning())
-            .map(|version| version.source_event_id.clone())
-            .min();
-        for beginning in versions
-            .iter_mut()
-            .filter(|v| v.is_beginning() && v.stripe_subscription_id == subscription)
-        {
-            beginning.overruled =
-                is_created_told || first.as_ref() != Some(&beginning.source_event_id);
-            let Some(told) = &first_told else {
-                continue;
-            };
-            let is_counted = told.is_counted.unwrap_or(told.mrr_microcents > 0);
-            if !is_counted || told.occurred_at <= beginning.occurred_at {
-                beginning.overruled = true;
-            } else {
-                beginning.mrr_microcents = told.mrr_microcents;
-                beginning.potential_mrr_microcents = told.potential_mrr_microcents;
-                beginning.all_discounts_microcents = told.all_discounts_microcents;
-                beginning.no_discounts_microcents = told.no_discounts_microcents;
-                beginning.mrr_provisional = told.mrr_provisional;
-                beginning.waits_for.clone_from(&told.waits_for);
-                beginning.plan_name.clone_from(&told.plan_name);
-                beginning.currency = told.currency;
+        .map(|version| {
+            if !version.is_beginning() {
+                return true;
             }
+            let of_it = || {
+                versions
+                    .iter()
+                    .map(|other| &**other)
+                    .filter(|other| other.stripe_subscription_id == version.stripe_subscription_id)
+            };
+            let is_first = of_it()
+                .filter(|other| other.is_beginning())
+                .all(|other| version.source_event_id <= other.source_event_id);
+            let is_created_told = of_it().any(|other| {
+                other.is_told_by_an_event() && !other.overruled && other.is_creation()
+            });
+            let is_denied = first_told(of_it()).is_some_and(|told| {
+                let is_counted = told.is_counted.unwrap_or(told.mrr_microcents > 0);
+                !is_counted || told.occurred_at <= version.occurred_at
+            });
+            is_first && !is_created_told && !is_denied
+        })
+        .collect();
+    for (version, is_counted) in versions.iter_mut().zip(counted) {
+        if version.is_beginning() {
+            version.overruled = !is_counted;
         }
     }
+}
+
+/// The first event's snapshot of a subscription that had not ended.
+fn first_told<'a>(
+    versions: impl Iterator<Item = &'a SubscriptionVersion>,
+) -> Option<&'a SubscriptionVersion> {
+    versions
+        .filter(|version| version.is_told_by_an_event() && !version.overruled)
+        .filter(|version| !is_ended(&version.status))
+        .min_by_key(|version| order(version))
+}
+
+/// The versions with each beginning as the first event shows it, when there is one: it knows
+/// better than a fetch of later what was paid for then.
+#[must_use]
+pub fn with_beginnings_told(versions: &[SubscriptionVersion]) -> Cow<'_, [SubscriptionVersion]> {
+    let is_told = |version: &SubscriptionVersion| version.is_beginning() && !version.overruled;
+    if !versions.iter().any(is_told) {
+        return Cow::Borrowed(versions);
+    }
+    let mut told = versions.to_vec();
+    for beginning in told.iter_mut().filter(|version| is_told(version)) {
+        let of_it = versions
+            .iter()
+            .filter(|other| other.stripe_subscription_id == beginning.stripe_subscription_id);
+        if let Some(first) = first_told(of_it) {
+            *beginning = SubscriptionVersion {
+                source_event_id: beginning.source_event_id.clone(),
+                source_created_at: beginning.source_created_at,
+                source_rank: beginning.source_rank,
+                occurred_at: beginning.occurred_at,
+                status: beginning.status.clone(),
+                set_to_cancel: false,
+                overruled: false,
+                ..first.clone()
+            };
+        }
+    }
+    Cow::Owned(told)
 }
 
 /// The movements of one customer, oldest first.
@@ -185,6 +209,7 @@ pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
 /// # Errors
 /// When the customer's revenue is out of range.
 pub fn movements(versions: &[SubscriptionVersion]) -> Result<Vec<Movement>, money::Error> {
+    let versions = &*with_beginnings_told(versions);
     let currencies: BTreeSet<Currency> = versions
         .iter()
         .filter_map(|version| version.currency)

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::money::Currency;
-use crate::movement::SubscriptionVersion;
+use crate::movement::{SubscriptionVersion, with_beginnings_told};
 use crate::subscription::is_ended;
 
 /// What happened to a subscription's plan.
@@ -52,6 +52,7 @@ pub struct PlanChange {
 /// no plan leaves the plan as it was; a price or quantity that changes within a plan is no change of plan.
 #[must_use]
 pub fn plan_changes(currency: Currency, versions: &[SubscriptionVersion]) -> Vec<PlanChange> {
+    let versions = &*with_beginnings_told(versions);
     let ended_at = versions
         .iter()
         .filter(|version| is_ended(&version.status))

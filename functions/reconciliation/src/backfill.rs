@@ -170,11 +170,9 @@ pub(crate) async fn run(
     now: Timestamp,
     deadline: Deadline,
 ) -> Result<Summary, Error> {
-    let detail = match detail {
-        Value::Null => Detail::default(),
-        given => Detail::deserialize(given)
-            .map_err(|_names_values| Error::Detail("{\"since\"?: instant, \"restart\"?: true}"))?,
-    };
+    let detail = Option::<Detail>::deserialize(detail)
+        .map_err(|_names_values| Error::Detail("{\"since\"?: instant, \"restart\"?: true}"))?
+        .unwrap_or_default();
     let name = match detail.since {
         Some(since) => format!("backfill:{since}"),
         None => "backfill".to_owned(),

@@ -75,7 +75,8 @@ impl Site {
         let environment = Environment::from_pairs(ours.chain(pairs.iter().copied()));
         let app = App::from_env(&environment, &self.aws).unwrap();
         app.with_patience(Patience {
-            timeout: Duration::from_millis(500),
+            // Long enough for a page on a busy machine, short enough to wait for.
+            timeout: Duration::from_secs(4),
             attempts: ATTEMPTS,
             first_pause: Duration::from_millis(2),
             longest_pause: Duration::from_millis(10),
