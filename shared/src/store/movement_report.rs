@@ -70,11 +70,10 @@ pub async fn add_discounted(
     bridge: &mut Bridge,
 ) -> Result<BTreeSet<String>, Error> {
     let mut discounted = BTreeSet::new();
-    // As the partial indexes of the table say it.
-    let differs = match profile {
+    let differ = match profile {
         DiscountProfile::Stripe => return Ok(discounted),
-        DiscountProfile::AllDiscounts => "all_discounts_microcents <> potential_mrr_microcents",
-        DiscountProfile::NoDiscounts => "no_discounts_microcents <> potential_mrr_microcents",
+        DiscountProfile::AllDiscounts => "all_discounts_differ",
+        DiscountProfile::NoDiscounts => "no_discounts_differ",
     };
     let until = bridge.needs_until();
     let rows = db
@@ -87,7 +86,7 @@ pub async fn add_discounted(
                         set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
                  FROM subscription_versions
                  WHERE occurred_at < $1 AND stripe_customer_id IN (
-                     SELECT stripe_customer_id FROM subscription_versions WHERE {differs})
+                     SELECT stripe_customer_id FROM subscription_versions WHERE {differ})
                  ORDER BY stripe_customer_id"
             ),
             [(&until as &(dyn ToSql + Sync), Type::TIMESTAMPTZ)],

@@ -188,8 +188,9 @@ pub async fn get(
         .transpose()
 }
 
-/// Takes an event back: the row stays, its share of `usage_daily` goes, and the audit log says who and why. `false`
-/// when there is no such event or it has been taken back before; nothing changes then.
+/// Takes an event back: the row stays, its share of `usage_daily` goes, and the audit log says who and why. With a
+/// reservation goes the part of it that is charged, which is an event of its own. `false` when there is no such event or
+/// it has been taken back before; nothing changes then.
 ///
 /// # Errors
 /// When the statement fails.
@@ -206,24 +207,30 @@ pub async fn void(
             "-- usage_events::void
              WITH voided AS (
                  UPDATE usage_events SET voided_at = $4, void_reason = $3
-                 WHERE subject = $1 AND idempotency_key = $2 AND voided_at IS NULL
-                 RETURNING id, subject, created_at, event_type, currency, billable, cost_units, unit_price_cents
+                 WHERE subject = $1 AND idempotency_key IN ($2, $2 || ':overage') AND voided_at IS NULL
+                   AND (idempotency_key = $2 OR metadata ->> 'part_of_reservation' = $2)
+                 RETURNING id, subject, idempotency_key, created_at, event_type, currency, billable, cost_units,
+                           unit_price_cents
+             ), gone AS (
+                 SELECT subject, CAST(created_at AT TIME ZONE 'UTC' AS date) AS day, event_type, currency,
+                        count(*) AS events, sum(cost_units) AS units,
+                        COALESCE(sum(cost_units) FILTER (WHERE billable), 0) AS billable_units,
+                        COALESCE(sum(cost_units * unit_price_cents) FILTER (WHERE billable), 0) AS amount_cents
+                 FROM voided GROUP BY 1, 2, 3, 4
              ), rolled_up AS (
                  UPDATE usage_daily AS daily
-                 SET events = daily.events - 1, units = daily.units - voided.cost_units,
-                     billable_units = daily.billable_units - CASE WHEN billable THEN voided.cost_units ELSE 0 END,
-                     amount_cents = daily.amount_cents - CASE WHEN billable
-                         THEN voided.cost_units * COALESCE(voided.unit_price_cents, 0) ELSE 0 END
-                 FROM voided
-                 WHERE daily.subject = voided.subject
-                   AND daily.day = CAST(voided.created_at AT TIME ZONE 'UTC' AS date)
-                   AND daily.event_type = voided.event_type AND daily.currency = voided.currency
+                 SET events = daily.events - gone.events, units = daily.units - gone.units,
+                     billable_units = daily.billable_units - gone.billable_units,
+                     amount_cents = daily.amount_cents - gone.amount_cents
+                 FROM gone
+                 WHERE daily.subject = gone.subject AND daily.day = gone.day
+                   AND daily.event_type = gone.event_type AND daily.currency = gone.currency
              ), audited AS (
                  INSERT INTO audit_log (at, actor, action, target, before, after)
                  SELECT $4, $5, 'usage_event.void', 'usage_event:' || voided.id,
                         jsonb_build_object('voided_at', NULL),
                         jsonb_build_object('voided_at', $4, 'void_reason', $3, 'subject', voided.subject,
-                                           'idempotency_key', $2)
+                                           'idempotency_key', voided.idempotency_key)
                  FROM voided
              )
              SELECT id FROM voided",

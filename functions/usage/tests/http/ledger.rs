@@ -135,6 +135,7 @@ pub(crate) fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
         ("ADMIN_JWT_SECRET", JWT_SECRET),
         ("SERVICE_TOKENS", SERVICE_TOKEN),
         ("EVENT_BUS_NAME", "billing"),
+        ("DOCUMENT_BUCKET", "documents"),
     ];
     variables.retain(|(name, _)| pairs.iter().all(|(other, _)| other != name));
     variables.extend(pairs.iter().filter(|(_, value)| !value.is_empty()));

@@ -8,6 +8,7 @@ mod histories;
 mod ledger;
 mod limits;
 mod monthly;
+mod partners;
 mod reserve;
 mod tokens;
 mod void;

@@ -73,6 +73,47 @@ async fn voiding_frees_the_quota() {
 }
 
 #[tokio::test]
+async fn with_a_reservation_goes_the_part_of_it_that_is_charged() {
+    let ledger = Ledger::with_users(1).await;
+    // 5 are free: 4, then 1 free and 2 charged. Another's own key that looks alike is another event.
+    assert_eq!(ledger.reserve(1, 4, "a", false).await.0, 200);
+    assert_eq!(ledger.reserve(1, 3, "b", true).await.0, 200);
+    let plain = json!({"idempotency_key": "a:overage", "user_id": 1, "event_type": "deed", "occurred_at": NOW});
+    assert_eq!(ledger.ingest(&[plain], NOW).await, ["accepted"]);
+    let body = json!({"subject": "user:1", "reason": "a test"});
+    for key in ["a", "b", "b"] {
+        let (status, answer) = ledger
+            .post(&format!("/usage/events/{key}/void"), &body, NOW)
+            .await;
+        assert_eq!((status, &answer["idempotency_key"]), (200, &json!(key)));
+    }
+    assert_eq!(
+        ledger.rollup().await,
+        ["user:1 2025-11-20 deed USD 1 1 1 0"]
+    );
+    assert_eq!(ledger.differences().await, []);
+    let audited = "SELECT count(*) FROM audit_log WHERE action = 'usage_event.void'";
+    assert_eq!(ledger.number(audited).await, 3);
+    // The charged part alone, and then the rest.
+    assert_eq!(ledger.reserve(1, 6, "c", true).await.0, 200);
+    for (key, remaining) in [("c:overage", 5), ("c", 1)] {
+        assert_eq!(
+            ledger
+                .post(&format!("/usage/events/{key}/void"), &body, NOW)
+                .await
+                .0,
+            200
+        );
+        assert_eq!(
+            ledger
+                .number("SELECT sum(billable_units)::bigint FROM usage_daily")
+                .await,
+            remaining
+        );
+    }
+}
+
+#[tokio::test]
 async fn voids_at_once_take_an_event_off_once() {
     let ledger = Ledger::create().await;
     ledger
