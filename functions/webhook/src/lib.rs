@@ -1,15 +1,13 @@
 //! Stripe → ledger: every event applied exactly once, or kept where the redrive finds it.
 
+mod gateway;
 mod receive;
-
-use std::convert::Infallible;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::lambda_runtime::LambdaEvent;
-use lambda_http::lambda_runtime::tower::ServiceExt;
-use lambda_http::{Adapter, Body, Request, Response, service_fn};
+use lambda_http::{Body, Request, Response};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::api;
@@ -99,13 +97,9 @@ pub async fn handle_invocation(
             return Ok(handle_partner_event(app, event, now).await?);
         }
     }
-    let http = service_fn(move |request: Request| async move {
-        Ok::<_, Infallible>(handle(app, request, now).await)
-    });
-    let request = LambdaEvent::new(serde_json::from_str(text)?, context);
-    Ok(serde_json::to_value(
-        Adapter::from(http).oneshot(request).await?,
-    )?)
+    let request = gateway::request(serde_json::from_str(text)?, context);
+    let answer = gateway::answer(handle(app, request, now).await);
+    Ok(serde_json::to_value(answer)?)
 }
 
 /// Whether an invocation is an event on Stripe's EventBridge partner bus, not an HTTP request.

@@ -11,7 +11,9 @@ use crate::config::Environment;
 
 pub mod document_bucket;
 pub mod event_bus;
+mod http_client;
 pub mod parked_events;
+mod s3_put;
 pub mod secrets;
 
 /// Longest time one call may take on the path of a request, retries included. Together with the database's time-outs
@@ -56,7 +58,9 @@ impl Error {
 /// `AWS_SESSION_TOKEN` and `AWS_ENDPOINT_URL`: Lambda sets the first four for as long as a sandbox lives. What is not
 /// set is missed by the first call that needs it.
 pub fn sdk_config(environment: &Environment) -> SdkConfig {
-    let mut sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest());
+    let mut sdk = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .http_client(http_client::shared());
     sdk.set_region(environment.optional("AWS_REGION").map(Region::new));
     sdk.set_endpoint_url(environment.optional("AWS_ENDPOINT_URL"));
     if let (Some(key_id), Some(secret_key)) = (

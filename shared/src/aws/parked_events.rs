@@ -9,11 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, Select};
-use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CALL_TIMEOUT, Error};
+use super::{CALL_TIMEOUT, Error, s3_put};
 use crate::config::{self, Environment};
 
 const SERVICE: &str = "DynamoDB";
@@ -30,11 +29,12 @@ const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 /// Longer than any investigation; the row in DynamoDB is the only copy once Stripe's 30 days are over.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(400 * 24);
 
-/// The table, the bucket for large bodies, and the clients to reach them.
+/// The table, the bucket for large bodies, and how to reach them.
 #[derive(Debug, Clone)]
 pub struct ParkedEvents {
     dynamodb: aws_sdk_dynamodb::Client,
-    s3: aws_sdk_s3::Client,
+    /// What a client of S3 is made from when one is needed: a function that only parks does without.
+    sdk: SdkConfig,
     table: String,
     bucket: String,
 }
@@ -80,33 +80,18 @@ pub struct ParkedEvent {
 type Item = HashMap<String, AttributeValue>;
 
 impl ParkedEvents {
-    /// A table and a bucket by name. The clients should be impatient ones: see [`ParkedEvents::from_env`].
-    pub fn new(
-        dynamodb: aws_sdk_dynamodb::Client,
-        s3: aws_sdk_s3::Client,
-        table: impl Into<String>,
-        bucket: impl Into<String>,
-    ) -> ParkedEvents {
-        ParkedEvents {
-            dynamodb,
-            s3,
-            table: table.into(),
-            bucket: bucket.into(),
-        }
-    }
-
     /// The table `PARKED_EVENTS_TABLE` and the bucket `DOCUMENT_BUCKET`, reached with short time-outs.
     pub fn from_env(
         environment: &Environment,
         sdk: &SdkConfig,
     ) -> Result<ParkedEvents, config::Error> {
         let sdk = super::impatient(sdk);
-        Ok(ParkedEvents::new(
-            aws_sdk_dynamodb::Client::new(&sdk),
-            super::s3_client(&sdk),
-            environment.required("PARKED_EVENTS_TABLE")?,
-            environment.required("DOCUMENT_BUCKET")?,
-        ))
+        Ok(ParkedEvents {
+            dynamodb: aws_sdk_dynamodb::Client::new(&sdk),
+            sdk,
+            table: environment.required("PARKED_EVENTS_TABLE")?,
+            bucket: environment.required("DOCUMENT_BUCKET")?,
+        })
     }
 
     /// Keeps an event, due at once. One that is parked already stays as it is: its first body, its attempts, its
@@ -143,7 +128,10 @@ impl ParkedEvents {
             item.insert("body".to_owned(), text(body));
         } else {
             let key = format!("parked/{event_id}.json");
-            self.put_body(&key, body).await?;
+            // The first body stays, like the item it belongs to.
+            s3_put::put_first(&self.sdk, &self.bucket, &key, body, now)
+                .await
+                .map_err(|error| Error::unavailable("S3", error))?;
             item.insert("body_s3_key".to_owned(), text(&key));
         }
         let answer = self
@@ -164,31 +152,6 @@ impl ParkedEvents {
                 Ok(())
             }
             Err(error) => Err(Error::unavailable(SERVICE, error)),
-        }
-    }
-
-    async fn put_body(&self, key: &str, body: &str) -> Result<(), Error> {
-        let answer = self
-            .s3
-            .put_object()
-            .bucket(&self.bucket)
-            .key(key)
-            .content_type("application/json")
-            .body(ByteStream::from(body.as_bytes().to_vec()))
-            // The first body stays, like the item it belongs to.
-            .if_none_match("*")
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error)
-                if error
-                    .raw_response()
-                    .is_some_and(|response| response.status().as_u16() == 412) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(Error::unavailable("S3", error)),
         }
     }
 
@@ -383,7 +346,12 @@ impl ParkedEvents {
         else {
             return Ok(());
         };
-        let deleted = self.s3.delete_object().bucket(&self.bucket).key(key).send();
+        let deleted = self
+            .s3()
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .send();
         if let Err(error) = deleted.await {
             let error = Error::unavailable("S3", error);
             crate::telemetry::log_failure("the body of an applied event is left behind", &error);
@@ -423,8 +391,12 @@ impl ParkedEvents {
         answer.item.as_ref().map(state_of).transpose()
     }
 
+    fn s3(&self) -> aws_sdk_s3::Client {
+        super::s3_client(&self.sdk)
+    }
+
     async fn body_in_s3(&self, key: &str) -> Result<String, Error> {
-        let object = self.s3.get_object().bucket(&self.bucket).key(key).send();
+        let object = self.s3().get_object().bucket(&self.bucket).key(key).send();
         let object = object.await.map_err(|error| {
             let is_gone = error
                 .as_service_error()

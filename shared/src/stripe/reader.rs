@@ -1321,15 +1321,20 @@ fn settlement(object: &Value) -> Option<Settlement> {
 
 /// The value at a dotted path; a number in the path is an index.
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    let mut current = value;
-    for key in path.split('.') {
-        current = match current {
-            Value::Object(fields) => fields.get(key)?,
-            Value::Array(elements) => elements.get(key.parse::<usize>().ok()?)?,
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
-        };
+    // Most paths are one key; looking for the dot byte by byte beats the search for a character.
+    let (key, rest) = match path.bytes().position(|byte| byte == b'.') {
+        Some(dot) => (&path[..dot], Some(&path[dot + 1..])),
+        None => (path, None),
+    };
+    let found = match value {
+        Value::Object(fields) => fields.get(key)?,
+        Value::Array(elements) => elements.get(key.parse::<usize>().ok()?)?,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
+    };
+    match rest {
+        Some(rest) => at(found, rest),
+        None => Some(found),
     }
-    Some(current)
 }
 
 fn first<'a, T>(
