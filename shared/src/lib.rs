@@ -27,6 +27,7 @@ pub mod api;
 pub mod aws;
 pub mod config;
 pub mod http_get;
+pub mod http_put;
 pub mod store;
 pub mod stripe;
 pub mod telemetry;
