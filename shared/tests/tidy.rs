@@ -145,7 +145,7 @@ const MAIN_LINES: usize = 40;
 
 type Check = fn(&Tree) -> Vec<String>;
 
-const CHECKS: [(&str, Check); 24] = [
+const CHECKS: [(&str, Check); 25] = [
     ("top_level", top_level),
     ("file_names", file_names),
     ("first_lines", first_lines),
@@ -179,6 +179,7 @@ const CHECKS: [(&str, Check); 24] = [
         template::nothing_is_lost_silently,
     ),
     ("alarms_are_explained", template::alarms_are_explained),
+    ("openapi_is_the_template", template::openapi_is_the_template),
 ];
 
 #[test]

@@ -107,7 +107,9 @@ fn each(value: &Value) -> Vec<&Value> {
     match value {
         Value::Array(values) => values.iter().collect(),
         Value::Null => Vec::new(),
-        other => vec![other],
+        one @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+            vec![one]
+        }
     }
 }
 
@@ -390,7 +392,7 @@ fn clients(tree: &Tree) -> BTreeMap<String, Methods> {
             let client = clients.entry(type_).or_default();
             for (name, body) in methods(body) {
                 let called = calls(body);
-                let actions = called.iter().filter_map(|call| action(call)).collect();
+                let actions = called.iter().filter_map(action).collect();
                 client.0.insert(name.clone(), actions);
                 let own = called.into_iter().filter(|call| call.on == ["self"]);
                 client.1.insert(name, own.map(|call| call.method).collect());
@@ -777,4 +779,42 @@ pub(super) fn alarms_are_explained(tree: &Tree) -> Vec<String> {
         ));
     }
     complaints
+}
+
+// The OpenAPI document.
+
+pub(super) fn openapi_is_the_template(tree: &Tree) -> Vec<String> {
+    let document: Value = serde_json::from_str(tree.get("docs/openapi.json")).unwrap_or_default();
+    let described: BTreeSet<(String, String)> = document["paths"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .flat_map(|(path, methods)| {
+            let methods = methods.as_object().into_iter().flatten();
+            methods.map(move |(method, _)| (method.to_uppercase(), path.clone()))
+        })
+        .collect();
+    let template = template(tree);
+    let deployed: BTreeSet<(String, String)> = functions(&template)
+        .into_iter()
+        .filter_map(|(_, _, properties)| properties["Events"].as_object())
+        .flatten()
+        .filter(|(_, event)| event["Type"] == "HttpApi")
+        .map(|(_, event)| {
+            let text = |name: &str| {
+                event["Properties"][name]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            (text("Method"), text("Path"))
+        })
+        .collect();
+    let lacks = deployed
+        .difference(&described)
+        .map(|(method, path)| format!("docs/openapi.json lacks {method} {path}"));
+    let has = described.difference(&deployed).map(|(method, path)| {
+        format!("docs/openapi.json has {method} {path}, which is not deployed")
+    });
+    lacks.chain(has).collect()
 }
