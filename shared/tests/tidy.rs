@@ -145,7 +145,7 @@ const MAIN_LINES: usize = 40;
 
 type Check = fn(&Tree) -> Vec<String>;
 
-const CHECKS: [(&str, Check); 25] = [
+const CHECKS: [(&str, Check); 26] = [
     ("top_level", top_level),
     ("file_names", file_names),
     ("first_lines", first_lines),
@@ -180,6 +180,10 @@ const CHECKS: [(&str, Check); 25] = [
     ),
     ("alarms_are_explained", template::alarms_are_explained),
     ("openapi_is_the_template", template::openapi_is_the_template),
+    (
+        "domain_events_have_samples",
+        template::domain_events_have_samples,
+    ),
 ];
 
 #[test]

@@ -781,6 +781,79 @@ pub(super) fn alarms_are_explained(tree: &Tree) -> Vec<String> {
     complaints
 }
 
+// The domain events on the bus.
+
+/// The kinds of events that are published: what stands behind `detail_type:` or `DETAIL_TYPE: … =`, and what the ledger
+/// announces.
+fn published(tree: &Tree) -> BTreeSet<String> {
+    let mut kinds = BTreeSet::new();
+    for (path, tokens) in tree.deployed() {
+        let mut flat = Vec::new();
+        flatten(tokens, &mut flat);
+        let announces = path == "shared/src/ledger/announcements.rs";
+        for (index, token) in flat.iter().enumerate() {
+            let TokenTree::Literal(_) = token else {
+                continue;
+            };
+            let before = &flat[index.saturating_sub(6)..index];
+            let is_kind = before
+                .iter()
+                .any(|token| is_ident(token, "detail_type") || is_ident(token, "DETAIL_TYPE"))
+                || announces && before.last().is_none_or(|last| !is_punct(last, '='));
+            let called_add = announces && before.iter().any(|token| is_ident(token, "add"));
+            if is_kind || called_add {
+                kinds.extend(literals(TokenStream::from(token.clone())));
+            }
+        }
+    }
+    // Stripe's own kinds are what the announcements are made from.
+    kinds.retain(|kind| {
+        let is_kind = kind.split('.').count() == 2
+            && kind
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'.' | b'_'));
+        is_kind && !kind.starts_with("charge.") && !kind.starts_with("payment_intent.")
+    });
+    kinds
+}
+
+pub(super) fn domain_events_have_samples(tree: &Tree) -> Vec<String> {
+    let published = published(tree);
+    let mut complaints = Vec::new();
+    let mut sampled = BTreeSet::new();
+    let samples = tree
+        .files
+        .iter()
+        .filter(|(path, _)| path.starts_with("events/domain_"));
+    for (path, text) in samples {
+        let event: Value = serde_json::from_str(text).unwrap_or_default();
+        let kind = event["detail-type"].as_str().unwrap_or_default();
+        sampled.insert(kind.to_owned());
+        if *path != format!("events/domain_{}.json", kind.replace('.', "_")) {
+            complaints.push(format!("{path} is a sample of {kind}"));
+        }
+        let members: Vec<&String> = event["detail"]
+            .as_object()
+            .into_iter()
+            .flat_map(|detail| detail.keys())
+            .collect();
+        if members != ["data", "event_id", "occurred_at", "subject"]
+            || event["source"] != "deedpro.billing"
+        {
+            complaints.push(format!("{path} is not in the envelope of the bus"));
+        }
+    }
+    for kind in published.difference(&sampled) {
+        complaints.push(format!(
+            "{kind} is published and has no sample events/domain_….json"
+        ));
+    }
+    for kind in sampled.difference(&published) {
+        complaints.push(format!("{kind} has a sample and is published nowhere"));
+    }
+    complaints
+}
+
 // The OpenAPI document.
 
 pub(super) fn openapi_is_the_template(tree: &Tree) -> Vec<String> {
