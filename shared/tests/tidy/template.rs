@@ -891,3 +891,251 @@ pub(super) fn openapi_is_the_template(tree: &Tree) -> Vec<String> {
     });
     lacks.chain(has).collect()
 }
+
+/// Every check complains about what it is for, and about nothing else.
+mod can_fail {
+    use super::*;
+
+    const LIB: &str = "pub struct App { database: Database, event_bus: EventBus, bucket: Result<DocumentBucket, E> }
+        fn f(app: &App) { app.event_bus.publish(x); configured(&app.bucket)?.get(key); map.put(1); }";
+    const AWS: [(&str, &str); 2] = [
+        (
+            "shared/src/aws/event_bus.rs",
+            "impl EventBus { fn publish(&self) { self.send() } fn send(&self) { self.client.put_events() }
+                fn check(&self) { self.client.describe_event_bus() } }",
+        ),
+        (
+            "shared/src/aws/document_bucket.rs",
+            "impl<'a> DocumentBucket { fn get(&self) { self.client.get_object() } fn put(&self) { self.client.put_object() } }",
+        ),
+    ];
+    const CONFIG: &str = "impl Database { fn f() { read(\"DATABASE_SECRET_ARN\") } }
+        impl Tokens { fn f() { read(\"TOKENS_SECRET_ARN\") } }";
+    const TEMPLATE: &str = r#"
+Globals: {Function: {MemorySize: 1, Tracing: Active, Runtime: x, Architectures: [arm64], VpcConfig: {}}}
+Resources:
+  UsageLogs: {Type: AWS::Logs::LogGroup, Properties: {RetentionInDays: 30}}
+  UsageFunction:
+    Type: AWS::Serverless::Function
+    DependsOn: Migrations
+    Metadata: {BuildProperties: {Binary: usage}}
+    Properties:
+      Timeout: 1
+      ReservedConcurrentExecutions: 2
+      LoggingConfig: {LogGroup: !Ref UsageLogs}
+      Environment: {Variables: {DATABASE_SECRET_ARN: !Ref Secret}}
+      Policies:
+        - Statement:
+            - {Sid: A, Action: secretsmanager:GetSecretValue, Resource: !Ref Secret}
+            - {Sid: B, Action: [events:PutEvents, s3:GetObject], Resource: !GetAtt Bus.Arn}
+      Events:
+        Nightly:
+          Type: ScheduleV2
+          Properties:
+            ScheduleExpressionTimezone: UTC
+            RetryPolicy: {}
+            DeadLetterConfig: {Arn: !GetAtt Queue.Arn}
+            Input: '{"detail-type":"usage.x","time":"<aws.scheduler.scheduled-time>"}'
+  Migrations: {Type: Custom::Migrations, Properties: {ServiceToken: !GetAtt MigrateFunction.Arn}}
+  Bus: {Type: AWS::Events::EventBus}
+  Archive: {Type: AWS::Events::Archive, Properties: {SourceArn: !GetAtt Bus.Arn}}
+  Queue: {Type: AWS::SQS::Queue}
+  QueueAlarm:
+    Type: AWS::CloudWatch::Alarm
+    Properties:
+      AlarmDescription: "Full. Runbook: QueueAlarm"
+      MetricName: ApproximateNumberOfMessagesVisible
+      Dimensions: [{Name: QueueName, Value: !GetAtt Queue.QueueName}]
+      TreatMissingData: notBreaching
+      AlarmActions: [!Ref Topic]
+  ErrorsAlarm:
+    Type: AWS::CloudWatch::Alarm
+    Properties:
+      AlarmDescription: "Failed. Runbook: ErrorsAlarm"
+      MetricName: Errors
+      Dimensions: [{Name: FunctionName, Value: !Ref UsageFunction}]
+      TreatMissingData: notBreaching
+      AlarmActions: [!Ref Topic]
+  Board: {Type: AWS::CloudWatch::Dashboard, Properties: {DashboardBody: "${QueueAlarm.Arn} ${ErrorsAlarm.Arn}"}}
+"#;
+
+    /// The complaints of a check when `from` is `to` in the template.
+    fn complaints(check: fn(&Tree) -> Vec<String>, from: &str, to: &str) -> Vec<String> {
+        assert!(TEMPLATE.contains(from), "{from}");
+        let template = TEMPLATE.replace(from, to);
+        let files = [
+            ("template.yaml", template.as_str()),
+            ("functions/usage/src/lib.rs", LIB),
+            ("shared/src/config.rs", CONFIG),
+            (
+                "README.md",
+                "| `TOKENS`, `PASSWORD` | | u | yes | |\n| `PLAIN` | | u | | |\n",
+            ),
+            (
+                "docs/runbook.md",
+                "## QueueAlarm\n## ErrorsAlarm\n## Replaying\n",
+            ),
+            (
+                "events/schedule_usage_x.json",
+                "{\"detail-type\": \"usage.x\"}",
+            ),
+        ];
+        let files = files.into_iter().chain(AWS);
+        let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
+        check(&Tree {
+            files: files.collect(),
+        })
+    }
+
+    #[track_caller]
+    fn complains(check: fn(&Tree) -> Vec<String>, from: &str, to: &str, expected: &[&str]) {
+        assert_eq!(complaints(check, "Resources", "Resources"), [""; 0]);
+        let found = complaints(check, from, to);
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{found:?}: {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_allows_more_or_less_is_refused() {
+        let check = policies_are_the_calls;
+        complains(
+            check,
+            "[events:PutEvents, s3:GetObject]",
+            "[events:PutEvents]",
+            &["calls s3:GetObject"],
+        );
+        complains(
+            check,
+            "s3:GetObject]",
+            "s3:GetObject, s3:PutObject, events:DescribeEventBus]",
+            &["may events:DescribeEventBus", "may s3:PutObject"],
+        );
+        complains(
+            check,
+            "Resource: !GetAtt Bus.Arn",
+            "Resource: \"*\"",
+            &["B names no resource"],
+        );
+    }
+
+    #[test]
+    fn a_secret_that_is_not_read_or_not_allowed_is_refused() {
+        let check = secrets_are_those_read;
+        complains(
+            check,
+            "Resource: !Ref Secret",
+            "Resource: !Ref Other",
+            &["may not read"],
+        );
+        complains(
+            check,
+            "DATABASE_SECRET_ARN: !Ref Secret",
+            "TOKENS_SECRET_ARN: !Ref Secret",
+            &["reads DATABASE_SECRET_ARN", "does not read it"],
+        );
+        complains(
+            check,
+            "DATABASE_SECRET_ARN: !Ref Secret",
+            "DATABASE_SECRET_ARN: !Ref Secret, NOBODYS: x",
+            &["NOBODYS, which nothing reads"],
+        );
+    }
+
+    #[test]
+    fn a_secret_in_the_open_is_refused() {
+        let check = no_secret_is_in_the_template;
+        complains(
+            check,
+            "DATABASE_SECRET_ARN: !Ref Secret",
+            "PASSWORD: '{{resolve:secretsmanager:x}}'",
+            &["resolves secretsmanager", "the secret PASSWORD"],
+        );
+    }
+
+    #[test]
+    fn a_function_without_its_settings_is_refused() {
+        let check = functions_are_complete;
+        complains(
+            check,
+            "ReservedConcurrentExecutions: 2",
+            "X: 2",
+            &["ReservedConcurrentExecutions"],
+        );
+        complains(
+            check,
+            "DependsOn: Migrations",
+            "DependsOn: Bus",
+            &["does not wait"],
+        );
+        complains(
+            check,
+            "{RetentionInDays: 30}",
+            "{}",
+            &["no log group", "kept for ever"],
+        );
+        complains(
+            check,
+            "!GetAtt MigrateFunction.Arn",
+            "x",
+            &["nothing runs the migrations"],
+        );
+    }
+
+    #[test]
+    fn a_schedule_that_could_get_lost_is_refused() {
+        let check = schedules_are_complete;
+        complains(check, "Timezone: UTC", "Timezone: CET", &["not in UTC"]);
+        complains(check, "RetryPolicy: {}", "Retry: {}", &["no RetryPolicy"]);
+        complains(check, "usage.x", "usage.y", &["no sample"]);
+        complains(check, "ScheduleV2", "Schedule", &["not a ScheduleV2"]);
+    }
+
+    #[test]
+    fn what_no_alarm_sees_is_refused() {
+        let check = nothing_is_lost_silently;
+        complains(check, "!GetAtt Queue.QueueName", "x", &["lies in Queue"]);
+        complains(
+            check,
+            "!Ref UsageFunction}",
+            "x}",
+            &["errors of UsageFunction"],
+        );
+        complains(
+            check,
+            "SourceArn: !GetAtt Bus.Arn",
+            "SourceArn: x",
+            &["Bus has no archive"],
+        );
+    }
+
+    #[test]
+    fn an_alarm_nobody_explains_is_refused() {
+        let check = alarms_are_explained;
+        complains(
+            check,
+            "Full. Runbook: QueueAlarm",
+            "Full.",
+            &["name its section"],
+        );
+        complains(
+            check,
+            "\"${QueueAlarm.Arn} ",
+            "\"",
+            &["dashboard does not show QueueAlarm"],
+        );
+        complains(
+            check,
+            "QueueAlarm",
+            "FullAlarm",
+            &["no section FullAlarm", "explains QueueAlarm"],
+        );
+        complains(
+            check,
+            "      MetricName: Errors",
+            "      Namespace: deedpro-billing\n      MetricName: imagined",
+            &["imagined, which nothing counts"],
+        );
+    }
+}
