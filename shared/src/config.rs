@@ -128,13 +128,16 @@ impl SslMode {
     }
 }
 
-/// Where the ledger is and how to reach it: `DATABASE_URL` (plain) or `DATABASE_SECRET_ARN`, `DATABASE_SSLMODE`
+/// Where the ledger is and how to reach it: `DATABASE_URL` (plain) or `DATABASE_SECRET_ARN`, `DATABASE_HOST` and
+/// `DATABASE_NAME` (instead of those of a secret in RDS's form: it may name none, or not the proxy), `DATABASE_SSLMODE`
 /// (`disable`, `prefer`, `require`, `verify-full`; else `sslmode` of the URL; else by host, see [`SslMode`]),
 /// `DATABASE_CA_FILE` (PEM bundle to trust instead of the system's, such as the one RDS publishes),
 /// `DATABASE_POOL_SIZE` (1, as a sandbox serves one request at a time; a server that takes many at once sets more).
 #[derive(Clone)]
 pub struct DatabaseConfig {
     url: DatabaseUrl,
+    host: Option<String>,
+    name: Option<String>,
     ssl_mode: Option<SslMode>,
     ca_file: Option<PathBuf>,
     pool_size: usize,
@@ -182,6 +185,8 @@ impl DatabaseConfig {
         };
         let config = DatabaseConfig {
             url,
+            host: environment.optional("DATABASE_HOST"),
+            name: environment.optional("DATABASE_NAME"),
             ssl_mode,
             ca_file: environment.optional("DATABASE_CA_FILE").map(PathBuf::from),
             pool_size: environment.parsed_or("DATABASE_POOL_SIZE", 1)?,
@@ -223,23 +228,20 @@ impl DatabaseConfig {
         }
     }
 
-    /// A secret is a URL, or the JSON object RDS keeps: `username`, `password`, `host`, `port`, `dbname`.
+    /// A secret is a URL, or the JSON object RDS keeps: `username`, `password`, `host`, `port`, `dbname`. In the secret
+    /// of a cluster that manages its password the last three are missing.
     fn target_of_secret(&self, text: &str) -> Result<DatabaseTarget, Error> {
         #[derive(serde::Deserialize)]
         struct RdsSecret {
             username: String,
             password: String,
-            host: String,
+            host: Option<String>,
             #[serde(default = "default_port")]
             port: u16,
-            #[serde(default = "default_database")]
-            dbname: String,
+            dbname: Option<String>,
         }
         fn default_port() -> u16 {
             5432
-        }
-        fn default_database() -> String {
-            "postgres".to_owned()
         }
         if !text.trim_start().starts_with('{') {
             return self.target(text.trim());
@@ -248,15 +250,20 @@ impl DatabaseConfig {
         let secret: RdsSecret =
             serde_json::from_str(text).map_err(|_quotes_it| Error::Invalid {
                 variable: "DATABASE_SECRET_ARN",
-                reason: "a JSON secret has username, password and host".to_owned(),
+                reason: "a JSON secret has username and password".to_owned(),
             })?;
+        let host = self.host.clone().or(secret.host).ok_or(Error::Invalid {
+            variable: "DATABASE_HOST",
+            reason: "it has to be set where the secret names no host".to_owned(),
+        })?;
+        let name = self.name.clone().or(secret.dbname);
         let mut postgres = tokio_postgres::Config::new();
         postgres
             .user(secret.username)
             .password(secret.password)
-            .host(secret.host)
+            .host(host)
             .port(secret.port)
-            .dbname(secret.dbname);
+            .dbname(name.unwrap_or_else(|| "postgres".to_owned()));
         let ssl_mode = self.ssl_mode.unwrap_or_else(|| default_ssl_mode(&postgres));
         Ok(DatabaseTarget { postgres, ssl_mode })
     }
@@ -485,5 +492,25 @@ mod tests {
         assert_eq!(target.postgres.get_dbname(), Some("db"));
         let error = config.target_of_secret(r#"{"password":"hush"}"#);
         assert!(!error.err().unwrap().to_string().contains("hush"));
+    }
+
+    #[test]
+    fn the_host_of_a_proxy_stands_for_the_secrets_own_and_for_one_it_lacks() {
+        let arn = ("DATABASE_SECRET_ARN", "arn:aws:secretsmanager:x");
+        let direct = config(&[arn]).unwrap();
+        let managed = r#"{"username":"u","password":"hush"}"#;
+        let error = direct.target_of_secret(managed).err().unwrap().to_string();
+        assert!(error.contains("DATABASE_HOST") && !error.contains("hush"));
+        let host = ("DATABASE_HOST", "proxy.internal");
+        let proxied = config(&[arn, host, ("DATABASE_NAME", "billing")]).unwrap();
+        for secret in [
+            managed,
+            r#"{"username":"u","password":"p","host":"db.internal","dbname":"other"}"#,
+        ] {
+            let target = proxied.target_of_secret(secret).unwrap();
+            let host = tokio_postgres::config::Host::Tcp("proxy.internal".to_owned());
+            assert_eq!(target.postgres.get_hosts(), [host]);
+            assert_eq!(target.postgres.get_dbname(), Some("billing"));
+        }
     }
 }

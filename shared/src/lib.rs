@@ -33,6 +33,7 @@ pub mod aws;
 pub mod config;
 pub mod deadline;
 pub mod http_get;
+pub mod http_put;
 pub mod store;
 pub mod stripe;
 pub mod telemetry;

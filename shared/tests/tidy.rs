@@ -13,6 +13,9 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use saphyr::{LoadableYamlNode, Yaml};
 
+#[path = "tidy/template.rs"]
+mod template;
+
 /// The visible top level; the second half only when there is something in it.
 const TOP_LEVEL: [&str; 9] = [
     "Cargo.lock",
@@ -75,6 +78,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("telemetry", &["config"]),
     ("tls", &["config"]),
     ("http_get", &["config", "tls"]),
+    ("http_put", &["config", "tls"]),
     ("store", &["config", "telemetry", "tls"]),
     ("stripe", &["config", "telemetry", "tls"]),
     ("aws", &["config", "telemetry"]),
@@ -153,7 +157,7 @@ const MAIN_LINES: usize = 40;
 
 type Check = fn(&Tree) -> Vec<String>;
 
-const CHECKS: [(&str, Check); 17] = [
+const CHECKS: [(&str, Check); 26] = [
     ("top_level", top_level),
     ("file_names", file_names),
     ("first_lines", first_lines),
@@ -174,6 +178,24 @@ const CHECKS: [(&str, Check); 17] = [
     ),
     ("router_is_the_route_tables", router_is_the_route_tables),
     ("no_machine_paths", no_machine_paths),
+    ("functions_are_complete", template::functions_are_complete),
+    (
+        "no_secret_is_in_the_template",
+        template::no_secret_is_in_the_template,
+    ),
+    ("secrets_are_those_read", template::secrets_are_those_read),
+    ("policies_are_the_calls", template::policies_are_the_calls),
+    ("schedules_are_complete", template::schedules_are_complete),
+    (
+        "nothing_is_lost_silently",
+        template::nothing_is_lost_silently,
+    ),
+    ("alarms_are_explained", template::alarms_are_explained),
+    ("openapi_is_the_template", template::openapi_is_the_template),
+    (
+        "domain_events_have_samples",
+        template::domain_events_have_samples,
+    ),
 ];
 
 #[test]

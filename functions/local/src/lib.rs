@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod command;
 pub mod fake_stripe;
 pub mod gateway;
+pub mod openapi;
 pub mod sandboxes;
 pub mod server;
 pub mod services;

@@ -1,8 +1,8 @@
-//! migrate: invoked by the deploy with `{}`.
+//! migrate: invoked by the deploy, or with `{}`.
 
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use migrate::{App, handle};
+use migrate::{App, handle_within, limit};
 use serde_json::Value;
 use shared::config::Environment;
 use shared::{aws, telemetry};
@@ -14,7 +14,10 @@ async fn main() -> Result<(), Error> {
     let app = App::from_env(&environment, &aws::sdk_config(&environment))
         .inspect_err(|error| telemetry::log_failure("the configuration is not complete", error))?;
     run(service_fn(async |event: LambdaEvent<Value>| {
-        let answer = handle(&app, event.payload, now()).await;
+        let now = now();
+        let ends = i64::try_from(event.context.deadline).unwrap_or(i64::MAX);
+        let limit = Timestamp::from_millisecond(ends).map_or(None, |ends| limit(ends, now));
+        let answer = handle_within(&app, event.payload, now, limit).await;
         telemetry::flush_metrics();
         answer.map_err(Error::from)
     }))

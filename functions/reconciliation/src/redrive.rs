@@ -16,7 +16,7 @@ use shared::aws::parked_events::ParkedState;
 use shared::ledger::Outcome;
 use shared::publishing;
 use shared::store::{self, outbox};
-use shared::telemetry::cause_chain;
+use shared::telemetry::{cause_chain, log_failure};
 use tracing::Instrument;
 
 use crate::ingest::ingest;
@@ -43,6 +43,10 @@ pub struct Summary {
     /// Events still due, when the run stopped early and the table could be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
+    /// How long the event that waits longest has waited after this run, 0 when none does; not known when the table could
+    /// not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_parked_seconds: Option<u64>,
     /// Messages the bus took.
     pub published: u64,
     /// Messages that stay in the outbox and are tried again after a pause.
@@ -83,6 +87,7 @@ pub(crate) async fn run(app: &App, now: Timestamp, deadline: Deadline) -> Result
         // When the table is away, it is not known.
         summary.remaining = app.parked_events.count_due(now).await.ok();
     }
+    summary.oldest_parked_seconds = oldest_parked_seconds(app, now).await;
     let swept = match driven {
         Err(Away::Database(_)) => Ok(()),
         Ok(_) | Err(Away::ParkedEvents(_)) => {
@@ -104,6 +109,22 @@ pub(crate) async fn run(app: &App, now: Timestamp, deadline: Deadline) -> Result
             Err(Error::Redrive { summary, away })
         }
     }
+}
+
+/// Says it to the alarm as well, for which silence is as bad as an old event.
+async fn oldest_parked_seconds(app: &App, now: Timestamp) -> Option<u64> {
+    let oldest = match app.parked_events.oldest_received_at().await {
+        Ok(oldest) => oldest,
+        Err(error) => {
+            log_failure("it is not known how long events have been parked", &error);
+            return None;
+        }
+    };
+    let waited = oldest.map_or(0, |oldest| now.duration_since(oldest).as_secs());
+    // One that was parked after the firing whose time this is has not waited.
+    let waited = u32::try_from(waited.max(0)).unwrap_or(u32::MAX);
+    metrics::gauge!("oldest_parked_event_seconds").set(waited);
+    Some(waited.into())
 }
 
 /// How far a run came.

@@ -136,7 +136,7 @@ async fn parked_events_are_applied_once_and_leave_the_table() {
     assert_eq!(
         summary,
         json!({"applied": 2, "duplicate": 0, "ignored": 1, "failed": 0, "poisoned": 0,
-               "published": 1, "publish_failed": 0, "lookups_done": 0, "lookups_failed": 0,
+               "oldest_parked_seconds": 0, "published": 1, "publish_failed": 0, "lookups_done": 0, "lookups_failed": 0,
                "lookups_not_found": 0, "lookups_remaining": 1,
                "lookups_stopped": "STRIPE_API_KEY is not configured"})
     );
@@ -183,6 +183,13 @@ async fn a_poison_event_is_given_up_after_eight_attempts_and_holds_up_nobody() {
             (&early["failed"], &early["poisoned"]),
             (&json!(0), &json!(0))
         );
+        // What the alarm sees; a poisoned event has an alarm of its own.
+        let waited = if attempt == 8 {
+            0
+        } else {
+            (attempt - 1) * 6 * 3_600 + 240
+        };
+        assert_eq!(early["oldest_parked_seconds"], waited, "attempt {attempt}");
         now += SignedDuration::from_hours(6);
     }
     let summary = redrive(&app, now).await;

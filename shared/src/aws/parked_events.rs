@@ -2,8 +2,8 @@
 //!
 //! One item per event: `event_id` (key), `body` or, beyond 350 KB, `body_s3_key`, `reason`, `attempts`,
 //! `next_attempt_at` (Unix seconds), `due` (`"1"`; hash key of the index `due`, whose range key is
-//! `next_attempt_at`; absent once poisoned, so that the index holds only what is to be retried), `received_at`,
-//! `poisoned_at`, `ttl`.
+//! `next_attempt_at`; absent once poisoned, so that the index holds only what is to be retried), `received_at` (in the
+//! index too), `poisoned_at`, `ttl`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -209,6 +209,36 @@ impl ParkedEvents {
             after = page.last_evaluated_key;
             if after.is_none() {
                 return Ok(count);
+            }
+        }
+    }
+
+    /// When the event that has waited longest was parked, of those that are retried; `None` when none is parked. Reads
+    /// the index from end to end, which holds what is parked and nothing else.
+    pub async fn oldest_received_at(&self) -> Result<Option<Timestamp>, Error> {
+        let mut oldest: Option<Timestamp> = None;
+        let mut after = None;
+        loop {
+            let page = self
+                .dynamodb
+                .query()
+                .table_name(&self.table)
+                .index_name(INDEX)
+                .key_condition_expression("#due = :due")
+                .expression_attribute_names("#due", "due")
+                .expression_attribute_values(":due", text("1"))
+                .projection_expression("received_at")
+                .set_exclusive_start_key(after)
+                .send()
+                .await
+                .map_err(|error| Error::unavailable(SERVICE, error))?;
+            for item in page.items() {
+                let received_at = instant_of(item, "received_at")?;
+                oldest = Some(oldest.map_or(received_at, |oldest| oldest.min(received_at)));
+            }
+            after = page.last_evaluated_key;
+            if after.is_none() {
+                return Ok(oldest);
             }
         }
     }

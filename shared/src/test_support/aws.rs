@@ -152,7 +152,8 @@ pub async fn create_parked_events_table(
         .key_schema(key("next_attempt_at", KeyType::Range)?)
         .projection(
             Projection::builder()
-                .projection_type(ProjectionType::All)
+                .projection_type(ProjectionType::Include)
+                .non_key_attributes("received_at")
                 .build(),
         )
         .build()?;
