@@ -16,6 +16,11 @@ use tokio_postgres::NoTls;
 const DATABASE: &str = "billing";
 const DOCUMENT_BUCKET: &str = "billing-documents";
 const EVENT_BUS: &str = "billing";
+/// Who sends the sample's invoices.
+const INVOICE_ISSUER: &str = r#"{"name": "DeedPro Inc.", "address": ["500 Grand Avenue", "Los Angeles, CA 90071"],
+"tax_id": "US 12-3456789", "email": "billing@deedpro.example", "payment_instructions": {
+"wire": ["First National Bank, routing 123456789, account 9876543210"], "check": ["Payable to DeedPro Inc."],
+"ach": ["Routing 123456789, account 9876543210"]}}"#;
 const PARKED_EVENTS_TABLE: &str = "parked-events";
 
 /// The running services; they stop when this value is dropped or this process ends.
@@ -152,6 +157,7 @@ impl Services {
             ("PARKED_EVENTS_TABLE", PARKED_EVENTS_TABLE.to_owned()),
             ("DOCUMENT_BUCKET", DOCUMENT_BUCKET.to_owned()),
             ("EVENT_BUS_NAME", EVENT_BUS.to_owned()),
+            ("INVOICE_ISSUER", INVOICE_ISSUER.replace('\n', " ")),
             ("ADMIN_JWT_SECRET", self.secrets.admin_jwt_secret.clone()),
             ("SERVICE_TOKENS", self.secrets.service_token.clone()),
             ("REPORTING_CURRENCY", "USD".to_owned()),
