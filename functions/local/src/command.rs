@@ -432,7 +432,11 @@ async fn run_services(data: &DataDir, port: u16, clock: Clock) -> Result<(), Err
     let lines: Vec<String> = services
         .variables()
         .into_iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
+        .map(|(name, value)| match value.contains('"') {
+            // JSON keeps its own quotes.
+            true => format!("{name}='{value}'\n"),
+            false => format!("{name}={value}\n"),
+        })
         .collect();
     let env_file = data.write("services.env", &lines.concat())?;
     let admin_token = token::admin(&services.secrets().admin_jwt_secret, clock())?;
