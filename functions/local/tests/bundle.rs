@@ -224,6 +224,8 @@ fn the_story_counts_once_however_often_the_bundle_starts() {
         assert!(total.as_i64() > Some(0), "{wanted}: {total}");
     }
     assert_eq!(first["revenue"]["errors"], serde_json::json!([]));
+    // The redrive has asked Stripe for what the events named only.
+    assert_eq!(first["revenue"]["estimated_fees"], false);
     let count = |run: &Value, outcome| run["events"].get(outcome).and_then(Value::as_u64);
     assert!(count(&first, "applied") > Some(0));
     assert!(count(&second, "duplicate") > count(&first, "applied"));
