@@ -11,5 +11,6 @@ mod movements;
 mod objects;
 mod reports;
 mod revenue;
+mod scans;
 mod story;
 mod writes;
