@@ -39,7 +39,7 @@ const PATHS: [&str; 19] = [
     "/admin/payments?status=refunded",
     "/admin/payments?status=disputed",
     "/admin/payments?customer=cus_7",
-    "/admin/payments?user_id=7&limit=500",
+    "/admin/payments?user_id=7&limit=10",
     "/admin/payments?from=2024-01-01&to=2024-02-01",
     "/admin/invoices",
     "/admin/invoices?status=open",

@@ -254,8 +254,8 @@ fn event(series: &str, batch: u64, number: u64) -> serde_json::Value {
     })
 }
 
-/// A database with this many events of users and as many requests of partners, over three years, as they would have
-/// come in. The running month of partner 7 has as many requests whatever the number.
+/// A database with this many events of five users and as many requests of partners, over three years, as they would have
+/// come in: each user has some on every day, whatever the number. The running month of partner 7 has as many requests whatever the number.
 async fn with_events(events: u64) -> TestDatabase {
     let database = TestDatabase::create().await;
     let client = database.client().await;
@@ -269,7 +269,7 @@ async fn with_events(events: u64) -> TestDatabase {
              SELECT 'dp_pk_' || n, 'per_deed', 250, 'USD', 1000000000 FROM generate_series(1, 100) AS n;
              INSERT INTO usage_events (subject, idempotency_key, user_id, event_type, billable, cost_units,
                  unit_price_cents, currency, created_at, payload_sha256, ingested_at)
-             SELECT 'user:' || n % {USERS} + 1, 'old-' || n, n % {USERS} + 1, 'deed', true, 1, 25, 'USD',
+             SELECT 'user:' || n % 5 + 5, 'old-' || n, n % 5 + 5, 'deed', true, 1, 25, 'USD',
                     '2025-10-20Z'::timestamptz - n * interval '{DAYS} days' / {events}, repeat('0', 64), '2025-10-20Z'
              FROM generate_series(1, {events}) AS n;
              INSERT INTO usage_daily (subject, day, event_type, currency, events, units, billable_units, amount_cents)

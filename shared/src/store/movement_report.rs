@@ -80,14 +80,26 @@ pub async fn add_discounted(
         .query_typed_raw(
             &format!(
                 "-- movement_report::add_discounted
-                 SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
-                        source_rank, occurred_at, status, currency, mrr_microcents,
-                        potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
-                        set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
-                 FROM subscription_versions
-                 WHERE occurred_at < $1 AND stripe_customer_id IN (
-                     SELECT stripe_customer_id FROM subscription_versions WHERE {differ})
-                 ORDER BY stripe_customer_id"
+                 SELECT version.stripe_subscription_id, version.stripe_customer_id, version.source_event_id,
+                        version.source_created_at, version.source_rank, version.occurred_at, version.status,
+                        version.currency, version.mrr_microcents, version.potential_mrr_microcents,
+                        version.mrr_provisional, version.waits_for, version.plan_name, version.overruled,
+                        version.set_to_cancel, version.is_counted, version.all_discounts_microcents,
+                        version.no_discounts_microcents
+                 FROM (
+                     SELECT DISTINCT stripe_customer_id AS customer FROM subscription_versions WHERE {differ}
+                 ) AS discounted
+                 -- One customer at a time, whatever the planner thinks of how much history each has.
+                 CROSS JOIN LATERAL (
+                     SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
+                            source_rank, occurred_at, status, currency, mrr_microcents,
+                            potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
+                            set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
+                     FROM subscription_versions
+                     WHERE stripe_customer_id = discounted.customer AND occurred_at < $1
+                     OFFSET 0
+                 ) AS version
+                 ORDER BY version.stripe_customer_id"
             ),
             [(&until as &(dyn ToSql + Sync), Type::TIMESTAMPTZ)],
         )
@@ -229,12 +241,16 @@ pub async fn add_cohorts(
             "-- movement_report::add_cohorts
              SELECT moved.stripe_customer_id, moved.occurred_at, moved.after_microcents
              FROM mrr_movements AS began
-             JOIN mrr_movements AS moved
-                 ON moved.stripe_customer_id = began.stripe_customer_id
-                AND moved.currency = began.currency
+             -- One customer at a time: what other cohorts moved is not read.
+             CROSS JOIN LATERAL (
+                 SELECT stripe_customer_id, occurred_at, after_microcents FROM mrr_movements
+                 WHERE mrr_movements.stripe_customer_id = began.stripe_customer_id
+                   AND mrr_movements.currency = began.currency AND mrr_movements.occurred_at < $4
+                 OFFSET 0
+             ) AS moved
              WHERE began.occurred_at >= $1 AND began.occurred_at < $2 AND began.currency = $3
                -- There is one per customer and currency.
-               AND began.kind = 'new' AND moved.occurred_at < $4
+               AND began.kind = 'new'
              ORDER BY moved.stripe_customer_id, moved.occurred_at",
             [
                 (&range.start as &(dyn ToSql + Sync), Type::TIMESTAMPTZ),

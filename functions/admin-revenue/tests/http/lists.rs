@@ -281,25 +281,29 @@ async fn a_walk_meets_every_old_row_once_while_rows_are_added() {
     }
 }
 
+/// Waits until nobody else is connected: what Postgres counts of a connection is there once it has ended.
+pub(crate) async fn connections_have_ended(ledger: &Ledger) {
+    loop {
+        let others = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()
+              AND backend_type = 'client backend'";
+        let others: i64 = ledger
+            .client
+            .query_one(others, &[])
+            .await
+            .expect("a count")
+            .get(0);
+        if others == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 /// What an app read of one table while it answered, as Postgres counted it.
 async fn rows_read(ledger: &Ledger, table: &str, path: &str) -> (i64, i64, usize) {
     let counted = async || {
-        // A connection's counts are there once it has ended.
-        loop {
-            let others = "SELECT count(*) FROM pg_stat_activity
-                WHERE datname = current_database() AND pid <> pg_backend_pid()
-                  AND backend_type = 'client backend'";
-            let others: i64 = ledger
-                .client
-                .query_one(others, &[])
-                .await
-                .expect("a count")
-                .get(0);
-            if others == 0 {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
+        connections_have_ended(ledger).await;
         let counts = "SELECT seq_scan, COALESCE(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = $1";
         let row = ledger
             .client

@@ -12,6 +12,7 @@ mod movements;
 mod objects;
 mod reports;
 mod revenue;
+mod scans;
 mod statement;
 mod story;
 mod writes;
