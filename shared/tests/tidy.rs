@@ -81,7 +81,7 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("http_put", &["config", "tls"]),
     ("store", &["config", "telemetry", "tls"]),
     ("stripe", &["config", "telemetry", "tls"]),
-    ("aws", &["config", "telemetry"]),
+    ("aws", &["config", "telemetry", "tls"]),
     ("api", &["config", "telemetry", "http_get"]),
     // What two functions do alike, over the edges.
     ("ledger", &["config", "telemetry", "store", "stripe"]),
