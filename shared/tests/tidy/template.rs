@@ -1138,4 +1138,49 @@ Resources:
             &["imagined, which nothing counts"],
         );
     }
+
+    #[test]
+    fn a_document_that_is_not_what_is_deployed_is_refused() {
+        let template = TEMPLATE.replace(
+            "      Events:",
+            "      Events:\n        Get: {Type: HttpApi, Properties: {Method: GET, Path: /usage}}",
+        );
+        let found = |document: &str| {
+            let files = [
+                ("template.yaml", template.as_str()),
+                ("docs/openapi.json", document),
+            ];
+            let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
+            openapi_is_the_template(&Tree {
+                files: files.into(),
+            })
+        };
+        assert_eq!(found(r#"{"paths": {"/usage": {"get": {}}}}"#), [""; 0]);
+        let complaints = found(r#"{"paths": {"/usage": {"post": {}}}}"#);
+        assert_eq!(complaints.len(), 2, "{complaints:#?}");
+    }
+
+    #[test]
+    fn a_domain_event_without_its_sample_is_refused() {
+        let sample = r#"{"source": "deedpro.billing", "detail-type": "usage.x",
+            "detail": {"event_id": 1, "occurred_at": 1, "subject": 1, "data": 1}}"#;
+        let found = |code: &str, sample: &str| {
+            let files = [
+                ("functions/usage/src/lib.rs", code),
+                ("events/domain_usage_x.json", sample),
+            ];
+            let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
+            domain_events_have_samples(&Tree {
+                files: files.into(),
+            })
+        };
+        let code = "fn f() { Message { detail_type: \"usage.x\" } }";
+        assert_eq!(found(code, sample), [""; 0]);
+        let other = code.replace("usage.x", "usage.y");
+        assert_eq!(found(&other, sample).len(), 2);
+        let renamed = sample.replace("event_id", "id");
+        let complaints = found(code, &renamed);
+        assert_eq!(complaints.len(), 1, "{complaints:#?}");
+        assert!(complaints[0].contains("envelope"));
+    }
 }
