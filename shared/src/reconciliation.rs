@@ -647,7 +647,7 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
                 "entry {} {} on {}",
                 line.kind.as_str(),
                 line.amount_cents,
-                line.day
+                line.day()
             ))
         };
         let (expected, stored) = (value(&expected), value(&stored));

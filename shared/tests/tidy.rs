@@ -44,7 +44,7 @@ const FUNCTIONS: [&str; 9] = [
 ];
 
 /// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 22] = [
+const DOMAIN: [&str; 23] = [
     "money",
     "period",
     "snapshot",
@@ -71,7 +71,7 @@ const DOMAIN: [&str; 22] = [
 ];
 
 /// What each other layer of `shared` may name besides the domain and itself.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("document", &[]),
     ("config", &[]),
     ("deadline", &[]),

@@ -8,7 +8,7 @@ use crate::state::{DataDir, State};
 use crate::story::Outcomes;
 use crate::{Clock, Error, server, story, summary, token};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::config::Environment;
 use shared::telemetry;

@@ -18,8 +18,8 @@ use crate::movement::{self, SubscriptionVersion};
 use crate::snapshot::Snapshot;
 use crate::store::{
     self, catalog, checkout_sessions, credits, customers, fetched_objects, invoices, locks,
-    mrr_movements, outbox, partner_invoices, payment_facts, payment_history, stripe_events, stripe_lookups,
-    subscriptions,
+    mrr_movements, outbox, partner_invoices, payment_facts, payment_history, stripe_events,
+    stripe_lookups, subscriptions,
 };
 use crate::stripe::event::Event;
 use crate::stripe::reader::{self, Facts};
