@@ -172,6 +172,7 @@ async fn an_empty_database_gets_every_table() {
             "invoice_number_counters",
             "invoice_payments",
             "invoice_runs",
+            "invoiced_usage",
             "invoices",
             "mrr_daily",
             "mrr_movements",

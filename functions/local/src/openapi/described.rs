@@ -338,6 +338,13 @@ fn reads() -> Vec<(&'static str, Value)> {
             "GET /admin/contracts/{id}",
             read("One contract", reference("Contract")),
         ),
+        (
+            "GET /admin/contracts/{id}/statement.csv",
+            json!({
+                "summary": "A partner's statement of account, as CSV",
+                "answers": {"200": {"description": "The file", "csv": true}},
+            }),
+        ),
     ]
 }
 
@@ -421,6 +428,16 @@ fn writes() -> Vec<(&'static str, Value)> {
                     "paid_at": moment(),
                 }},
                 "answers": got("As it is now", reference("Invoice")),
+            }),
+        ),
+        (
+            "POST /admin/reconciliation/items/{id}/accept",
+            json!({
+                "summary": "Accepts an open discrepancy: the same one is not reported again",
+                "body": {"required": ["reason"], "properties": {
+                    "reason": {"type": "string", "minLength": 1, "maxLength": 255},
+                }},
+                "answers": got("As it is now", reference("ReconciliationItem")),
             }),
         ),
         (
@@ -590,6 +607,49 @@ fn usage() -> Vec<(&'static str, Value)> {
             "GET /usage/partner/{prefix}/monthly",
             read("A partner's months, newest first", months),
         ),
+        (
+            "GET /usage/partner/{prefix}/current",
+            read(
+                "The invoice the contract would produce if its period ended now",
+                object(&[
+                    ("api_key_prefix", string()),
+                    ("contract_id", integer()),
+                    ("pricing_model", string()),
+                    ("currency", string()),
+                    ("as_of", instant()),
+                    (
+                        "period",
+                        nullable(object(&[
+                            ("start", instant()),
+                            ("end", instant()),
+                            ("first_day", string()),
+                            ("last_day", string()),
+                        ])),
+                    ),
+                    (
+                        "usage",
+                        object(&[("units", integer()), ("requests", integer())]),
+                    ),
+                    (
+                        "lines",
+                        json!({"type": "array", "items": object(&[
+                            ("kind", string()), ("description", string()), ("quantity", integer()),
+                            ("total_cents", integer()), ("tax_cents", integer()),
+                        ])}),
+                    ),
+                    ("subtotal_cents", integer()),
+                    ("tax_cents", integer()),
+                    ("total_cents", integer()),
+                ]),
+            ),
+        ),
+        (
+            "GET /usage/partner/{prefix}/invoices",
+            read(
+                "A partner's invoices, newest first",
+                list_of("PartnerInvoice"),
+            ),
+        ),
     ]
 }
 
@@ -624,6 +684,11 @@ pub(super) fn schemas() -> Value {
             object(&[("mrr_dollars", json!({"type": "number"})), ("arr_dollars", json!({"type": "number"})),
                 ("definition", string())]),
         ]},
+        "PartnerInvoice": object(&[
+            ("id", integer()), ("invoice_number", string()), ("currency", string()), ("status", string()),
+            ("total_cents", integer()), ("amount_due_cents", integer()), ("created_at", instant()),
+            ("pdf_url", json!({"type": ["string", "null"]})),
+        ]),
         // Of the inbox, or parked: the members differ.
         "Event": {"type": "object"},
     })
