@@ -42,9 +42,17 @@ pub(crate) async fn file_all(
             return Ok(());
         };
         after = last;
-        let jobs = waiting
-            .into_iter()
-            .map(|(id, contract_id)| async move { (id, contract_id, file(app, id, now).await) });
+        let filing = match &app.filing {
+            Ok(filing) => filing,
+            Err(error) => {
+                // The same for all of them: one stands for the others.
+                summary.fail_invoice(contract_id, last, "pdf", cause_chain(error));
+                return Ok(());
+            }
+        };
+        let jobs = waiting.into_iter().map(|(id, contract_id)| async move {
+            (id, contract_id, file(app, filing, id, now).await)
+        });
         let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
         while let Some((id, contract_id, filed)) = jobs.next().await {
             match filed {
