@@ -10,6 +10,7 @@ use crate::{Clock, Error, server, story, summary, token};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use shared::aws::document_bucket::DocumentBucket;
 use shared::config::Environment;
 use shared::telemetry;
 use std::io::Write;
@@ -208,6 +209,9 @@ impl<'a> Running<'a> {
             if let Some(reconciled) = &reconciled {
                 print(&summary::reconciliation(reconciled));
             }
+            if let Some(path) = running.save_invoice(data).await? {
+                print(&format!("Invoice        {}\n", path.display()));
+            }
             if !arguments.once {
                 print(&running.welcome(&state, data, port));
             }
@@ -235,6 +239,25 @@ impl<'a> Running<'a> {
         story::create_partners(&state.database_url, now).await?;
         invoice_partners(&self.bundle, now).await?;
         Ok(outcomes)
+    }
+
+    /// The newest invoice of a partner that is in the bucket, as a file in the data directory.
+    async fn save_invoice(&self, data: &DataDir) -> Result<Option<PathBuf>, Error> {
+        let newest = story::newest_partner_invoice(&self.services.database_url()).await?;
+        let Some((number, key)) = newest else {
+            return Ok(None);
+        };
+        let failed = |error| Error::because("cannot read an invoice from the bucket", error);
+        let (environment, sdk) = (self.services.environment(), self.services.sdk_config());
+        let bucket = DocumentBucket::from_env(&environment, &sdk)
+            .map_err(|error| Error::because("no bucket", error))?;
+        let Some(pdf) = bucket.get(&key).await.map_err(failed)? else {
+            return Ok(None);
+        };
+        let path = data.path().join(format!("{number}.pdf"));
+        std::fs::write(&path, pdf)
+            .map_err(|error| Error::because(format!("cannot write {}", path.display()), error))?;
+        Ok(Some(path))
     }
 
     /// Where everything is, and what to do with it.

@@ -76,6 +76,32 @@ pub async fn create_partners(database_url: &str, now: Timestamp) -> Result<(), E
     Ok(())
 }
 
+/// Number and object key of the partners' invoice that was issued last and has a PDF.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn newest_partner_invoice(database_url: &str) -> Result<Option<(String, String)>, Error> {
+    let client = services::connect(database_url).await?;
+    let rows = client
+        .query(
+            "-- story::newest_partner_invoice\n\
+             SELECT invoice_number, pdf_key FROM invoices\n\
+             WHERE kind = 'partner' AND pdf_key IS NOT NULL ORDER BY id DESC LIMIT 1",
+            &[],
+        )
+        .await
+        .map_err(|error| Error::because("cannot read the invoices", error))?;
+    let read = |error| Error::because("cannot read an invoice", error);
+    rows.first()
+        .map(|row| {
+            Ok((
+                row.try_get("invoice_number").map_err(read)?,
+                row.try_get("pdf_key").map_err(read)?,
+            ))
+        })
+        .transpose()
+}
+
 /// Delivers the events in order through the real route, each signed now; `progress` is told how
 /// many are done.
 ///
