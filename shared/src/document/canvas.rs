@@ -21,8 +21,11 @@ use super::issuer::Color;
 use super::logo::Logo;
 use super::typeface::{self, Embedded, Length, Typefaces, Weight};
 
-/// Zlib's usual effort: the best one takes three times as long for a hundredth of the size.
-const EFFORT: u32 = 6;
+/// Least effort for what is written anew for every document: zlib's usual one takes three times as long for a tenth of
+/// the size.
+const EFFORT: u32 = 1;
+/// Zlib's usual effort for what is compressed once, for all documents.
+const EFFORT_ONCE: u32 = 6;
 
 /// Why the bytes could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -320,11 +323,14 @@ fn identify(objects: &mut lopdf::Document) {
 }
 
 fn compress(objects: &mut lopdf::Document) -> Result<(), Error> {
+    // One encoder for all streams: its tables take longer to allocate than most of the streams to compress.
+    let mut encoder = encoder(EFFORT);
     for object in objects.objects.values_mut() {
         if let Object::Stream(stream) = object
             && !stream.dict.has(b"Filter")
         {
-            let compressed = deflate(&stream.content)?;
+            encoder.write_all(&stream.content)?;
+            let compressed = encoder.reset(Vec::new())?;
             if compressed.len() < stream.content.len() {
                 stream.dict.set("Filter", "FlateDecode");
                 stream.set_content(compressed);
@@ -334,11 +340,15 @@ fn compress(objects: &mut lopdf::Document) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compressed as `FlateDecode` has it.
+/// Compressed as `FlateDecode` has it, for all documents.
 pub(super) fn deflate(bytes: &[u8]) -> Result<Vec<u8>, std::io::Error> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(EFFORT));
+    let mut encoder = encoder(EFFORT_ONCE);
     encoder.write_all(bytes)?;
     encoder.finish()
+}
+
+fn encoder(effort: u32) -> ZlibEncoder<Vec<u8>> {
+    ZlibEncoder::new(Vec::new(), Compression::new(effort))
 }
 
 fn font_id(weight: Weight) -> FontId {
