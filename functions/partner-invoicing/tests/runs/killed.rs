@@ -119,14 +119,14 @@ async fn kill_everywhere(behind: Behind) -> usize {
     kills.into_iter().sum()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_at_any_exchange_with_the_database_leaves_what_the_next_run_completes() {
     let kills = kill_everywhere(Behind::Database).await;
     // At the least: the start of a connection, begin, six of each of three invoices, four of each PDF, the outbox.
     assert!(kills >= 36, "killed at {kills} exchanges");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_at_any_exchange_with_s3_and_the_bus_leaves_what_the_next_run_completes() {
     let kills = kill_everywhere(Behind::Aws).await;
     // A PDF of each of three invoices, and the messages.
