@@ -1,4 +1,4 @@
-//! A TCP proxy in front of Postgres that fails on demand: the faults of the failure matrix.
+//! A TCP proxy in front of Postgres, or of AWS, that fails on demand: the faults of the failure matrix.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// How a `COMMIT` looks on the wire: the end of a simple query.
 const COMMIT: &[u8] = b"COMMIT\0";
@@ -37,6 +37,7 @@ struct Counts {
     connections: AtomicU64,
     cuts: AtomicU64,
     listening: AtomicBool,
+    held: Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,7 @@ enum Mode {
     Refuse,
     Hang,
     Count,
+    HoldFlight(u64),
     CutAfterCommit,
     CutBefore(Vec<u8>),
 }
@@ -132,6 +134,18 @@ impl FaultProxy {
         self.switch(Mode::CutBefore(text.as_bytes().to_vec()));
     }
 
+    /// The flight of this number, from 1 on and counted over all connections from now, does not reach the server, and
+    /// neither does a later one: the moment to kill the client. Ended with this value they are lost.
+    pub fn hold_flight(&self, number: u64) {
+        self.counts.round_trips.store(0, Ordering::SeqCst);
+        self.switch(Mode::HoldFlight(number));
+    }
+
+    /// Waits until a flight is held.
+    pub async fn held(&self) {
+        self.counts.held.notified().await;
+    }
+
     /// Starts counting round trips from 0. Until another mode is chosen, answers reach the client
     /// only when it has fallen silent, so that a flight counts once however many writes it takes.
     pub fn count_round_trips(&self) {
@@ -139,7 +153,7 @@ impl FaultProxy {
         self.counts.round_trips.store(0, Ordering::SeqCst);
     }
 
-    /// Flights from client to server since [`FaultProxy::count_round_trips`]: bytes the client sent
+    /// Flights from client to server since [`FaultProxy::count_round_trips`] or [`FaultProxy::hold_flight`]: bytes the client sent
     /// after it had been given the answers to what it sent before. Connecting counts too, and so
     /// does the closing of a named statement; unnamed ones (`query_typed`) give exact numbers.
     #[must_use]
@@ -249,8 +263,20 @@ impl Proxy {
                     let Ok(length @ 1..) = read else { return };
                     let bytes = &from_client[..length];
                     if server_spoke_last {
-                        self.counts.round_trips.fetch_add(1, Ordering::SeqCst);
+                        let flight = self.counts.round_trips.fetch_add(1, Ordering::SeqCst) + 1;
                         server_spoke_last = false;
+                        if matches!(mode, Mode::HoldFlight(number) if number <= flight) {
+                            self.counts.held.notify_one();
+                            let is_over = |now: &Mode| !matches!(now, Mode::HoldFlight(_));
+                            match self.mode.wait_for(is_over).await.map(|now| now.clone()) {
+                                Err(_) => return,
+                                Ok(Mode::Refuse) => {
+                                    self.counts.cuts.fetch_add(1, Ordering::SeqCst);
+                                    return;
+                                }
+                                Ok(_) => {}
+                            }
+                        }
                     }
                     match &mode {
                         Mode::CutBefore(word) if seen(&tail, bytes, word) => {
@@ -262,6 +288,7 @@ impl Proxy {
                         | Mode::Pass
                         | Mode::Refuse
                         | Mode::Hang
+                        | Mode::HoldFlight(_)
                         | Mode::Count => {}
                     }
                     remember(&mut tail, bytes);
@@ -440,6 +467,41 @@ mod tests {
             .expect_err("no answer yet");
         proxy.pass();
         query.await.expect("an answer");
+    }
+
+    #[tokio::test]
+    async fn a_held_flight_waits_and_is_lost_with_the_proxy() {
+        let database = with_table().await;
+        let (proxy, url) = database.behind_proxy();
+        let client = connect(&url).await.expect("a connection");
+        proxy.hold_flight(2);
+        let insert = async |n: i32| {
+            let statement = format!("INSERT INTO t VALUES ({n})");
+            client.batch_execute(&statement).await
+        };
+        insert(1).await.expect("the first passes");
+        let short = std::time::Duration::from_millis(50);
+        let second = insert(2);
+        tokio::pin!(second);
+        tokio::select! {
+            () = proxy.held() => {}
+            done = &mut second => panic!("it should be held: {done:?}"),
+        }
+        tokio::time::timeout(short, &mut second)
+            .await
+            .expect_err("no answer yet");
+        proxy.pass();
+        second.await.expect("it goes on");
+        proxy.hold_flight(1);
+        let third = insert(3);
+        tokio::pin!(third);
+        tokio::select! {
+            () = proxy.held() => {}
+            done = &mut third => panic!("it should be held: {done:?}"),
+        }
+        drop(proxy);
+        third.await.expect_err("it is lost");
+        assert_eq!(rows(&database).await, 2);
     }
 
     #[tokio::test]

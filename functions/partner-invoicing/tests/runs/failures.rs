@@ -9,7 +9,7 @@ use crate::site::{Site, at, event, run, run_in_part};
 const TIME: &str = "2025-12-01T00:05:00Z";
 
 /// Contracts with usage, a credit, and a month invoiced before, of which usage has come late.
-async fn story(site: &Site) {
+pub(crate) async fn story(site: &Site) {
     site.contract(
         "dp_pk_alpha",
         json!({"tax_rate_bps": 1_900, "contract_start_date": "2025-10-01"}),

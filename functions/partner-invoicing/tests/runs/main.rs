@@ -4,5 +4,7 @@
 
 mod bills;
 mod failures;
+mod killed;
 mod once;
+mod process;
 mod site;

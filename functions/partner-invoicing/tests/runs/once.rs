@@ -68,6 +68,21 @@ async fn assert_each_once(site: &Site, count: i64) {
         SELECT sum((line ->> 'total_cents')::bigint + (line ->> 'tax_cents')::bigint)
         FROM jsonb_array_elements(line_items -> 'items') AS line)";
     assert_eq!(site.number(lines).await, 0, "the lines add up");
+    assert_printed_once(site, count).await;
+}
+
+/// Each invoice has its own document in the bucket, of the digest that is noted on it, and there is no other.
+async fn assert_printed_once(site: &Site, count: i64) {
+    let documents = site.documents().await;
+    assert_eq!(i64::try_from(documents.len()).unwrap(), count);
+    let client = site.client().await;
+    let select =
+        "SELECT count(*) FROM invoices JOIN unnest($1::text[], $2::bytea[]) AS stored (key, bytes)
+         ON pdf_key = key AND pdf_sha256 = encode(sha256(bytes), 'hex')";
+    let keys: Vec<&str> = documents.keys().map(String::as_str).collect();
+    let bytes: Vec<&[u8]> = documents.values().map(Vec::as_slice).collect();
+    let noted = client.query_one(select, &[&keys, &bytes]).await.unwrap();
+    assert_eq!(noted.get::<_, i64>(0), count, "digests as noted");
 }
 
 #[tokio::test]
@@ -87,7 +102,7 @@ async fn three_runs_in_a_row_are_one() {
         assert_eq!(again["total_cents"], json!({}));
     }
     assert_eq!(site.state().await, state);
-    assert_eq!(site.documents().await, documents);
+    assert!(site.documents().await == documents, "the same bytes in S3");
     assert_eq!(
         site.number("SELECT count(*) FROM invoice_runs WHERE finished_at IS NOT NULL")
             .await,
@@ -106,6 +121,14 @@ async fn two_runs_at_once_are_one() {
     // What the slower one did not get to publish is published by its own sweep, or by the next run.
     run(&site.app(), TIME).await;
     assert_each_once(&site, 500).await;
+    let alone = Site::new().await;
+    many(&alone, 500).await;
+    run(&alone.app(), TIME).await;
+    assert_eq!(site.state().await, alone.state().await);
+    assert!(
+        site.documents().await == alone.documents().await,
+        "the bytes in S3 are those of one run"
+    );
 }
 
 #[tokio::test]

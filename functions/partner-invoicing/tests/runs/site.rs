@@ -65,6 +65,11 @@ impl Site {
         App::from_env(&environment, aws).unwrap()
     }
 
+    /// The variables of a process that uses it.
+    pub(crate) fn pairs(&self) -> &[(&'static str, String)] {
+        &self.pairs
+    }
+
     pub(crate) async fn client(&self) -> Client {
         self.database.client().await
     }
