@@ -160,6 +160,17 @@ impl Comparison {
         }
     }
 
+    /// What the object is worth.
+    fn expect_amount(&mut self, stripe: (Currency, i64), ledger: (Currency, i64)) {
+        let (stripe_currency, ledger_currency) = (stripe.0.as_str(), ledger.0.as_str());
+        self.expect(Kind::CurrencyDiffers, stripe_currency, ledger_currency);
+        self.expect(Kind::AmountDiffers, stripe.1, ledger.1);
+    }
+
+    fn expect_status(&mut self, stripe: &str, ledger: &str) {
+        self.expect(Kind::StatusDiffers, stripe, ledger);
+    }
+
     /// The same of a part of the object, which the values name.
     fn expect_part(&mut self, kind: Kind, part: &str, stripe: i64, ledger: i64) {
         if stripe != ledger {
@@ -201,15 +212,9 @@ pub fn charge(stripe: &Attempt, ledger: Option<&Attempt>) -> Vec<Discrepancy> {
     let Some(ledger) = ledger else {
         return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
     };
-    comparison.expect(
-        Kind::CurrencyDiffers,
-        stripe.currency.as_str(),
-        ledger.currency.as_str(),
-    );
-    comparison.expect(
-        Kind::AmountDiffers,
-        stripe.amount_cents,
-        ledger.amount_cents,
+    comparison.expect_amount(
+        (stripe.currency, stripe.amount_cents),
+        (ledger.currency, ledger.amount_cents),
     );
     comparison.expect_part(
         Kind::AmountDiffers,
@@ -217,11 +222,7 @@ pub fn charge(stripe: &Attempt, ledger: Option<&Attempt>) -> Vec<Discrepancy> {
         stripe.amount_captured_cents,
         ledger.amount_captured_cents,
     );
-    comparison.expect(
-        Kind::StatusDiffers,
-        charge_status(stripe),
-        charge_status(ledger),
-    );
+    comparison.expect_status(charge_status(stripe), charge_status(ledger));
     let settled = (&stripe.settlement, &ledger.settlement);
     match settled {
         (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison.push(
@@ -316,26 +317,16 @@ pub fn payment_intent(stripe: &PaymentIntent, ledger: Option<&PaymentIntent>) ->
     let Some(ledger) = ledger else {
         return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
     };
-    comparison.expect(
-        Kind::CurrencyDiffers,
-        stripe.currency.as_str(),
-        ledger.currency.as_str(),
-    );
-    comparison.expect(
-        Kind::AmountDiffers,
-        stripe.amount_cents,
-        ledger.amount_cents,
+    comparison.expect_amount(
+        (stripe.currency, stripe.amount_cents),
+        (ledger.currency, ledger.amount_cents),
     );
     if let (Some(stripe), Some(ledger)) =
         (stripe.amount_received_cents, ledger.amount_received_cents)
     {
         comparison.expect_part(Kind::AmountDiffers, "received", stripe, ledger);
     }
-    comparison.expect(
-        Kind::StatusDiffers,
-        stripe.status.as_str(),
-        ledger.status.as_str(),
-    );
+    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
     comparison.found
 }
 
@@ -350,21 +341,11 @@ pub fn refund(stripe: &Refund, ledger: Option<&Refund>) -> Vec<Discrepancy> {
     let Some(ledger) = ledger else {
         return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
     };
-    comparison.expect(
-        Kind::CurrencyDiffers,
-        stripe.currency.as_str(),
-        ledger.currency.as_str(),
+    comparison.expect_amount(
+        (stripe.currency, stripe.amount_cents),
+        (ledger.currency, ledger.amount_cents),
     );
-    comparison.expect(
-        Kind::AmountDiffers,
-        stripe.amount_cents,
-        ledger.amount_cents,
-    );
-    comparison.expect(
-        Kind::StatusDiffers,
-        stripe.status.as_str(),
-        ledger.status.as_str(),
-    );
+    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
     comparison.found
 }
 
@@ -379,21 +360,11 @@ pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
     let Some(ledger) = ledger else {
         return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
     };
-    comparison.expect(
-        Kind::CurrencyDiffers,
-        stripe.currency.as_str(),
-        ledger.currency.as_str(),
+    comparison.expect_amount(
+        (stripe.currency, stripe.amount_cents),
+        (ledger.currency, ledger.amount_cents),
     );
-    comparison.expect(
-        Kind::AmountDiffers,
-        stripe.amount_cents,
-        ledger.amount_cents,
-    );
-    comparison.expect(
-        Kind::StatusDiffers,
-        stripe.status.as_str(),
-        ledger.status.as_str(),
-    );
+    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
     for (id, moved) in &stripe.balance_transactions {
         let value =
             |fee_cents: i64, amount_cents: i64| format!("{id}: {fee_cents} of {amount_cents}");
@@ -429,12 +400,10 @@ pub fn invoice(stripe: &Invoice, ledger: Option<&InvoiceRow>) -> Vec<Discrepancy
         return comparison.missing(Kind::MissingInDb, stripe.total_cents);
     };
     let ledger = &row.invoice;
-    comparison.expect(
-        Kind::CurrencyDiffers,
-        stripe.currency.as_str(),
-        ledger.currency.as_str(),
+    comparison.expect_amount(
+        (stripe.currency, stripe.total_cents),
+        (ledger.currency, ledger.total_cents),
     );
-    comparison.expect(Kind::AmountDiffers, stripe.total_cents, ledger.total_cents);
     for (part, stripe, ledger) in [
         ("subtotal", stripe.subtotal_cents, ledger.subtotal_cents),
         ("tax", stripe.tax_cents, ledger.tax_cents),
@@ -447,11 +416,7 @@ pub fn invoice(stripe: &Invoice, ledger: Option<&InvoiceRow>) -> Vec<Discrepancy
     if let Ok(due_cents) = stripe.amount_due_cents(&[]) {
         comparison.expect_part(Kind::AmountDiffers, "due", due_cents, row.amount_due_cents);
     }
-    comparison.expect(
-        Kind::StatusDiffers,
-        stripe.status.as_str(),
-        ledger.status.as_str(),
-    );
+    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
     comparison.found
 }
 
@@ -511,11 +476,7 @@ pub fn subscription(stripe: &Subscription, ledger: Option<&SubscriptionRow>) -> 
     if let (Some(stripe), Some(ledger)) = (stripe.currency, ledger.currency) {
         comparison.expect(Kind::CurrencyDiffers, stripe.as_str(), ledger.as_str());
     }
-    comparison.expect(
-        Kind::StatusDiffers,
-        subscription_state(stripe),
-        subscription_state(ledger),
-    );
+    comparison.expect_status(&subscription_state(stripe), &subscription_state(ledger));
     comparison.expect(Kind::AmountDiffers, items(stripe), items(ledger));
     if let Some(computed) = row.computed_mrr_microcents {
         comparison.expect_part(
@@ -618,11 +579,7 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
             row.net_amount_cents,
         );
     }
-    comparison.expect(
-        Kind::StatusDiffers,
-        derived.status.as_str(),
-        row.status.as_str(),
-    );
+    comparison.expect_status(derived.status.as_str(), row.status.as_str());
     let lines = |entries: &[Entry]| {
         let mut lines: Vec<Entry> = entries
             .iter()
