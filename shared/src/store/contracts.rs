@@ -95,6 +95,27 @@ pub async fn find_by_prefix(
     rows.first().map(columns::object).transpose()
 }
 
+/// The statement that selects what [`from_row`] reads.
+macro_rules! select_contracts {
+    ($statement:literal, $condition:literal) => {
+        concat!(
+            "-- contracts::",
+            $statement,
+            "
+             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
+                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
+                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
+                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
+                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
+                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
+                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
+             FROM api_partner_contracts
+             ",
+            $condition
+        )
+    };
+}
+
 /// A row that may not be a valid contract: the predecessor's rows were never checked.
 #[derive(Debug)]
 pub struct Read {
@@ -116,15 +137,7 @@ pub async fn of_prefix(
 ) -> Result<Option<Read>, Error> {
     let rows = db
         .query_typed(
-            "-- contracts::of_prefix
-             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
-                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
-                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
-                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
-                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
-                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
-                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
-             FROM api_partner_contracts WHERE api_key_prefix = $1",
+            select_contracts!("of_prefix", "WHERE api_key_prefix = $1"),
             &[(&api_key_prefix, Type::TEXT)],
         )
         .await?;
@@ -143,17 +156,11 @@ pub async fn after(
 ) -> Result<Vec<Read>, Error> {
     let rows = db
         .query_typed(
-            "-- contracts::after
-             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
-                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
-                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
-                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
-                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
-                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
-                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
-             FROM api_partner_contracts
-             WHERE id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2)
-             ORDER BY id LIMIT $3",
+            select_contracts!(
+                "after",
+                "WHERE id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2)
+             ORDER BY id LIMIT $3"
+            ),
             &[
                 (&after, Type::INT8),
                 (&only, Type::INT8),
@@ -171,15 +178,7 @@ pub async fn after(
 pub async fn lock_and_read(db: &impl GenericClient, id: i64) -> Result<Option<Read>, Error> {
     let rows = db
         .query_typed(
-            "-- contracts::lock_and_read
-             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
-                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
-                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
-                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
-                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
-                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
-                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
-             FROM api_partner_contracts WHERE id = $1 FOR UPDATE",
+            select_contracts!("lock_and_read", "WHERE id = $1 FOR UPDATE"),
             &[(&id, Type::INT8)],
         )
         .await?;
