@@ -319,33 +319,42 @@ impl Run<'_> {
             let Some(event_id) = id_of(Some(&event)) else {
                 continue;
             };
-            let body = event.to_string();
-            let outcome = match ingest(self.app, &body, self.now).await? {
-                Ok(Outcome::Applied) => {
-                    self.summary.applied += 1;
-                    "applied"
-                }
-                Ok(Outcome::Ignored) => {
-                    self.summary.ignored += 1;
-                    "ignored"
-                }
+            match apply_or_park(self.app, &event_id, &event, self.now).await? {
+                Some(Outcome::Applied) => self.summary.applied += 1,
+                Some(Outcome::Ignored) => self.summary.ignored += 1,
                 // Delivered meanwhile.
-                Ok(Outcome::Duplicate) => "duplicate",
-                Err(reason) => {
-                    let parked = self
-                        .app
-                        .parked_events
-                        .park(&event_id, &body, &reason, self.now);
-                    parked.await?;
-                    self.summary.parked += 1;
-                    tracing::warn!(event_id, cause = reason, "a missed event is parked");
-                    "parked"
-                }
-            };
-            metrics::counter!("missed_webhooks", "outcome" => outcome).increment(1);
+                Some(Outcome::Duplicate) => {}
+                None => self.summary.parked += 1,
+            }
         }
         Ok(None)
     }
+}
+
+/// Applies a missed event like a delivery and answers its outcome; one that cannot be applied is parked for the redrive,
+/// which is `None`.
+///
+/// # Errors
+/// When the database, or the place for events that cannot be applied, is away.
+pub(crate) async fn apply_or_park(
+    app: &App,
+    event_id: &str,
+    event: &Value,
+    now: Timestamp,
+) -> Result<Option<Outcome>, Error> {
+    let body = event.to_string();
+    let (outcome, label) = match ingest(app, &body, now).await? {
+        Ok(outcome) => (Some(outcome), outcome.as_str()),
+        Err(reason) => {
+            app.parked_events
+                .park(event_id, &body, &reason, now)
+                .await?;
+            tracing::warn!(event_id, cause = reason, "a missed event is parked");
+            (None, "parked")
+        }
+    };
+    metrics::counter!("missed_webhooks", "outcome" => label).increment(1);
+    Ok(outcome)
 }
 
 /// Where to start.

@@ -9,7 +9,7 @@ use shared::store::{self, stripe_events};
 use shared::telemetry::log_failure;
 use tokio_postgres::Client;
 
-use crate::ingest::ingest;
+use crate::missed_webhooks;
 
 use super::subject::Subject;
 use super::walk::PAGES;
@@ -56,18 +56,14 @@ impl Run<'_> {
 
     /// One bad event holds up nobody: it is parked, and the redrive gives it its attempts.
     async fn catch_up_with(&mut self, event_id: &str, event: &Value) -> Result<(), Stop> {
-        let body = event.to_string();
-        match ingest(self.app, &body, self.now).await? {
-            Ok(outcome) => {
-                self.tally.events_applied += i64::from(outcome != Outcome::Duplicate);
-            }
-            Err(reason) => {
+        match missed_webhooks::apply_or_park(self.app, event_id, event, self.now).await {
+            Ok(Some(Outcome::Duplicate)) => {}
+            Ok(Some(Outcome::Applied | Outcome::Ignored)) => self.tally.events_applied += 1,
+            Ok(None) => self.tally.events_failed += 1,
+            Err(missed_webhooks::Error::Database(error)) => return Err(error.into()),
+            Err(error @ missed_webhooks::Error::ParkedEvents(_)) => {
                 self.tally.events_failed += 1;
-                tracing::warn!(event_id, cause = reason, "a missed event is parked");
-                let parked_events = &self.app.parked_events;
-                if let Err(error) = parked_events.park(event_id, &body, &reason, self.now).await {
-                    log_failure("a missed event could not be parked", &error);
-                }
+                log_failure("a missed event is not applied", &error);
             }
         }
         Ok(())
