@@ -16,7 +16,7 @@ use shared::config::Environment;
 use shared::ledger::{apply_event, apply_fetched};
 use shared::payment::FeeEstimate;
 use shared::stripe::event::Event;
-use shared::test_support::TestDatabase;
+use shared::test_support::{TestDatabase, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Transaction};
 
 /// Random orders of each sequence that `stripe.md` lists …
@@ -42,41 +42,6 @@ const FEES: FeeEstimate = FeeEstimate {
     bps: 290,
     fixed_cents: 30,
 };
-
-/// Everything the ledger holds, but surrogate ids and the times of our own doing.
-const LEDGER: &str = "
-    SELECT name || ' ' || row::text FROM (
-        SELECT 'customers' AS name, to_jsonb(t) - 'updated_at' AS row FROM customers t
-        UNION ALL SELECT 'users', to_jsonb(t) - 'updated_at' - 'created_at' FROM users t
-        UNION ALL SELECT 'checkout_sessions', to_jsonb(t) - 'updated_at' FROM checkout_sessions t
-        UNION ALL SELECT 'subscriptions', to_jsonb(t) - 'id' - 'updated_at' FROM subscriptions t
-        UNION ALL SELECT 'subscription_versions', to_jsonb(t) FROM subscription_versions t
-        UNION ALL SELECT 'subscription_status_changes', to_jsonb(t) FROM subscription_status_changes t
-        UNION ALL SELECT 'subscriptions_daily', to_jsonb(t) FROM subscriptions_daily t
-        UNION ALL SELECT 'mrr_movements', to_jsonb(t) - 'id' FROM mrr_movements t
-        UNION ALL SELECT 'mrr_daily', to_jsonb(t) FROM mrr_daily t
-        UNION ALL SELECT 'invoices', to_jsonb(t) - 'id' - 'updated_at' FROM invoices t
-        UNION ALL SELECT 'credit_notes', to_jsonb(t) - 'updated_at' FROM credit_notes t
-        UNION ALL SELECT 'payment_intents', to_jsonb(t) - 'updated_at' FROM payment_intents t
-        UNION ALL SELECT 'payment_attempts', to_jsonb(t) - 'updated_at' FROM payment_attempts t
-        UNION ALL SELECT 'refunds', to_jsonb(t) - 'updated_at' FROM refunds t
-        UNION ALL SELECT 'disputes', to_jsonb(t) - 'updated_at' FROM disputes t
-        UNION ALL SELECT 'invoice_payments', to_jsonb(t) - 'updated_at' FROM invoice_payments t
-        UNION ALL SELECT 'payment_history', to_jsonb(t) - 'id' - 'updated_at' - 'invoice_id'
-            || jsonb_build_object('invoice', (SELECT stripe_invoice_id FROM invoices
-                                              WHERE invoices.id = t.invoice_id))
-            FROM payment_history t
-        UNION ALL SELECT 'revenue_entries', to_jsonb(t) FROM revenue_entries t
-        UNION ALL SELECT 'revenue_daily', to_jsonb(t) FROM revenue_daily t
-        UNION ALL SELECT 'credits', to_jsonb(t) - 'id' - 'invoice_id' FROM credits t
-        UNION ALL SELECT 'prices', to_jsonb(t) - 'updated_at' FROM prices t
-        UNION ALL SELECT 'coupons', to_jsonb(t) - 'updated_at' FROM coupons t
-        UNION ALL SELECT 'discounts', to_jsonb(t) - 'updated_at' FROM discounts t
-        UNION ALL SELECT 'fetched_objects', to_jsonb(t) FROM fetched_objects t
-        UNION ALL SELECT 'stripe_lookups', to_jsonb(t) - 'id' FROM stripe_lookups t
-        UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' FROM stripe_events t
-        UNION ALL SELECT 'outbox', jsonb_build_object('key', dedupe_key) FROM outbox t
-    ) AS ledger ORDER BY 1";
 
 /// `revenue_daily` is the sum of its lines, and the lines of the payments.
 const UNEXPLAINED_DAYS: &str = "
@@ -129,8 +94,7 @@ const MISCOUNTED_STATUSES: &str = "
     WHERE shown.subscriptions IS DISTINCT FROM changed.subscriptions";
 
 async fn ledger(db: &impl GenericClient) -> Vec<String> {
-    let rows = db.query(LEDGER, &[]).await.unwrap();
-    rows.iter().map(|row| row.get(0)).collect()
+    ledger_rows(db).await.unwrap()
 }
 
 async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {

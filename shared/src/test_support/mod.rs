@@ -7,6 +7,7 @@
 pub mod aws;
 pub mod database;
 pub mod fault_proxy;
+pub mod ledger;
 pub mod logs;
 pub mod places;
 pub mod services;
@@ -14,6 +15,7 @@ pub mod services;
 pub use aws::Aws;
 pub use database::TestDatabase;
 pub use fault_proxy::FaultProxy;
+pub use ledger::ledger_rows;
 
 use std::path::{Path, PathBuf};
 
