@@ -71,18 +71,17 @@ const DOMAIN: [&str; 23] = [
 ];
 
 /// What each other layer of `shared` may name besides the domain and itself.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("document", &[]),
     ("config", &[]),
     ("deadline", &[]),
     ("telemetry", &["config"]),
     ("tls", &["config"]),
-    ("http_get", &["config", "tls"]),
-    ("http_put", &["config", "tls"]),
+    ("http_call", &["config", "tls"]),
     ("store", &["config", "telemetry", "tls"]),
     ("stripe", &["config", "telemetry", "tls"]),
     ("aws", &["config", "telemetry", "tls"]),
-    ("api", &["config", "telemetry", "http_get"]),
+    ("api", &["config", "telemetry", "http_call"]),
     // What two functions do alike, over the edges.
     ("ledger", &["config", "telemetry", "store", "stripe"]),
     ("publishing", &["config", "telemetry", "store", "aws"]),

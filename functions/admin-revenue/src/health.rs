@@ -12,7 +12,7 @@ use lambda_http::{Body, Request, Response};
 use serde::Serialize;
 use shared::api::{self, Error, Query};
 use shared::config;
-use shared::http_get::http_get;
+use shared::http_call::http_get;
 use shared::store::{Database, revenue_report};
 
 use crate::App;

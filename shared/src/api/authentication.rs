@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::Error;
 use crate::aws::secrets::{self, Form, Secret};
 use crate::config::{BoxError, Environment};
-use crate::http_get::http_get;
+use crate::http_call::http_get;
 
 /// How long a fetched key set is used.
 const KEYS_CACHED_FOR: SignedDuration = SignedDuration::from_mins(5);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use shared::aws::document_bucket::DocumentBucket;
 use shared::config::Environment;
-use shared::http_get::http_get;
+use shared::http_call::http_get;
 use shared::test_support::{Aws, TestDatabase};
 
 use crate::ledger::{admin, app, app_with_aws, bearer, body, request};

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use shared::aws::document_bucket::DocumentBucket;
 use shared::config::Environment;
-use shared::http_get::http_get;
+use shared::http_call::http_get;
 use shared::test_support::{Aws, TestDatabase};
 
 use crate::ledger::{Ledger, admin, app_with_aws, bearer, body, request};
