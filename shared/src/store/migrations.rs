@@ -52,6 +52,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0023__instants_of_revenue_entries.sql",
     "V0024__subscription_statuses.sql",
     "V0025__discounted_subscriptions.sql",
+    "V0026__reached_payments.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

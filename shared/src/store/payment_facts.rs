@@ -23,35 +23,14 @@ pub struct Named {
     pub invoices: Vec<String>,
 }
 
-/// The ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
-/// Arrays, because `= ANY(array)` reads an index where `IN (SELECT …)` under an OR does not.
+/// A statement over the ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
 macro_rules! reached {
     ($statement:literal, $rest:literal) => {
         concat!(
             "-- payment_facts::",
             $statement,
             "
-             WITH intents AS MATERIALIZED (
-                 SELECT $1
-                     || ARRAY(SELECT stripe_payment_intent_id FROM payment_attempts
-                              WHERE stripe_charge_id = ANY($2)
-                                AND stripe_payment_intent_id IS NOT NULL)
-                     || ARRAY(SELECT stripe_payment_intent_id FROM payment_intents
-                              WHERE latest_charge_id = ANY($2))
-                     || ARRAY(SELECT stripe_payment_intent_id FROM invoice_payments
-                              WHERE stripe_invoice_id = ANY($3)
-                                AND stripe_payment_intent_id IS NOT NULL) AS ids
-             ), charges AS MATERIALIZED (
-                 SELECT $2
-                     || ARRAY(SELECT stripe_charge_id FROM payment_attempts
-                              WHERE stripe_payment_intent_id = ANY((SELECT ids FROM intents)::text[]))
-                     || ARRAY(SELECT latest_charge_id FROM payment_intents
-                              WHERE stripe_payment_intent_id = ANY((SELECT ids FROM intents)::text[])
-                                AND latest_charge_id IS NOT NULL)
-                     || ARRAY(SELECT stripe_charge_id FROM invoice_payments
-                              WHERE stripe_invoice_id = ANY($3)
-                                AND stripe_charge_id IS NOT NULL) AS ids
-             )
+             WITH reached AS MATERIALIZED (SELECT intents, charges FROM billing_reached_payments($1, $2, $3))
              ",
             $rest
         )
@@ -73,7 +52,7 @@ pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<Payme
                         failure_message, succeeded_at, canceled_at, user_id, created_at,
                         source_created_at, source_rank, source_event_id
                  FROM payment_intents
-                 WHERE stripe_payment_intent_id = ANY((SELECT ids FROM intents)::text[])"
+                 WHERE stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[])"
             ),
             &[
                 (&named.intents, Type::TEXT_ARRAY),
@@ -102,7 +81,7 @@ pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Atte
                         exchange_rate, attempted_at, source_created_at, source_rank,
                         source_event_id
                  FROM payment_attempts
-                 WHERE stripe_charge_id = ANY((SELECT ids FROM charges)::text[])"
+                 WHERE stripe_charge_id = ANY((SELECT charges FROM reached)::text[])"
             ),
             &[
                 (&named.intents, Type::TEXT_ARRAY),
@@ -127,8 +106,8 @@ pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refun
                         currency, reason, status, stripe_balance_transaction_id, metadata,
                         created_at, failed_at, source_created_at, source_rank, source_event_id
                  FROM refunds
-                 WHERE stripe_charge_id = ANY((SELECT ids FROM charges)::text[])
-                    OR stripe_payment_intent_id = ANY((SELECT ids FROM intents)::text[])
+                 WHERE stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
+                    OR stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[])
                     OR stripe_refund_id = ANY($4)"
             ),
             &[
@@ -156,8 +135,8 @@ pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Disp
                         funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by,
                         created_at, source_created_at, source_rank, source_event_id
                  FROM disputes
-                 WHERE stripe_charge_id = ANY((SELECT ids FROM charges)::text[])
-                    OR stripe_payment_intent_id = ANY((SELECT ids FROM intents)::text[])
+                 WHERE stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
+                    OR stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[])
                     OR stripe_dispute_id = ANY($4)"
             ),
             &[
@@ -187,8 +166,8 @@ pub async fn invoice_payments(
                         stripe_invoice_payment_id, stripe_customer_id, amount_paid_cents, currency,
                         status, paid_at, source_created_at, source_rank, source_event_id
                  FROM invoice_payments
-                 WHERE stripe_charge_id = ANY((SELECT ids FROM charges)::text[])
-                    OR stripe_payment_intent_id = ANY((SELECT ids FROM intents)::text[])
+                 WHERE stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
+                    OR stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[])
                     OR stripe_invoice_id = ANY($3)"
             ),
             &[
@@ -215,9 +194,9 @@ pub async fn invoices_paid_at(
                 "invoices_paid_at",
                 "SELECT invoices.stripe_invoice_id, invoices.paid_at
                  FROM invoice_payments JOIN invoices USING (stripe_invoice_id)
-                 WHERE (invoice_payments.stripe_charge_id = ANY((SELECT ids FROM charges)::text[])
+                 WHERE (invoice_payments.stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
                         OR invoice_payments.stripe_payment_intent_id
-                            = ANY((SELECT ids FROM intents)::text[]))
+                            = ANY((SELECT intents FROM reached)::text[]))
                    AND invoices.status = 'paid' AND invoices.paid_at IS NOT NULL
                    AND invoices.out_of_band_cents = 0 AND invoices.source_event_id <> ''
                    AND NOT invoices.superseded"
@@ -246,7 +225,7 @@ pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry
                 "SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
                  FROM revenue_entries
                  WHERE payment_key = ANY(
-                     (SELECT ids FROM charges) || (SELECT ids FROM intents) || $3)"
+                     (SELECT charges FROM reached) || (SELECT intents FROM reached) || $3)"
             ),
             &[
                 (&named.intents, Type::TEXT_ARRAY),
