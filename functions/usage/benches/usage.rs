@@ -180,15 +180,14 @@ async fn bare_transaction(client: &mut Client, number: u64) -> Duration {
         payload_sha256: &digest,
     };
     let now: Timestamp = NOW.parse().expect("an instant");
-    let subjects = [subject.as_str()];
+    let (user_ids, subjects, events) = ([user_id], [subject.as_str()], [row]);
     let start = Instant::now();
     let db = client.transaction().await.expect("a transaction");
     try_join!(
         locks::take_meters(&db, &subjects),
-        usage_terms::of_users(&db, &[user_id]),
+        usage_terms::of_users(&db, &user_ids),
     )
     .expect("the limit");
-    let events = [row];
     let (taken, _used) = try_join!(
         usage_events::insert_all(&db, &events, now),
         usage_daily::of_month(&db, &subjects, Month::of(now)),
