@@ -120,21 +120,18 @@ async fn write(
     let month = Month::of(now);
     let meters = terms.meters(firsts().map(|(candidate, _)| candidate), month);
     // In one flight: the second statement sees what the first has written.
-    let (written, standings) = try_join!(
+    let (taken, standings) = try_join!(
         usage_events::insert_all(db, &events, now),
         standings(db, &meters, month)
     )?;
-    let written: HashSet<(&str, &str)> = written
+    let taken: HashSet<(&str, &str)> = taken
         .iter()
         .map(|(subject, key)| (subject.as_str(), key.as_str()))
         .collect();
 
     // A statement of its own: it has to see what another transaction had just committed.
-    let missing: Vec<(&str, &str)> = firsts()
-        .map(|(candidate, _)| candidate.key())
-        .filter(|key| !written.contains(key))
-        .collect();
-    let stored = usage_events::digests(db, &missing).await?;
+    let asked: Vec<(&str, &str)> = taken.iter().copied().collect();
+    let stored = usage_events::digests(db, &asked).await?;
     let mut digests: HashMap<(&str, &str), Option<&str>> = stored
         .iter()
         .map(|((subject, key), digest)| ((subject.as_str(), key.as_str()), digest.as_deref()))
@@ -142,7 +139,7 @@ async fn write(
     let mut verdicts = Vec::with_capacity(candidates.len());
     for (candidate, first) in candidates.iter().zip(&first) {
         let key = candidate.key();
-        let is_new = *first && written.contains(&key);
+        let is_new = *first && !taken.contains(&key);
         verdicts.push(if is_new {
             digests.insert(key, Some(&candidate.payload_sha256));
             terms.verdict(candidate)

@@ -180,8 +180,8 @@ async fn decide(
             event(&overage_key, beyond, overage_price_cents, &part_of),
         ],
     };
-    let written = usage_events::insert_all(db, &events, now).await?;
-    if written.len() != events.len() {
+    let taken = usage_events::insert_all(db, &events, now).await?;
+    if !taken.is_empty() {
         // Somebody's own key ends in `:overage`.
         return Err(Refusal::KeyReused);
     }

@@ -1,5 +1,7 @@
 //! `usage_events`: what was used, each event once for ever, and its share of `usage_daily` in the same statement.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::types::{Json, Type};
@@ -60,10 +62,8 @@ pub struct Voided {
     pub reason: String,
 }
 
-/// Writes the events whose keys are new, adds them to `usage_daily`, and returns the keys written. No key may come
-/// twice. A key that another transaction is writing is waited for.
-///
-/// Rows are written in the order of their keys, in both tables, so that two batches meet in one order.
+/// Writes the events whose keys are new, adds them to `usage_daily`, and returns the keys that were there already, which
+/// are rarely any. No key may come twice. A key that another transaction is writing is waited for.
 ///
 /// # Errors
 /// When the statement fails; [`Error::is_retryable`] when it met another transaction.
@@ -72,15 +72,79 @@ pub async fn insert_all(
     events: &[NewEvent<'_>],
     now: Timestamp,
 ) -> Result<Vec<Key>, Error> {
-    if events.is_empty() {
-        return Ok(Vec::new());
+    match events {
+        [] => Ok(Vec::new()),
+        [event] => {
+            let is_written = insert(db, event, now).await?;
+            let key = || (event.subject.to_owned(), event.idempotency_key.to_owned());
+            Ok(if is_written { Vec::new() } else { vec![key()] })
+        }
+        events => insert_batch(db, events, now).await,
     }
-    let column = Columns(events);
-    let currencies: Vec<&str> = events.iter().map(|event| event.currency.as_str()).collect();
-    let metadata: Vec<Option<Json<&Value>>> = column.of(|event| event.metadata.map(Json));
+}
+
+/// One event, in a statement that Postgres plans in half the time of the batch's: no statement is prepared, so that
+/// each is planned each time.
+async fn insert(
+    db: &impl GenericClient,
+    event: &NewEvent<'_>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let changed = db
+        .execute_typed(
+            "-- usage_events::insert
+             WITH inserted AS (
+                 INSERT INTO usage_events
+                     (subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
+                      unit_price_cents, currency, created_at, metadata, payload_sha256, ingested_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                 ON CONFLICT (subject, idempotency_key) DO NOTHING
+                 RETURNING subject, CAST(created_at AT TIME ZONE 'UTC' AS date) AS day, event_type, currency, cost_units,
+                           CASE WHEN billable THEN cost_units ELSE 0 END AS billable_units,
+                           CASE WHEN billable THEN COALESCE(cost_units * unit_price_cents, 0) ELSE 0 END AS amount_cents
+             )
+             INSERT INTO usage_daily AS daily
+                 (subject, day, event_type, currency, events, units, billable_units, amount_cents)
+             SELECT subject, day, event_type, currency, 1, cost_units, billable_units, amount_cents FROM inserted
+             ON CONFLICT (subject, day, event_type, currency) DO UPDATE
+             SET events = daily.events + EXCLUDED.events, units = daily.units + EXCLUDED.units,
+                 billable_units = daily.billable_units + EXCLUDED.billable_units,
+                 amount_cents = daily.amount_cents + EXCLUDED.amount_cents",
+            &[
+                (&event.subject, Type::TEXT),
+                (&event.idempotency_key, Type::TEXT),
+                (&event.user_id, Type::INT4),
+                (&event.api_key_prefix, Type::TEXT),
+                (&event.event_type, Type::TEXT),
+                (&event.resource_id, Type::TEXT),
+                (&event.billable, Type::BOOL),
+                (&event.cost_units, Type::INT8),
+                (&event.unit_price_cents, Type::INT8),
+                (&event.currency.as_str(), Type::TEXT),
+                (&event.occurred_at, Type::TIMESTAMPTZ),
+                (&event.metadata.map(Json), Type::JSONB),
+                (&event.payload_sha256, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+/// Rows are written in the order of their keys, in both tables, so that two batches meet in one order, and so that
+/// neighbours in the index follow one another. Sorted here: Postgres would compare by the database's collation.
+async fn insert_batch(
+    db: &impl GenericClient,
+    events: &[NewEvent<'_>],
+    now: Timestamp,
+) -> Result<Vec<Key>, Error> {
+    let mut sorted: Vec<&NewEvent<'_>> = events.iter().collect();
+    sorted.sort_unstable_by_key(|event| (event.subject, event.idempotency_key));
+    let column = Columns(&sorted);
+    let expected = i64::try_from(events.len()).unwrap_or(i64::MAX);
     let rows = db
         .query_typed(
-            "-- usage_events::insert_all
+            "-- usage_events::insert_batch
              WITH inserted AS (
                  INSERT INTO usage_events
                      (subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
@@ -90,7 +154,6 @@ pub async fn insert_all(
                  FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS new
                      (subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
                       unit_price_cents, currency, created_at, metadata, payload_sha256)
-                 ORDER BY subject, idempotency_key
                  ON CONFLICT (subject, idempotency_key) DO NOTHING
                  RETURNING subject, idempotency_key, created_at, event_type, currency, billable, cost_units,
                            unit_price_cents
@@ -109,7 +172,10 @@ pub async fn insert_all(
                      billable_units = daily.billable_units + EXCLUDED.billable_units,
                      amount_cents = daily.amount_cents + EXCLUDED.amount_cents
              )
-             SELECT subject, idempotency_key FROM inserted",
+             -- The keys only when some were there: a thousand rows back are no small part of the whole.
+             SELECT counted.written, inserted.subject, inserted.idempotency_key
+             FROM (SELECT count(*) AS written FROM inserted) AS counted
+             LEFT JOIN inserted ON counted.written < $15",
             &[
                 (&column.of(|event| event.subject), Type::TEXT_ARRAY),
                 (&column.of(|event| event.idempotency_key), Type::TEXT_ARRAY),
@@ -120,15 +186,32 @@ pub async fn insert_all(
                 (&column.of(|event| event.billable), Type::BOOL_ARRAY),
                 (&column.of(|event| event.cost_units), Type::INT8_ARRAY),
                 (&column.of(|event| event.unit_price_cents), Type::INT8_ARRAY),
-                (&currencies, Type::TEXT_ARRAY),
+                (&column.of(|event| event.currency.as_str()), Type::TEXT_ARRAY),
                 (&column.of(|event| event.occurred_at), Type::TIMESTAMPTZ_ARRAY),
-                (&metadata, Type::JSONB_ARRAY),
+                (&column.of(|event| event.metadata.map(Json)), Type::JSONB_ARRAY),
                 (&column.of(|event| event.payload_sha256), Type::TEXT_ARRAY),
                 (&now, Type::TIMESTAMPTZ),
+                (&expected, Type::INT8),
             ],
         )
         .await?;
-    rows.iter().map(key_of).collect()
+    let written: i64 = rows.first().map_or(Ok(0), |row| row.try_get("written"))?;
+    if written == expected {
+        return Ok(Vec::new());
+    }
+    let mut written = HashSet::new();
+    for row in &rows {
+        let subject: Option<&str> = row.try_get("subject")?;
+        let key: Option<&str> = row.try_get("idempotency_key")?;
+        written.extend(subject.zip(key));
+    }
+    let keys = events
+        .iter()
+        .map(|event| (event.subject, event.idempotency_key));
+    let taken = keys.filter(|key| !written.contains(key));
+    Ok(taken
+        .map(|(subject, key)| (subject.to_owned(), key.to_owned()))
+        .collect())
 }
 
 /// The digests of the events that are there under these keys. `None` for the predecessor's rows.
@@ -274,11 +357,11 @@ pub async fn voided(
 }
 
 /// The events, taken apart into the arrays a statement unnests.
-struct Columns<'a>(&'a [NewEvent<'a>]);
+struct Columns<'a>(&'a [&'a NewEvent<'a>]);
 
 impl<'a> Columns<'a> {
     fn of<T>(&self, field: impl Fn(&'a NewEvent<'a>) -> T) -> Vec<T> {
-        self.0.iter().map(field).collect()
+        self.0.iter().map(|event| field(event)).collect()
     }
 }
 

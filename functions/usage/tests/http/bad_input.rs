@@ -94,6 +94,123 @@ async fn every_member_of_an_event_is_checked_alone_and_in_its_place() {
 }
 
 #[tokio::test]
+async fn of_a_batch_every_wrong_type_range_and_length_is_named_in_its_place() {
+    let ledger = Ledger::with_users(1).await;
+    let wrong_types = |but: &[Value]| -> Vec<Value> {
+        let all = [
+            json!("x"),
+            json!(1),
+            json!(1.5),
+            json!(true),
+            json!([]),
+            json!({}),
+        ];
+        all.into_iter()
+            .filter(|value| !but.contains(value))
+            .collect()
+    };
+    let text = || wrong_types(&[json!("x")]);
+    let number = || wrong_types(&[json!(1)]);
+    let cases = [
+        (
+            "idempotency_key",
+            [
+                text(),
+                vec![json!(""), json!("x".repeat(256)), json!("a\u{7}")],
+            ],
+        ),
+        (
+            "user_id",
+            [
+                number(),
+                vec![json!(0), json!(-1), json!(2_147_483_648_i64)],
+            ],
+        ),
+        (
+            "event_type",
+            [text(), vec![json!(""), json!("x".repeat(101)), json!(null)]],
+        ),
+        ("resource_id", [text(), vec![json!("x".repeat(256))]]),
+        ("billable", [wrong_types(&[json!(true)]), vec![]]),
+        (
+            "cost_units",
+            [
+                number(),
+                vec![json!(-1), json!(1_000_000_001), json!(u64::MAX)],
+            ],
+        ),
+        (
+            "unit_price_cents",
+            [number(), vec![json!(-1), json!(1_000_000_000_000_001_i64)]],
+        ),
+        (
+            "occurred_at",
+            [
+                wrong_types(&[]),
+                vec![json!("2025-02-29T00:00:00Z"), json!("2025-11-20T24:00:00Z")],
+            ],
+        ),
+        (
+            "metadata",
+            [
+                wrong_types(&[json!({})]),
+                vec![json!({"x": "x".repeat(16 * 1024)})],
+            ],
+        ),
+    ];
+    let mut events = vec![event(1, "first")];
+    let mut expected = vec![None];
+    for (member, values) in cases {
+        for (number, value) in values.concat().into_iter().enumerate() {
+            let mut bad = event(1, &format!("{member}{number}"));
+            bad[member] = value;
+            events.push(bad);
+            expected.push(Some(member));
+        }
+    }
+    for value in text() {
+        events.push(json!({"idempotency_key": "p", "api_key_prefix": value, "event_type": "deed"}));
+        expected.push(Some("api_key_prefix"));
+    }
+    let neither = json!({"idempotency_key": "n", "event_type": "deed"});
+    let both =
+        json!({"idempotency_key": "b", "event_type": "deed", "user_id": 1, "api_key_prefix": "p"});
+    events.extend([neither, both, event(1, "last")]);
+    expected.extend([Some("user_id"), Some("user_id"), None]);
+
+    let (status, body) = ledger
+        .post("/usage/events", &json!({"events": events}), NOW)
+        .await;
+    assert_eq!(status, 200, "{body}");
+    let rejected = expected.iter().flatten().count();
+    assert_eq!(
+        (&body["accepted"], &body["rejected"]),
+        (&json!(2), &json!(rejected))
+    );
+    let results = body["results"].as_array().unwrap();
+    assert_eq!(results.len(), expected.len());
+    for ((result, expected), event) in results.iter().zip(&expected).zip(&events) {
+        assert_eq!(result["field"].as_str(), *expected, "{event}");
+        assert_eq!(result["message"].is_string(), expected.is_some(), "{event}");
+    }
+    // All or nothing: a 422 that names the place of the first, whichever it is.
+    for (index, field) in expected
+        .iter()
+        .enumerate()
+        .filter_map(|(n, field)| Some((n, (*field)?)))
+    {
+        let mut batch: Vec<Value> = (0..index).map(|n| event(1, &format!("good{n}"))).collect();
+        batch.push(events[index].clone());
+        let (status, body) = ledger
+            .post("/usage/events?atomic=true", &json!({"events": batch}), NOW)
+            .await;
+        let place = format!("events[{index}].{field}");
+        assert_eq!((status, &body["field"]), (422, &json!(place)));
+    }
+    assert_eq!(ledger.number("SELECT count(*) FROM usage_events").await, 2);
+}
+
+#[tokio::test]
 async fn a_reservation_says_what_is_wrong_with_it() {
     let ledger = Ledger::with_users(1).await;
     for (member, value) in [

@@ -241,6 +241,100 @@ async fn days_and_months_end_at_midnight_utc() {
 }
 
 #[tokio::test]
+async fn an_event_by_itself_and_one_of_a_batch_leave_the_same_row() {
+    let ledger = Ledger::with_users(1).await;
+    ledger.contract("dp_pk_alpha", "usage_events", -1).await;
+    let mut said = json!({"user_id": 1, "event_type": "deed", "resource_id": "r", "billable": true, "cost_units": 3,
+                          "unit_price_cents": 7, "occurred_at": "2024-02-29T12:00:00.000001Z", "metadata": {"a": [1, null]}});
+    let mut partners = partner_event("dp_pk_alpha", "", "2024-02-29T23:59:59Z");
+    partners["billable"] = false.into();
+    partners["unit_price_cents"] = 7.into();
+    for (number, event) in [&mut said, &mut partners].into_iter().enumerate() {
+        let mut keyed = |key: &str| {
+            event["idempotency_key"] = format!("{number}{key}").into();
+            event.clone()
+        };
+        let alone = keyed("alone");
+        let batch = json!({"events": [keyed("batch"), keyed("other")]});
+        assert_eq!(ledger.post("/usage/events", &alone, NOW).await.0, 200);
+        assert_eq!(ledger.post("/usage/events", &batch, NOW).await.0, 200);
+    }
+    assert_eq!(
+        ledger
+            .number(
+                "SELECT count(DISTINCT to_jsonb(usage_events) - '{id,idempotency_key}'::text[]) \
+                 FROM usage_events"
+            )
+            .await,
+        2,
+        "but for id and key the three of each subject are the same"
+    );
+    assert_eq!(
+        ledger.rollup().await,
+        [
+            "partner:dp_pk_alpha 2024-02-29 deed EUR 3 3 0 0",
+            "user:1 2024-02-29 deed USD 3 9 9 63"
+        ]
+    );
+    assert_eq!(ledger.differences().await, []);
+}
+
+#[tokio::test]
+async fn a_leap_day_is_of_its_february() {
+    let ledger = Ledger::with_users(1).await;
+    ledger.contract("dp_pk_alpha", "usage_events", 10).await;
+    ledger
+        .run(
+            "INSERT INTO invoices (invoice_number, kind, contract_id, api_key_prefix, subtotal_cents, total_cents, \
+             amount_due_cents, currency, status, billing_period_start, billing_period_end, finalized_at) \
+             SELECT '1', 'partner', id, api_key_prefix, 0, 0, 0, 'EUR', 'open', '2020-02-01Z', '2020-03-01Z', now() \
+             FROM api_partner_contracts",
+        )
+        .await;
+    let leap = "2024-02-29T23:59:59.999999Z";
+    let mut mine = event(1, "k");
+    mine["occurred_at"] = "2024-02-29T00:00:00Z".into();
+    mine["unit_price_cents"] = 40.into();
+    let sent = [
+        mine,
+        partner_event("dp_pk_alpha", "a", "2024-02-29T12:00:00Z"),
+        // Years old: of an invoiced February, of the day after it, of one that nobody invoiced.
+        partner_event("dp_pk_alpha", "b", "2020-02-29T23:59:59.999999Z"),
+        partner_event("dp_pk_alpha", "c", "2020-03-01T00:00:00Z"),
+        partner_event("dp_pk_alpha", "d", "2016-02-29T12:00:00Z"),
+    ];
+    assert_eq!(
+        ledger.ingest(&sent, leap).await,
+        ["accepted", "accepted", "late", "accepted", "accepted"]
+    );
+    for (now, used, resets_at) in [
+        (leap, 1, "2024-03-01T00:00:00Z"),
+        ("2024-03-01T00:00:00Z", 0, "2024-04-01T00:00:00Z"),
+        ("2025-02-28T23:59:59.999999Z", 0, "2025-03-01T00:00:00Z"),
+    ] {
+        for path in ["user/1", "partner/dp_pk_alpha"] {
+            let (_, body) = ledger.get(&format!("/usage/limit-check/{path}"), now).await;
+            assert_eq!(
+                (&body["used"], &body["resets_at"]),
+                (&json!(used), &json!(resets_at)),
+                "{path} at {now}"
+            );
+        }
+    }
+    let (_, months) = ledger
+        .get("/usage/user/1/monthly?from=2024-02-29&to=2024-03-01", NOW)
+        .await;
+    assert_eq!(
+        (&months[0]["month"], &months[0]["amount_cents"]),
+        (&json!("2024-02"), &json!(40))
+    );
+    let (status, body) = ledger
+        .get("/usage/user/1/monthly?from=2023-02-29&to=2023-03-01", NOW)
+        .await;
+    assert_eq!((status, &body["field"]), (400, &json!("from")));
+}
+
+#[tokio::test]
 async fn the_future_is_rejected_from_five_minutes_on() {
     let ledger = Ledger::with_users(1).await;
     let now: Timestamp = NOW.parse().unwrap();
@@ -449,12 +543,17 @@ async fn a_sum_beyond_the_range_stores_nothing_and_is_not_our_mistake() {
         .await;
     let mut large = event(1, "k");
     large["unit_price_cents"] = 1_000.into();
-    let (status, body) = ledger.post("/usage/events", &large, NOW).await;
-    assert_eq!(
-        (status, &body["field"]),
-        (422, &json!("cost_units")),
-        "{body}"
-    );
+    for sent in [
+        large.clone(),
+        json!({"events": [event(1, "a"), large, event(1, "z")]}),
+    ] {
+        let (status, body) = ledger.post("/usage/events", &sent, NOW).await;
+        assert_eq!(
+            (status, &body["field"]),
+            (422, &json!("cost_units")),
+            "{body}"
+        );
+    }
     assert_eq!(ledger.number("SELECT count(*) FROM usage_events").await, 0);
 }
 
