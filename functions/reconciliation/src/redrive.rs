@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::aws;
-use shared::aws::parked_events::ParkedState;
+use shared::aws::parked_events::{ParkedState, Read};
 use shared::ledger::Outcome;
 use shared::publishing;
 use shared::store::{self, outbox};
@@ -192,11 +192,11 @@ async fn drive_parked_events(
 
 async fn drive(
     app: &App,
-    event: Result<Option<(ParkedState, Result<String, aws::Error>)>, aws::Error>,
+    event: Result<Option<Read>, aws::Error>,
     now: Timestamp,
     summary: &mut Summary,
 ) -> Result<(), Away> {
-    let (state, body) = match event {
+    let Read { state, body } = match event {
         Ok(Some(event)) => event,
         // Another run was faster.
         Ok(None) => return Ok(()),

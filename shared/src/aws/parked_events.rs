@@ -56,6 +56,15 @@ pub struct ParkedState {
     pub poisoned_at: Option<Timestamp>,
 }
 
+/// A parked event of which the body may not be had.
+#[derive(Debug)]
+pub struct Read {
+    /// How it stands with it.
+    pub state: ParkedState,
+    /// The event as received.
+    pub body: Result<String, Error>,
+}
+
 /// An event that is to be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
@@ -294,17 +303,13 @@ impl ParkedEvents {
     /// One parked or poisoned event with its body. A body that is gone from the bucket is [`Error::Unreadable`].
     pub async fn get(&self, event_id: &str) -> Result<Option<ParkedEvent>, Error> {
         match self.read(event_id).await? {
-            Some((state, body)) => Ok(Some(ParkedEvent { state, body: body? })),
+            Some(Read { state, body }) => Ok(Some(ParkedEvent { state, body: body? })),
             None => Ok(None),
         }
     }
 
-    /// How it stands with an event, and its body. The inner error is the body's: of an event whose body is gone there is
-    /// still something to say.
-    pub async fn read(
-        &self,
-        event_id: &str,
-    ) -> Result<Option<(ParkedState, Result<String, Error>)>, Error> {
+    /// The same, where an event whose body is gone still says how it stands with it.
+    pub async fn read(&self, event_id: &str) -> Result<Option<Read>, Error> {
         let Some(mut item) = self.item(event_id).await? else {
             return Ok(None);
         };
@@ -316,7 +321,7 @@ impl ParkedEvents {
                 Err(error) => Err(error),
             },
         };
-        Ok(Some((state, body)))
+        Ok(Some(Read { state, body }))
     }
 
     /// Notes that the event could not be applied: the pause doubles, the eighth time it is poisoned. `attempts` are

@@ -99,12 +99,15 @@ fn page<'a>(mut rows: Vec<Row<'a>>, form: &Form) -> Result<Page<'a>, Refusal> {
     }
 }
 
+/// How an instant has to stand to a bound.
+type Holds = fn(&i64, &i64) -> bool;
+
 /// What `created`, `created[gte]` and its kin say.
-struct Times(Vec<(fn(&i64, &i64) -> bool, i64)>);
+struct Times(Vec<(Holds, i64)>);
 
 impl Times {
     fn read(form: &Form) -> Result<Times, Refusal> {
-        let bounds: [(&str, fn(&i64, &i64) -> bool); 5] = [
+        let bounds: [(&str, Holds); 5] = [
             ("created", i64::eq),
             ("created[gte]", i64::ge),
             ("created[gt]", i64::gt),
