@@ -224,7 +224,8 @@ async fn an_invoice_that_stripe_collects_is_no_discrepancy_and_one_changed_by_ha
     site.assert_sound().await;
 
     site.execute(
-        "UPDATE invoices SET tax_cents = tax_cents + 1, line_items = jsonb_build_object('items', '[]'::jsonb)",
+        "UPDATE invoices SET tax_cents = tax_cents + 1, line_items = jsonb_build_object('items', '[]'::jsonb)
+         WHERE invoice_number = 'API-202601-dp_pk_a'",
     )
     .await;
     site.reconcile().await;
