@@ -1,6 +1,7 @@
 //! The client of Stripe's API against the fake Stripe, and against a server that answers nonsense.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -238,6 +239,24 @@ async fn a_server_error_is_retried_a_few_times_and_then_unavailable() {
     assert!(matches!(error, Error::Unavailable(_)), "{error:?}");
     assert!(error.is_temporary());
     assert_eq!(stripe.requests(), u64::from(2 * ATTEMPTS));
+}
+
+#[tokio::test]
+async fn every_attempt_of_every_clone_takes_its_turn() {
+    let stripe = stripe(3).await;
+    let per_second = NonZeroU32::new(50).expect("a rate");
+    let client = client(&stripe).with_requests_per_second(per_second);
+    let clone = client.clone();
+    // Two of the attempts are refused for now and made again.
+    stripe.inject(fault(429, None, 2));
+    let start = Instant::now();
+    for _ in 0..4 {
+        let (one, other) = tokio::join!(first_customer(&client), first_customer(&clone));
+        one.and(other).expect("a customer each");
+    }
+    // A pause is never shorter than it was to be, however busy the machine is.
+    assert_eq!(stripe.requests(), 10);
+    assert!(start.elapsed() >= 9 * Duration::from_millis(20));
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::pin::pin;
 
+use futures_util::{StreamExt, join, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use shared::aws;
-use shared::aws::parked_events::ParkedState;
+use shared::aws::parked_events::{ParkedState, Read};
 use shared::ledger::Outcome;
 use shared::publishing;
 use shared::store::{self, outbox};
@@ -24,6 +26,8 @@ use crate::{App, Deadline, Error, lookups};
 
 /// Events read from the index at once.
 const EVENTS_PER_BATCH: usize = 25;
+/// Events read before their turn; their bodies may have 6 MB each.
+const EVENTS_AHEAD: usize = 3;
 /// Messages claimed from the outbox at once: ten calls of the bus.
 const MESSAGES_PER_SWEEP: i64 = 100;
 
@@ -134,7 +138,8 @@ enum Driven {
 }
 
 /// Oldest first. Each event leaves the table, or its next attempt moves into the future, or it is
-/// passed over, so that none is met twice and none holds up the others.
+/// passed over; none is met twice, also when the index still has what has left, and none holds up
+/// the others.
 ///
 /// Passed over is one that could not be read, removed or noted because DynamoDB or S3 was away. It
 /// stays due, with the attempts it had, and the run fails when all others are done.
@@ -144,30 +149,42 @@ async fn drive_parked_events(
     deadline: Deadline,
     summary: &mut Summary,
 ) -> Result<Driven, Away> {
-    let mut passed_over = BTreeSet::new();
+    let mut met = BTreeSet::new();
     let mut away = None;
     loop {
-        let limit = EVENTS_PER_BATCH + passed_over.len();
+        let limit = EVENTS_PER_BATCH + met.len();
         let mut due = match app.parked_events.due(now, limit).await {
             Ok(due) => due,
             Err(error) => return Err(away.unwrap_or(Away::ParkedEvents(error))),
         };
-        due.retain(|state| !passed_over.contains(&state.event_id));
+        due.retain(|one| met.insert(one.event_id.clone()));
         if due.is_empty() {
             return away.map_or(Ok(Driven::All), Err);
         }
-        for state in due {
+        // The next ones are read while one is applied.
+        let mut events = pin!(
+            stream::iter(due)
+                .map(|one| async move {
+                    let event = app.parked_events.read(&one.event_id).await;
+                    (one.event_id, event)
+                })
+                .buffered(EVENTS_AHEAD)
+        );
+        let mut next = events.next().await;
+        while let Some((event_id, event)) = next {
             if deadline.is_reached() {
                 return away.map_or(Ok(Driven::UntilTheDeadline), Err);
             }
-            let span = tracing::info_span!("parked_event", event_id = state.event_id);
-            match drive(app, &state, now, summary).instrument(span).await {
+            let span = tracing::info_span!("parked_event", event_id);
+            let (driven, following) = join!(
+                drive(app, event, now, summary).instrument(span),
+                events.next()
+            );
+            next = following;
+            match driven {
                 Ok(()) => {}
                 Err(error @ Away::Database(_)) => return Err(error),
-                Err(error @ Away::ParkedEvents(_)) => {
-                    passed_over.insert(state.event_id);
-                    away.get_or_insert(error);
-                }
+                Err(error @ Away::ParkedEvents(_)) => drop(away.get_or_insert(error)),
             }
         }
     }
@@ -175,15 +192,27 @@ async fn drive_parked_events(
 
 async fn drive(
     app: &App,
-    state: &ParkedState,
+    event: Result<Option<Read>, aws::Error>,
     now: Timestamp,
     summary: &mut Summary,
 ) -> Result<(), Away> {
-    let kept = match app.parked_events.get(&state.event_id).await {
+    let Read { state, body } = match event {
+        Ok(Some(event)) => event,
         // Another run was faster.
         Ok(None) => return Ok(()),
-        Ok(Some(parked)) => {
-            let ingested = ingest(app, &parked.body, now).await;
+        // An item that is none of ours has no attempts that could be counted.
+        Err(error @ aws::Error::Unreadable { .. }) => {
+            log_failure("a parked event is left out", &error);
+            return Ok(());
+        }
+        Err(error @ aws::Error::Unavailable { .. }) => return Err(Away::ParkedEvents(error)),
+    };
+    if !state.is_due(now) {
+        return Ok(());
+    }
+    let kept = match body {
+        Ok(body) => {
+            let ingested = ingest(app, &body, now).await;
             ingested.map_err(Away::Database)?
         }
         // Its body is gone, or is something else: no pause brings it back, but a person may.
@@ -203,7 +232,7 @@ async fn drive(
             tracing::info!(outcome = outcome.as_str(), "a parked event is kept");
             Ok(())
         }
-        Err(reason) => fail(app, state, &reason, now, summary).await,
+        Err(reason) => fail(app, &state, &reason, now, summary).await,
     }
 }
 

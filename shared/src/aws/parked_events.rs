@@ -56,7 +56,30 @@ pub struct ParkedState {
     pub poisoned_at: Option<Timestamp>,
 }
 
+/// A parked event of which the body may not be had.
+#[derive(Debug)]
+pub struct Read {
+    /// How it stands with it.
+    pub state: ParkedState,
+    /// The event as received.
+    pub body: Result<String, Error>,
+}
+
+/// An event that is to be tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// Stripe's `evt_…`.
+    pub event_id: String,
+    /// When it was parked first.
+    pub received_at: Timestamp,
+}
+
 impl ParkedState {
+    /// Whether it is to be tried at `now`.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        !self.is_poisoned() && self.next_attempt_at <= now
+    }
+
     /// Whether it is no longer retried.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned_at.is_some()
@@ -155,42 +178,36 @@ impl ParkedEvents {
         }
     }
 
-    /// Up to `limit` events whose next attempt is due, without their bodies (which may be large), those parked first
-    /// first. An item that cannot be read is logged and left out: it must not hold up the others.
-    pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<ParkedState>, Error> {
-        let mut states = Vec::new();
+    /// Up to `limit` events whose next attempt is due, those parked first first, as the index has them. It lags behind:
+    /// an event may be gone, tried or given up by now, which [`ParkedEvents::read`] tells.
+    pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
+        let mut due = Vec::new();
         let mut after = None;
-        loop {
+        while due.len() < limit {
             let page = self
                 .due_query(now)
-                .projection_expression("event_id")
-                .limit(i32::try_from(limit - states.len()).unwrap_or(i32::MAX))
+                .projection_expression("event_id, received_at")
+                .limit(i32::try_from(limit - due.len()).unwrap_or(i32::MAX))
                 .set_exclusive_start_key(after)
                 .send()
                 .await
                 .map_err(|error| Error::unavailable(SERVICE, error))?;
-            for key in page.items() {
-                // The index lags behind: the event may be gone, tried or given up by now.
-                let state = match self.state(text_of(key, "event_id")?).await {
-                    Err(error @ Error::Unreadable { .. }) => {
-                        crate::telemetry::log_failure("a parked event is left out", &error);
-                        continue;
-                    }
-                    other => other?,
-                };
-                states.extend(
-                    state.filter(|state| !state.is_poisoned() && state.next_attempt_at <= now),
-                );
+            for item in page.items() {
+                due.push(Due {
+                    event_id: text_of(item, "event_id")?.to_owned(),
+                    // Without it the event is read first, and what is wrong with it is said.
+                    received_at: instant_of(item, "received_at").unwrap_or(Timestamp::MIN),
+                });
             }
             after = page.last_evaluated_key;
-            if after.is_none() || states.len() >= limit {
+            if after.is_none() {
                 break;
             }
         }
-        states.sort_by(|left, right| {
+        due.sort_by(|left, right| {
             (left.received_at, &left.event_id).cmp(&(right.received_at, &right.event_id))
         });
-        Ok(states)
+        Ok(due)
     }
 
     /// How many events are due.
@@ -285,15 +302,26 @@ impl ParkedEvents {
 
     /// One parked or poisoned event with its body. A body that is gone from the bucket is [`Error::Unreadable`].
     pub async fn get(&self, event_id: &str) -> Result<Option<ParkedEvent>, Error> {
-        let Some(item) = self.item(event_id).await? else {
+        match self.read(event_id).await? {
+            Some(Read { state, body }) => Ok(Some(ParkedEvent { state, body: body? })),
+            None => Ok(None),
+        }
+    }
+
+    /// The same, where an event whose body is gone still says how it stands with it.
+    pub async fn read(&self, event_id: &str) -> Result<Option<Read>, Error> {
+        let Some(mut item) = self.item(event_id).await? else {
             return Ok(None);
         };
         let state = state_of(&item)?;
-        let body = match item.get("body").map(AttributeValue::as_s) {
-            Some(Ok(body)) => body.clone(),
-            _ => self.body_in_s3(text_of(&item, "body_s3_key")?).await?,
+        let body = match item.remove("body") {
+            Some(AttributeValue::S(body)) => Ok(body),
+            _ => match text_of(&item, "body_s3_key") {
+                Ok(key) => self.body_in_s3(key).await,
+                Err(error) => Err(error),
+            },
         };
-        Ok(Some(ParkedEvent { state, body }))
+        Ok(Some(Read { state, body }))
     }
 
     /// Notes that the event could not be applied: the pause doubles, the eighth time it is poisoned. `attempts` are

@@ -208,28 +208,27 @@ fn payment_from_row(row: &Row) -> Result<PaymentRow, Error> {
     })
 }
 
-/// What remains to be paid of these invoices of Stripe, as the column says.
+/// Of these invoices of Stripe: what remains to be paid, as the column says, and whether we have issued them.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn invoices_due(
     db: &impl GenericClient,
     stripe_invoice_ids: &[String],
-) -> Result<BTreeMap<String, i64>, Error> {
+) -> Result<BTreeMap<String, (i64, bool)>, Error> {
     let rows = db
         .query_typed(
             "-- reconciliation_window::invoices_due
-             SELECT stripe_invoice_id, COALESCE(amount_due_cents, 0) AS amount_due_cents
+             SELECT stripe_invoice_id, COALESCE(amount_due_cents, 0) AS amount_due_cents,
+                    contract_id IS NOT NULL AS is_ours
              FROM invoices WHERE stripe_invoice_id = ANY($1) AND NOT superseded",
             &[(&stripe_invoice_ids, Type::TEXT_ARRAY)],
         )
         .await?;
     rows.iter()
         .map(|row| {
-            Ok((
-                row.try_get("stripe_invoice_id")?,
-                row.try_get("amount_due_cents")?,
-            ))
+            let due = (row.try_get("amount_due_cents")?, row.try_get("is_ours")?);
+            Ok((row.try_get("stripe_invoice_id")?, due))
         })
         .collect()
 }
@@ -294,6 +293,8 @@ pub async fn charged_sums(
 pub struct InvoiceDifference {
     /// Stripe's id, or our number.
     pub reference: String,
+    /// Issued by us, whoever collects it.
+    pub is_ours: bool,
     pub currency: Option<String>,
     /// What it should be, by its parts.
     pub expected: String,
@@ -302,7 +303,8 @@ pub struct InvoiceDifference {
 }
 
 /// Invoices created in `[from, to)` that are not the sum of their lines or, where they are ours, of their totals, the
-/// first `limit` of them. Stripe's subtotals may be stated before or after the discounts of lines.
+/// first `limit` of them. Stripe's subtotals may be stated before or after the discounts of lines; what is due of one
+/// that Stripe collects is Stripe's to say. The predecessor's may have no lines.
 ///
 /// # Errors
 /// When the statement fails.
@@ -316,14 +318,17 @@ pub async fn invoice_differences(
         .query_typed(
             "-- reconciliation_window::invoice_differences
              WITH invoice AS (
-                 SELECT COALESCE(stripe_invoice_id, invoice_number) AS reference, currency,
-                        stripe_invoice_id IS NULL AS is_ours, status, lines_complete,
+                 SELECT CASE WHEN contract_id IS NULL THEN COALESCE(stripe_invoice_id, invoice_number)
+                             ELSE invoice_number END AS reference, currency,
+                        stripe_invoice_id IS NULL OR contract_id IS NOT NULL AS is_ours,
+                        stripe_invoice_id IS NULL AS is_collected_by_us, status, lines_complete,
                         COALESCE(subtotal_cents, 0) AS subtotal, COALESCE(tax_cents, 0) AS tax,
                         COALESCE(discount_cents, 0) AS discount, COALESCE(total_cents, 0) AS total,
                         COALESCE(amount_paid_cents, 0) AS paid, credit_applied_cents AS credited,
                         COALESCE(amount_due_cents, 0) AS due,
-                        (SELECT sum(CASE WHEN jsonb_typeof(line -> 'total_cents') = 'number'
-                                         THEN (line ->> 'total_cents')::numeric END)
+                        (SELECT COALESCE(sum(CASE WHEN jsonb_typeof(line -> 'total_cents') = 'number'
+                                                  THEN (line ->> 'total_cents')::numeric END),
+                                         CASE WHEN stripe_invoice_id IS NOT NULL OR contract_id IS NOT NULL THEN 0 END)
                          FROM jsonb_array_elements(
                              CASE WHEN jsonb_typeof(line_items -> 'items') = 'array'
                                   THEN line_items -> 'items' ELSE '[]' END) AS line) AS lines
@@ -331,22 +336,22 @@ pub async fn invoice_differences(
                  WHERE created_at >= $1 AND created_at < $2 AND NOT superseded
                    AND (stripe_invoice_id IS NULL OR source_event_id <> '')
              ), difference AS (
-                 SELECT reference, currency, 'lines ' || lines AS expected, 'subtotal ' || subtotal AS stored
+                 SELECT reference, is_ours, currency, 'lines ' || lines AS expected, 'subtotal ' || subtotal AS stored
                  FROM invoice
                  WHERE lines_complete AND lines <> subtotal AND (is_ours OR lines <> subtotal + discount)
                  UNION ALL
-                 SELECT reference, currency, 'parts ' || subtotal - discount + tax, 'total ' || total
+                 SELECT reference, is_ours, currency, 'parts ' || subtotal - discount + tax, 'total ' || total
                  FROM invoice WHERE is_ours AND total <> subtotal - discount + tax
                  UNION ALL
-                 SELECT reference, currency,
+                 SELECT reference, is_ours, currency,
                         'rest ' || CASE WHEN status IN ('paid', 'void') THEN 0
                                         ELSE total - credited - paid END,
                         'due ' || due
                  FROM invoice
-                 WHERE is_ours AND due <> CASE WHEN status IN ('paid', 'void') THEN 0
+                 WHERE is_collected_by_us AND due <> CASE WHEN status IN ('paid', 'void') THEN 0
                                                ELSE total - credited - paid END
              )
-             SELECT DISTINCT ON (reference) reference, currency, expected, stored FROM difference
+             SELECT DISTINCT ON (reference) reference, is_ours, currency, expected, stored FROM difference
              ORDER BY reference, expected LIMIT $3",
             &[
                 (&from, Type::TIMESTAMPTZ),
@@ -359,6 +364,7 @@ pub async fn invoice_differences(
         .map(|row| {
             Ok(InvoiceDifference {
                 reference: row.try_get("reference")?,
+                is_ours: row.try_get("is_ours")?,
                 currency: row.try_get("currency")?,
                 expected: row.try_get("expected")?,
                 stored: row.try_get("stored")?,

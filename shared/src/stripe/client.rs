@@ -8,7 +8,9 @@
 
 use std::fmt;
 use std::io::Cursor;
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, RETRY_AFTER, USER_AGENT};
@@ -32,6 +34,9 @@ use crate::config::{self, BoxError, Environment};
 const API_BASE: &str = "https://api.stripe.com";
 /// Most objects of one page, as Stripe has it.
 const PAGE_SIZE: u64 = 100;
+/// [What Stripe allows](https://docs.stripe.com/rate-limits) one endpoint, or a sandbox; a live account in all may do
+/// four times as much, so that the application and another function are not in the way.
+const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(25).expect("more than none");
 /// Largest answer read. A page of 100 invoices with ten lines each has about 2 MB.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// An idle connection older than this may have been closed by Stripe, or died while the sandbox was frozen.
@@ -132,6 +137,31 @@ impl Default for Patience {
     }
 }
 
+/// When the next attempt may begin.
+#[derive(Debug)]
+struct Pace {
+    /// Between two attempts.
+    interval: Duration,
+    free_at: Option<Instant>,
+}
+
+impl Pace {
+    fn of(requests_per_second: NonZeroU32) -> Pace {
+        Pace {
+            interval: Duration::from_secs(1) / requests_per_second.get(),
+            free_at: None,
+        }
+    }
+
+    /// Takes the next turn, which is at `now` or later. Turns are evenly spaced, so that no second, however it is cut,
+    /// holds more of them than it may.
+    fn turn(&mut self, now: Instant) -> Instant {
+        let turn = self.free_at.map_or(now, |free_at| free_at.max(now));
+        self.free_at = Some(turn + self.interval);
+        turn
+    }
+}
+
 /// Stripe's API with the account's key. Clones share connections and the cached key.
 #[derive(Clone)]
 pub struct Client {
@@ -139,6 +169,8 @@ pub struct Client {
     base: String,
     key: Secret,
     patience: Patience,
+    /// None where nothing limits the rate.
+    pace: Option<Arc<Mutex<Pace>>>,
 }
 
 impl fmt::Debug for Client {
@@ -203,11 +235,18 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector);
-        Ok(Client {
+        let client = Client {
             http,
             base: base.to_owned(),
             key,
             patience: Patience::default(),
+            pace: None,
+        };
+        // Stripe itself is never without TLS; what is without it is a fake, and has no limit.
+        Ok(if address.scheme_str() == Some("https") {
+            client.with_requests_per_second(REQUESTS_PER_SECOND)
+        } else {
+            client
         })
     }
 
@@ -221,6 +260,13 @@ impl Client {
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Client {
         self.patience = patience;
+        self
+    }
+
+    /// The same client that begins no more attempts within a second, those of all its later clones together.
+    #[must_use]
+    pub fn with_requests_per_second(mut self, requests: NonZeroU32) -> Client {
+        self.pace = Some(Arc::new(Mutex::new(Pace::of(requests))));
         self
     }
 
@@ -351,6 +397,7 @@ impl Client {
         let strategy = RequestStrategy::Retry(self.patience.attempts.max(1));
         let mut attempt = 1;
         loop {
+            self.wait_for_turn().await;
             let sent = self.attempt(request, idempotency_key, key);
             let failed = match tokio::time::timeout(self.patience.timeout, sent).await {
                 Ok(Ok(answer)) => return Ok(answer),
@@ -374,6 +421,21 @@ impl Client {
             );
             tokio::time::sleep(pause).await;
             attempt += 1;
+        }
+    }
+
+    /// Stripe's limit is the account's: without it a fast run would take from everybody else who asks.
+    async fn wait_for_turn(&self) {
+        let Some(pace) = &self.pace else {
+            return;
+        };
+        let now = Instant::now();
+        let turn = pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .turn(now);
+        if turn > now {
+            tokio::time::sleep_until(turn.into()).await;
         }
     }
 
@@ -662,6 +724,39 @@ mod tests {
             address,
             "http://localhost:1/v1/charges?created[gte]=5&expand[0]=data.refunds"
         );
+    }
+
+    #[test]
+    fn no_second_holds_more_turns_than_it_may() {
+        let start = Instant::now();
+        let mut pace = Pace::of(REQUESTS_PER_SECOND);
+        // A crowd at once, one alone after a rest, and one that comes between two turns.
+        let mut turns: Vec<Instant> = (0..60).map(|_| pace.turn(start)).collect();
+        assert_eq!(turns[0], start);
+        assert_eq!(turns[59], start + Duration::from_millis(59 * 40));
+        let rested = start + Duration::from_secs(60);
+        turns.push(pace.turn(rested));
+        turns.push(pace.turn(rested + Duration::from_millis(10)));
+        assert_eq!(turns[60], rested);
+        assert_eq!(turns[61], rested + Duration::from_millis(40));
+        for from in &turns {
+            let until = *from + Duration::from_secs(1);
+            let within = turns.iter().filter(|turn| (from..&until).contains(turn));
+            assert!(within.count() <= 25);
+        }
+    }
+
+    #[test]
+    fn stripe_is_asked_at_its_rate_and_a_fake_as_fast_as_it_answers() {
+        for (base, interval) in [
+            ("", Some(Duration::from_millis(40))),
+            ("https://proxy.example.com", Some(Duration::from_millis(40))),
+            ("http://127.0.0.1:1", None),
+        ] {
+            let client = client(base).unwrap();
+            let pace = client.pace.map(|pace| pace.lock().unwrap().interval);
+            assert_eq!(pace, interval, "{base}");
+        }
     }
 
     #[test]

@@ -127,15 +127,7 @@ impl LoggedEvent {
     /// The event in `shape`, or none when that version has no such event or nothing to say.
     #[must_use]
     pub fn render(&self, shape: Shape) -> Option<Value> {
-        // Refunds ride inside the charge before 2022-11-15; asynchronous capture and invoice
-        // payments are newer than that version too.
-        let since = match self.kind {
-            "charge.updated" | "refund.failed" => Shape::Basil,
-            kind if kind.starts_with("invoice_payment.") => Shape::Basil,
-            kind if kind.starts_with("refund.") => Shape::V2022_11_15,
-            _ => Shape::V2020_08_27,
-        };
-        if shape < since {
+        if shape < self.since() {
             return None;
         }
         let object = self.object.render(shape);
@@ -157,6 +149,26 @@ impl LoggedEvent {
             "created": self.created, "data": data, "livemode": false, "pending_webhooks": 1,
             "request": {"id": self.request, "idempotency_key": null}, "type": self.kind,
         }))
+    }
+
+    /// Whether [`LoggedEvent::render`] makes something of it.
+    pub(super) fn is_told(&self, shape: Shape) -> bool {
+        if tells_previous(self.kind) && self.previous.is_some() {
+            return self.render(shape).is_some();
+        }
+        shape >= self.since()
+    }
+
+    /// The first version that has it.
+    fn since(&self) -> Shape {
+        // Refunds ride inside the charge before 2022-11-15; asynchronous capture and invoice
+        // payments are newer than that version too.
+        match self.kind {
+            "charge.updated" | "refund.failed" => Shape::Basil,
+            kind if kind.starts_with("invoice_payment.") => Shape::Basil,
+            kind if kind.starts_with("refund.") => Shape::V2022_11_15,
+            _ => Shape::V2020_08_27,
+        }
     }
 
     /// The id of the object the event is about.

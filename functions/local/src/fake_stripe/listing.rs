@@ -8,16 +8,11 @@ use super::form::Form;
 use super::objects::Object;
 use super::render::{INLINE_LINES, list, render_line, render_refunds, render_tiers};
 
-/// A row of a list before it is rendered.
-pub(super) struct Row {
-    id: String,
+/// A row of a list before it is rendered: only those of the page are.
+struct Row<'a> {
+    id: &'a str,
     created: i64,
-    value: RowValue,
-}
-
-enum RowValue {
-    Object(Box<Object>),
-    Rendered(Value),
+    render: Box<dyn Fn(Shape) -> Value + 'a>,
 }
 
 /// The newest a customer's list of events goes back.
@@ -55,13 +50,13 @@ fn filters(kind: &str) -> Option<&'static [&'static str]> {
 }
 
 /// One page of a list, and whether there is more in the direction it was read.
-struct Page {
-    rows: Vec<Row>,
+struct Page<'a> {
+    rows: Vec<Row<'a>>,
     has_more: bool,
 }
 
 /// Cuts a page out of `rows` (newest first) as `limit`, `starting_after`, `ending_before` say.
-fn page(mut rows: Vec<Row>, form: &Form) -> Result<Page, Refusal> {
+fn page<'a>(mut rows: Vec<Row<'a>>, form: &Form) -> Result<Page<'a>, Refusal> {
     let limit = form.integer("limit")?.unwrap_or(10);
     let limit = usize::try_from(limit)
         .ok()
@@ -73,7 +68,7 @@ fn page(mut rows: Vec<Row>, form: &Form) -> Result<Page, Refusal> {
                 "This value must be between 1 and 100.",
             )
         })?;
-    let place = |name: &str, id: &str, rows: &[Row]| {
+    let place = |name: &str, id: &str, rows: &[Row<'_>]| {
         rows.iter().position(|row| row.id == id).ok_or_else(|| {
             Refusal::parameter(name, "resource_missing", format!("No such object: '{id}'"))
         })
@@ -104,33 +99,45 @@ fn page(mut rows: Vec<Row>, form: &Form) -> Result<Page, Refusal> {
     }
 }
 
-/// Whether `created` passes `created`, `created[gte]` and its kin.
-fn in_time(created: i64, form: &Form) -> Result<bool, Refusal> {
-    let bound = |name: &str, holds: fn(i64, i64) -> bool| {
-        Ok::<bool, Refusal>(
-            form.integer(name)?
-                .is_none_or(|bound| holds(created, bound)),
-        )
-    };
-    Ok(bound("created", |a, b| a == b)?
-        && bound("created[gte]", |a, b| a >= b)?
-        && bound("created[gt]", |a, b| a > b)?
-        && bound("created[lte]", |a, b| a <= b)?
-        && bound("created[lt]", |a, b| a < b)?)
+/// How an instant has to stand to a bound.
+type Holds = fn(&i64, &i64) -> bool;
+
+/// What `created`, `created[gte]` and its kin say.
+struct Times(Vec<(Holds, i64)>);
+
+impl Times {
+    fn read(form: &Form) -> Result<Times, Refusal> {
+        let bounds: [(&str, Holds); 5] = [
+            ("created", i64::eq),
+            ("created[gte]", i64::ge),
+            ("created[gt]", i64::gt),
+            ("created[lte]", i64::le),
+            ("created[lt]", i64::lt),
+        ];
+        let mut times = Vec::new();
+        for (name, holds) in bounds {
+            if let Some(bound) = form.integer(name)? {
+                times.push((holds, bound));
+            }
+        }
+        Ok(Times(times))
+    }
+
+    fn pass(&self, created: i64) -> bool {
+        self.0.iter().all(|(holds, bound)| holds(&created, bound))
+    }
 }
 
 fn objects<'a, T: Clone + 'a>(
     rows: impl Iterator<Item = &'a T>,
-    wrap: impl Fn(T) -> Object,
+    id: impl Fn(&'a T) -> &'a str,
+    wrap: fn(T) -> Object,
     created: impl Fn(&T) -> i64,
-) -> Vec<Row> {
-    rows.map(|row| {
-        let object = wrap(row.clone());
-        Row {
-            id: object.id().to_owned(),
-            created: created(row),
-            value: RowValue::Object(Box::new(object)),
-        }
+) -> Vec<Row<'a>> {
+    rows.map(|row| Row {
+        id: id(row),
+        created: created(row),
+        render: Box::new(move |shape| wrap(row.clone()).render(shape)),
     })
     .collect()
 }
@@ -151,25 +158,14 @@ impl Account {
             }
         }
         // A bound that is no number is refused even when there is nothing to compare it with.
-        in_time(self.now, form)?;
-        let mut rows = Vec::new();
-        for row in self.rows(kind, form, shape) {
-            if in_time(row.created, form)? {
-                rows.push(row);
-            }
-        }
+        let times = Times::read(form)?;
+        let mut rows = self.rows(kind, form, shape);
+        rows.retain(|row| times.pass(row.created));
         // Newest first; what was made in one second, in the reverse of the order it was made.
         rows.reverse();
         rows.sort_by_key(|row| std::cmp::Reverse(row.created));
         let page = page(rows, form)?;
-        let data: Vec<Value> = page
-            .rows
-            .into_iter()
-            .map(|row| match row.value {
-                RowValue::Object(object) => object.render(shape),
-                RowValue::Rendered(value) => value,
-            })
-            .collect();
+        let data: Vec<Value> = page.rows.iter().map(|row| (row.render)(shape)).collect();
         let mut answer = json!({
             "object": "list", "data": data, "has_more": page.has_more, "url": format!("/v1/{kind}"),
         });
@@ -218,20 +214,15 @@ impl Account {
             .lines
             .iter()
             .map(|line| Row {
-                id: line.id.clone(),
+                id: &line.id,
                 created: invoice.created,
-                value: RowValue::Rendered(render_line(&invoice.id, line, &invoice.currency, shape)),
+                render: Box::new(move |shape| {
+                    render_line(&invoice.id, line, &invoice.currency, shape)
+                }),
             })
             .collect();
         let page = page(rows, form)?;
-        let data: Vec<Value> = page
-            .rows
-            .into_iter()
-            .filter_map(|row| match row.value {
-                RowValue::Rendered(value) => Some(value),
-                RowValue::Object(_) => None,
-            })
-            .collect();
+        let data: Vec<Value> = page.rows.iter().map(|row| (row.render)(shape)).collect();
         Ok(json!({
             "object": "list", "data": data, "has_more": page.has_more,
             "url": format!("/v1/invoices/{}/lines", invoice.id),
@@ -294,7 +285,7 @@ impl Account {
     }
 
     /// The rows of a list that pass its filters, oldest first.
-    fn rows(&self, kind: &str, form: &Form, shape: Shape) -> Vec<Row> {
+    fn rows<'a>(&'a self, kind: &str, form: &Form, shape: Shape) -> Vec<Row<'a>> {
         let is = |name: &str, value: Option<&str>| {
             form.get(name).is_none_or(|wanted| value == Some(wanted))
         };
@@ -304,6 +295,7 @@ impl Account {
                     is("customer", one.customer.as_deref())
                         && is("payment_intent", Some(&one.payment_intent))
                 }),
+                |one| &one.id,
                 Object::Charge,
                 |one| one.created,
             ),
@@ -312,6 +304,7 @@ impl Account {
                     is("charge", Some(&one.charge))
                         && is("payment_intent", Some(&one.payment_intent))
                 }),
+                |one| &one.id,
                 Object::Refund,
                 |one| one.created,
             ),
@@ -320,6 +313,7 @@ impl Account {
                     is("charge", Some(&one.charge))
                         && is("payment_intent", Some(&one.payment_intent))
                 }),
+                |one| &one.id,
                 Object::Dispute,
                 |one| one.created,
             ),
@@ -330,6 +324,7 @@ impl Account {
                         && is("subscription", one.subscription.as_deref())
                         && is("collection_method", Some(one.collection_method))
                 }),
+                |one| &one.id,
                 |one| Object::Invoice(Box::new(one)),
                 |one| one.created,
             ),
@@ -347,6 +342,7 @@ impl Account {
                         .is_none_or(|id| one.items.iter().any(|item| item.price.id == id));
                     status && price && is("customer", Some(&one.customer))
                 }),
+                |one| &one.id,
                 Object::Subscription,
                 |one| one.created,
             ),
@@ -354,6 +350,7 @@ impl Account {
                 self.customers
                     .iter()
                     .filter(|one| !one.deleted && is("email", one.email.as_deref())),
+                |one| &one.id,
                 Object::Customer,
                 |one| one.created,
             ),
@@ -364,6 +361,7 @@ impl Account {
                         && is("currency", Some(&one.currency))
                         && is("payout", one.payout.as_deref())
                 }),
+                |one| &one.id,
                 Object::BalanceTransaction,
                 |one| one.created,
             ),
@@ -371,6 +369,7 @@ impl Account {
                 self.payouts
                     .iter()
                     .filter(|one| is("status", Some(one.status))),
+                |one| &one.id,
                 Object::Payout,
                 |one| one.created,
             ),
@@ -387,22 +386,38 @@ impl Account {
                         && is("active", Some(if one.active { "true" } else { "false" }))
                         && is("type", Some(kind))
                 }),
+                |one| &one.id,
                 Object::Price,
                 |one| one.created,
             ),
-            "products" => objects(self.products.iter(), Object::Product, |one| one.created),
-            "coupons" => objects(self.coupons.iter(), Object::Coupon, |one| one.created),
-            "payment_intents" => objects(
-                self.intents
-                    .iter()
-                    .filter(|one| is("customer", one.customer.as_deref()))
-                    .map(|one| &one.id),
-                |id| {
-                    self.intent_snapshot(&id)
-                        .expect("its charges are on the shelf")
-                },
-                |id| self.intents.get(id).map_or(0, |one| one.created),
+            "products" => objects(
+                self.products.iter(),
+                |one| &one.id,
+                Object::Product,
+                |one| one.created,
             ),
+            "coupons" => objects(
+                self.coupons.iter(),
+                |one| &one.id,
+                Object::Coupon,
+                |one| one.created,
+            ),
+            // With its charges, which are on other shelves.
+            "payment_intents" => self
+                .intents
+                .iter()
+                .filter(|one| is("customer", one.customer.as_deref()))
+                .map(|one| Row {
+                    id: &one.id,
+                    created: one.created,
+                    render: Box::new(|shape| {
+                        let snapshot = self.intent_snapshot(&one.id);
+                        snapshot
+                            .expect("its charges are on the shelf")
+                            .render(shape)
+                    }),
+                })
+                .collect(),
             "invoice_payments" => objects(
                 self.invoice_payments.iter().filter(|one| {
                     is("invoice", Some(&one.invoice))
@@ -410,6 +425,7 @@ impl Account {
                         && is("payment[type]", Some("payment_intent"))
                         && is("status", Some(one.status))
                 }),
+                |one| &one.id,
                 Object::InvoicePayment,
                 |one| one.created,
             ),
@@ -417,6 +433,7 @@ impl Account {
                 self.credit_notes.iter().filter(|one| {
                     is("invoice", Some(&one.invoice)) && is("customer", Some(&one.customer))
                 }),
+                |one| &one.id,
                 Object::CreditNote,
                 |one| one.created,
             ),
@@ -428,6 +445,7 @@ impl Account {
                         // A session is there once it is complete.
                         && is("status", Some("complete"))
                 }),
+                |one| &one.id,
                 Object::Session,
                 |one| one.created,
             ),
@@ -435,6 +453,7 @@ impl Account {
                 self.invoice_items.iter().filter(|one| {
                     is("invoice", one.invoice.as_deref()) && is("customer", Some(&one.customer))
                 }),
+                |one| &one.id,
                 |one| Object::InvoiceItem(Box::new(one)),
                 |one| one.created,
             ),
@@ -442,13 +461,13 @@ impl Account {
         }
     }
 
-    fn event_rows(&self, form: &Form, shape: Shape) -> Vec<Row> {
+    fn event_rows<'a>(&'a self, form: &Form, shape: Shape) -> Vec<Row<'a>> {
         let types = form.list("types");
+        // Before rendering, which is what costs; a bound that is no number has been refused by now.
+        let times = Times::read(form).unwrap_or(Times(Vec::new()));
         self.events
             .iter()
-            .filter(|event| event.created >= self.now - EVENT_SECONDS)
-            // Before rendering, which is what costs.
-            .filter(|event| in_time(event.created, form).is_ok_and(|passes| passes))
+            .filter(|event| event.created >= self.now - EVENT_SECONDS && times.pass(event.created))
             .filter(|event| types.is_empty() || types.contains(&event.kind))
             .filter(|event| match form.get("delivery_success") {
                 None => true,
@@ -462,12 +481,12 @@ impl Account {
                     None => event.kind == wanted,
                 },
             })
-            .filter_map(|event| {
-                Some(Row {
-                    id: event.id.clone(),
-                    created: event.created,
-                    value: RowValue::Rendered(event.render(shape)?),
-                })
+            // A version that has no such event does not list it.
+            .filter(|event| event.is_told(shape))
+            .map(|event| Row {
+                id: &event.id,
+                created: event.created,
+                render: Box::new(|shape| event.render(shape).unwrap_or_default()),
             })
             .collect()
     }

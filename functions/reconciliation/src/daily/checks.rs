@@ -6,12 +6,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use shared::money::Currency;
 use shared::reconciliation::{Discrepancy, Kind, ObjectType};
-use shared::store::{
-    self, reconciliation_runs, reconciliation_window as window, revenue_daily, usage_daily,
-};
+use shared::store::reconciliation_window::{self as window, InvoiceDifference};
+use shared::store::{self, reconciliation_runs, revenue_daily, usage_daily};
+use shared::stripe::client;
 use tokio_postgres::Client;
 
-use super::Run;
+use super::{Run, Stop};
+use crate::fetch;
 
 /// Differences of one check that are told.
 const TOLD: i64 = 1_000;
@@ -21,27 +22,13 @@ impl Run<'_> {
     pub(super) async fn check(&mut self) -> Result<(), store::Error> {
         self.check_days().await?;
         self.check_usage().await?;
-        let (since, until) = (self.window.since, self.window.until);
-        let (totals, numbers) = {
+        self.check_totals().await?;
+        let numbers = {
             let client = self.app.database.client().await?;
             let db: &Client = &client;
-            (
-                window::invoice_differences(db, since, until, TOLD).await?,
-                window::missing_numbers(db, TOLD).await?,
-            )
+            window::missing_numbers(db, TOLD).await?
         };
         let mut found = Vec::new();
-        for difference in totals {
-            let currency = difference.currency.as_deref();
-            found.push(Discrepancy {
-                kind: Kind::AmountDiffers,
-                object_type: ObjectType::InvoiceTotal,
-                object_id: difference.reference,
-                currency: currency.and_then(|currency| Currency::parse(currency).ok()),
-                stripe_value: Some(difference.expected),
-                ledger_value: Some(difference.stored),
-            });
-        }
         for number in numbers {
             found.push(Discrepancy {
                 kind: Kind::MissingInDb,
@@ -83,8 +70,10 @@ impl Run<'_> {
                 self.rebuild_day(day.day, day.currency).await?;
             }
         }
+        // What was rebuilt is what it is the sum of, by the same transaction.
         if self.window.heal {
-            self.mark_healed(ObjectType::RevenueDaily).await?;
+            let left = BTreeSet::new();
+            self.mark_healed(ObjectType::RevenueDaily, &left).await?;
         }
         Ok(())
     }
@@ -133,7 +122,7 @@ impl Run<'_> {
         }
         for subject in subjects {
             if self.deadline.is_reached() {
-                return Ok(());
+                return self.note("usage_daily", Err(Stop::Deadline));
             }
             let mut client = self.app.database.client().await?;
             let transaction = client.transaction().await?;
@@ -141,11 +130,71 @@ impl Run<'_> {
             usage_daily::rebuild(&*transaction, &subject).await?;
             transaction.commit().await?;
         }
-        self.mark_healed(ObjectType::UsageDaily).await
+        self.mark_healed(ObjectType::UsageDaily, &BTreeSet::new())
+            .await
     }
 
-    /// What was rebuilt is what it is the sum of, by the same transaction.
-    async fn mark_healed(&self, object_type: ObjectType) -> Result<(), store::Error> {
+    /// Whether invoices are the sums of their lines. One of Stripe's is read again, whole; one of ours is the only record
+    /// there is of what was billed.
+    async fn check_totals(&mut self) -> Result<(), store::Error> {
+        let differences = self.invoice_differences().await?;
+        let mut found = Vec::new();
+        for difference in &differences {
+            let currency = difference.currency.as_deref();
+            found.push(Discrepancy {
+                kind: Kind::AmountDiffers,
+                object_type: ObjectType::InvoiceTotal,
+                object_id: difference.reference.clone(),
+                currency: currency.and_then(|currency| Currency::parse(currency).ok()),
+                stripe_value: Some(difference.expected.clone()),
+                ledger_value: Some(difference.stored.clone()),
+            });
+        }
+        self.tell_all(found).await?;
+        let at_stripe = differences.iter().filter(|difference| !difference.is_ours);
+        let at_stripe: Vec<&str> = at_stripe.map(|one| one.reference.as_str()).collect();
+        if !self.window.heal || at_stripe.is_empty() {
+            return Ok(());
+        }
+        let read = self.read_again(&at_stripe).await;
+        self.note("invoice_totals", read)?;
+        let left = self.invoice_differences().await?;
+        let left: BTreeSet<String> = left.into_iter().map(|one| one.reference).collect();
+        self.mark_healed(ObjectType::InvoiceTotal, &left).await
+    }
+
+    async fn invoice_differences(&self) -> Result<Vec<InvoiceDifference>, store::Error> {
+        let client = self.app.database.client().await?;
+        let db: &Client = &client;
+        window::invoice_differences(db, self.window.since, self.window.until, TOLD).await
+    }
+
+    async fn read_again(&self, invoices: &[&str]) -> Result<(), Stop> {
+        for id in invoices {
+            if self.deadline.is_reached() {
+                return Err(Stop::Deadline);
+            }
+            let answer = fetch::answer(&self.app.stripe, "invoice", id, self.now).await;
+            match answer {
+                Ok(objects) => {
+                    for object in objects.into_iter().flatten() {
+                        self.apply(&object).await?;
+                    }
+                }
+                // What Stripe does not know is left as it is, and told.
+                Err(client::Error::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What was made anew and is not among what is `left`.
+    async fn mark_healed(
+        &self,
+        object_type: ObjectType,
+        left: &BTreeSet<String>,
+    ) -> Result<(), store::Error> {
         let client = self.app.database.client().await?;
         let db: &Client = &client;
         let mut after = 0;
@@ -156,7 +205,7 @@ impl Run<'_> {
             };
             after = last.id;
             for item in &items {
-                if item.object_type == object_type.as_str() {
+                if item.object_type == object_type.as_str() && !left.contains(&item.object_id) {
                     reconciliation_runs::heal_item(db, item.id, self.now).await?;
                 }
             }

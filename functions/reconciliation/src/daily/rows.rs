@@ -133,10 +133,11 @@ impl Rows {
         )?;
         for invoice in stored {
             let id = invoice.stripe_invoice_id.clone();
-            let amount_due_cents = due.get(&id).copied().unwrap_or_default();
+            let (amount_due_cents, is_ours) = due.get(&id).copied().unwrap_or_default();
             let row = InvoiceRow {
                 invoice,
                 amount_due_cents,
+                is_ours,
             };
             self.invoices.insert(id, row);
         }

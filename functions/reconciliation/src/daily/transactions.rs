@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::join;
 use serde_json::{Map, Value};
 use shared::ledger;
 use shared::money::Currency;
@@ -32,11 +33,14 @@ impl Run<'_> {
             PAGES,
             self.now,
         );
-        while let Some(page) = pages.next_page().await? {
-            if self.deadline.is_reached() {
-                return Err(Stop::Deadline);
-            }
-            self.compare_transactions(page, true).await?;
+        self.in_time()?;
+        let mut next = pages.next_page().await?;
+        while let Some(page) = next {
+            let (compared, following) =
+                join!(self.compare_transactions(page, true), pages.next_page());
+            compared?;
+            next = following?;
+            self.in_time()?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use shared::store::reconciliation_window::Slice;
@@ -42,35 +43,31 @@ impl Run<'_> {
         let mut upper = self.window.until;
         let mut held: Vec<Value> = Vec::new();
         self.tally.examined = 0;
-        loop {
-            if self.deadline.is_reached() {
-                return Err(Stop::Deadline);
-            }
-            let Some(page) = pages.next_page().await? else {
-                let since = self.window.since;
-                return self.compare_span(subject, held, since, upper).await;
-            };
+        self.in_time()?;
+        let mut next = pages.next_page().await?;
+        while let Some(page) = next {
             held.extend(page);
-            let Some(last) = held.last() else {
-                continue;
-            };
-            // More of this second may follow.
-            let oldest = created(last)?;
-            let mut complete = 0;
-            for object in &held {
-                if created(object)? <= oldest {
-                    break;
-                }
-                complete += 1;
-            }
-            let rest = held.split_off(complete);
-            let span = std::mem::replace(&mut held, rest);
-            if !span.is_empty() {
-                let from = oldest.checked_add(SECOND).unwrap_or(oldest);
-                self.compare_span(subject, span, from, upper).await?;
-                upper = from;
-            }
+            let (span, from) = complete(&mut held)?.unwrap_or((Vec::new(), upper));
+            // Stripe is at the next page meanwhile.
+            let (compared, following) = join!(
+                self.compare_span(subject, span, from, upper),
+                pages.next_page()
+            );
+            compared?;
+            upper = from;
+            next = following?;
+            self.in_time()?;
         }
+        let since = self.window.since;
+        self.compare_span(subject, held, since, upper).await
+    }
+
+    /// Nothing is begun near the deadline.
+    pub(super) fn in_time(&self) -> Result<(), Stop> {
+        if self.deadline.is_reached() {
+            return Err(Stop::Deadline);
+        }
+        Ok(())
     }
 
     /// All of Stripe's objects created in `[from, to)` with all of the ledger's.
@@ -81,6 +78,9 @@ impl Run<'_> {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<(), Stop> {
+        if from >= to {
+            return Ok(());
+        }
         let mut ids = Vec::with_capacity(objects.len());
         let mut listed = Vec::with_capacity(objects.len());
         for object in objects {
@@ -180,6 +180,28 @@ impl super::Window {
         });
         Map::from_iter([("created".to_owned(), created)])
     }
+}
+
+/// Takes what lies in whole seconds out of what is held, newest first, and says from when on that is everything: more
+/// of the last second may follow.
+fn complete(held: &mut Vec<Value>) -> Result<Option<(Vec<Value>, Timestamp)>, Stop> {
+    let Some(last) = held.last() else {
+        return Ok(None);
+    };
+    let oldest = created(last)?;
+    let mut complete = 0;
+    for object in held.iter() {
+        if created(object)? <= oldest {
+            break;
+        }
+        complete += 1;
+    }
+    if complete == 0 {
+        return Ok(None);
+    }
+    let rest = held.split_off(complete);
+    let span = std::mem::replace(held, rest);
+    Ok(Some((span, oldest.checked_add(SECOND).unwrap_or(oldest))))
 }
 
 fn created(object: &Value) -> Result<Timestamp, Stop> {

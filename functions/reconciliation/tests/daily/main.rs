@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
+mod checks;
 mod faults;
 mod runs;
 mod site;

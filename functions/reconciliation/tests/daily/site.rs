@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use shared::config::Environment;
 use shared::ledger;
 use shared::payment::FeeEstimate;
+use shared::store::reconciliation_runs;
 use shared::stripe::client::Patience;
 use shared::stripe::event::Event;
 use shared::test_support::{Aws, TestDatabase, logs, sample};
@@ -138,6 +139,26 @@ impl Site {
 
     pub(crate) async fn run_until(&self, deadline: Deadline) -> Result<Value, Error> {
         handle_until(&self.app, event(json!({})), morning(), deadline).await
+    }
+
+    /// Accepts what the newest run left open.
+    pub(crate) async fn accept_open(&self) {
+        let client = self.client().await;
+        let open = client
+            .query(
+                "SELECT id FROM reconciliation_items
+                 WHERE resolution = 'open'
+                   AND run_id = (SELECT max(run_id) FROM reconciliation_runs)",
+                &[],
+            )
+            .await
+            .unwrap();
+        for row in open {
+            let id = row.get("id");
+            reconciliation_runs::accept_item(&client, id, "a test", "known", morning())
+                .await
+                .unwrap();
+        }
     }
 
     /// `<kind> <type> <id> <resolution>` of each item of the newest run, sorted.

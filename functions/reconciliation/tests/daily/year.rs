@@ -157,10 +157,26 @@ fn month_later(instant: Timestamp) -> Timestamp {
 }
 
 /// The ledger without what the runs themselves announce.
-async fn ledger(client: &Client) -> Vec<String> {
+pub(crate) async fn ledger(client: &Client) -> Vec<String> {
     let mut rows = ledger_rows(client).await.unwrap();
     rows.retain(|row| !row.starts_with(r#"outbox {"key": "reconciliation."#));
     rows
+}
+
+pub(crate) fn assert_same(name: &str, expected: &[String], actual: &[String]) {
+    let missing: Vec<&String> = expected
+        .iter()
+        .filter(|row| !actual.contains(row))
+        .collect();
+    let extra: Vec<&String> = actual
+        .iter()
+        .filter(|row| !expected.contains(row))
+        .collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{name}\nmissing {missing:#?}\nextra {extra:#?}"
+    );
+    assert_eq!(actual.len(), expected.len(), "{name}");
 }
 
 fn seed() -> u64 {
@@ -241,17 +257,5 @@ async fn a_year_of_which_a_tenth_is_lost_ends_as_if_nothing_had_been() {
 
     let expected = ledger(&undisturbed_db).await;
     let actual = ledger(&db).await;
-    let missing: Vec<&String> = expected
-        .iter()
-        .filter(|row| !actual.contains(row))
-        .collect();
-    let extra: Vec<&String> = actual
-        .iter()
-        .filter(|row| !expected.contains(row))
-        .collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "{name}\nmissing {missing:#?}\nextra {extra:#?}"
-    );
-    assert_eq!(actual.len(), expected.len(), "{name}");
+    assert_same(&name, &expected, &actual);
 }

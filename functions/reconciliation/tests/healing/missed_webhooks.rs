@@ -118,6 +118,7 @@ async fn a_stripe_in_trouble_is_said_and_the_next_run_goes_on() {
     let app = site.app(&stripe);
     let now = later(&stripe);
     for fault in faults("/v1/events", 10_000) {
+        let app = site.app_in_trouble(&stripe, &fault);
         stripe.inject(fault.clone());
         let summary = run(&app, MISSED, Value::Null, now).await;
         assert!(summary["stopped"].is_string(), "{fault:?}: {summary}");

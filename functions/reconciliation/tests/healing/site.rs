@@ -23,6 +23,25 @@ pub(crate) const FEES: FeeEstimate = FeeEstimate {
 /// How often the client asks before it gives up.
 pub(crate) const ATTEMPTS: u32 = 2;
 
+/// However busy the machine is, a page comes within this time.
+const PATIENCE: Patience = Patience {
+    timeout: Duration::from_secs(60),
+    attempts: ATTEMPTS,
+    first_pause: Duration::from_millis(2),
+    longest_pause: Duration::from_millis(10),
+};
+
+/// What is never answered is not worth waiting for that long.
+pub(crate) fn patience_with(fault: &Fault) -> Patience {
+    if !matches!(fault, Fault::Hang { .. }) {
+        return PATIENCE;
+    }
+    Patience {
+        timeout: Duration::from_secs(1),
+        ..PATIENCE
+    }
+}
+
 /// Everything the function uses, of one test's own.
 pub(crate) struct Site {
     pub(crate) database: TestDatabase,
@@ -74,13 +93,12 @@ impl Site {
             .map(|(name, value)| (*name, value.as_str()));
         let environment = Environment::from_pairs(ours.chain(pairs.iter().copied()));
         let app = App::from_env(&environment, &self.aws).unwrap();
-        app.with_patience(Patience {
-            // Long enough for a page on a busy machine, short enough to wait for.
-            timeout: Duration::from_secs(4),
-            attempts: ATTEMPTS,
-            first_pause: Duration::from_millis(2),
-            longest_pause: Duration::from_millis(10),
-        })
+        app.with_patience(PATIENCE)
+    }
+
+    /// The function, asking a Stripe that has this fault: a hang is given up after a second.
+    pub(crate) fn app_in_trouble(&self, stripe: &FakeStripe, fault: &Fault) -> App {
+        self.app(stripe).with_patience(patience_with(fault))
     }
 
     /// Events as deliveries bring them.

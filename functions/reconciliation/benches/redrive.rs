@@ -1,0 +1,191 @@
+//! What parking costs: events through the redrive next to the same events delivered to the webhook.
+//!
+//! `cargo bench -p reconciliation --bench redrive`; `-- --events 200` for another number of events.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use lambda_http::http::Request;
+use lambda_http::{Body, RequestExt};
+use local::fake_stripe::Shape;
+use local::fake_stripe::account::{Account, NewPrice};
+use local::fake_stripe::billing::{Buyer, NewSubscription};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use shared::aws::parked_events::ParkedEvents;
+use shared::config::Environment;
+use shared::stripe::signature;
+use shared::test_support::{Aws, TestDatabase};
+
+const EVENTS: usize = 1_000;
+const ROUNDS: usize = 3;
+const SECRET: &str = "whsec_bench";
+const PATH: &str = "/payments/webhook";
+
+fn main() {
+    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
+    if std::env::args().count() == 1 {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(compare(events()));
+}
+
+/// The number of events, from `--events`.
+fn events() -> usize {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--events");
+    match arguments.nth(1) {
+        Some(number) => number.parse().expect("--events takes a number"),
+        None => EVENTS,
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-04-02T00:00:00Z".parse().expect("an instant")
+}
+
+/// Buyers who subscribe, as Stripe announces it.
+fn story(events: usize) -> Vec<(String, String)> {
+    let mut account = Account::new("Bench", "2026-04-01T00:00:00Z".parse().expect("an instant"));
+    let price = account.create_price(&NewPrice::monthly("usd", 2_999, "professional"));
+    let mut user_id = 0;
+    while account.events_since(0).len() < events * 11 / 10 + 20 {
+        user_id += 1;
+        let buyer = Buyer {
+            user_id,
+            email: "buyer@example.com",
+            name: "Sample Buyer",
+            plan: "professional",
+        };
+        let new = NewSubscription {
+            items: vec![(&price, 1)],
+            ..NewSubscription::default()
+        };
+        account.checkout(buyer, &new).expect("a subscription");
+        account.advance(7);
+    }
+    let rendered = account.events_since(0).iter();
+    let rendered = rendered.filter_map(|event| event.render(Shape::Endive));
+    rendered
+        .map(|event| {
+            let id = event["id"].as_str().unwrap_or_default().to_owned();
+            (id, event.to_string())
+        })
+        .take(events)
+        .collect()
+}
+
+/// A database and everything else of one round's own.
+struct Site {
+    environment: Environment,
+    aws: aws_types::SdkConfig,
+    database: TestDatabase,
+}
+
+impl Site {
+    async fn new() -> Site {
+        let moto = Aws::shared().await;
+        let database = TestDatabase::create().await;
+        let client = database.client().await;
+        let users = "INSERT INTO users (id, email, full_name)
+                     SELECT n, n || '@example.com', 'Buyer' FROM generate_series(1, 1000) AS n";
+        client.batch_execute(users).await.expect("users");
+        let environment = Environment::from_pairs([
+            ("DATABASE_URL", database.url.clone()),
+            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
+            ("DOCUMENT_BUCKET", moto.bucket().await),
+            ("EVENT_BUS_NAME", moto.event_bus().await),
+            ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
+        ]);
+        Site {
+            environment,
+            aws: moto.sdk_config(),
+            database,
+        }
+    }
+
+    async fn applied(&self) -> i64 {
+        let client = self.database.client().await;
+        let select = "SELECT count(*) FROM stripe_events";
+        let row = client.query_one(select, &[]).await.expect("a count");
+        row.get(0)
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
+async fn compare(events: usize) {
+    let story = story(events);
+    let (mut delivered, mut redriven) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let direct = Site::new().await;
+        delivered.push(deliver(&direct, &story).await);
+        let parked = Site::new().await;
+        redriven.push(redrive(&parked, &story).await);
+        assert_eq!(direct.applied().await, parked.applied().await);
+    }
+    let (delivered, redriven) = (median(delivered), median(redriven));
+    println!("{} events, medians of {ROUNDS}:", story.len());
+    println!(
+        "  delivered in {} ms, redriven in {} ms",
+        delivered.as_millis(),
+        redriven.as_millis()
+    );
+    println!("  ratio: {} (at most 2.00)", ratio(redriven, delivered));
+}
+
+async fn deliver(site: &Site, story: &[(String, String)]) -> Duration {
+    let app = webhook::App::from_env(&site.environment, &site.aws).expect("the webhook");
+    app.warm().await;
+    let secret = SecretString::from(SECRET);
+    let began = Instant::now();
+    for (_, body) in story {
+        let header = signature::sign(body.as_bytes(), &secret, now());
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("https://billing.example.com{PATH}"))
+            .header(signature::HEADER, header)
+            .body(Body::Text(body.clone()))
+            .expect("a request")
+            .with_raw_http_path(PATH);
+        let answer = webhook::handle(&app, request, now()).await;
+        let answer: Value = serde_json::from_slice(answer.body()).expect("an answer");
+        assert_ne!(answer["outcome"], "parked");
+    }
+    began.elapsed()
+}
+
+async fn redrive(site: &Site, story: &[(String, String)]) -> Duration {
+    let table = ParkedEvents::from_env(&site.environment, &site.aws).expect("the table");
+    for (id, body) in story {
+        let parked = table.park(id, body, "a bench", now());
+        parked.await.expect("a place to park");
+    }
+    let app = reconciliation::App::from_env(&site.environment, &site.aws).expect("the function");
+    let later = now() + SignedDuration::from_hours(1);
+    let event = json!({"detail-type": "reconciliation.redrive", "time": later});
+    let began = Instant::now();
+    let summary = reconciliation::handle(&app, event, later).await;
+    let took = began.elapsed();
+    let summary = summary.expect("a run");
+    let kept = ["applied", "ignored"].map(|outcome| summary[outcome].as_u64().unwrap_or_default());
+    assert_eq!(
+        usize::try_from(kept.iter().sum::<u64>()).ok(),
+        Some(story.len()),
+        "{summary}"
+    );
+    took
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Two digits behind the point.
+fn ratio(ours: Duration, theirs: Duration) -> String {
+    let hundredths = ours.as_micros() * 100 / theirs.as_micros().max(1);
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
