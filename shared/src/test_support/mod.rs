@@ -1,4 +1,4 @@
-//! Real backing services for tests and for `functions/local`: Postgres, moto, a fault proxy.
+//! Real backing services for tests and for `functions/local`: Postgres, moto, a fault proxy, Lambda's Runtime API.
 //!
 //! Nothing of ours is mocked: a test runs on a database of its own in a real Postgres that this
 //! module starts, one cluster per test process, and against the real AWS SDKs talking to moto.
@@ -10,12 +10,14 @@ pub mod fault_proxy;
 pub mod ledger;
 pub mod logs;
 pub mod places;
+pub mod runtime_api;
 pub mod services;
 
 pub use aws::Aws;
 pub use database::TestDatabase;
 pub use fault_proxy::FaultProxy;
 pub use ledger::ledger_rows;
+pub use runtime_api::Function;
 
 use std::path::{Path, PathBuf};
 

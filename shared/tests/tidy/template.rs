@@ -159,6 +159,10 @@ pub(super) fn functions_are_complete(tree: &Tree) -> Vec<String> {
                 complaints.push(format!("{name} has no {setting}"));
             }
         }
+        // From another folder cargo links it with the features of what else it would build there.
+        if properties["CodeUri"] != format!("functions/{folder}") {
+            complaints.push(format!("{name} is not built from functions/{folder}"));
+        }
         let group = &properties["LoggingConfig"]["LogGroup"]["!Ref"];
         let group = &template["Resources"][group.as_str().unwrap_or_default()];
         if group["Type"] != "AWS::Logs::LogGroup"
@@ -943,6 +947,7 @@ Resources:
     DependsOn: Migrations
     Metadata: {BuildProperties: {Binary: usage}}
     Properties:
+      CodeUri: functions/usage
       Timeout: 1
       ReservedConcurrentExecutions: 2
       LoggingConfig: {LogGroup: !Ref UsageLogs}
@@ -1085,6 +1090,12 @@ Resources:
             "ReservedConcurrentExecutions: 2",
             "X: 2",
             &["ReservedConcurrentExecutions"],
+        );
+        complains(
+            check,
+            "CodeUri: functions/usage",
+            "CodeUri: .",
+            &["not built from functions/usage"],
         );
         complains(
             check,

@@ -2,12 +2,12 @@
 //! state, and with the documents, of one that nothing happened to.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
-use shared::test_support::{Aws, FaultProxy};
+use shared::test_support::{Aws, FaultProxy, Function};
 
 use crate::failures::story;
-use crate::process::Process;
 use crate::site::{Site, event, run};
 
 const TIME: &str = "2025-12-01T00:05:00Z";
@@ -78,15 +78,19 @@ async fn is_killed_at(behind: Behind, exchange: u64, site: &Site) -> bool {
         (name, url.as_str()),
     ];
     let event = event(TIME, Value::Null).to_string();
-    let mut process = Process::start(site, &others, event).await;
+    let ours = site.pairs().iter();
+    let ours = ours.map(|(name, value)| (*name, value.as_str()));
+    let binary = Path::new(env!("CARGO_BIN_EXE_partner-invoicing"));
+    let mut function = Function::spawn(binary, "partner-invoicing", ours.chain(others));
+    function.hand(event);
     let is_held = tokio::select! {
         () = proxy.held() => true,
-        (end, body) = process.answer() => {
-            assert_eq!(end, "response", "exchange {exchange}: {body}");
+        answer = function.answer() => {
+            assert_eq!(answer.kind, "response", "exchange {exchange}: {}", answer.body);
             false
         }
     };
-    process.kill();
+    function.kill();
     // What was held is lost with it: the server never gets it.
     drop(proxy);
     is_held

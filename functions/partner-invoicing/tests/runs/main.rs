@@ -6,5 +6,4 @@ mod bills;
 mod failures;
 mod killed;
 mod once;
-mod process;
 mod site;

@@ -1,6 +1,6 @@
 //! What the benches feed the webhook with: signed renewals, and a bus that answers at once.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 
 use jiff::Timestamp;
@@ -11,6 +11,7 @@ use local::fake_stripe::{Account, Shape};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use shared::stripe::signature;
+use shared::test_support::runtime_api::{read_request, write_answer};
 use shared::test_support::{TestDatabase, sample};
 
 pub(crate) const SECRET: &str = "whsec_bench";
@@ -111,43 +112,4 @@ fn take_everything(stream: TcpStream) -> Option<()> {
         let answer = json!({"FailedEntryCount": 0, "Entries": entries}).to_string();
         write_answer(reader.get_mut(), "200 OK", &[], &answer)?;
     }
-}
-
-/// The request line and the body of the next request of a kept-alive connection; none at its end.
-pub(crate) fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
-    let mut request_line = String::new();
-    reader.read_line(&mut request_line).ok()?;
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader
-            .read_line(&mut line)
-            .ok()
-            .filter(|length| *length > 0)?;
-        let line = line.trim_end().to_ascii_lowercase();
-        if line.is_empty() {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    Some((request_line, body))
-}
-
-pub(crate) fn write_answer(
-    stream: &mut TcpStream,
-    status: &str,
-    headers: &[(&str, &str)],
-    body: &str,
-) -> Option<()> {
-    let headers: String = headers
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
-    let length = body.len();
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
-    stream.write_all(answer.as_bytes()).ok()
 }
