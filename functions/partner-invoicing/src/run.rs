@@ -404,8 +404,8 @@ impl Job {
         }
     }
 
-    /// The next invoice of the contract that is to be issued: what needs review is noted, what comes to nothing counted,
-    /// and in a dry run everything is listed instead. `None` at the end, and at the deadline.
+    /// The next invoice of the contract that is to be issued: what needs review is noted, what comes to nothing is
+    /// counted, and in a dry run everything is listed instead. `None` at the end, and at the deadline.
     fn next(
         &mut self,
         app: &App,

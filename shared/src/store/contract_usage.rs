@@ -66,7 +66,8 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
                     CAST(CASE WHEN windows.counts_api_usage THEN served.units ELSE 0 END + metered.units AS bigint)
                         AS units
              FROM (
-                 SELECT prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types, position,
+                 SELECT prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types,
+                        position,
                         start_at + interval '24 hours' AS inside_from,
                         greatest(start_at + interval '24 hours', end_at - interval '24 hours') AS inside_to,
                         date_part('epoch', start_at) AS start_epoch, date_part('epoch', end_at) AS end_epoch

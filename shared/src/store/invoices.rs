@@ -575,8 +575,8 @@ pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<()
     Error::check_row_count("invoices::void", 1, changed)
 }
 
-/// Notes where invoices' PDFs are, `(id, key, SHA-256 in hex)` of each; how many, for those of which another one has been
-/// noted are left out. Ours can be fetched from `/admin/invoices/{id}/pdf`; what Stripe says of its own stays.
+/// Notes where invoices' PDFs are, `(id, key, SHA-256 in hex)` of each; how many, for those of which another one has
+/// been noted are left out. Ours can be fetched from `/admin/invoices/{id}/pdf`; what Stripe says of its own stays.
 ///
 /// # Errors
 /// When the statement fails.
