@@ -443,6 +443,41 @@ mod tests {
     }
 
     #[test]
+    fn a_february_has_the_days_of_its_year() {
+        for (start, now, expected) in [
+            (
+                "2024-02-01",
+                "2024-03-01T00:00:00Z",
+                "2024-02-01..2024-02-29 (29/29)",
+            ),
+            (
+                "2024-02-11",
+                "2024-03-01T00:00:00Z",
+                "2024-02-11..2024-02-29 (19/29)",
+            ),
+            (
+                "2025-02-11",
+                "2025-03-01T00:00:00Z",
+                "2025-02-11..2025-02-28 (18/28)",
+            ),
+            // A century is no leap year, but 2000 was one.
+            (
+                "2100-02-28",
+                "2100-03-01T00:00:00Z",
+                "2100-02-28..2100-02-28 (1/28)",
+            ),
+            (
+                "2000-02-29",
+                "2000-03-01T00:00:00Z",
+                "2000-02-29..2000-02-29 (1/29)",
+            ),
+        ] {
+            let contract = contract(json!({"contract_start_date": start}));
+            assert_eq!(unbilled(&contract, &[], now), [expected]);
+        }
+    }
+
+    #[test]
     fn only_days_inside_the_contract_are_billed() {
         let march = |changes: Value| {
             let mut contract = contract(json!({"contract_start_date": "2025-03-01"}));

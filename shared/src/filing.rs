@@ -49,6 +49,15 @@ pub struct Filed {
     pub pdf_sha256: String,
 }
 
+/// An invoice that has been read and is to be printed.
+#[derive(Debug)]
+pub struct Prepared {
+    /// `invoices.id`.
+    pub id: i64,
+    kind: String,
+    document: InvoiceDocument,
+}
+
 /// What prints and keeps invoices. Logo and typeface are read with the first.
 #[derive(Debug)]
 pub struct Filing {
@@ -99,15 +108,11 @@ impl Filing {
         invoice: &Object,
         now: Timestamp,
     ) -> Result<Filed, Error> {
-        let id = invoice.get("id").and_then(Value::as_i64);
-        let id = id.ok_or(Unreadable::Column("id"))?;
-        let kind = invoice.get("kind").and_then(Value::as_str);
-        let kind = kind.ok_or(Unreadable::Column("kind"))?;
-        let document = read(db, id, invoice).await?;
-        let filed = self.store(id, kind, &document).await?;
-        let url = format!("/admin/invoices/{id}/pdf");
-        let (key, sha256) = (&filed.pdf_key, &filed.pdf_sha256);
-        if invoices::set_pdf(db, id, key, sha256, &url, now).await? {
+        let prepared = Filing::prepare(db, invoice).await?;
+        let id = prepared.id;
+        let filed = self.store(&prepared).await?;
+        let noted = (id, filed.pdf_key.as_str(), filed.pdf_sha256.as_str());
+        if invoices::set_pdfs(db, &[noted], now).await? == 1 {
             return Ok(filed);
         }
         // Another PDF was noted meanwhile, and that one counts.
@@ -122,23 +127,33 @@ impl Filing {
         })
     }
 
+    /// Reads what is printed of an invoice that is no draft, as `invoices::find` selects it, and whom and what it
+    /// points to.
+    ///
+    /// # Errors
+    /// When the ledger is away, or a row does not say what an invoice has to.
+    pub async fn prepare(db: &impl GenericClient, invoice: &Object) -> Result<Prepared, Error> {
+        let id = invoice.get("id").and_then(Value::as_i64);
+        let id = id.ok_or(Unreadable::Column("id"))?;
+        let kind = invoice.get("kind").and_then(Value::as_str);
+        let kind = kind.ok_or(Unreadable::Column("kind"))?.to_owned();
+        let document = read(db, id, invoice).await?;
+        Ok(Prepared { id, kind, document })
+    }
+
     /// Prints and stores an invoice that has been read, without noting it.
     ///
     /// # Errors
     /// When the bucket is away, or the invoice cannot be printed.
-    pub async fn store(
-        &self,
-        invoice_id: i64,
-        kind: &str,
-        document: &InvoiceDocument,
-    ) -> Result<Filed, Error> {
+    pub async fn store(&self, prepared: &Prepared) -> Result<Filed, Error> {
+        let document = &prepared.document;
         let pdf = self.renderer().await?.render(document)?;
-        let pdf_key = invoice::pdf_key(kind, document.issued_on, &document.number);
+        let pdf_key = invoice::pdf_key(&prepared.kind, document.issued_on, &document.number);
         let pdf_sha256 = match self.bucket.put_pdf_once(&pdf_key, pdf).await {
             Ok(stored) => stored.sha256,
             Err(PutOnceError::Differs { stored_sha256, .. }) => {
                 tracing::warn!(
-                    invoice_id,
+                    invoice_id = prepared.id,
                     "the PDF stored before differs from what would be printed now, and stays"
                 );
                 stored_sha256
@@ -185,7 +200,12 @@ async fn read(
         (customer, Some(user_id)) => customers::find_user(db, user_id).await?.or(customer),
         (customer, None) => customer,
     };
-    let credits = credits::applied_to(db, id).await?;
+    let takes_credits = invoice.get("credit_applied_cents").and_then(Value::as_i64) != Some(0);
+    let credits = if takes_credits {
+        credits::applied_to(db, id).await?
+    } else {
+        Vec::new()
+    };
     Ok(InvoiceDocument::from_rows(
         invoice,
         contract.as_ref(),

@@ -1,6 +1,9 @@
 //! Prints the invoices that have no PDF yet, stores each once and notes it: those of this run, and those that an
 //! earlier one left.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use shared::filing::{self, Filing};
@@ -10,8 +13,10 @@ use shared::telemetry::cause_chain;
 use crate::request::Request;
 use crate::{App, Deadline, Summary};
 
-/// Invoices read at once.
+/// Invoices looked for at once.
 const PER_READ: i64 = 200;
+/// Invoices read, and noted, in one statement.
+const AT_ONCE: usize = 25;
 /// Failures of the bucket before the run leaves the rest to the next one.
 const FAILURES: u32 = 20;
 
@@ -28,7 +33,7 @@ pub(crate) async fn file_all(
     summary: &mut Summary,
 ) -> Result<(), store::Error> {
     let mut after = 0;
-    let mut failures = 0;
+    let failures = AtomicU32::new(0);
     loop {
         if deadline.is_reached() {
             summary.stopped_early = true;
@@ -50,32 +55,98 @@ pub(crate) async fn file_all(
                 return Ok(());
             }
         };
-        let jobs = waiting.into_iter().map(|(id, contract_id)| async move {
-            (id, contract_id, file(app, filing, id, now).await)
-        });
+        let mut jobs = Vec::new();
+        for invoices in waiting.chunks(AT_ONCE) {
+            jobs.push(file(app, filing, invoices.to_vec(), &failures, now).boxed());
+        }
         let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
-        while let Some((id, contract_id, filed)) = jobs.next().await {
-            match filed {
-                Ok(()) => summary.pdfs_stored += 1,
-                Err(filing::Error::Store(error)) if error.is_unavailable() => return Err(error),
-                Err(error) => {
-                    failures += u32::from(matches!(error, filing::Error::Aws(_)));
-                    summary.fail_invoice(contract_id, id, "pdf", cause_chain(&error));
-                    if failures == FAILURES {
-                        return Ok(());
-                    }
-                }
+        while let Some(filed) = jobs.next().await {
+            let filed = filed?;
+            summary.pdfs_stored += filed.stored;
+            for failure in filed.failed {
+                let (contract_id, id) = failure.invoice;
+                summary.fail_invoice(contract_id, id, "pdf", cause_chain(&failure.error));
             }
+        }
+        if failures.load(Ordering::Relaxed) >= FAILURES {
+            return Ok(());
         }
     }
 }
 
-async fn file(app: &App, filing: &Filing, id: i64, now: Timestamp) -> Result<(), filing::Error> {
-    let client = app.database.client().await?;
-    // One that was voided meanwhile, or printed by another run, is as good as done.
-    let Some(invoice) = invoices::find(&**client, Some(id), None).await? else {
-        return Ok(());
+/// What became of some invoices.
+#[derive(Debug, Default)]
+struct Filed {
+    /// PDFs stored and noted.
+    stored: i64,
+    failed: Vec<Failed>,
+}
+
+#[derive(Debug)]
+struct Failed {
+    /// Contract and invoice.
+    invoice: (i64, i64),
+    error: filing::Error,
+}
+
+/// Reads some invoices, `(id, contract)` of each, stores one PDF after the other and notes them together: those that
+/// were stored and not noted, because the run was cut off in between, are found in the bucket by the next one.
+///
+/// # Errors
+/// When the database is away.
+async fn file(
+    app: &App,
+    filing: &Filing,
+    invoices: Vec<(i64, i64)>,
+    failures: &AtomicU32,
+    now: Timestamp,
+) -> Result<Filed, store::Error> {
+    let mut filed = Filed::default();
+    let contract_of = |id: i64| {
+        let invoice = invoices.iter().find(|(invoice, _)| *invoice == id);
+        invoice.map_or(0, |(_, contract_id)| *contract_id)
     };
-    filing.file(&**client, &invoice, now).await?;
-    Ok(())
+    let ids: Vec<i64> = invoices.iter().map(|(id, _)| *id).collect();
+    let mut prepared = Vec::with_capacity(ids.len());
+    let client = app.database.client().await?;
+    // One that was voided meanwhile is as good as done.
+    for row in invoices::find_all(&**client, &ids).await? {
+        match Filing::prepare(&**client, &row).await {
+            Ok(invoice) => prepared.push(invoice),
+            Err(filing::Error::Store(error)) if error.is_unavailable() => return Err(error),
+            Err(error) => {
+                let id = row.get("id").and_then(serde_json::Value::as_i64);
+                let id = id.unwrap_or_default();
+                let invoice = (contract_of(id), id);
+                filed.failed.push(Failed { invoice, error });
+            }
+        }
+    }
+    drop(client);
+    let mut stored = Vec::with_capacity(prepared.len());
+    for invoice in prepared {
+        if failures.load(Ordering::Relaxed) >= FAILURES {
+            break;
+        }
+        match filing.store(&invoice).await {
+            Ok(pdf) => stored.push((invoice.id, pdf)),
+            Err(error) => {
+                let is_away = matches!(error, filing::Error::Aws(_));
+                failures.fetch_add(u32::from(is_away), Ordering::Relaxed);
+                let invoice = (contract_of(invoice.id), invoice.id);
+                filed.failed.push(Failed { invoice, error });
+            }
+        }
+    }
+    let pdfs: Vec<(i64, &str, &str)> = stored
+        .iter()
+        .map(|(id, pdf)| (*id, pdf.pdf_key.as_str(), pdf.pdf_sha256.as_str()))
+        .collect();
+    if !pdfs.is_empty() {
+        let client = app.database.client().await?;
+        // Fewer are noted when another run has noted other PDFs meanwhile: those count.
+        invoices::set_pdfs(&**client, &pdfs, now).await?;
+    }
+    filed.stored = i64::try_from(pdfs.len()).unwrap_or(i64::MAX);
+    Ok(filed)
 }

@@ -1,16 +1,22 @@
-//! Issues the invoice of one period: number, lines, credits and the message in one transaction.
+//! Issues invoices, each of another contract: numbers, lines, credits and messages in one transaction and in one
+//! statement of each kind.
 //!
-//! Lock order: the contract, its credits in ascending order, the counter of the number. Usage is read before the
-//! transaction; under the lock the contract and what was billed are compared with what the plan was made from.
+//! Lock order: the contracts and their credits in ascending order, the counters of the numbers by name. Usage is read
+//! before the transaction; under the lock each contract and what was billed of it are compared with what the plan was
+//! made from.
 
+use std::collections::HashMap;
+
+use futures_util::future::try_join_all;
 use futures_util::try_join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::contract::PaymentMethod;
-use shared::credit::{self, Application};
+use shared::credit::{self, Application, Available};
 use shared::cycle::BillingPeriod;
 use shared::invoice::InvoiceStatus;
-use shared::money;
+use shared::money::{self, Currency};
+use shared::period::Period;
 use shared::pricing::{self, Bill, RatedLine};
 use shared::store::credits::NewCredit;
 use shared::store::invoiced_usage::{self, InvoicedUsage};
@@ -66,77 +72,129 @@ pub(crate) fn draft(
     }))
 }
 
-/// Issues a draft, unless the contract or what was billed of it has changed since it was planned.
+/// An invoice that is to be issued: what it bills, of which plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Due<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) period: &'a BillingPeriod,
+    pub(crate) draft: &'a Draft,
+}
+
+/// An invoice under its lock, with what it takes.
+struct Taken<'a> {
+    due: &'a Due<'a>,
+    applications: Vec<Application>,
+    credit_applied_cents: i64,
+    /// Never below zero: credits are taken up to the total.
+    amount_due_cents: i64,
+    line_items: Value,
+    tax_breakdown: Value,
+    metadata: Value,
+}
+
+/// Issues drafts, each of another contract and with a series of its own, all of them or, when a statement fails, none.
+/// One whose contract, or what was billed of it, has changed since it was planned is left out.
 ///
 /// # Errors
 /// When a statement fails; nothing is issued then, unless it was the commit's answer that got lost.
-pub(crate) async fn issue(
+pub(crate) async fn issue_all(
     client: &mut Client,
-    plan: &Plan,
-    period: &BillingPeriod,
-    draft: &Draft,
+    due: &[Due<'_>],
     now: Timestamp,
-) -> Result<Outcome, store::Error> {
-    let contract = &plan.contract;
-    let terms = &contract.terms;
-    let bill = &draft.bill;
-    let ids = [contract.id];
+) -> Result<Vec<Outcome>, store::Error> {
     let transaction = client.transaction().await?;
-    let (locked, invoiced, billed, available) = try_join!(
-        contracts::lock_and_read(&transaction, contract.id),
-        partner_invoices::periods(&transaction, &ids),
-        invoiced_usage::of_contracts(&transaction, &ids, plan.since),
-        credits::lock_available(&transaction, &terms.api_key_prefix, bill.currency),
-    )?;
-    let is_same_contract = locked
-        .and_then(|read| read.contract.ok())
-        .is_some_and(|locked| locked == *contract);
-    let invoiced: Vec<_> = invoiced.into_iter().map(|(_, period)| period).collect();
-    if !is_same_contract || invoiced != plan.invoiced || !is_same(&billed, &plan.billed) {
+    let taken = lock_and_compare(&transaction, due, now).await?;
+    let as_planned: Vec<&Taken<'_>> = taken.iter().flatten().collect();
+    if as_planned.is_empty() {
         transaction.rollback().await?;
-        return Ok(Outcome::Changed);
+        return Ok(due.iter().map(|_| Outcome::Changed).collect());
     }
-    let applications = credit::apply(&available, bill.total_cents, now);
-    let credit_applied_cents: i64 = applications.iter().map(|taken| taken.amount_cents).sum();
-    // Never below zero: credits are taken up to the total.
-    let amount_due_cents = bill.total_cents - credit_applied_cents;
-    let number = take_number(&transaction, &series(&terms.api_key_prefix, period)).await?;
-    let invoice = NewInvoice {
-        contract_id: contract.id,
-        api_key_prefix: &terms.api_key_prefix,
-        invoice_number: &number,
-        status: if amount_due_cents == 0 {
-            InvoiceStatus::Paid
-        } else {
-            InvoiceStatus::Open
-        },
-        currency: bill.currency,
-        subtotal_cents: bill.subtotal_cents,
-        tax_cents: bill.tax_cents,
-        total_cents: bill.total_cents,
-        credit_applied_cents,
-        amount_due_cents,
-        period: period.period,
-        due_at: draft.due_at,
-        line_items: &json!({"items": bill.lines}),
-        tax_breakdown: &tax_breakdown(&bill.lines, terms.tax_rate_bps),
-        po_number: terms.po_number.as_deref(),
-        collection_method: (terms.payment_method == PaymentMethod::Stripe)
-            .then_some("send_invoice"),
-        metadata: &metadata(plan, period),
-    };
-    let id = partner_invoices::insert(&transaction, &invoice, now).await?;
-    let messages = announcements(&invoice, id, now);
+    let numbers = take_numbers(&transaction, &as_planned).await?;
+    let invoices: Vec<NewInvoice<'_>> = as_planned
+        .iter()
+        .zip(&numbers)
+        .map(|(taken, number)| taken.invoice(number))
+        .collect();
+    let ids = partner_invoices::insert_all(&transaction, &invoices, now).await?;
+    let mut messages = Vec::new();
+    let (mut billed, mut applications) = (Vec::new(), Vec::new());
+    for ((taken, invoice), id) in as_planned.iter().zip(&invoices).zip(&ids) {
+        messages.extend(announcements(invoice, *id, now));
+        billed.extend(taken.due.draft.billed.iter().map(|row| (*id, row)));
+        applications.extend(taken.applications.iter().map(|credit| (*id, *credit)));
+    }
+    let mut carried_over = Vec::new();
+    for (taken, number) in as_planned.iter().zip(&numbers) {
+        carried_over.push(carry_over(&transaction, taken.due, number, now));
+    }
     try_join!(
-        invoiced_usage::insert_all(&transaction, id, &draft.billed),
-        take_credits(&transaction, id, &applications, now),
-        carry_over(&transaction, plan, bill, &number, now),
+        invoiced_usage::insert_all(&transaction, &billed),
+        credits::apply(&transaction, &applications, now),
+        try_join_all(carried_over),
         outbox::insert_all(&transaction, &messages, now),
     )?;
     transaction.commit().await?;
-    Ok(Outcome::Issued {
-        credit_applied_cents,
-    })
+    let outcomes = taken.iter().map(|taken| match taken {
+        Some(taken) => Outcome::Issued {
+            credit_applied_cents: taken.credit_applied_cents,
+        },
+        None => Outcome::Changed,
+    });
+    Ok(outcomes.collect())
+}
+
+/// Locks the contracts and their credits; what each invoice takes of those, and `None` where something has changed.
+async fn lock_and_compare<'a>(
+    db: &impl GenericClient,
+    due: &'a [Due<'a>],
+    now: Timestamp,
+) -> Result<Vec<Option<Taken<'a>>>, store::Error> {
+    let ids: Vec<i64> = due.iter().map(|due| due.plan.contract.id).collect();
+    let since = due.iter().map(|due| due.plan.since).min();
+    let partners: Vec<(&str, Currency)> = due
+        .iter()
+        .map(|due| {
+            let terms = &due.plan.contract.terms;
+            (terms.api_key_prefix.as_str(), due.draft.bill.currency)
+        })
+        .collect();
+    let (locked, invoiced, billed, available) = try_join!(
+        contracts::lock_and_read(db, &ids),
+        partner_invoices::periods(db, &ids),
+        invoiced_usage::of_contracts(db, &ids, since.unwrap_or(now)),
+        credits::lock_available(db, &partners),
+    )?;
+    let mut locked: HashMap<i64, _> = locked
+        .into_iter()
+        .filter_map(|read| Some((read.id, read.contract.ok()?)))
+        .collect();
+    let (mut invoiced, mut billed) = (by(invoiced), by_contract(billed));
+    let mut available: HashMap<String, Vec<Available>> = by(available);
+    let taken = due.iter().map(|due| {
+        let plan = due.plan;
+        let contract = &plan.contract;
+        let invoiced: Vec<Period> = invoiced.remove(&contract.id).unwrap_or_default();
+        let mut billed = billed.remove(&contract.id).unwrap_or_default();
+        billed.retain(|row| row.period.end > plan.since);
+        let is_as_planned = locked.remove(&contract.id).as_ref() == Some(contract)
+            && invoiced == plan.invoiced
+            && is_same(&billed, &plan.billed);
+        let credits = available.remove(&contract.terms.api_key_prefix);
+        is_as_planned.then(|| Taken::new(due, &credits.unwrap_or_default(), now))
+    });
+    Ok(taken.collect())
+}
+
+fn by<K: Eq + std::hash::Hash, V>(rows: Vec<(K, V)>) -> HashMap<K, Vec<V>> {
+    let mut by: HashMap<K, Vec<V>> = HashMap::new();
+    for (key, value) in rows {
+        by.entry(key).or_default().push(value);
+    }
+    by
+}
+
+fn by_contract(rows: Vec<InvoicedUsage>) -> HashMap<i64, Vec<InvoicedUsage>> {
+    by(rows.into_iter().map(|row| (row.contract_id, row)).collect())
 }
 
 /// The plan's rows may have been noted in another order than the table gives them.
@@ -147,43 +205,108 @@ fn is_same(left: &[InvoicedUsage], right: &[InvoicedUsage]) -> bool {
             .all(|row| right.iter().filter(|other| *other == row).count() >= 1)
 }
 
-async fn take_number(db: &impl GenericClient, series: &str) -> Result<String, store::Error> {
-    for _ in 0..NUMBERS_TRIED {
-        if let Some(number) = partner_invoices::take_number(db, series).await? {
-            return Ok(number);
+impl<'a> Taken<'a> {
+    fn new(due: &'a Due<'a>, available: &[Available], now: Timestamp) -> Taken<'a> {
+        let bill = &due.draft.bill;
+        let applications = credit::apply(available, bill.total_cents, now);
+        let credit_applied_cents: i64 = applications.iter().map(|taken| taken.amount_cents).sum();
+        Taken {
+            due,
+            applications,
+            credit_applied_cents,
+            amount_due_cents: bill.total_cents - credit_applied_cents,
+            line_items: json!({"items": bill.lines}),
+            tax_breakdown: tax_breakdown(&bill.lines, due.plan.contract.terms.tax_rate_bps),
+            metadata: metadata(due.plan, due.period),
         }
     }
-    Err(store::Error::RowCount {
-        statement: "partner_invoices::take_number",
+
+    fn invoice<'b>(&'b self, number: &'b str) -> NewInvoice<'b> {
+        let Due {
+            plan,
+            period,
+            draft,
+        } = *self.due;
+        let terms = &plan.contract.terms;
+        let bill = &draft.bill;
+        NewInvoice {
+            contract_id: plan.contract.id,
+            api_key_prefix: &terms.api_key_prefix,
+            invoice_number: number,
+            status: if self.amount_due_cents == 0 {
+                InvoiceStatus::Paid
+            } else {
+                InvoiceStatus::Open
+            },
+            currency: bill.currency,
+            subtotal_cents: bill.subtotal_cents,
+            tax_cents: bill.tax_cents,
+            total_cents: bill.total_cents,
+            credit_applied_cents: self.credit_applied_cents,
+            amount_due_cents: self.amount_due_cents,
+            period: period.period,
+            due_at: draft.due_at,
+            line_items: &self.line_items,
+            tax_breakdown: &self.tax_breakdown,
+            po_number: terms.po_number.as_deref(),
+            collection_method: (terms.payment_method == PaymentMethod::Stripe)
+                .then_some("send_invoice"),
+            metadata: &self.metadata,
+        }
+    }
+}
+
+async fn take_numbers(
+    db: &impl GenericClient,
+    taken: &[&Taken<'_>],
+) -> Result<Vec<String>, store::Error> {
+    let series: Vec<String> = taken
+        .iter()
+        .map(|taken| {
+            let Due { plan, period, .. } = taken.due;
+            series(&plan.contract.terms.api_key_prefix, period)
+        })
+        .collect();
+    let mut numbers: Vec<Option<String>> = vec![None; series.len()];
+    for _ in 0..NUMBERS_TRIED {
+        let missing: Vec<usize> = (0..numbers.len())
+            .filter(|place| numbers[*place].is_none())
+            .collect();
+        if missing.is_empty() {
+            break;
+        }
+        let asked: Vec<&str> = missing
+            .iter()
+            .map(|place| series[*place].as_str())
+            .collect();
+        let given = partner_invoices::take_numbers(db, &asked).await?;
+        for (place, number) in missing.into_iter().zip(given) {
+            numbers[place] = number;
+        }
+    }
+    let numbers: Option<Vec<String>> = numbers.into_iter().collect();
+    numbers.ok_or(store::Error::RowCount {
+        statement: "partner_invoices::take_numbers",
         expected: 1,
         changed: 0,
     })
 }
 
-async fn take_credits(
-    db: &impl GenericClient,
-    invoice_id: i64,
-    applications: &[Application],
-    now: Timestamp,
-) -> Result<(), store::Error> {
-    credits::apply(db, invoice_id, applications, now).await
-}
-
 /// Grants what an invoice could not take off because it would have become negative.
 async fn carry_over(
     db: &impl GenericClient,
-    plan: &Plan,
-    bill: &Bill,
+    due: &Due<'_>,
     number: &str,
     now: Timestamp,
 ) -> Result<(), store::Error> {
+    let bill = &due.draft.bill;
     if bill.carried_over_cents == 0 {
         return Ok(());
     }
     let description = format!("Carried over from invoice {number}");
     let credit = NewCredit {
         user_id: None,
-        api_key_prefix: Some(&plan.contract.terms.api_key_prefix),
+        api_key_prefix: Some(&due.plan.contract.terms.api_key_prefix),
         amount_cents: bill.carried_over_cents,
         currency: bill.currency,
         reason: "refund",
@@ -198,13 +321,18 @@ async fn carry_over(
 
 /// `API-YYYYMM-<prefix>`, by the month the period begins in.
 fn series(api_key_prefix: &str, period: &BillingPeriod) -> String {
+    let first = period.first_day;
+    let prefix = prefix_in_series(api_key_prefix);
+    format!("API-{:04}{:02}-{prefix}", first.year(), first.month())
+}
+
+/// A partner's prefix as it stands in its numbers; two partners may have the same.
+pub(crate) fn prefix_in_series(api_key_prefix: &str) -> String {
     let is_kept = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    let prefix: String = api_key_prefix
+    api_key_prefix
         .chars()
         .map(|letter| if is_kept(letter) { letter } else { '-' })
-        .collect();
-    let first = period.first_day;
-    format!("API-{:04}{:02}-{prefix}", first.year(), first.month())
+        .collect()
 }
 
 fn tax_breakdown(lines: &[RatedLine], tax_rate_bps: i32) -> Value {

@@ -29,7 +29,7 @@ pub struct App {
     /// Or why invoices are issued and not printed.
     filing: Result<Filing, config::Error>,
     stripe: stripe::client::Client,
-    /// Contracts, documents and calls to Stripe under way at once.
+    /// Groups of contracts, and of documents, under way at once.
     concurrency: usize,
     /// A total above it is looked at by somebody first, in minor units of any currency.
     review_cap_cents: Option<i64>,

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use futures_util::FutureExt;
+use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use shared::contract::Contract;
 use shared::cycle::{self, BillingPeriod, Calendar, StoredContract};
@@ -14,12 +16,13 @@ use shared::store::invoiced_usage::{self, InvoicedUsage};
 use shared::store::{self, partner_invoices};
 use tokio_postgres::Client;
 
+use crate::App;
 use crate::request::Request;
 
 /// How long after its end an invoiced period is counted again. Thirteen months: an annual cycle's first days too.
 const LATE_FOR: SignedDuration = SignedDuration::from_hours(24 * 396);
-/// Stretches counted in one statement.
-const WINDOWS_PER_READ: usize = 2_000;
+/// Stretches counted in one statement; several are under way at once.
+const WINDOWS_PER_READ: usize = 50;
 
 /// What of one contract is to be billed, and everything that is known of it.
 #[derive(Debug)]
@@ -77,12 +80,14 @@ pub(crate) type Planned = (i64, Result<Plan, Error>);
 /// # Errors
 /// When a statement fails.
 pub(crate) async fn plan(
-    db: &Client,
+    app: &App,
     contracts: Vec<StoredContract>,
     request: &Request,
     now: Timestamp,
 ) -> Result<Vec<Planned>, store::Error> {
     let ids: Vec<i64> = contracts.iter().map(|contract| contract.id).collect();
+    let client = app.database.client().await?;
+    let db: &Client = &client;
     let mut invoiced: HashMap<i64, Vec<Period>> = HashMap::new();
     for (id, period) in partner_invoices::periods(db, &ids).await? {
         invoiced.entry(id).or_default().push(period);
@@ -111,6 +116,8 @@ pub(crate) async fn plan(
         let of_contract: &mut Vec<i64> = totals.entry((id, currency)).or_default();
         of_contract.push(cents);
     }
+    // Counting takes connections of its own, and there may be no other.
+    drop(client);
     for (id, plan) in &mut planned {
         let Ok(of_contract) = plan else { continue };
         if of_contract.due.is_empty() {
@@ -124,21 +131,27 @@ pub(crate) async fn plan(
             *plan = Err(error);
         }
     }
-    count(db, &mut planned).await?;
+    count(app, &mut planned).await?;
     Ok(planned)
 }
 
-/// Reads the usage of every stretch that a plan asks for.
-async fn count(db: &Client, planned: &mut [Planned]) -> Result<(), store::Error> {
+/// Reads the usage of every stretch that a plan asks for, on as many connections as there are.
+async fn count(app: &App, planned: &mut [Planned]) -> Result<(), store::Error> {
     let mut windows: Vec<Window<'_>> = Vec::new();
     for (_, plan) in planned.iter() {
         let Ok(plan) = plan else { continue };
         plan.windows(&mut windows);
     }
-    let mut counted = Vec::with_capacity(windows.len());
+    let mut reads = Vec::new();
     for windows in windows.chunks(WINDOWS_PER_READ) {
-        counted.extend(contract_usage::read(db, windows).await?);
+        reads.push(read(app, windows).boxed());
     }
+    let mut reads = stream::iter(reads).buffered(app.concurrency);
+    let mut counted = Vec::with_capacity(windows.len());
+    while let Some(usage) = reads.next().await {
+        counted.extend(usage?);
+    }
+    drop(reads);
     let mut counted = counted.into_iter();
     for plan in plans(planned) {
         plan.take_counts(&mut counted)
@@ -149,6 +162,11 @@ async fn count(db: &Client, planned: &mut [Planned]) -> Result<(), store::Error>
             })?;
     }
     Ok(())
+}
+
+async fn read(app: &App, windows: &[Window<'_>]) -> Result<Vec<Usage>, store::Error> {
+    let client = app.database.client().await?;
+    contract_usage::read(&**client, windows).await
 }
 
 /// The plans that have something to bill.

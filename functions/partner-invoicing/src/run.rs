@@ -1,8 +1,12 @@
 //! A run: contracts page by page, then what is left to do with the invoices, then the outbox.
 
+use std::collections::HashSet;
+
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use shared::cycle::BillingPeriod;
 use shared::period::Period;
 use shared::publishing;
 use shared::store::{self, contract_usage, contracts, invoice_runs};
@@ -15,6 +19,8 @@ use crate::{App, Deadline, Error, Summary, collect, file, issue};
 
 /// Contracts read and counted at once: what a run keeps in memory.
 const CONTRACTS_PER_PAGE: i64 = 200;
+/// Contracts of which an invoice each is issued in one transaction.
+const CONTRACTS_PER_TRANSACTION: usize = 25;
 /// A contract that changes under the run is planned again so often.
 const ATTEMPTS: u32 = 5;
 /// Messages claimed from the outbox at once: ten calls of the bus.
@@ -87,6 +93,7 @@ async fn issue_all(
         let client = app.database.client().await?;
         let page =
             contracts::after(&**client, after, request.contract_id, CONTRACTS_PER_PAGE).await?;
+        drop(client);
         let Some(last) = page.last() else {
             return Ok(());
         };
@@ -103,21 +110,35 @@ async fn issue_all(
                 ),
             }
         }
-        let planned = plan(&client, valid, request, now).await?;
-        drop(client);
-        let mut jobs = Vec::new();
+        let planned = plan(app, valid, request, now).await?;
+        let mut plans = Vec::new();
         for (id, plan) in planned {
             match plan {
                 Ok(plan) if plan.due.is_empty() => {
                     summary.already_present += i64::from(plan.is_invoiced);
                 }
-                Ok(plan) => jobs.push(bill(app, request, plan, now, deadline)),
+                Ok(plan) => plans.push(plan),
                 Err(error) => summary.fail(id, "invoice", cause_chain(&error)),
             }
         }
+        let mut groups = Vec::new();
+        while !plans.is_empty() {
+            let rest = plans.split_off(plans.len().min(CONTRACTS_PER_TRANSACTION));
+            groups.push(std::mem::replace(&mut plans, rest));
+        }
+        // Boxed: the compiler gives up on the nesting of the types otherwise.
+        let mut jobs = Vec::new();
+        for plans in groups {
+            jobs.push(bill_group(app, request, plans, now, deadline).boxed());
+        }
         let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
-        while let Some(billed) = jobs.next().await {
-            billed?.count(summary);
+        while let Some((billed, away)) = jobs.next().await {
+            for billed in billed {
+                billed.count(summary);
+            }
+            if let Some(error) = away {
+                return Err(error);
+            }
         }
     }
 }
@@ -177,66 +198,153 @@ impl Billed {
     }
 }
 
-/// Bills what is due of one contract, period after period. One that cannot be billed ends it: the next period's
-/// adjustments would be wrong.
-///
-/// # Errors
-/// When the database is away, and still is when asked again.
-async fn bill(
+/// A contract that is being billed.
+struct Job {
+    plan: Plan,
+    billed: Billed,
+}
+
+/// Bills what is due of some contracts, period after period: of each round one invoice of each contract, all of them in
+/// one transaction. When that fails, or something has changed, the contracts concerned go on alone, so that one that
+/// cannot be billed does not stop the others. What became of them, and why the rest was left when the database is away.
+async fn bill_group(
     app: &App,
     request: &Request,
-    planned: Plan,
+    plans: Vec<Plan>,
     now: Timestamp,
     deadline: Deadline,
-) -> Result<Billed, store::Error> {
-    let contract_id = planned.contract.id;
-    let mut billed = Billed {
-        contract_id,
-        ..Billed::default()
-    };
-    let mut planned = planned;
-    for attempt in 1..=ATTEMPTS {
-        match bill_due(app, request, &mut planned, now, deadline, &mut billed).await {
-            Ok(Progress::Done) => return Ok(billed),
-            Ok(Progress::Changed) => {}
-            Err(Failed::Contract(error)) => {
-                billed.fail(cause_chain(&error));
-                return Ok(billed);
+) -> (Vec<Billed>, Option<store::Error>) {
+    let mut jobs: Vec<Job> = plans.into_iter().map(Job::new).collect();
+    let (mut done, mut alone) = (Vec::new(), Vec::new());
+    while !jobs.is_empty() {
+        let mut batch = Vec::new();
+        let mut prefixes = HashSet::new();
+        for mut job in std::mem::take(&mut jobs) {
+            // Two of one series cannot be numbered in one statement.
+            let prefix = issue::prefix_in_series(&job.plan.contract.terms.api_key_prefix);
+            if !prefixes.insert(prefix) {
+                alone.push(job);
+                continue;
             }
-            // A commit may have come through although its answer did not: the plan is made again, and knows.
-            Err(Failed::Store(error)) if error.is_unavailable() && attempt > 1 => {
-                return Err(error);
-            }
-            Err(Failed::Store(error))
-                if error.is_unavailable() || error.is_retryable() || is_taken(&error) => {}
-            Err(Failed::Store(error)) => {
-                billed.fail(cause_chain(&error));
-                return Ok(billed);
+            match job.next(app, request, now, deadline) {
+                Ok(Some((period, draft))) => batch.push((job, period, draft)),
+                Ok(None) => done.push(job.billed),
+                Err(error) => {
+                    job.billed.fail(cause_chain(&error));
+                    done.push(job.billed);
+                }
             }
         }
-        let client = app.database.client().await?;
-        let read = contracts::after(&**client, 0, Some(contract_id), 1).await?;
-        let contracts = read.into_iter().filter_map(|read| read.contract.ok());
-        match plan(&client, contracts.collect(), request, now)
-            .await?
-            .pop()
-        {
-            Some((_, Ok(again))) => {
-                billed.already_present += i64::from(again.due.is_empty() && again.is_invoiced);
-                planned = again;
+        match issue_batch(app, &batch, now).await {
+            Ok(outcomes) => {
+                for ((mut job, period, draft), outcome) in batch.into_iter().zip(outcomes) {
+                    match outcome {
+                        issue::Outcome::Issued {
+                            credit_applied_cents,
+                        } => {
+                            job.note(&period, draft, credit_applied_cents);
+                            jobs.push(job);
+                        }
+                        issue::Outcome::Changed => alone.push(job),
+                    }
+                }
             }
-            Some((_, Err(error))) => {
-                billed.fail(cause_chain(&error));
-                return Ok(billed);
-            }
-            None => {
-                billed.fail("the contract is gone, or no longer valid".to_owned());
-                return Ok(billed);
+            Err(error) => {
+                tracing::warn!(
+                    contracts = batch.len(),
+                    cause = cause_chain(&error),
+                    "invoices could not be issued together; each is tried alone"
+                );
+                alone.extend(batch.into_iter().map(|(job, _, _)| job));
             }
         }
     }
-    billed.fail("it changed again and again while it was billed".to_owned());
-    Ok(billed)
+    for job in alone {
+        match bill_alone(app, request, job, now, deadline).await {
+            Ok(billed) => done.push(billed),
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, None)
+}
+
+async fn issue_batch(
+    app: &App,
+    batch: &[(Job, BillingPeriod, issue::Draft)],
+    now: Timestamp,
+) -> Result<Vec<issue::Outcome>, store::Error> {
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let due: Vec<issue::Due<'_>> = batch
+        .iter()
+        .map(|(job, period, draft)| issue::Due {
+            plan: &job.plan,
+            period,
+            draft,
+        })
+        .collect();
+    let mut client = app.database.client().await?;
+    issue::issue_all(&mut client, &due, now).await
+}
+
+/// Bills what is due of one contract, planned anew. A period that cannot be billed ends it: the next one's adjustments
+/// would be wrong.
+///
+/// # Errors
+/// When the database is away.
+async fn bill_alone(
+    app: &App,
+    request: &Request,
+    mut job: Job,
+    now: Timestamp,
+    deadline: Deadline,
+) -> Result<Billed, store::Error> {
+    let contract_id = job.plan.contract.id;
+    for _ in 0..ATTEMPTS {
+        // A commit may have come through although its answer did not: the new plan knows.
+        let client = app.database.client().await?;
+        let read = contracts::after(&**client, 0, Some(contract_id), 1).await?;
+        let contracts = read.into_iter().filter_map(|read| read.contract.ok());
+        drop(client);
+        let planned = plan(app, contracts.collect(), request, now).await?;
+        job.plan = match planned.into_iter().next() {
+            Some((_, Ok(plan))) => plan,
+            Some((_, Err(error))) => {
+                job.billed.fail(cause_chain(&error));
+                return Ok(job.billed);
+            }
+            None => {
+                let gone = "the contract is gone, or no longer valid";
+                job.billed.fail(gone.to_owned());
+                return Ok(job.billed);
+            }
+        };
+        if job.plan.due.is_empty() {
+            job.billed.already_present += i64::from(job.plan.is_invoiced);
+            return Ok(job.billed);
+        }
+        // What needs review or comes to nothing is due again, and counted again.
+        job.billed.nothing_to_bill = 0;
+        job.billed.reviews.clear();
+        match bill_due(app, request, &mut job, now, deadline).await {
+            Ok(Progress::Done) => return Ok(job.billed),
+            Ok(Progress::Changed) => {}
+            Err(Failed::Contract(error)) => {
+                job.billed.fail(cause_chain(&error));
+                return Ok(job.billed);
+            }
+            Err(Failed::Store(error)) if error.is_unavailable() => return Err(error),
+            Err(Failed::Store(error)) if error.is_retryable() || is_taken(&error) => {}
+            Err(Failed::Store(error)) => {
+                job.billed.fail(cause_chain(&error));
+                return Ok(job.billed);
+            }
+        }
+    }
+    let changes = "it changed again and again while it was billed";
+    job.billed.fail(changes.to_owned());
+    Ok(job.billed)
 }
 
 /// Another transaction has issued it, or taken its number, a moment before.
@@ -258,25 +366,99 @@ enum Failed {
 async fn bill_due(
     app: &App,
     request: &Request,
-    planned: &mut Plan,
+    job: &mut Job,
     now: Timestamp,
     deadline: Deadline,
-    billed: &mut Billed,
 ) -> Result<Progress, Failed> {
-    billed.nothing_to_bill = 0;
-    billed.reviews.clear();
-    for period in std::mem::take(&mut planned.due) {
-        if deadline.is_reached() {
-            billed.stopped = true;
-            return Ok(Progress::Done);
+    while let Some((period, draft)) = job
+        .next(app, request, now, deadline)
+        .map_err(Failed::Contract)?
+    {
+        let due = issue::Due {
+            plan: &job.plan,
+            period: &period,
+            draft: &draft,
+        };
+        let client = app.database.client().await;
+        let mut client = client.map_err(Failed::Store)?;
+        let issued = issue::issue_all(&mut client, &[due], now).await;
+        match issued.map_err(Failed::Store)?.first() {
+            Some(issue::Outcome::Issued {
+                credit_applied_cents,
+            }) => job.note(&period, draft, *credit_applied_cents),
+            Some(issue::Outcome::Changed) | None => return Ok(Progress::Changed),
         }
-        let contract = |error: shared::money::Error| Failed::Contract(error.into());
-        let late = planned.late(&period).map_err(Failed::Contract)?;
+    }
+    Ok(Progress::Done)
+}
+
+impl Job {
+    fn new(plan: Plan) -> Job {
+        let contract_id = plan.contract.id;
+        Job {
+            plan,
+            billed: Billed {
+                contract_id,
+                ..Billed::default()
+            },
+        }
+    }
+
+    /// The next invoice of the contract that is to be issued: what needs review is noted, what comes to nothing is
+    /// counted, and in a dry run everything is listed instead. `None` at the end, and at the deadline.
+    fn next(
+        &mut self,
+        app: &App,
+        request: &Request,
+        now: Timestamp,
+        deadline: Deadline,
+    ) -> Result<Option<(BillingPeriod, issue::Draft)>, crate::plan::Error> {
+        while !self.plan.due.is_empty() {
+            if deadline.is_reached() {
+                self.billed.stopped = true;
+                return Ok(None);
+            }
+            let period = self.plan.due.remove(0);
+            self.review_former_currencies(&period)?;
+            let Some(draft) = issue::draft(&self.plan, &period, now)? else {
+                self.billed.nothing_to_bill += 1;
+                continue;
+            };
+            let reason = issue::review_reason(&self.plan, &draft, app.review_cap_cents)?
+                .filter(|_| !request.reviewed);
+            if request.dry_run {
+                let listed = shown(&self.plan, &period, &draft, reason);
+                self.billed.listed.push(listed);
+            }
+            if let Some(reason) = reason {
+                self.billed.reviews.push(Review {
+                    contract_id: self.plan.contract.id,
+                    period_start: period.period.start,
+                    status: "needs_review",
+                    reason,
+                    total_cents: draft.bill.total_cents,
+                    currency: draft.bill.currency,
+                });
+            } else if request.dry_run {
+                self.note(&period, draft, 0);
+            } else {
+                return Ok(Some((period, draft)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes corrections that no invoice of the contract can carry any more, each once.
+    fn review_former_currencies(
+        &mut self,
+        period: &BillingPeriod,
+    ) -> Result<(), crate::plan::Error> {
+        let late = self.plan.late(period)?;
         for (corrected, amount_cents, currency) in late.in_another_currency {
-            let is_new = |review: &&Review| review.period_start == corrected.start;
-            if billed.reviews.iter().find(is_new).is_none() {
-                billed.reviews.push(Review {
-                    contract_id: planned.contract.id,
+            let is_known = |review: &Review| review.period_start == corrected.start;
+            if !self.billed.reviews.iter().any(is_known) {
+                self.billed.reviews.push(Review {
+                    contract_id: self.plan.contract.id,
                     period_start: corrected.start,
                     status: "needs_review",
                     reason: "late_usage_in_a_former_currency",
@@ -285,62 +467,25 @@ async fn bill_due(
                 });
             }
         }
-        let draft = issue::draft(planned, &period, now).map_err(Failed::Contract)?;
-        let Some(draft) = draft else {
-            billed.nothing_to_bill += 1;
-            continue;
-        };
-        let reason = issue::review_reason(planned, &draft, app.review_cap_cents);
-        let reason = reason.map_err(contract)?.filter(|_| !request.reviewed);
-        if let Some(reason) = reason {
-            billed.reviews.push(Review {
-                contract_id: planned.contract.id,
-                period_start: period.period.start,
-                status: "needs_review",
-                reason,
-                total_cents: draft.bill.total_cents,
-                currency: draft.bill.currency,
-            });
-        }
-        let credit_applied_cents = if request.dry_run {
-            billed.listed.push(shown(planned, &period, &draft, reason));
-            if reason.is_some() {
-                continue;
-            }
-            0
-        } else {
-            if reason.is_some() {
-                continue;
-            }
-            let client = app.database.client().await;
-            let mut client = client.map_err(Failed::Store)?;
-            let issued = issue::issue(&mut client, planned, &period, &draft, now).await;
-            match issued.map_err(Failed::Store)? {
-                issue::Outcome::Changed => return Ok(Progress::Changed),
-                issue::Outcome::Issued {
-                    credit_applied_cents,
-                } => credit_applied_cents,
-            }
-        };
+        Ok(())
+    }
+
+    /// Notes an invoice that is issued.
+    fn note(&mut self, period: &BillingPeriod, draft: issue::Draft, credit_applied_cents: i64) {
         let total_cents = draft.bill.total_cents;
-        planned.note_issued(period.period, draft.billed, total_cents);
-        billed.issued.push(Issued {
+        self.plan
+            .note_issued(period.period, draft.billed, total_cents);
+        self.billed.issued.push(Issued {
             currency: draft.bill.currency,
             total_cents,
             credit_applied_cents,
             period: period.period,
         });
     }
-    Ok(Progress::Done)
 }
 
 /// An invoice as a dry run shows it.
-fn shown(
-    plan: &Plan,
-    period: &shared::cycle::BillingPeriod,
-    draft: &issue::Draft,
-    reason: Option<&str>,
-) -> Value {
+fn shown(plan: &Plan, period: &BillingPeriod, draft: &issue::Draft, reason: Option<&str>) -> Value {
     json!({
         "contract_id": plan.contract.id,
         "api_key_prefix": plan.contract.terms.api_key_prefix,

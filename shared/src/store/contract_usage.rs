@@ -1,8 +1,11 @@
 //! What contracts used: requests and units counted in stretches of time, for many contracts in one statement.
 //!
-//! Each stretch is one walk along the covering index of `api_usage` and one along that of `usage_events`, so the cost
+//! Each stretch is a walk along the covering index of `api_usage` and one along that of `usage_events`, so the cost
 //! follows the rows counted, not those there are. `api_usage.created_at` may be TIMESTAMP or TIMESTAMPTZ (see
-//! [`super::api_usage`]): only what lies within a day of an edge is compared by its epoch.
+//! [`super::api_usage`]), and a session's time zone turns it by less than a day: what lies further inside is counted by
+//! the index's own condition alone, and only what lies within a day of an edge is compared by its epoch, row by row.
+//! `date_part` and not `extract`: a double holds the microseconds of some two centuries exactly, and NUMERIC takes as
+//! long as all the rest.
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
@@ -60,20 +63,41 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
         .query_typed(
             "-- contract_usage::read
              SELECT CAST(served.requests AS bigint) AS requests,
-                    CAST(served.units + metered.units AS bigint) AS units
-             FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS windows
-                 (prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types, position)
+                    CAST(CASE WHEN windows.counts_api_usage THEN served.units ELSE 0 END + metered.units AS bigint)
+                        AS units
+             FROM (
+                 SELECT prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types,
+                        position,
+                        start_at + interval '24 hours' AS inside_from,
+                        greatest(start_at + interval '24 hours', end_at - interval '24 hours') AS inside_to,
+                        date_part('epoch', start_at) AS start_epoch, date_part('epoch', end_at) AS end_epoch
+                 FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS asked
+                     (prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types, position)
+                 -- Keeps what is computed here from being computed again for each row counted.
+                 OFFSET 0
+             ) AS windows
              CROSS JOIN LATERAL (
-                 SELECT count(*) AS requests,
-                        CASE WHEN windows.counts_api_usage THEN COALESCE(sum(cost_units), 0) ELSE 0 END AS units
-                 FROM api_usage
-                 WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
-                   AND created_at > windows.start_at - interval '1 day'
-                   AND created_at < windows.end_at + interval '1 day'
-                   AND (created_at > windows.start_at + interval '1 day'
-                            AND created_at < windows.end_at - interval '1 day'
-                        OR extract(epoch FROM created_at) >= extract(epoch FROM windows.start_at)
-                            AND extract(epoch FROM created_at) < extract(epoch FROM windows.end_at))
+                 SELECT sum(requests) AS requests, sum(units) AS units
+                 FROM (
+                     SELECT count(*) AS requests, COALESCE(sum(cost_units), 0) AS units
+                     FROM api_usage
+                     WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
+                       AND created_at >= windows.inside_from AND created_at < windows.inside_to
+                     UNION ALL
+                     SELECT count(*), COALESCE(sum(cost_units), 0)
+                     FROM api_usage
+                     WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
+                       AND created_at > windows.start_at - interval '24 hours' AND created_at < windows.inside_from
+                       AND date_part('epoch', created_at) >= windows.start_epoch
+                       AND date_part('epoch', created_at) < windows.end_epoch
+                     UNION ALL
+                     SELECT count(*), COALESCE(sum(cost_units), 0)
+                     FROM api_usage
+                     WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
+                       AND created_at >= windows.inside_to AND created_at < windows.end_at + interval '24 hours'
+                       AND date_part('epoch', created_at) >= windows.start_epoch
+                       AND date_part('epoch', created_at) < windows.end_epoch
+                 ) AS parts
              ) AS served
              CROSS JOIN LATERAL (
                  SELECT COALESCE(sum(cost_units), 0) AS units

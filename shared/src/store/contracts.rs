@@ -171,18 +171,18 @@ pub async fn after(
     rows.iter().map(from_row).collect()
 }
 
-/// A contract, locked until the end of the transaction; `None` when there is none.
+/// These contracts, locked in ascending order until the end of the transaction; those there are, by id.
 ///
 /// # Errors
 /// When the statement fails or a column is not what it was written as.
-pub async fn lock_and_read(db: &impl GenericClient, id: i64) -> Result<Option<Read>, Error> {
+pub async fn lock_and_read(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Read>, Error> {
     let rows = db
         .query_typed(
-            select_contracts!("lock_and_read", "WHERE id = $1 FOR UPDATE"),
-            &[(&id, Type::INT8)],
+            select_contracts!("lock_and_read", "WHERE id = ANY($1) ORDER BY id FOR UPDATE"),
+            &[(&ids, Type::INT8_ARRAY)],
         )
         .await?;
-    rows.first().map(from_row).transpose()
+    rows.iter().map(from_row).collect()
 }
 
 fn from_row(row: &Row) -> Result<Read, Error> {

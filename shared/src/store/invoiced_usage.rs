@@ -54,32 +54,30 @@ pub async fn of_contracts(
     rows.iter().map(from_row).collect()
 }
 
-/// Notes what an invoice bills.
+/// Notes what invoices bill, each by its id.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn insert_all(
     db: &impl GenericClient,
-    invoice_id: i64,
-    billed: &[InvoicedUsage],
+    billed: &[(i64, &InvoicedUsage)],
 ) -> Result<(), Error> {
-    let column = |of: fn(&InvoicedUsage) -> i64| -> Vec<i64> { billed.iter().map(of).collect() };
-    let starts: Vec<Timestamp> = billed.iter().map(|row| row.period.start).collect();
-    let ends: Vec<Timestamp> = billed.iter().map(|row| row.period.end).collect();
-    let terms: Vec<Option<Json<&Value>>> = billed
-        .iter()
-        .map(|row| row.terms.as_ref().map(Json))
-        .collect();
+    let invoice_ids: Vec<i64> = billed.iter().map(|(invoice, _)| *invoice).collect();
+    let rows = || billed.iter().map(|(_, row)| *row);
+    let column = |of: fn(&InvoicedUsage) -> i64| -> Vec<i64> { rows().map(of).collect() };
+    let starts: Vec<Timestamp> = rows().map(|row| row.period.start).collect();
+    let ends: Vec<Timestamp> = rows().map(|row| row.period.end).collect();
+    let terms: Vec<Option<Json<&Value>>> = rows().map(|row| row.terms.as_ref().map(Json)).collect();
     let changed = db
         .execute_typed(
             "-- invoiced_usage::insert_all
              INSERT INTO invoiced_usage
                  (invoice_id, contract_id, period_start, period_end, units, requests, amount_cents, terms)
-             SELECT $1, contract_id, period_start, period_end, units, requests, amount_cents, terms
-             FROM unnest($2, $3, $4, $5, $6, $7, $8) AS new
-                 (contract_id, period_start, period_end, units, requests, amount_cents, terms)",
+             SELECT invoice_id, contract_id, period_start, period_end, units, requests, amount_cents, terms
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS new
+                 (invoice_id, contract_id, period_start, period_end, units, requests, amount_cents, terms)",
             &[
-                (&invoice_id, Type::INT8),
+                (&invoice_ids, Type::INT8_ARRAY),
                 (&column(|row| row.contract_id), Type::INT8_ARRAY),
                 (&starts, Type::TIMESTAMPTZ_ARRAY),
                 (&ends, Type::TIMESTAMPTZ_ARRAY),

@@ -411,6 +411,29 @@ pub async fn list_of_partner(
     .await
 }
 
+/// The statement that selects whole invoices.
+macro_rules! select_invoices {
+    ($statement:literal, $condition:literal) => {
+        concat!(
+            "-- invoices::",
+            $statement,
+            "
+             SELECT id, user_id, api_key_prefix, invoice_number, stripe_invoice_id, kind,
+                    stripe_customer_id, stripe_subscription_id, contract_id, subtotal_cents,
+                    tax_cents, tax_breakdown, discount_cents, total_cents, amount_paid_cents,
+                    amount_due_cents, credit_applied_cents, out_of_band_cents, credit_notes_cents,
+                    currency, status, billing_reason, collection_method, billing_period_start,
+                    billing_period_end, due_date, finalized_at, sent_at, paid_at, voided_at,
+                    deleted_at, attempt_count, next_payment_attempt_at, line_items,
+                    lines_complete, notes, metadata, invoice_pdf_url, pdf_key, pdf_sha256,
+                    po_number, created_at, updated_at
+             FROM invoices
+             ",
+            $condition
+        )
+    };
+}
+
 /// One invoice with its lines, by our id or by Stripe's; also a draft deleted at Stripe.
 ///
 /// # Errors
@@ -422,22 +445,31 @@ pub async fn find(
 ) -> Result<Option<Object>, Error> {
     let rows = db
         .query_typed(
-            "-- invoices::find
-             SELECT id, user_id, api_key_prefix, invoice_number, stripe_invoice_id, kind,
-                    stripe_customer_id, stripe_subscription_id, contract_id, subtotal_cents,
-                    tax_cents, tax_breakdown, discount_cents, total_cents, amount_paid_cents,
-                    amount_due_cents, credit_applied_cents, out_of_band_cents, credit_notes_cents,
-                    currency, status, billing_reason, collection_method, billing_period_start,
-                    billing_period_end, due_date, finalized_at, sent_at, paid_at, voided_at,
-                    deleted_at, attempt_count, next_payment_attempt_at, line_items,
-                    lines_complete, notes, metadata, invoice_pdf_url, pdf_key, pdf_sha256,
-                    po_number, created_at, updated_at
-             FROM invoices
-             WHERE (id = $1 OR stripe_invoice_id = $2) AND NOT superseded",
+            select_invoices!(
+                "find",
+                "WHERE (id = $1 OR stripe_invoice_id = $2) AND NOT superseded"
+            ),
             &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
         )
         .await?;
     rows.first().map(columns::object).transpose()
+}
+
+/// These invoices; those there are, by id.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Object>, Error> {
+    let rows = db
+        .query_typed(
+            select_invoices!(
+                "find_all",
+                "WHERE id = ANY($1) AND NOT superseded ORDER BY id"
+            ),
+            &[(&ids, Type::INT8_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(columns::object).collect()
 }
 
 /// What an invoice is to somebody who wants to write it.
@@ -543,35 +575,37 @@ pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<()
     Error::check_row_count("invoices::void", 1, changed)
 }
 
-/// Notes where an invoice's PDF is; false when another one has been noted. `url` is where ours can be fetched; what
-/// Stripe says of its own stays.
+/// Notes where invoices' PDFs are, `(id, key, SHA-256 in hex)` of each; how many, for those of which another one has
+/// been noted are left out. Ours can be fetched from `/admin/invoices/{id}/pdf`; what Stripe says of its own stays.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn set_pdf(
+pub async fn set_pdfs(
     db: &impl GenericClient,
-    id: i64,
-    pdf_key: &str,
-    pdf_sha256: &str,
-    url: &str,
+    pdfs: &[(i64, &str, &str)],
     now: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<u64, Error> {
+    let ids: Vec<i64> = pdfs.iter().map(|(id, _, _)| *id).collect();
+    let keys: Vec<&str> = pdfs.iter().map(|(_, key, _)| *key).collect();
+    let digests: Vec<&str> = pdfs.iter().map(|(_, _, sha256)| *sha256).collect();
     let changed = db
         .execute_typed(
-            "-- invoices::set_pdf
+            "-- invoices::set_pdfs
              UPDATE invoices
-             SET pdf_key = $2, pdf_sha256 = $3,
-                 invoice_pdf_url = CASE WHEN stripe_invoice_id IS NULL THEN $4 ELSE invoice_pdf_url END,
-                 updated_at = $5
-             WHERE id = $1 AND (pdf_key IS NULL OR (pdf_key = $2 AND pdf_sha256 = $3))",
+             SET pdf_key = stored.key, pdf_sha256 = stored.sha256,
+                 invoice_pdf_url = CASE WHEN stripe_invoice_id IS NULL THEN '/admin/invoices/' || invoices.id || '/pdf'
+                                   ELSE invoice_pdf_url END,
+                 updated_at = $4
+             FROM unnest($1, $2, $3) AS stored (id, key, sha256)
+             WHERE invoices.id = stored.id
+               AND (pdf_key IS NULL OR (pdf_key = stored.key AND pdf_sha256 = stored.sha256))",
             &[
-                (&id, Type::INT8),
-                (&pdf_key, Type::TEXT),
-                (&pdf_sha256, Type::TEXT),
-                (&url, Type::TEXT),
+                (&ids, Type::INT8_ARRAY),
+                (&keys, Type::TEXT_ARRAY),
+                (&digests, Type::TEXT_ARRAY),
                 (&now, Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    Ok(changed == 1)
+    Ok(changed)
 }

@@ -1,7 +1,12 @@
 //! What is billed: usage, changes inside a period, late usage, credits, review, edges of time.
 
+use jiff::Timestamp;
 use partner_invoicing::{Error, handle};
 use serde_json::{Value, json};
+use shared::period::Period;
+use shared::pricing::Usage;
+use shared::store::contract_usage::{self, Window};
+use shared::store::contracts;
 
 use crate::site::{Site, at, event, run, run_in_part, run_with};
 
@@ -496,6 +501,75 @@ async fn usage_in_a_table_without_time_zone_is_counted_in_utc() {
     let summary = run(&site.app(), "2025-12-01T00:00:00Z").await;
     assert_eq!(summary["total_cents"], json!({"USD": 1_110}));
     assert_eq!(summary["unknown_prefixes"][0]["requests"], 1);
+}
+
+/// Wherever a period is split, also at the very instant of a request, and whatever the table and the session say of time.
+#[tokio::test]
+async fn the_usage_of_a_split_period_is_that_of_the_whole() {
+    let site = Site::new().await;
+    site.contract("dp_pk_alpha", json!({})).await;
+    // Every eight hours and a little, from October to December, with units that tell them apart; and on both edges.
+    site.execute(
+        "INSERT INTO api_usage (api_key_prefix, cost_units, created_at)
+         SELECT 'dp_pk_alpha', n, '2025-10-29Z'::timestamptz + n * interval '8 hours 7 minutes 13.000001 seconds'
+         FROM generate_series(1, 110) AS n;
+         INSERT INTO api_usage (api_key_prefix, cost_units, created_at)
+         VALUES ('dp_pk_alpha', 1000, '2025-11-01Z'), ('dp_pk_alpha', 1000000, '2025-12-01Z')",
+    )
+    .await;
+    let (from, to) = (at("2025-11-01T00:00:00Z"), at("2025-12-01T00:00:00Z"));
+    let client = site.client().await;
+    let select =
+        "SELECT created_at FROM api_usage WHERE created_at > $1 AND created_at < $2 ORDER BY 1";
+    let rows = client.query(select, &[&from, &to]).await.unwrap();
+    let instants: Vec<Timestamp> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(instants.len() > 80);
+    let whole = "SELECT sum(cost_units) FROM api_usage WHERE created_at >= $1 AND created_at < $2";
+    let whole: i64 = client.query_one(whole, &[&from, &to]).await.unwrap().get(0);
+    assert_split_adds_up(&site, &instants, whole).await;
+    site.execute("ALTER TABLE api_usage ALTER COLUMN created_at TYPE timestamp USING created_at AT TIME ZONE 'UTC'")
+        .await;
+    assert_split_adds_up(&site, &instants, whole).await;
+}
+
+async fn assert_split_adds_up(site: &Site, instants: &[Timestamp], whole: i64) {
+    let (from, to) = (at("2025-11-01T00:00:00Z"), at("2025-12-01T00:00:00Z"));
+    for zone in ["America/Los_Angeles", "Asia/Tokyo", "UTC"] {
+        let database = &site.database.name;
+        site.execute(&format!(
+            "ALTER DATABASE {database} SET timezone = '{zone}'"
+        ))
+        .await;
+        let client = site.client().await;
+        let read = contracts::after(&client, 0, None, 1).await.unwrap();
+        let contract = &read[0].contract.as_ref().unwrap().terms;
+        let window = |start: Timestamp, end: Timestamp| Window {
+            contract,
+            period: Period::new(start, end).unwrap(),
+        };
+        let mut windows = vec![window(from, to)];
+        for at in instants {
+            windows.extend([window(from, *at), window(*at, to)]);
+        }
+        // All of them: each is shorter than a day.
+        let edges = [&[from][..], instants, &[to][..]].concat();
+        windows.extend(edges.windows(2).map(|pair| window(pair[0], pair[1])));
+        let counted = contract_usage::read(&client, &windows).await.unwrap();
+        let (in_two, in_all) = counted[1..].split_at(2 * instants.len());
+        let of_whole = counted[0];
+        let sum = |parts: &[Usage]| Usage {
+            units: parts.iter().map(|part| part.units).sum(),
+            requests: parts.iter().map(|part| part.requests).sum(),
+        };
+        assert_eq!(of_whole.units, whole, "{zone}");
+        for pair in in_two.chunks(2) {
+            assert_eq!(sum(pair), of_whole, "{zone}");
+        }
+        assert_eq!(sum(in_all), of_whole, "{zone}");
+        for (part, at) in in_all.iter().zip(instants) {
+            assert_eq!(part.requests, 1, "before {at}, {zone}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
-//! Failures on purpose: cuts before every statement and at COMMIT, S3 and the bus away. The next run ends in the state
-//! of one that nothing happened to.
+//! Failures on purpose: cuts before every statement and at COMMIT, S3 and the bus away or without memory. The next run
+//! ends in the state of one that nothing happened to.
 
 use partner_invoicing::{Error, handle};
 use serde_json::{Value, json};
+use shared::test_support::services::{Moto, progress_to_stderr};
+use shared::test_support::{FaultProxy, aws};
 
 use crate::site::{Site, at, event, run, run_in_part};
 
@@ -50,12 +52,14 @@ async fn a_connection_cut_anywhere_leaves_what_the_next_run_completes() {
         "contract_usage::read",
         "contracts::lock_and_read",
         "credits::lock_available",
-        "partner_invoices::take_number",
-        "partner_invoices::insert",
+        "partner_invoices::take_numbers",
+        "partner_invoices::insert_all",
         "invoiced_usage::insert_all",
         "credits::apply",
         "outbox::insert_all",
         "partner_invoices::without_pdf",
+        "invoices::find_all",
+        "invoices::set_pdfs",
         "outbox::claim",
         "outbox::mark_published",
         "invoice_runs::finish",
@@ -123,4 +127,59 @@ async fn without_s3_and_bus_the_invoices_are_issued_and_the_next_run_does_the_re
     let summary = run(&site.app(), "2025-12-01T00:10:00Z").await;
     assert_eq!(summary["pdfs_stored"], 2);
     assert_eq!(site.state().await, expected);
+}
+
+async fn moto() -> Moto {
+    let start = || Moto::start(&progress_to_stderr);
+    tokio::task::spawn_blocking(start).await.unwrap().unwrap()
+}
+
+/// The server is stopped in the middle of a run and comes back without bucket, bus and documents.
+#[tokio::test]
+async fn a_bucket_that_is_lost_during_a_run_costs_no_invoice_and_no_document() {
+    let undisturbed = Site::new().await;
+    story(&undisturbed).await;
+    run(&undisturbed.app(), TIME).await;
+    let mut site = Site::new().await;
+    let first = moto().await;
+    site.move_to(first.endpoint_url()).await;
+    story(&site).await;
+    let address = first.endpoint_url().trim_start_matches("http://");
+    let proxy = FaultProxy::start(address.parse().unwrap());
+    // One PDF after the other; the first gets through.
+    let one_by_one = [("DATABASE_POOL_SIZE", "1")];
+    let behind = aws::sdk_config(&format!("http://{}", proxy.address()));
+    let app = site.app_on(&one_by_one, &behind);
+    proxy.hold_flight(2);
+    let running = handle(&app, event(TIME, Value::Null), at(TIME));
+    tokio::pin!(running);
+    tokio::select! {
+        () = proxy.held() => {}
+        done = &mut running => panic!("it should have been held: {done:?}"),
+    }
+    assert_eq!(site.documents().await.len(), 2, "October's, and one more");
+    drop(first);
+    proxy.refuse();
+    let cut = running.await;
+    assert!(matches!(cut, Err(Error::Partial { .. })), "{cut:?}");
+    // It is up again, and knows nothing.
+    let second = moto().await;
+    let empty = site.app_with_aws(second.endpoint_url());
+    let summary = run_in_part(&empty, TIME).await;
+    assert_eq!(summary["invoices_created"], 0);
+    assert_eq!(summary["failed"][0]["step"], "pdf");
+    site.move_to(second.endpoint_url()).await;
+    let summary = run(&site.app(), "2025-12-01T01:00:00Z").await;
+    assert_eq!(summary["pdfs_stored"], 1, "the other");
+    assert_eq!(site.state().await, undisturbed.state().await);
+    // What was stored and noted before is printed again, byte for byte, once the note is taken off.
+    assert_eq!(site.documents().await.len(), 1);
+    site.execute("UPDATE invoices SET pdf_key = NULL, pdf_sha256 = NULL, invoice_pdf_url = NULL")
+        .await;
+    run(&site.app(), "2025-12-01T01:05:00Z").await;
+    assert_eq!(site.state().await, undisturbed.state().await);
+    assert!(
+        site.documents().await == undisturbed.documents().await,
+        "the same bytes in S3"
+    );
 }

@@ -53,10 +53,29 @@ impl Site {
 
     /// With an AWS where nobody listens.
     pub(crate) fn app_without_aws(&self) -> App {
-        self.app_on(&[], &aws::sdk_config("http://127.0.0.1:1"))
+        self.app_with_aws("http://127.0.0.1:1")
     }
 
-    fn app_on(&self, others: &[(&'static str, &str)], aws: &SdkConfig) -> App {
+    /// With the AWS at this address.
+    pub(crate) fn app_with_aws(&self, endpoint_url: &str) -> App {
+        self.app_on(&[], &aws::sdk_config(endpoint_url))
+    }
+
+    /// Its bucket and its bus, of the same names, are made in the AWS at this address, and used from now on.
+    pub(crate) async fn move_to(&mut self, endpoint_url: &str) {
+        self.aws = aws::sdk_config(endpoint_url);
+        let s3 = aws_sdk_s3::Client::new(&self.aws);
+        aws::create_bucket(&s3, &self.bucket).await.unwrap();
+        let bus = self
+            .pairs
+            .iter()
+            .find(|(name, _)| *name == "EVENT_BUS_NAME");
+        let eventbridge = aws_sdk_eventbridge::Client::new(&self.aws);
+        let bus = &bus.unwrap().1;
+        aws::create_event_bus(&eventbridge, bus).await.unwrap();
+    }
+
+    pub(crate) fn app_on(&self, others: &[(&'static str, &str)], aws: &SdkConfig) -> App {
         let ours = self
             .pairs
             .iter()
