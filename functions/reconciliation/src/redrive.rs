@@ -165,7 +165,7 @@ async fn drive_parked_events(
         let mut events = pin!(
             stream::iter(due)
                 .map(|one| async move {
-                    let event = app.parked_events.read(&one.event_id).await;
+                    let event = app.parked_events.state_and_body(&one.event_id).await;
                     (one.event_id, event)
                 })
                 .buffered(EVENTS_AHEAD)

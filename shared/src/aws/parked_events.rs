@@ -179,7 +179,7 @@ impl ParkedEvents {
     }
 
     /// Up to `limit` events whose next attempt is due, those parked first first, as the index has them. It lags behind:
-    /// an event may be gone, tried or given up by now, which [`ParkedEvents::read`] tells.
+    /// an event may be gone, tried or given up by now, which [`ParkedEvents::state_and_body`] tells.
     pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
         let mut due = Vec::new();
         let mut after = None;
@@ -302,14 +302,14 @@ impl ParkedEvents {
 
     /// One parked or poisoned event with its body. A body that is gone from the bucket is [`Error::Unreadable`].
     pub async fn get(&self, event_id: &str) -> Result<Option<ParkedEvent>, Error> {
-        match self.read(event_id).await? {
+        match self.state_and_body(event_id).await? {
             Some(Read { state, body }) => Ok(Some(ParkedEvent { state, body: body? })),
             None => Ok(None),
         }
     }
 
     /// The same, where an event whose body is gone still says how it stands with it.
-    pub async fn read(&self, event_id: &str) -> Result<Option<Read>, Error> {
+    pub async fn state_and_body(&self, event_id: &str) -> Result<Option<Read>, Error> {
         let Some(mut item) = self.item(event_id).await? else {
             return Ok(None);
         };
