@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use secrecy::SecretString;
 use serde_json::Value;
+use shared::aws::parked_events::ParkedEvents;
 use shared::config::Environment;
 use shared::stripe::signature;
 use shared::test_support::{Aws, TestDatabase};
@@ -16,6 +17,7 @@ pub(crate) const SECRET: &str = "whsec_test_of_the_webhook";
 /// A webhook on a database of its own, with as many sandboxes as deliveries run at once.
 pub(crate) struct Webhook {
     pub(crate) database: TestDatabase,
+    parked_events: ParkedEvents,
     apps: Vec<Arc<App>>,
 }
 
@@ -35,7 +37,17 @@ impl Webhook {
         let apps = (0..sandboxes)
             .map(|_| Arc::new(App::from_env(&environment, &sdk).unwrap()))
             .collect();
-        Webhook { database, apps }
+        Webhook {
+            database,
+            parked_events: ParkedEvents::from_env(&environment, &sdk).unwrap(),
+            apps,
+        }
+    }
+
+    /// Why this event was parked.
+    pub(crate) async fn parked_because(&self, event_id: &str) -> String {
+        let parked = self.parked_events.get(event_id).await.unwrap();
+        parked.unwrap().state.reason
     }
 
     /// One sandbox; the pool of each holds one connection.
