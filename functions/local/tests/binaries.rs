@@ -138,6 +138,8 @@ const CALLS: [(&str, &[(&str, &str)]); 6] = [
     (
         "admin-revenue",
         &[
+            // Meridian's charge of 32.46: the two other invoices that are paid are of shapes which do not say by what,
+            // and count when their payment is known.
             (
                 "apigw_admin_revenue_revenue",
                 r#"{"statusCode": 200, "body": {"overview": {"total_revenue_cents": 3246}, "errors": []}}"#,
