@@ -412,31 +412,19 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
     for (number, queue) in queues.into_iter().enumerate() {
         let sandbox = webhook.sandbox(number);
         running.push(tokio::spawn(async move {
-            let mut parked = Vec::new();
             for event in queue {
                 let (status, answer) = bundle::deliver(&sandbox, event.to_string()).await;
+                let outcome = answer["outcome"].as_str().unwrap_or_default();
                 assert_eq!(status, 200, "{answer}");
-                match answer["outcome"].as_str() {
-                    Some("applied" | "duplicate" | "ignored") => {}
-                    Some("parked") => parked.push(event),
-                    other => panic!("{other:?} in {answer}"),
-                }
+                assert!(
+                    matches!(outcome, "applied" | "duplicate" | "ignored"),
+                    "{answer}"
+                );
             }
-            parked
         }));
     }
-    let mut parked = Vec::new();
     for task in running {
-        parked.extend(task.await.unwrap());
-    }
-    // On a crowded machine the last in the line may run out of time; nothing else may park an event.
-    for event in parked {
-        let id = event["id"].as_str().unwrap();
-        let because = webhook.parked_because(id).await;
-        assert!(because.contains("did not answer within"), "{because}");
-        let (status, answer) = bundle::deliver(&webhook.sandbox(0), event.to_string()).await;
-        assert_eq!(status, 200, "{answer}");
-        assert_ne!(answer["outcome"], "parked", "nobody else is at work");
+        task.await.unwrap();
     }
     assert_same(
         &db,

@@ -37,7 +37,7 @@ pub async fn apply_fetched(
         facts.append(reader::read_fetched(object, fetched_at)?);
     }
     let named = Named::of(&facts);
-    let neighbourhood = Neighbourhood::load(db, &named).await?;
+    let neighbourhood = Neighbourhood::load_first(db, &named).await?;
     let subscriptions: Vec<(String, String)> = facts
         .subscriptions
         .iter()

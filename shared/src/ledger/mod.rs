@@ -166,7 +166,7 @@ pub async fn apply_event(
         async {
             Ok::<_, Error>(stripe_events::insert(db, event, payload, outcome.as_str(), now).await?)
         },
-        Neighbourhood::load(db, &named),
+        Neighbourhood::load_first(db, &named),
     )?;
     if !is_new {
         return Ok(Applied {
@@ -189,16 +189,16 @@ async fn apply(
 ) -> Result<Vec<outbox::Message>, Error> {
     if !facts.settlements.is_empty() {
         neighbourhood::settle(db, &mut facts, &mut named).await?;
-        neighbourhood = Neighbourhood::load(db, &named).await?;
+        neighbourhood = Neighbourhood::load_anew(db, &named).await?;
     }
     if named.is_empty() {
         return Ok(Vec::new());
     }
     // What the load found belongs to customers and payments the event did not name: lock those
-    // too, and read again under the locks.
+    // with the others, and read again under the locks.
     while let Some(wider) = neighbourhood.beyond_locks(&named) {
         named = wider;
-        neighbourhood = Neighbourhood::load(db, &named).await?;
+        neighbourhood = Neighbourhood::load_anew(db, &named).await?;
     }
     let verdict = match event {
         Some(event) => same_second::verdict(db, event, &neighbourhood).await?,

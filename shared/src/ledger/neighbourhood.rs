@@ -239,6 +239,27 @@ pub(super) struct Neighbourhood {
 }
 
 impl Neighbourhood {
+    /// [`Neighbourhood::load`] for the first time in this transaction, before anything is written that
+    /// is to go when the locks have to be taken anew.
+    pub(super) async fn load_first(
+        db: &impl GenericClient,
+        named: &Named,
+    ) -> Result<Neighbourhood, Error> {
+        let begin = async { Ok(locks::begin(db).await?) };
+        let (_, loaded) = try_join!(begin, Neighbourhood::load(db, named))?;
+        Ok(loaded)
+    }
+
+    /// The same for more ids: the locks held are let go of first, so that all are taken in one order.
+    pub(super) async fn load_anew(
+        db: &impl GenericClient,
+        named: &Named,
+    ) -> Result<Neighbourhood, Error> {
+        let release = async { Ok(locks::release(db).await?) };
+        let (_, loaded) = try_join!(release, Neighbourhood::load(db, named))?;
+        Ok(loaded)
+    }
+
     /// Locks, then reads. The statements leave in one flight and run in this order, each seeing
     /// what was committed before it started: the locks are held when the first row is read.
     pub(super) async fn load(

@@ -1,8 +1,9 @@
 //! Advisory locks: everything about one customer is applied one event at a time.
 //!
-//! Lock order: one statement takes all keys of an event in ascending order. An event that has to
-//! take a further key later may meet another doing the same; Postgres then refuses one of them,
-//! and its transaction is run again.
+//! Lock order: one statement takes all keys of an event in ascending order. An event that turns out
+//! to need further keys lets go of its own first ([`release`]) and takes all of them anew. Only once
+//! it has written it cannot; should it then meet another doing the same, Postgres refuses one of
+//! them after a second, and its transaction is run again.
 
 use std::collections::BTreeSet;
 
@@ -40,6 +41,26 @@ pub async fn take(db: &impl GenericClient, keys: &[String]) -> Result<BTreeSet<S
         )
         .await?;
     rows.iter().map(|row| Ok(row.try_get("key")?)).collect()
+}
+
+/// Where [`release`] goes back to: to be sent before the first [`take`], and after what is to stay.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn begin(db: &impl GenericClient) -> Result<(), Error> {
+    db.batch_execute("-- locks::begin\nSAVEPOINT before_locks")
+        .await?;
+    Ok(())
+}
+
+/// Undoes everything since [`begin`]: Postgres frees the locks that were taken since.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn release(db: &impl GenericClient) -> Result<(), Error> {
+    db.batch_execute("-- locks::release\nROLLBACK TO SAVEPOINT before_locks")
+        .await?;
+    Ok(())
 }
 
 /// Locks a user until the end of the transaction: two customers of one user decide on its plan
