@@ -3,12 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
+use std::time::Duration;
+
+use futures_util::future::join;
 use serde_json::{Value, json};
 use shared::ledger::apply_event;
 use shared::payment::FeeEstimate;
 use shared::stripe::event::Event;
 use shared::telemetry::cause_chain;
 use shared::test_support::TestDatabase;
+use tokio_postgres::Transaction;
 
 const FEES: FeeEstimate = FeeEstimate {
     bps: 290,
@@ -67,6 +71,17 @@ fn intent() -> Value {
            "created": NOON, "metadata": {}})
 }
 
+/// Applies the event, in the caller's transaction; `told` is what came before.
+async fn apply(db: &Transaction<'_>, event: &Value, told: &[String]) {
+    let text = event.to_string();
+    let event = Event::parse(text.as_bytes()).unwrap();
+    let now = event.created_at.unwrap();
+    if let Err(error) = apply_event(db, &event, &text, FEES, now).await {
+        let id = &event.event_id;
+        panic!("{id} after {told:?}: {}", cause_chain(&error));
+    }
+}
+
 /// Applies the events in every order; `rows` must then be `expected`, as text.
 async fn in_every_order(events: &[Value], rows: &str, expected: &str) {
     let database = TestDatabase::create().await;
@@ -82,13 +97,8 @@ async fn in_every_order(events: &[Value], rows: &str, expected: &str) {
         let transaction = client.transaction().await.unwrap();
         let mut told = Vec::new();
         for place in &order {
-            let text = events[*place].to_string();
-            let event = Event::parse(text.as_bytes()).unwrap();
-            let now = event.created_at.unwrap();
-            told.push(event.event_id.clone());
-            if let Err(error) = apply_event(&transaction, &event, &text, FEES, now).await {
-                panic!("{told:?}: {}", cause_chain(&error));
-            }
+            apply(&transaction, &events[*place], &told).await;
+            told.push(events[*place]["id"].to_string());
         }
         let rows: Vec<String> = transaction
             .query(rows, &[])
@@ -191,6 +201,52 @@ async fn the_row_and_its_history_know_a_discount_while_another_is_unknown() {
         "5000000000 5000000000 {di_2} 5000000000",
     )
     .await;
+}
+
+/// Either of them finds what the other says, though it has not been committed when the other begins.
+#[tokio::test]
+async fn a_discount_and_its_coupon_that_come_at_once_price_the_subscription() {
+    let discount = json!({"id": "di_1", "object": "discount", "customer": "cus_1",
+        "subscription": "sub_1", "start": NOON, "source": {"type": "coupon", "coupon": "half"}});
+    let coupon = json!({"id": "half", "object": "coupon", "percent_off": 50,
+        "duration": "forever", "created": NOON});
+    let told = [
+        event("customer.discount.created", 1, discount),
+        event("coupon.created", 2, coupon),
+    ];
+    let discounted = subscription(
+        "active",
+        price("price_1", &json!({})),
+        &json!({"discounts": ["di_1"]}),
+    );
+    let begun = event("customer.subscription.created", 0, discounted);
+    for (first, second) in [(&told[0], &told[1]), (&told[1], &told[0])] {
+        let database = TestDatabase::create().await;
+        let (mut one, mut other) = (database.client().await, database.client().await);
+        let transaction = one.transaction().await.unwrap();
+        apply(&transaction, &begun, &[]).await;
+        transaction.commit().await.unwrap();
+
+        let (held, waiting) = (
+            one.transaction().await.unwrap(),
+            other.transaction().await.unwrap(),
+        );
+        apply(&held, first, &[]).await;
+        let commit_in_a_moment = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            held.commit().await.unwrap();
+        };
+        let apply_meanwhile = async {
+            apply(&waiting, second, &[]).await;
+            waiting.commit().await.unwrap();
+        };
+        join(commit_in_a_moment, apply_meanwhile).await;
+        let rows = "SELECT mrr_microcents, waits_for FROM subscription_versions";
+        let version = one.query_one(rows, &[]).await.unwrap();
+        let waits_for: Vec<String> = version.get(1);
+        assert_eq!(waits_for, [""; 0], "{} first", first["id"]);
+        assert_eq!(version.get::<_, i64>(0), 5_000_000_000, "half of $100");
+    }
 }
 
 #[tokio::test]

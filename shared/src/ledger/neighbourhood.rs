@@ -143,9 +143,11 @@ impl Named {
         named
             .coupons
             .extend(facts.coupons.iter().map(Snapshot::key));
-        named
-            .discounts
-            .extend(facts.discounts.iter().map(Snapshot::key));
+        for discount in &facts.discounts {
+            named.discounts.push(discount.key());
+            // Who waits for the discount waits for its coupon next: whoever learns of that now waits.
+            named.coupons.extend(discount.stripe_coupon_id.clone());
+        }
         named.normalise();
         named
     }
