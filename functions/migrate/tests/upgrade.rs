@@ -219,6 +219,19 @@ async fn an_empty_database_gets_every_table() {
     );
 }
 
+/// Compiling a statement costs more than running it; whatever the cluster says, our sessions do not.
+#[tokio::test]
+async fn statements_are_not_compiled() {
+    let database = TestDatabase::empty().await;
+    migrate(&database).await.unwrap();
+    let jit = json_of(
+        &database.client().await,
+        "SELECT jsonb_build_array(setting, source) FROM pg_settings WHERE name = 'jit'",
+    )
+    .await;
+    assert_eq!(jit, json!(["off", "database user"]));
+}
+
 #[tokio::test]
 async fn the_predecessors_rows_keep_every_value() {
     upgrade_and_compare(&TestDatabase::empty().await, &[]).await;

@@ -126,6 +126,8 @@ impl Postgres {
             "max_connections=300",
             "shared_buffers=64MB",
             "autovacuum=off",
+            // As V0027 has it; the databases of tests are copies of a template, without its settings.
+            "jit=off",
             "max_wal_size=256MB",
         ];
         let log = path.join("log");
