@@ -719,12 +719,18 @@ fn start(text: &str) -> String {
         .join(" ")
 }
 
+/// Numbered from one, and each in the list of those that are applied.
 fn migrations_have_no_gaps(tree: &Tree) -> Vec<String> {
+    const LIST: &str = "shared/src/store/migrations.rs";
     let names: Vec<&str> = tree
         .files
         .keys()
         .filter_map(|path| path.strip_prefix("migrations/"))
         .collect();
+    let unlisted = names
+        .iter()
+        .filter(|name| !tree.get(LIST).contains(&format!("\"{name}\"")))
+        .map(|name| format!("migrations/{name} is not in {LIST}"));
     names
         .iter()
         .enumerate()
@@ -740,6 +746,7 @@ fn migrations_have_no_gaps(tree: &Tree) -> Vec<String> {
             })
         })
         .map(|(index, name)| format!("migrations/{name} should be V{:04}__<what>.sql", index + 1))
+        .chain(unlisted)
         .collect()
 }
 
@@ -1378,20 +1385,29 @@ mod can_fail {
     #[test]
     fn a_gap_in_the_migrations_is_refused() {
         let first = ("migrations/V0001__host_tables.sql", "");
+        let list = (
+            "shared/src/store/migrations.rs",
+            r#""V0001__host_tables.sql", "V0002__ledger.sql", "V0003__ledger.sql", "V0002_Ledger.sql""#,
+        );
         complains(
             migrations_have_no_gaps,
-            &[first, ("migrations/V0002__ledger.sql", "")],
+            &[list, first, ("migrations/V0002__ledger.sql", "")],
             &[],
         );
         complains(
             migrations_have_no_gaps,
-            &[first, ("migrations/V0003__ledger.sql", "")],
+            &[list, first, ("migrations/V0003__ledger.sql", "")],
             &["V0003__ledger.sql should be V0002"],
         );
         complains(
             migrations_have_no_gaps,
-            &[first, ("migrations/V0002_Ledger.sql", "")],
+            &[list, first, ("migrations/V0002_Ledger.sql", "")],
             &["V0002_Ledger.sql"],
+        );
+        complains(
+            migrations_have_no_gaps,
+            &[list, first, ("migrations/V0002__forgotten.sql", "")],
+            &["V0002__forgotten.sql is not in"],
         );
     }
 

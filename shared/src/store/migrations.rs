@@ -53,6 +53,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0024__subscription_statuses.sql",
     "V0025__discounted_subscriptions.sql",
     "V0026__reached_payments.sql",
+    "V0027__no_jit.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so
