@@ -11,7 +11,7 @@ use shared::stripe::{client, reader};
 
 use super::rows::Rows;
 use super::subject::Subject;
-use super::walk::PAGES;
+use super::walk::{PAGES, batch};
 use super::{Run, Stop};
 
 /// A balance transaction and the object behind it.
@@ -33,14 +33,15 @@ impl Run<'_> {
             PAGES,
             self.now,
         );
-        self.in_time()?;
-        let mut next = pages.next_page().await?;
-        while let Some(page) = next {
-            let (compared, following) =
-                join!(self.compare_transactions(page, true), pages.next_page());
+        let deadline = self.deadline;
+        let mut next = batch(&mut pages, deadline).await?;
+        while let Some(transactions) = next {
+            let (compared, following) = join!(
+                self.compare_transactions(transactions, true),
+                batch(&mut pages, deadline)
+            );
             compared?;
             next = following?;
-            self.in_time()?;
         }
         Ok(())
     }
@@ -73,8 +74,8 @@ impl Run<'_> {
             .stripe
             .pages(&["balance_transactions"], params, PAGES, self.now);
         let mut sum_cents = 0_i64;
-        while let Some(page) = pages.next_page().await? {
-            for transaction in &page {
+        while let Some(transactions) = batch(&mut pages, self.deadline).await? {
+            for transaction in &transactions {
                 // The payout's own transaction takes out what the others brought.
                 if !text(transaction, "type")?.starts_with("payout") {
                     sum_cents = sum_cents
@@ -82,7 +83,7 @@ impl Run<'_> {
                         .ok_or(client::Error::Unreadable("a payout's sum is out of range"))?;
                 }
             }
-            self.compare_transactions(page, false).await?;
+            self.compare_transactions(transactions, false).await?;
         }
         self.tally.compared += 1;
         let currency = Currency::parse(text(payout, "currency")?).ok();
@@ -97,11 +98,11 @@ impl Run<'_> {
     /// Those that were counted elsewhere already are not counted again.
     async fn compare_transactions(
         &mut self,
-        page: Vec<Value>,
+        objects: Vec<Value>,
         is_counted: bool,
     ) -> Result<(), Stop> {
-        let mut transactions = Vec::with_capacity(page.len());
-        for object in page {
+        let mut transactions = Vec::with_capacity(objects.len());
+        for object in objects {
             let id = text(&object, "id")?.to_owned();
             if let Some((subject, source)) = source(&object) {
                 let source = source.to_owned();

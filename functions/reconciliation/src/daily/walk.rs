@@ -6,7 +6,7 @@ use futures_util::join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use shared::store::reconciliation_window::Slice;
-use shared::stripe::client;
+use shared::stripe::client::{self, Pages};
 use shared::stripe::reader::{self, Facts};
 use tokio_postgres::Client;
 
@@ -14,11 +14,14 @@ use super::rows::Rows;
 use super::subject::Subject;
 use super::tally::NotChecked;
 use super::{Run, Stop};
+use crate::Deadline;
 
 /// More pages than any account's window has; the deadline comes first.
 pub(super) const PAGES: u32 = 1_000_000;
+/// Objects compared at once, in five pages: each comparison takes the same statements, however many it is about.
+const BATCH: usize = 500;
 /// Ids of the ledger read at once.
-const SLICE: usize = 500;
+const SLICE: usize = 1_000;
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// An object of a list, and what the reader makes of it.
@@ -29,8 +32,8 @@ struct Listed {
 }
 
 impl Run<'_> {
-    /// Compares everything of one list. Objects come newest first; the span between the oldest of one page and that
-    /// of the page before is compared as soon as it is known that no more of it can come.
+    /// Compares everything of one list. Objects come newest first; the span between the oldest of one batch and that
+    /// of the batch before is compared as soon as it is known that no more of it can come.
     pub(super) async fn walk(&mut self, subject: Subject) -> Result<(), Stop> {
         let app = self.app;
         let path = [subject.list()];
@@ -43,31 +46,22 @@ impl Run<'_> {
         let mut upper = self.window.until;
         let mut held: Vec<Value> = Vec::new();
         self.tally.examined = 0;
-        self.in_time()?;
-        let mut next = pages.next_page().await?;
-        while let Some(page) = next {
-            held.extend(page);
+        let deadline = self.deadline;
+        let mut next = batch(&mut pages, deadline).await?;
+        while let Some(objects) = next {
+            held.extend(objects);
             let (span, from) = complete(&mut held)?.unwrap_or((Vec::new(), upper));
-            // Stripe is at the next page meanwhile.
+            // Stripe is at the next batch meanwhile.
             let (compared, following) = join!(
                 self.compare_span(subject, span, from, upper),
-                pages.next_page()
+                batch(&mut pages, deadline)
             );
             compared?;
             upper = from;
             next = following?;
-            self.in_time()?;
         }
         let since = self.window.since;
         self.compare_span(subject, held, since, upper).await
-    }
-
-    /// Nothing is begun near the deadline.
-    pub(super) fn in_time(&self) -> Result<(), Stop> {
-        if self.deadline.is_reached() {
-            return Err(Stop::Deadline);
-        }
-        Ok(())
     }
 
     /// All of Stripe's objects created in `[from, to)` with all of the ledger's.
@@ -180,6 +174,24 @@ impl super::Window {
         });
         Map::from_iter([("created".to_owned(), created)])
     }
+}
+
+/// The objects of the next pages of a list; none after the last. No page is asked for near the deadline.
+pub(super) async fn batch(
+    pages: &mut Pages<'_>,
+    deadline: Deadline,
+) -> Result<Option<Vec<Value>>, Stop> {
+    let mut objects = Vec::new();
+    while objects.len() < BATCH {
+        if deadline.is_reached() {
+            return Err(Stop::Deadline);
+        }
+        match pages.next_page().await? {
+            Some(page) => objects.extend(page),
+            None => break,
+        }
+    }
+    Ok((!objects.is_empty()).then_some(objects))
 }
 
 /// Takes what lies in whole seconds out of what is held, newest first, and says from when on that is everything: more
