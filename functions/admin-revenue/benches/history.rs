@@ -26,7 +26,7 @@ const NOW: &str = "2025-10-20T12:00:00Z";
 /// Makes this program answer the mixed requests over this database.
 const DATABASE: &str = "--database";
 
-/// One page or report each; the filters are those the dashboard has.
+/// One page or report each; the filters are those the dashboard has. A page is as full in the small ledger as in the large.
 const PATHS: [&str; 19] = [
     "/admin/revenue",
     "/admin/revenue?currency=EUR",
@@ -37,13 +37,13 @@ const PATHS: [&str; 19] = [
     "/admin/revenue/movements?from=2023-11-01&to=2025-10-20&as_of=2024-06-15T12:00:00Z",
     "/admin/payments",
     "/admin/payments?status=refunded",
-    "/admin/payments?status=disputed",
-    "/admin/payments?customer=cus_7",
+    "/admin/payments?status=disputed&limit=2",
+    "/admin/payments?customer=cus_7&limit=10",
     "/admin/payments?user_id=7&limit=10",
     "/admin/payments?from=2024-01-01&to=2024-02-01",
     "/admin/invoices",
-    "/admin/invoices?status=open",
-    "/admin/invoices?customer=cus_7",
+    "/admin/invoices?status=open&limit=10",
+    "/admin/invoices?customer=cus_7&limit=10",
     "/admin/invoices?number=N-77",
     "/admin/subscriptions?status=active",
     "/admin/events?outcome=ignored",

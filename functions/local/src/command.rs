@@ -7,7 +7,7 @@ use crate::services::{Services, Story};
 use crate::state::{DataDir, State};
 use crate::story::Outcomes;
 use crate::{Clock, Error, server, story, summary, token};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::aws::document_bucket::DocumentBucket;
@@ -79,17 +79,22 @@ enum Command {
     },
     /// Print a token for the bundle of this port
     Token {
-        /// Whose token
+        #[command(subcommand)]
         kind: TokenKind,
     },
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Subcommand)]
 enum TokenKind {
-    /// For /admin routes
+    /// For all routes
     Admin,
     /// For /usage routes
     Service,
+    /// For what an API partner may read: its own usage and invoices
+    Partner {
+        /// Such as dp_pk_harbor
+        api_key_prefix: String,
+    },
 }
 
 /// Does what the arguments say.
@@ -110,7 +115,7 @@ pub async fn run(arguments: Arguments, clock: Clock) -> Result<(), Error> {
         Some(Command::Services) => run_services(&data, port, clock).await,
         Some(Command::Invoke { function, event }) => invoke(&data, port, &function, &event).await,
         Some(Command::Send { event }) => send(&data, port, &event, clock).await,
-        Some(Command::Token { kind }) => print_token(&data, port, kind, clock),
+        Some(Command::Token { kind }) => print_token(&data, port, &kind, clock),
     }
 }
 
@@ -543,13 +548,20 @@ async fn send(data: &DataDir, port: u16, event: &Path, clock: Clock) -> Result<(
     Ok(())
 }
 
-fn print_token(data: &DataDir, port: u16, kind: TokenKind, clock: Clock) -> Result<(), Error> {
+fn print_token(data: &DataDir, port: u16, kind: &TokenKind, clock: Clock) -> Result<(), Error> {
     let secrets = data
         .existing_secrets()?
         .ok_or_else(|| Error::new(not_running(data, port)))?;
     match kind {
         TokenKind::Admin => print(&token::admin(&secrets.admin_jwt_secret, clock())?),
         TokenKind::Service => print(&secrets.service_token),
+        TokenKind::Partner { api_key_prefix } => {
+            print(&token::partner(
+                api_key_prefix,
+                &secrets.admin_jwt_secret,
+                clock(),
+            )?);
+        }
     }
     Ok(())
 }

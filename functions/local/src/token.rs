@@ -1,9 +1,9 @@
-//! Tokens for the admin routes, signed as the host application signs its own.
+//! Tokens for people, signed as the host application signs its own.
 
 use crate::Error;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{EncodingKey, Header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How long an admin token is good for.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -13,15 +13,27 @@ const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// # Errors
 /// When the time is out of range or the token cannot be signed.
 pub fn admin(secret: &str, now: Timestamp) -> Result<String, Error> {
+    signed(json!({"sub": "local", "role": "admin"}), secret, now)
+}
+
+/// The same for an API partner, who may read what is of this key prefix.
+///
+/// # Errors
+/// When the time is out of range or the token cannot be signed.
+pub fn partner(api_key_prefix: &str, secret: &str, now: Timestamp) -> Result<String, Error> {
+    signed(
+        json!({"sub": "local", "partner": api_key_prefix}),
+        secret,
+        now,
+    )
+}
+
+fn signed(mut claims: Value, secret: &str, now: Timestamp) -> Result<String, Error> {
     let expires = now
         .checked_add(LIFETIME)
         .map_err(|error| Error::because("no time is left for a token", error))?;
-    let claims = json!({
-        "sub": "local",
-        "role": "admin",
-        "iat": now.as_second(),
-        "exp": expires.as_second(),
-    });
+    claims["iat"] = now.as_second().into();
+    claims["exp"] = expires.as_second().into();
     let key = EncodingKey::from_secret(secret.as_bytes());
     jsonwebtoken::encode(&Header::default(), &claims, &key)
         .map_err(|error| Error::because("cannot sign a token", error))
