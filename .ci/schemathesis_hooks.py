@@ -1,7 +1,6 @@
 """What .ci/schemathesis asks of every answer that an API partner gets: nothing in it is another partner's.
 
-The paths it makes up seldom name anything that exists, so half of them are put to what the sample story has: the
-partners' prefixes and numbers, and small ids.
+Paths that are made up name nothing that exists, so for a partner they name what the sample story has of all partners.
 """
 
 import os
@@ -10,24 +9,22 @@ import re
 import schemathesis
 
 OWN = os.environ.get("BILLING_PARTNER", "")
+OF_PARTNERS = {
+    "prefix": ["dp_pk_harbor", "dp_pk_meridian"],
+    "id": os.environ.get("BILLING_PARTNER_INVOICES", "").split(),
+}
 PREFIX = re.compile(r"dp_pk_[A-Za-z0-9]+")
-PREFIXES = ["dp_pk_harbor", "dp_pk_meridian"]
 
 
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
-    """Every other one, decided by what was made up so that a seed repeats it."""
-    if not path_parameters:
+    """Which one, decided by what was made up, so that a seed repeats it."""
+    if not OWN or not path_parameters:
         return path_parameters
     changed = dict(path_parameters)
     for name, made_up in path_parameters.items():
-        choice = sum(str(made_up).encode())
-        if choice % 2:
-            continue
-        if name == "prefix":
-            changed[name] = PREFIXES[choice // 2 % len(PREFIXES)]
-        elif name == "id":
-            changed[name] = str(choice // 2 % 40 + 1)
+        if existing := OF_PARTNERS.get(name):
+            changed[name] = existing[sum(str(made_up).encode()) % len(existing)]
     return changed
 
 

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// How long an admin token is good for.
+/// How long a token is good for.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// An HS256 token with the role `admin`, good for 30 days.

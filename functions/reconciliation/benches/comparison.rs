@@ -158,9 +158,8 @@ async fn compare(objects: i64) {
     assert_eq!(imported["finished"], true, "{imported}");
     println!("imported in {} s", began.elapsed().as_secs());
     // The clusters of tests have no autovacuum, which would have done this long before the next day.
-    let client_of_database = database.client().await;
-    let analyzed = client_of_database.batch_execute("VACUUM ANALYZE").await;
-    analyzed.expect("a vacuum");
+    let db = database.client().await;
+    db.batch_execute("VACUUM ANALYZE").await.expect("a vacuum");
 
     let (mut alone, mut compared) = (Vec::new(), Vec::new());
     let mut count = 0;
