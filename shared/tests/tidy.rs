@@ -278,10 +278,12 @@ fn walk(root: &Path, folder: &Path, files: &mut BTreeMap<String, String>) {
             .to_str()
             .unwrap()
             .replace('\\', "/");
-        // Build products, and the version control's and editors' own files.
-        if name == "target"
-            || name.starts_with(".git/")
-            || matches!(name.as_str(), ".git" | ".idea")
+        // Build products, what a deploy remembers, and the version control's and editors' own files.
+        if name.starts_with(".git/")
+            || matches!(
+                name.as_str(),
+                "target" | ".aws-sam" | "samconfig.toml" | ".git" | ".idea"
+            )
         {
             continue;
         }
