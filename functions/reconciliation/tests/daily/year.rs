@@ -22,6 +22,8 @@ const LOST: f64 = 0.1;
 struct Live {
     customer: String,
     subscription: String,
+    anchor: Timestamp,
+    cycles: i64,
     period_end: Timestamp,
     unpaid: Option<String>,
 }
@@ -67,7 +69,9 @@ impl Business {
             self.live.push(Live {
                 customer,
                 subscription,
-                period_end: month_later(begins),
+                anchor: begins,
+                cycles: 1,
+                period_end: months_later(begins, 1),
                 unpaid: None,
             });
         }
@@ -81,7 +85,8 @@ impl Business {
                 };
                 let one = &mut self.live[number];
                 let invoice = account.renew(&one.subscription, outcome).unwrap();
-                one.period_end = month_later(one.period_end);
+                one.cycles += 1;
+                one.period_end = months_later(one.anchor, one.cycles);
                 one.unpaid = (outcome == Outcome::Fails).then_some(invoice);
             } else if let Some(invoice) = self.live[number].unpaid.take() {
                 self.later(account);
@@ -151,9 +156,10 @@ impl Business {
     }
 }
 
-fn month_later(instant: Timestamp) -> Timestamp {
-    let zoned = instant.to_zoned(TimeZone::UTC);
-    zoned.checked_add(1.month()).unwrap().timestamp()
+/// As Stripe counts: from the anchor, so that what began on the 31st is renewed on it where there is one.
+fn months_later(anchor: Timestamp, months: i64) -> Timestamp {
+    let zoned = anchor.to_zoned(TimeZone::UTC);
+    zoned.checked_add(months.months()).unwrap().timestamp()
 }
 
 /// The ledger without what the runs themselves announce.
@@ -252,7 +258,8 @@ async fn a_year_of_which_a_tenth_is_lost_ends_as_if_nothing_had_been() {
             &summary["completeness_bps"]
         ),
         (&json!(0), &json!(0), &json!(10_000)),
-        "{name}: {summary:#}"
+        "{name}: {summary:#} {:#?}",
+        undisturbed.items().await
     );
 
     let expected = ledger(&undisturbed_db).await;
