@@ -306,7 +306,7 @@ impl<'a> Running<'a> {
                 state.stripe_api_base
             ));
         }
-        text.push_str("\nCtrl-C stops everything; the ledger stays for the next start.\n");
+        text.push_str("\nCtrl-C stops everything; the ledger and the fake Stripe's account stay for the next start.\n");
         text
     }
 
@@ -499,6 +499,7 @@ async fn start_services(
     let webhook_url = format!("{base_url}{WEBHOOK_PATH}");
     let services = Services::start(data, &webhook_url, story, clock).await?;
     migrate(&make_bundle(&services).await?, clock).await?;
+    story::forget_pdfs(&services.database_url()).await?;
     Ok(services)
 }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use shared::config::Environment;
 use shared::test_support::aws;
 use shared::test_support::services::{self, Moto, Postgres, Progress};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 
@@ -88,7 +88,12 @@ impl Services {
             url: webhook_url.to_owned(),
             secret: secrets.webhook_secret.as_str().into(),
         };
-        let stripe = start_stripe(anchor, endpoint.clone(), clock)
+        // What happened to one account did not happen to the other.
+        let journal = data.path().join(match anchor {
+            Some(_) => "sample-account.jsonl",
+            None => "empty-account.jsonl",
+        });
+        let stripe = start_stripe(anchor, journal, endpoint.clone(), clock)
             .await
             .map_err(|error| Error::because("cannot start the fake Stripe", error))?;
         let services = Services {
@@ -220,10 +225,11 @@ impl Services {
     }
 }
 
-/// The account, open for more to happen to it: at this time, under ids of this start only. What
-/// happened to it in an earlier start is in the ledger, and the fake Stripe has forgotten it.
+/// The account with what happened to it in earlier starts, open for more: at this time, under ids of
+/// this start only.
 async fn start_stripe(
     anchor: Option<Timestamp>,
+    journal: PathBuf,
     endpoint: Endpoint,
     clock: Clock,
 ) -> std::io::Result<FakeStripe> {
@@ -237,6 +243,7 @@ async fn start_stripe(
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let options = Options {
         webhook: Some(endpoint),
+        journal: Some(journal),
         ..Options::new(account, clock)
     };
     FakeStripe::start(listener, options)

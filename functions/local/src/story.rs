@@ -76,6 +76,23 @@ pub async fn create_partners(database_url: &str, now: Timestamp) -> Result<(), E
     Ok(())
 }
 
+/// Has every invoice printed again: moto starts with an empty bucket, and the ledger notes what was in it.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn forget_pdfs(database_url: &str) -> Result<(), Error> {
+    let client = services::connect(database_url).await?;
+    client
+        .execute(
+            "-- story::forget_pdfs\n\
+             UPDATE invoices SET pdf_key = NULL, pdf_sha256 = NULL WHERE pdf_key IS NOT NULL",
+            &[],
+        )
+        .await
+        .map(|_| ())
+        .map_err(|error| Error::because("cannot forget the invoices' PDFs", error))
+}
+
 /// Number and object key of the partners' invoice that was issued last and has a PDF.
 ///
 /// # Errors

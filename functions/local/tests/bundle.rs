@@ -37,7 +37,11 @@ struct Bundle {
 
 impl Bundle {
     fn start(data: &Path) -> Bundle {
-        let mut program = local(data, &["--json", "--no-sample"])
+        Bundle::start_with(data, &["--json", "--no-sample"])
+    }
+
+    fn start_with(data: &Path, arguments: &[&str]) -> Bundle {
+        let mut program = local(data, arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program runs");
@@ -243,6 +247,68 @@ fn the_story_counts_once_however_often_the_bundle_starts() {
     assert!(output.status.success(), "{}", output.status);
     let text = String::from_utf8(output.stdout).expect("text");
     for told in ["Revenue as of", "MRR", "ARR", "$", "¥", "Subscriptions"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+}
+
+#[test]
+fn what_happened_at_the_fake_stripe_is_still_so_at_the_next_start() {
+    let data = data_dir();
+    let start = || {
+        let bundle = Bundle::start_with(data.path(), &["--json"]);
+        let reconciliation = &bundle.state["reconciliation"];
+        assert_eq!(reconciliation["open"], 0, "{reconciliation}");
+        assert_eq!(reconciliation["completeness_bps"], 10_000);
+        bundle
+    };
+    let mrr = |bundle: &Bundle| {
+        let token = bundle.state["admin_token"].as_str().expect("a token");
+        let header = format!("authorization: Bearer {token}");
+        let answer = bundle.ask_with(&header, "base_url", "GET /admin/revenue", "");
+        let body = answer.split("\r\n\r\n").nth(1).expect("a body").to_owned();
+        let revenue: Value = serde_json::from_str(&body).expect("JSON");
+        revenue["mrr_arr"]["mrr_cents"].as_i64().expect("an amount")
+    };
+    let create = |bundle: &Bundle| {
+        let headers = "authorization: Bearer sk_test_any\r\nidempotency-key: once";
+        bundle.ask_with(
+            headers,
+            "stripe_api_base",
+            "POST /v1/customers",
+            "name=Once",
+        )
+    };
+    let mut bundle = start();
+    let before = mrr(&bundle);
+    // As the first start proposes, and what a function asks of Stripe.
+    let subscribed = bundle.ask(
+        "stripe_api_base",
+        "POST /_fake/operations/subscribe",
+        r#"{"customer":"cus_Sample0007","price":"price_1Sample0001"}"#,
+    );
+    assert!(subscribed.starts_with("HTTP/1.1 200"), "{subscribed}");
+    let created = create(&bundle);
+    assert!(created.starts_with("HTTP/1.1 200"), "{created}");
+    assert!(eventually(|| mrr(&bundle) > before), "{before}");
+    let after = mrr(&bundle);
+    bundle.signal("INT");
+    assert!(bundle.program.wait().expect("it ends").success());
+
+    let mut bundle = start();
+    assert_eq!(mrr(&bundle), after);
+    let again = create(&bundle);
+    assert!(again.contains("idempotent-replayed: true"), "{again}");
+    assert_eq!(
+        created.split("\r\n\r\n").nth(1),
+        again.split("\r\n\r\n").nth(1)
+    );
+    bundle.signal("INT");
+    assert!(bundle.program.wait().expect("it ends").success());
+
+    // For people, and with an invoice from a bucket that was empty when it began.
+    let output = local(data.path(), &["--once"]).output();
+    let text = String::from_utf8(output.expect("the program runs").stdout).expect("text");
+    for told in ["0 healed, 0 open", "\nInvoice        "] {
         assert!(text.contains(told), "{told}: {text}");
     }
 }

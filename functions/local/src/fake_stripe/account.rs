@@ -309,6 +309,12 @@ impl Account {
         prefix.clone_into(&mut self.prefix);
     }
 
+    /// What is in every id made from now on.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The account's time.
     #[must_use]
     pub fn now(&self) -> Timestamp {

@@ -1,6 +1,5 @@
 //! The routes under `/_fake`: what a test or a person does to the account and to its wire.
 
-use http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -15,12 +14,12 @@ use super::server::{Fault, State};
 /// Answers `/_fake/<path>`; a changed account is delivered by the caller.
 pub(super) fn answer(
     state: &mut State,
-    method: &Method,
+    method: &str,
     path: &[&str],
     body: &[u8],
 ) -> Result<Value, Refusal> {
     let arguments = Arguments::parse(body)?;
-    match (method.as_str(), path) {
+    match (method, path) {
         ("GET", ["state"]) => Ok(json!({
             "now": state.account.now().to_string(),
             "shape": state.shape.api_version(),

@@ -10,6 +10,7 @@ pub mod billing;
 mod control;
 pub mod delivery;
 mod form;
+mod journal;
 mod listing;
 pub mod objects;
 pub mod payments;

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use super::Shape;
 use super::account::{Account, Refusal};
 use super::delivery::{Delivery, Endpoint, http_client, post};
 use super::form::Form;
+use super::journal::{Journal, Request};
 use super::{api, control};
 
 /// How a fake Stripe starts.
@@ -44,6 +46,9 @@ pub struct Options {
     pub retry_delays: Vec<Duration>,
     /// The time signatures carry: the receiver's, not the account's.
     pub clock: fn() -> Timestamp,
+    /// The file of what is asked of the account from start to start: what it holds has happened to `account`
+    /// already. None forgets. Operations of [`FakeStripe::with_account`] are not kept.
+    pub journal: Option<PathBuf>,
 }
 
 impl Options {
@@ -62,6 +67,7 @@ impl Options {
                 Duration::from_secs(5),
             ],
             clock,
+            journal: None,
         }
     }
 }
@@ -142,6 +148,139 @@ pub(super) struct State {
     /// Answers given per idempotency key, with the digest of the request they answered.
     answered: BTreeMap<String, (String, StatusCode, Value)>,
     requests: u64,
+    journal: Option<Journal>,
+}
+
+impl State {
+    /// Does again what the journal holds, and goes on from where the account is now.
+    fn resume(&mut self, path: &Path) -> std::io::Result<()> {
+        let (journal, entries) = Journal::open(path)?;
+        let (now, prefix) = (self.account.now(), self.account.prefix().to_owned());
+        for entry in entries {
+            entry.set(&mut self.account);
+            drop(self.answer(&entry.request));
+        }
+        self.account.set_now(now);
+        self.account.set_prefix(&prefix);
+        self.journal = Some(journal);
+        Ok(())
+    }
+
+    /// Answers a request under `/v1` or `/_fake`, after writing it down when it may change the account.
+    fn answer(&mut self, request: &Request) -> Answer {
+        let segments: Vec<&str> = request.path.trim_matches('/').split('/').collect();
+        let is_kept = match segments.as_slice() {
+            ["_fake", "operations", ..] => true,
+            ["v1", ..] => request.method != Method::GET.as_str(),
+            _ => false,
+        };
+        if let Some(journal) = self.journal.as_mut().filter(|_| is_kept)
+            && let Err(refusal) = journal.record(&self.account, request)
+        {
+            return Answer::refused(&refusal);
+        }
+        match segments.as_slice() {
+            ["_fake", path @ ..] => {
+                control::answer(self, &request.method, path, request.body.as_bytes()).into()
+            }
+            ["v1", path @ ..] => self.answer_v1(path, request),
+            _ => Answer::refused(&super::listing::unknown_path(&request.path)),
+        }
+    }
+
+    /// Idempotency first, then the account.
+    fn answer_v1(&mut self, path: &[&str], request: &Request) -> Answer {
+        let form = match request.body.is_empty() {
+            true => request.query.clone(),
+            false => format!("{}&{}", request.query, request.body),
+        };
+        let parsed = Form::parse(form.as_bytes());
+        let ask = |account| api::answer(account, self.shape, &request.method, path, &parsed);
+        let Some(key) = &request.idempotency_key else {
+            return ask(&mut self.account).into();
+        };
+        let digest = hex::encode(Sha256::digest(format!("{}?{form}", request.path)));
+        if let Some((asked, status, body)) = self.answered.get(key) {
+            if *asked != digest {
+                return Answer::error(
+                    StatusCode::BAD_REQUEST,
+                    &json!({
+                        "type": "idempotency_error",
+                        "message": "Keys for idempotent requests can only be used with the same \
+                                    parameters they were first used with.",
+                    }),
+                );
+            }
+            return Answer {
+                status: *status,
+                body: body.clone(),
+                is_replayed: true,
+            };
+        }
+        let answer = Answer::from(ask(&mut self.account));
+        // A request that was refused before it did anything may be repeated with other parameters.
+        if matches!(answer.status, StatusCode::OK | StatusCode::PAYMENT_REQUIRED) {
+            let kept = (digest, answer.status, answer.body.clone());
+            self.answered.insert(key.clone(), kept);
+        }
+        answer
+    }
+}
+
+/// What a request is answered.
+struct Answer {
+    status: StatusCode,
+    body: Value,
+    /// Whether it is the answer to an earlier request with the same key.
+    is_replayed: bool,
+}
+
+impl Answer {
+    fn error(status: StatusCode, error: &Value) -> Answer {
+        Answer {
+            status,
+            body: json!({"error": error}),
+            is_replayed: false,
+        }
+    }
+
+    fn refused(refusal: &Refusal) -> Answer {
+        Answer::error(status_of(refusal), &error_of(refusal))
+    }
+}
+
+impl From<Result<Value, Refusal>> for Answer {
+    fn from(answer: Result<Value, Refusal>) -> Answer {
+        match answer {
+            Ok(body) => Answer {
+                status: StatusCode::OK,
+                body,
+                is_replayed: false,
+            },
+            Err(refusal) => Answer::refused(&refusal),
+        }
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = (
+            self.status,
+            [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::HeaderName::from_static("request-id"), "req_fake"),
+            ],
+            Body::from(self.body.to_string()),
+        )
+            .into_response();
+        if self.is_replayed {
+            response.headers_mut().insert(
+                "idempotent-replayed",
+                header::HeaderValue::from_static("true"),
+            );
+        }
+        response
+    }
 }
 
 /// How many deliveries are remembered.
@@ -193,27 +332,30 @@ impl FakeStripe {
     /// Serves `options.account` on `listener` from now on. Call it inside a Tokio runtime.
     ///
     /// # Errors
-    /// When the listener has no local address, or no HTTP client can be built.
+    /// When the listener has no local address, no HTTP client can be built, or the journal cannot be used.
     pub fn start(listener: TcpListener, options: Options) -> std::io::Result<FakeStripe> {
         let address = listener.local_addr()?;
         let http = http_client().map_err(std::io::Error::other)?;
-        let existing = options.account.events_since(0).len();
+        let mut state = State {
+            account: options.account,
+            shape: options.shape,
+            webhook: options.webhook,
+            faults: Vec::new(),
+            deliveries: VecDeque::new(),
+            resend: Vec::new(),
+            handed_over: 0,
+            answered: BTreeMap::new(),
+            requests: 0,
+            journal: None,
+        };
+        if let Some(path) = &options.journal {
+            state.resume(path)?;
+        }
+        if !options.deliver_existing {
+            state.handed_over = state.account.events_since(0).len();
+        }
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                account: options.account,
-                shape: options.shape,
-                webhook: options.webhook,
-                faults: Vec::new(),
-                deliveries: VecDeque::new(),
-                resend: Vec::new(),
-                handed_over: if options.deliver_existing {
-                    0
-                } else {
-                    existing
-                },
-                answered: BTreeMap::new(),
-                requests: 0,
-            }),
+            state: Mutex::new(state),
             api_key: options.api_key,
             retry_delays: options.retry_delays,
             clock: options.clock,
@@ -441,41 +583,42 @@ async fn serve(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let segments: Vec<&str> = uri.path().trim_matches('/').split('/').collect();
-    let response = match segments.as_slice() {
-        ["_fake", path @ ..] => {
-            let answer = control::answer(&mut lock(&shared.state), &method, path, &body);
-            match answer {
-                Ok(value) => json_response(StatusCode::OK, &value),
-                Err(refusal) => refuse(&refusal),
-            }
-        }
-        ["v1", path @ ..] => v1(&shared, &method, &uri, path, &headers, &body).await,
-        _ => refuse(&super::listing::unknown_path(uri.path())),
+    let key = headers
+        .get("idempotency-key")
+        .filter(|_| method == Method::POST)
+        .and_then(|key| key.to_str().ok());
+    let request = Request {
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+        query: uri.query().unwrap_or_default().to_owned(),
+        idempotency_key: key.map(str::to_owned),
+        body: String::from_utf8_lossy(&body).into_owned(),
     };
+    let hindered = match uri.path().starts_with("/v1/") {
+        true => hinder(&shared, uri.path(), &headers).await,
+        false => None,
+    };
+    let response = hindered.unwrap_or_else(|| lock(&shared.state).answer(&request).into_response());
     deliver(&shared);
     response
 }
 
-/// One request under `/v1`: faults first, then the key, then idempotency, then the account.
-async fn v1(
-    shared: &Shared,
-    method: &Method,
-    uri: &Uri,
-    path: &[&str],
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Response {
+/// What keeps a request under `/v1` from the account: a fault first, then the key.
+async fn hinder(shared: &Shared, path: &str, headers: &HeaderMap) -> Option<Response> {
     let fault = {
         let mut state = lock(&shared.state);
         state.requests += 1;
         take_fault(&mut state.faults, |fault| match fault {
-            Fault::Status { path, times, .. }
-            | Fault::Latency { path, times, .. }
-            | Fault::Hang { path, times }
-            | Fault::Garbage { path, times }
-            | Fault::CutOff { path, times } => {
-                uri.path().starts_with(path.as_str()).then_some(times)
+            Fault::Status {
+                path: start, times, ..
+            }
+            | Fault::Latency {
+                path: start, times, ..
+            }
+            | Fault::Hang { path: start, times }
+            | Fault::Garbage { path: start, times }
+            | Fault::CutOff { path: start, times } => {
+                path.starts_with(start.as_str()).then_some(times)
             }
             Fault::DropDeliveries { .. } | Fault::DuplicateDeliveries { .. } => None,
         })
@@ -485,68 +628,18 @@ async fn v1(
             status,
             retry_after,
             ..
-        }) => return faulty(status, retry_after),
+        }) => return Some(faulty(status, retry_after)),
         Some(Fault::Latency { milliseconds, .. }) => {
             tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         }
         Some(Fault::Hang { .. }) => std::future::pending().await,
-        Some(Fault::Garbage { .. }) => return "<html>out of order</html>".into_response(),
-        Some(Fault::CutOff { .. }) => return cut_off(),
+        Some(Fault::Garbage { .. }) => {
+            return Some("<html>out of order</html>".into_response());
+        }
+        Some(Fault::CutOff { .. }) => return Some(cut_off()),
         Some(Fault::DropDeliveries { .. } | Fault::DuplicateDeliveries { .. }) | None => {}
     }
-    if let Some(response) = unauthorized(shared, headers) {
-        return response;
-    }
-    let mut form = uri.query().unwrap_or_default().as_bytes().to_vec();
-    if !body.is_empty() {
-        form.push(b'&');
-        form.extend_from_slice(body);
-    }
-    let parsed = Form::parse(&form);
-    let mut state = lock(&shared.state);
-    let key = headers
-        .get("idempotency-key")
-        .filter(|_| method == Method::POST)
-        .and_then(|key| key.to_str().ok());
-    let Some(key) = key else {
-        let shape = state.shape;
-        return match api::answer(&mut state.account, shape, method, path, &parsed) {
-            Ok(value) => json_response(StatusCode::OK, &value),
-            Err(refusal) => refuse(&refusal),
-        };
-    };
-    let request = [uri.path().as_bytes(), b"?", form.as_slice()].concat();
-    let request = hex::encode(Sha256::digest(&request));
-    if let Some((digest, status, answer)) = state.answered.get(key) {
-        if *digest != request {
-            return error_response(
-                StatusCode::BAD_REQUEST,
-                &json!({
-                    "type": "idempotency_error",
-                    "message": "Keys for idempotent requests can only be used with the same \
-                                parameters they were first used with.",
-                }),
-            );
-        }
-        let mut response = json_response(*status, answer);
-        response.headers_mut().insert(
-            "idempotent-replayed",
-            header::HeaderValue::from_static("true"),
-        );
-        return response;
-    }
-    let shape = state.shape;
-    let (status, answer) = match api::answer(&mut state.account, shape, method, path, &parsed) {
-        Ok(value) => (StatusCode::OK, value),
-        Err(refusal) => (status_of(&refusal), json!({"error": error_of(&refusal)})),
-    };
-    // A request that was refused before it did anything may be repeated with other parameters.
-    if status == StatusCode::OK || status == StatusCode::PAYMENT_REQUIRED {
-        state
-            .answered
-            .insert(key.to_owned(), (request, status, answer.clone()));
-    }
-    json_response(status, &answer)
+    unauthorized(shared, headers)
 }
 
 /// Stripe's 401, unless the key is there and right. `Bearer` and the user of `Basic` both count.
@@ -564,10 +657,8 @@ fn unauthorized(shared: &Shared, headers: &HeaderMap) -> Option<Response> {
         (Some(given), Some(right)) if given != right => "Invalid API Key provided.",
         (Some(_), _) => return None,
     };
-    Some(error_response(
-        StatusCode::UNAUTHORIZED,
-        &json!({"type": "invalid_request_error", "message": message}),
-    ))
+    let error = json!({"type": "invalid_request_error", "message": message});
+    Some(Answer::error(StatusCode::UNAUTHORIZED, &error).into_response())
 }
 
 fn faulty(status: u16, retry_after: Option<u32>) -> Response {
@@ -582,7 +673,7 @@ fn faulty(status: u16, retry_after: Option<u32>) -> Response {
     } else {
         json!({"type": "api_error", "message": "An unknown error occurred."})
     };
-    let mut response = error_response(status, &error);
+    let mut response = Answer::error(status, &error).into_response();
     if let Some(seconds) = retry_after {
         response
             .headers_mut()
@@ -620,26 +711,6 @@ fn error_of(refusal: &Refusal) -> Value {
         error["param"] = param.as_str().into();
     }
     error
-}
-
-fn refuse(refusal: &Refusal) -> Response {
-    error_response(status_of(refusal), &error_of(refusal))
-}
-
-fn error_response(status: StatusCode, error: &Value) -> Response {
-    json_response(status, &json!({"error": error}))
-}
-
-fn json_response(status: StatusCode, value: &Value) -> Response {
-    (
-        status,
-        [
-            (header::CONTENT_TYPE, "application/json"),
-            (header::HeaderName::from_static("request-id"), "req_fake"),
-        ],
-        Body::from(value.to_string()),
-    )
-        .into_response()
 }
 
 #[cfg(test)]
