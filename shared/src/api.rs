@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
@@ -281,6 +281,15 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Result<Response<Body>,
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// The file is there; `status` says how to ask for it.
+pub fn redirect(status: StatusCode, link: &str) -> Result<Response<Body>, Error> {
+    let link = HeaderValue::from_str(link).map_err(|error| Error::Internal(Box::new(error)))?;
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    response.headers_mut().insert(LOCATION, link);
     Ok(response)
 }
 
@@ -596,6 +605,19 @@ pub fn parse_id(segment: &str) -> Option<i64> {
     let is_canonical =
         segment.bytes().all(|byte| byte.is_ascii_digit()) && !segment.starts_with('0');
     segment.parse().ok().filter(|_| is_canonical)
+}
+
+/// The invoice that a segment of a path names: our number of it, or Stripe's id.
+///
+/// # Errors
+/// [`Error::NotFound`] when it can be neither.
+pub fn parse_invoice_id(segment: &str) -> Result<(Option<i64>, Option<&str>), Error> {
+    let number = parse_id(segment);
+    let stripe_id = Some(segment).filter(|id| id.starts_with("in_") && is_plain(id));
+    match (number, stripe_id) {
+        (None, None) => Err(Error::NotFound),
+        found => Ok(found),
+    }
 }
 
 /// An RFC 3339 instant, or midnight UTC of a civil date; since the year 1, which every column can hold.

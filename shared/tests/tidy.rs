@@ -31,11 +31,12 @@ const TOP_LEVEL: [&str; 9] = [
 const TOP_LEVEL_OPTIONAL: [&str; 2] = ["docs", "target"];
 
 /// The functions in the order in which they are listed wherever they are listed.
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 10] = [
     "webhook",
     "admin-revenue",
     "usage",
     "partner-invoicing",
+    "invoice-pdf",
     "reconciliation",
     "notifications",
     "dunning",

@@ -1,7 +1,6 @@
-//! Files: in the answer itself, or behind a link.
+//! Files in the answer itself.
 
-use lambda_http::http::StatusCode;
-use lambda_http::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATION};
+use lambda_http::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use lambda_http::{Body, Response};
 use shared::api::Error;
 
@@ -17,14 +16,5 @@ pub(crate) fn csv(name: &str, bytes: Vec<u8>) -> Result<Response<Body>, Error> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(CSV));
     headers.insert(CONTENT_DISPOSITION, disposition);
-    Ok(response)
-}
-
-/// The file is there; `status` says how to ask for it.
-pub(crate) fn redirect(status: StatusCode, link: &str) -> Result<Response<Body>, Error> {
-    let link = HeaderValue::from_str(link).map_err(|error| Error::Internal(Box::new(error)))?;
-    let mut response = Response::new(Body::Empty);
-    *response.status_mut() = status;
-    response.headers_mut().insert(LOCATION, link);
     Ok(response)
 }

@@ -191,7 +191,7 @@ pub(crate) async fn answer<T>(
     }
     upload.complete().await?;
     let link = bucket.presigned_get(&key, name, now).await?;
-    attachment::redirect(StatusCode::SEE_OTHER, &link)
+    api::redirect(StatusCode::SEE_OTHER, &link)
 }
 
 /// Writes rows until the part has `limit_bytes` or there are no more; says whether there may be.

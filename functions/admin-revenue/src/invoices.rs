@@ -1,4 +1,4 @@
-//! `GET /admin/invoices…`: the invoices, newest first; one with all that belongs to it; its PDF.
+//! `GET /admin/invoices…`: the invoices, newest first; one with all that belongs to it.
 
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
@@ -7,13 +7,12 @@ use serde::Serialize;
 use serde_json::Value;
 use shared::api::authentication::Access;
 use shared::api::{self, Error, Query};
-use shared::filing;
 use shared::store::invoices::{self, Filter};
 use shared::store::list::{Object, Page};
 use shared::store::{credits, payment_history};
 use tokio_postgres::GenericClient;
 
-use crate::{App, attachment, list};
+use crate::{App, list};
 
 const STATUSES: [&str; 5] = ["draft", "open", "paid", "void", "uncollectible"];
 const KINDS: [&str; 4] = ["subscription", "one_off", "partner", "overage"];
@@ -134,73 +133,11 @@ pub(crate) async fn get(
     api::json(StatusCode::OK, &invoice)
 }
 
-/// The PDF: our own from the bucket, else Stripe's. One that neither has is printed and stored now; a draft has none.
-pub(crate) async fn pdf(
-    app: &App,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let access = app
-        .jwt
-        .require_admin_or_partner(request.headers(), now)
-        .await?;
-    Query::parse(request, &[])?;
-    let client = app.database.client().await?;
-    let invoice = find(&**client, id, &access).await?;
-    let text = |column: &str| invoice[column].as_str();
-    let key = match (text("pdf_key"), text("stripe_invoice_id")) {
-        (Some(key), _) => key.to_owned(),
-        (None, Some(_)) if text("invoice_pdf_url").is_some() => {
-            let link = text("invoice_pdf_url").unwrap_or_default();
-            return attachment::redirect(StatusCode::FOUND, link);
-        }
-        (None, _) => {
-            if text("status") == Some("draft") || text("deleted_at").is_some() {
-                return Err(Error::Conflict {
-                    code: "invoice_draft",
-                    detail: "a draft has no PDF: it is printed once it is final".to_owned(),
-                });
-            }
-            if invoice["lines_complete"] == false {
-                return Err(Error::Conflict {
-                    code: "invoice_incomplete",
-                    detail: "not all lines of this invoice are known yet".to_owned(),
-                });
-            }
-            let filing = app.filing.as_ref();
-            let filing = filing.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-            let filed = filing.file(&**client, &invoice, now).await;
-            filed.map_err(explain)?.pdf_key
-        }
-    };
-    let bucket = app.document_bucket.as_ref();
-    let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-    let filename = format!("{}.pdf", text("invoice_number").unwrap_or("invoice"));
-    let link = bucket.presigned_get(&key, &filename, now).await?;
-    attachment::redirect(StatusCode::FOUND, &link)
-}
-
-fn explain(error: filing::Error) -> Error {
-    match error {
-        filing::Error::Store(error) => error.into(),
-        filing::Error::Aws(error) => error.into(),
-        filing::Error::NoLogo | filing::Error::Setup(_) => Error::NotConfigured(Box::new(error)),
-        filing::Error::Unreadable(_) | filing::Error::Render(_) => Error::Internal(Box::new(error)),
-    }
-}
-
 /// The invoice that a segment of the path names; another partner's is as good as none.
 async fn find(db: &impl GenericClient, id: &str, access: &Access) -> Result<Object, Error> {
-    let number = api::parse_id(id);
-    let stripe_id = Some(id).filter(|id| id.starts_with("in_") && api::is_plain(id));
-    if number.is_none() && stripe_id.is_none() {
-        return Err(Error::NotFound);
-    }
+    let (number, stripe_id) = api::parse_invoice_id(id)?;
     let invoice = invoices::find(db, number, stripe_id).await?;
-    let invoice = invoice.ok_or(Error::NotFound)?;
-    match access {
-        Access::Partner(own) if invoice["api_key_prefix"] != own.as_str() => Err(Error::NotFound),
-        Access::Partner(_) | Access::Admin => Ok(invoice),
-    }
+    invoice
+        .filter(|invoice| access.allows(invoice["api_key_prefix"].as_str()))
+        .ok_or(Error::NotFound)
 }

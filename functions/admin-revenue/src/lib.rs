@@ -6,12 +6,10 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use shared::api::authentication::JwtVerifier;
 use shared::api::{self, Error, list};
-use shared::aws;
 use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
 use shared::aws::parked_events::ParkedEvents;
 use shared::config::{self, DatabaseConfig, Environment};
-use shared::filing::Filing;
 use shared::money::Currency;
 use shared::payment::FeeEstimate;
 use shared::store::Database;
@@ -60,7 +58,6 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/reconciliation/{run_id}"),
     // Objects.
     ("GET", "/admin/invoices/{id}"),
-    ("GET", "/admin/invoices/{id}/pdf"),
     ("GET", "/admin/payments/{id}"),
     ("GET", "/admin/customers/{stripe_customer_id}"),
     ("GET", "/admin/contracts/{id}"),
@@ -84,7 +81,6 @@ pub struct App {
     jwt: JwtVerifier,
     reporting_currency: Currency,
     document_bucket: Result<DocumentBucket, config::Error>,
-    filing: Result<Filing, config::Error>,
     parked_events: Result<ParkedEvents, config::Error>,
     event_bus: Result<EventBus, config::Error>,
     stripe_api_base: String,
@@ -93,8 +89,8 @@ pub struct App {
 
 impl App {
     /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `REPORTING_CURRENCY` (USD), the variables of
-    /// [`JwtVerifier`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `INVOICE_ISSUER`, `PARKED_EVENTS_TABLE` and
-    /// `EVENT_BUS_NAME` for the routes that need them, and for the health check `STRIPE_API_BASE`.
+    /// [`JwtVerifier`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
+    /// routes that need them, and for the health check `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
         Ok(App {
@@ -102,8 +98,6 @@ impl App {
             jwt: JwtVerifier::from_env(environment, sdk),
             reporting_currency: environment.parsed_or("REPORTING_CURRENCY", Currency::USD)?,
             document_bucket: DocumentBucket::from_env(environment, sdk),
-            // Somebody waits for the PDF.
-            filing: Filing::from_env(environment, &aws::impatient(sdk)),
             parked_events: ParkedEvents::from_env(environment, sdk),
             event_bus: EventBus::from_env(environment, sdk),
             stripe_api_base: environment
@@ -153,7 +147,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
                 reconciliation::get(app, &request, parameter("run_id"), now).await
             }
             "/admin/invoices/{id}" => invoices::get(app, &request, parameter("id"), now).await,
-            "/admin/invoices/{id}/pdf" => invoices::pdf(app, &request, parameter("id"), now).await,
             "/admin/payments/{id}" => payments::get(app, &request, parameter("id"), now).await,
             "/admin/customers/{stripe_customer_id}" => {
                 customers::get(app, &request, parameter("stripe_customer_id"), now).await

@@ -42,6 +42,7 @@ pub struct Bundle {
     admin_revenue: Sandboxes<admin_revenue::App, config::Error>,
     usage: Sandboxes<usage::App, config::Error>,
     partner_invoicing: Sandboxes<partner_invoicing::App, config::Error>,
+    invoice_pdf: Sandboxes<invoice_pdf::App, config::Error>,
     reconciliation: Sandboxes<reconciliation::App, config::Error>,
     migrate: Sandboxes<migrate::App, config::Error>,
 }
@@ -54,7 +55,8 @@ impl Bundle {
     pub fn new(environment: &Environment, aws: &SdkConfig) -> Result<Bundle, config::Error> {
         let given = || (environment.clone(), aws.clone());
         let (webhook, admin_revenue, usage) = (given(), given(), given());
-        let (partner_invoicing, reconciliation, migrate) = (given(), given(), given());
+        let (partner_invoicing, invoice_pdf) = (given(), given());
+        let (reconciliation, migrate) = (given(), given());
         Ok(Bundle {
             webhook: Sandboxes::new(move || webhook::App::from_env(&webhook.0, &webhook.1))?,
             admin_revenue: Sandboxes::new(move || {
@@ -64,6 +66,9 @@ impl Bundle {
             partner_invoicing: Sandboxes::new(move || {
                 partner_invoicing::App::from_env(&partner_invoicing.0, &partner_invoicing.1)
             })?,
+            invoice_pdf: Sandboxes::new(move || {
+                invoice_pdf::App::from_env(&invoice_pdf.0, &invoice_pdf.1)
+            })?,
             reconciliation: Sandboxes::new(move || {
                 reconciliation::App::from_env(&reconciliation.0, &reconciliation.1)
             })?,
@@ -72,11 +77,12 @@ impl Bundle {
     }
 
     /// Names of all functions.
-    pub const FUNCTIONS: [&str; 6] = [
+    pub const FUNCTIONS: [&str; 7] = [
         "webhook",
         "admin-revenue",
         "usage",
         "partner-invoicing",
+        "invoice-pdf",
         "reconciliation",
         "migrate",
     ];
@@ -88,6 +94,7 @@ impl Bundle {
             ("webhook", webhook::ROUTES),
             ("admin-revenue", admin_revenue::ROUTES),
             ("usage", usage::ROUTES),
+            ("invoice-pdf", invoice_pdf::ROUTES),
         ];
         tables
             .into_iter()
@@ -151,6 +158,18 @@ impl Bundle {
                 let request =
                     gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
                 Ok(gateway::response(usage::handle(&app, request, now).await))
+            }
+            "invoice-pdf" => {
+                let app = self
+                    .invoice_pdf
+                    .lease()
+                    .await
+                    .map_err(|error| InvokeError::failed(&error))?;
+                let request =
+                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                Ok(gateway::response(
+                    invoice_pdf::handle(&app, request, now).await,
+                ))
             }
             "partner-invoicing" => {
                 let app = self

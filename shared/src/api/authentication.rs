@@ -48,6 +48,17 @@ pub enum Access {
     Partner(String),
 }
 
+impl Access {
+    /// Whether it may read what is of this API key prefix, or of none.
+    #[must_use]
+    pub fn allows(&self, api_key_prefix: Option<&str>) -> bool {
+        match self {
+            Access::Admin => true,
+            Access::Partner(own) => api_key_prefix == Some(own),
+        }
+    }
+}
+
 /// Verifies JWTs: HS256 with `ADMIN_JWT_SECRET` (or `ADMIN_JWT_SECRET_ARN`), RS256 and ES256 with the key set at
 /// `ADMIN_JWKS_URL`; `exp` is required, `aud` and `iss` must match `ADMIN_JWT_AUDIENCE` and `ADMIN_JWT_ISSUER` where
 /// those are set. `Debug` shows no secret.

@@ -17,11 +17,8 @@ use crate::ledger::{JWT_SECRET, app, bearer, body, request};
 const NOW: &str = "2025-10-20T12:00:00Z";
 
 /// What a partner may read, of its own.
-const OF_PARTNERS: [(&str, &str); 3] = [
-    ("GET", "/admin/invoices"),
-    ("GET", "/admin/invoices/{id}"),
-    ("GET", "/admin/invoices/{id}/pdf"),
-];
+const OF_PARTNERS: [(&str, &str); 2] =
+    [("GET", "/admin/invoices"), ("GET", "/admin/invoices/{id}")];
 
 fn now() -> Timestamp {
     NOW.parse().expect("an instant")

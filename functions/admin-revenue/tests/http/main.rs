@@ -5,7 +5,6 @@ mod cohorts;
 mod exports;
 mod gateway;
 mod health;
-mod invoice_pdfs;
 mod ledger;
 mod lists;
 mod movements;

@@ -1,14 +1,10 @@
-//! One invoice, payment, customer or contract with all that belongs to it, and invoices' PDFs.
+//! One invoice, payment, customer or contract with all that belongs to it.
 
 use admin_revenue::handle;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::Environment;
-use shared::http_call::http_get;
-use shared::test_support::{Aws, TestDatabase};
 
-use crate::ledger::{Ledger, admin, app_with_aws, bearer, body, request};
+use crate::ledger::{Ledger, bearer, body, request};
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 
@@ -197,7 +193,6 @@ async fn what_is_not_there_is_a_404_however_the_id_is_written() {
         "invoices/INV-7",
         "invoices/in_%00",
         "invoices/7/pdf/x",
-        "invoices/99/pdf",
         "payments/99",
         "payments/ch_99",
         "payments/%00",
@@ -242,67 +237,10 @@ async fn a_partner_reads_its_own_invoice_without_our_costs_and_no_others() {
     }
     for (partner, path) in [
         ("dp_pk_beta", "/admin/invoices/9"),
-        ("dp_pk_beta", "/admin/invoices/9/pdf"),
         ("dp_pk_alpha", "/admin/invoices/7"),
-        ("dp_pk_alpha", "/admin/invoices/in_7/pdf"),
+        ("dp_pk_alpha", "/admin/invoices/in_7"),
         ("dp_pk_alpha", "/admin/invoices/99"),
     ] {
         assert_eq!(get(partner, path).await.0, 404, "{partner} {path}");
     }
-}
-
-#[tokio::test]
-async fn a_pdf_is_ours_from_the_bucket_for_ten_minutes_or_stripes() {
-    let aws = Aws::shared().await;
-    let bucket_name = aws.bucket().await;
-    let pairs = [("DOCUMENT_BUCKET", bucket_name.as_str())];
-    let environment = Environment::from_pairs(pairs);
-    let bucket = DocumentBucket::from_env(&environment, &aws.sdk_config()).unwrap();
-    let key = "invoices/2025/API-202510-dp_pk_alpha.pdf";
-    let stored = bucket.put(key, "application/pdf", b"%PDF-1.7".to_vec());
-    stored.await.unwrap();
-    let database = TestDatabase::create().await;
-    let client = database.client().await;
-    client.batch_execute(STORY).await.unwrap();
-    client
-        .execute(
-            "UPDATE invoices SET pdf_key = $1 WHERE id IN (9, 8)",
-            &[&key],
-        )
-        .await
-        .unwrap();
-    let app = app_with_aws(&database.url, aws, &pairs).await;
-    let now: Timestamp = NOW.parse().unwrap();
-    let partner = bearer(&json!({"exp": now.as_second() + 60, "partner": "dp_pk_alpha"}));
-    let link = async |path: &str, authorization: &str| {
-        let response = handle(&app, request("GET", path, Some(authorization)), now).await;
-        assert_eq!(response.status(), 302, "{path}");
-        response.headers()["location"]
-            .to_str()
-            .expect("a link")
-            .to_owned()
-    };
-    let ours = link("/admin/invoices/9/pdf", &admin(now)).await;
-    assert!(ours.contains("X-Amz-Expires=600"), "{ours}");
-    assert!(ours.contains("X-Amz-Date=20261122T000000Z"), "{ours}");
-    assert!(
-        ours.contains("attachment%3B%20filename%3D%22API-202510-dp_pk_alpha.pdf%22"),
-        "{ours}"
-    );
-    let (status, body) = http_get(&ours).await.unwrap();
-    assert_eq!(
-        (status.as_u16(), body.as_ref()),
-        (200, b"%PDF-1.7".as_slice())
-    );
-    assert_eq!(link("/admin/invoices/9/pdf", &partner).await, ours);
-    assert!(
-        link("/admin/invoices/in_8/pdf", &admin(now))
-            .await
-            .contains("INV-8.pdf"),
-        "our own goes before Stripe's"
-    );
-    assert_eq!(
-        link("/admin/invoices/7/pdf", &admin(now)).await,
-        "https://pay.example.test/in_7/pdf"
-    );
 }

@@ -66,6 +66,7 @@ pub async fn document(columns: &[Column], now: jiff::Timestamp) -> Result<Value,
             {"name": "webhook", "description": "What Stripe calls"},
             {"name": "admin-revenue", "description": "The admin dashboard"},
             {"name": "usage", "description": "The application's backend and the partners"},
+            {"name": "invoice-pdf", "description": "Invoices as documents"},
         ],
         "paths": paths,
         "components": {

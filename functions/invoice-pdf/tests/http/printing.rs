@@ -1,7 +1,7 @@
 //! Invoices printed and stored by the first request for their PDF.
 
-use admin_revenue::{App, handle};
 use futures_util::future::join_all;
+use invoice_pdf::{App, handle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use shared::config::Environment;
 use shared::http_call::http_get;
 use shared::test_support::{Aws, TestDatabase};
 
-use crate::ledger::{admin, app, app_with_aws, bearer, body, request};
+use crate::requests::{admin, app, body, partner, request};
 
 const NOW: &str = "2025-11-22T00:00:00Z";
 const ISSUER: &str = r#"{"name": "DeedPro Inc.", "email": "billing@deedpro.example"}"#;
@@ -67,9 +67,8 @@ async fn setting(more: &[(&str, &str)]) -> Setting {
     let database = TestDatabase::create().await;
     let client = database.client().await;
     client.batch_execute(STORY).await.expect("rows");
-    pairs.push(("DATABASE_POOL_SIZE", "4"));
     Setting {
-        app: app_with_aws(&database.url, aws, &pairs).await,
+        app: app(&database.url, Some(aws), &pairs),
         bucket,
         database,
         client,
@@ -109,7 +108,7 @@ fn text_of(pdf: &[u8]) -> String {
 #[tokio::test]
 async fn the_first_request_prints_stores_and_notes_and_later_ones_find_it() {
     let setting = setting(&[]).await;
-    let partner = bearer(&json!({"exp": now().as_second() + 60, "partner": "dp_pk_alpha"}));
+    let partner = partner("dp_pk_alpha", now());
     let (status, link) = setting.ask("/admin/invoices/1/pdf", &partner).await;
     assert_eq!(status, 302);
     assert!(link.contains("X-Amz-Expires=600"), "{link}");
@@ -253,7 +252,7 @@ async fn without_s3_or_an_issuer_it_is_a_503_and_nothing_is_noted() {
         (vec![("INVOICE_ISSUER", ISSUER)], "not_configured"),
     ] {
         // No AWS listens there.
-        let app = app(url, &pairs).await;
+        let app = app(url, None, &pairs);
         let asked = request("GET", "/admin/invoices/1/pdf", Some(&admin(now())));
         let response = handle(&app, asked, now()).await;
         let problem: Value = body(&response);

@@ -1,0 +1,127 @@
+//! invoice-pdf: the PDF of an invoice, printed when nobody has printed it yet. Apart from admin-revenue because printing
+//! is a quarter of what it would have to load.
+
+use aws_types::SdkConfig;
+use jiff::Timestamp;
+use lambda_http::http::StatusCode;
+use lambda_http::{Body, Request, Response};
+use shared::api::authentication::JwtVerifier;
+use shared::api::{self, Error, Query};
+use shared::aws;
+use shared::aws::document_bucket::DocumentBucket;
+use shared::config::{self, DatabaseConfig, Environment};
+use shared::filing::{self, Filing};
+use shared::store::{Database, invoices};
+
+/// Every route of this function: `template.yaml` has the same.
+pub const ROUTES: &[(&str, &str)] = &[("GET", "/admin/invoices/{id}/pdf")];
+
+/// What this function's policy lets it reach. A missing bucket or issuer is reported by the request that needs it: an
+/// invoice of Stripe's needs neither.
+#[derive(Debug)]
+pub struct App {
+    database: Database,
+    jwt: JwtVerifier,
+    document_bucket: Result<DocumentBucket, config::Error>,
+    filing: Result<Filing, config::Error>,
+}
+
+impl App {
+    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), the variables of [`JwtVerifier`], `DOCUMENT_BUCKET` and
+    /// `INVOICE_ISSUER`; connects to nothing yet.
+    ///
+    /// # Errors
+    /// When a variable is not valid, or none names the database.
+    pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
+        let database = DatabaseConfig::from_env(environment, sdk)?;
+        Ok(App {
+            database: Database::connect_lazily(&database),
+            jwt: JwtVerifier::from_env(environment, sdk),
+            document_bucket: DocumentBucket::from_env(environment, sdk),
+            // Somebody waits for the PDF.
+            filing: Filing::from_env(environment, &aws::impatient(sdk)),
+        })
+    }
+
+    /// Opens the database connection ahead of the first request.
+    pub async fn warm(&self) {
+        self.database.warm().await;
+    }
+}
+
+/// Answers one request. Never an `Err`: the gateway would make it a bare 500.
+pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    api::respond(&request, async {
+        api::body(&request, api::BODY_LIMIT_BYTES)?;
+        let route = api::route(ROUTES, &request)?;
+        get(
+            app,
+            &request,
+            route.parameter("id").unwrap_or_default(),
+            now,
+        )
+        .await
+    })
+    .await
+}
+
+/// The PDF: our own from the bucket, else Stripe's. One that neither has is printed and stored now; a draft has none.
+async fn get(
+    app: &App,
+    request: &Request,
+    id: &str,
+    now: Timestamp,
+) -> Result<Response<Body>, Error> {
+    let access = app
+        .jwt
+        .require_admin_or_partner(request.headers(), now)
+        .await?;
+    Query::parse(request, &[])?;
+    let client = app.database.client().await?;
+    let (number, stripe_id) = api::parse_invoice_id(id)?;
+    let invoice = invoices::find(&**client, number, stripe_id).await?;
+    let invoice = invoice
+        // Another partner's is as good as none.
+        .filter(|invoice| access.allows(invoice["api_key_prefix"].as_str()))
+        .ok_or(Error::NotFound)?;
+    let text = |column: &str| invoice[column].as_str();
+    let key = match (text("pdf_key"), text("stripe_invoice_id")) {
+        (Some(key), _) => key.to_owned(),
+        (None, Some(_)) if text("invoice_pdf_url").is_some() => {
+            let link = text("invoice_pdf_url").unwrap_or_default();
+            return api::redirect(StatusCode::FOUND, link);
+        }
+        (None, _) => {
+            if text("status") == Some("draft") || text("deleted_at").is_some() {
+                return Err(Error::Conflict {
+                    code: "invoice_draft",
+                    detail: "a draft has no PDF: it is printed once it is final".to_owned(),
+                });
+            }
+            if invoice["lines_complete"] == false {
+                return Err(Error::Conflict {
+                    code: "invoice_incomplete",
+                    detail: "not all lines of this invoice are known yet".to_owned(),
+                });
+            }
+            let filing = app.filing.as_ref();
+            let filing = filing.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
+            let filed = filing.file(&**client, &invoice, now).await;
+            filed.map_err(explain)?.pdf_key
+        }
+    };
+    let bucket = app.document_bucket.as_ref();
+    let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
+    let filename = format!("{}.pdf", text("invoice_number").unwrap_or("invoice"));
+    let link = bucket.presigned_get(&key, &filename, now).await?;
+    api::redirect(StatusCode::FOUND, &link)
+}
+
+fn explain(error: filing::Error) -> Error {
+    match error {
+        filing::Error::Store(error) => error.into(),
+        filing::Error::Aws(error) => error.into(),
+        filing::Error::NoLogo | filing::Error::Setup(_) => Error::NotConfigured(Box::new(error)),
+        filing::Error::Unreadable(_) | filing::Error::Render(_) => Error::Internal(Box::new(error)),
+    }
+}
