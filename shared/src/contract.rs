@@ -46,6 +46,9 @@ pub const MEMBERS: [&str; 30] = [
 /// No limit of requests in `monthly_request_limit`, the predecessor's way of saying so.
 pub const UNLIMITED: i64 = -1;
 
+/// Longest prefix of a partner's API key.
+pub const API_KEY_PREFIX_CHARS: usize = 255;
+
 /// The largest number of units or minor units: sums of a year of them fit.
 const LARGEST: i64 = 1_000_000_000_000_000;
 
@@ -285,7 +288,10 @@ impl Contract {
         let pricing_model =
             members.word("pricing_model", PricingModel::WORDS, PricingModel::parse)?;
         let contract = Contract {
-            api_key_prefix: required("api_key_prefix", members.text("api_key_prefix", 255)?)?,
+            api_key_prefix: required(
+                "api_key_prefix",
+                members.text("api_key_prefix", API_KEY_PREFIX_CHARS)?,
+            )?,
             company: members.text("company", 255)?,
             pricing_model: required("pricing_model", pricing_model)?,
             currency: members.currency()?.unwrap_or(Currency::USD),

@@ -99,19 +99,24 @@ pub struct BillingPeriod {
     pub usage: Vec<Period>,
     /// When it can be billed: its cycle has ended then, or the contract has for good.
     pub ends_at: Timestamp,
+    /// The day that begins at `ends_at`, in the contract's time zone.
+    pub ends_on: Date,
+    /// The contract's.
+    pub zone: TimeZone,
 }
 
 impl BillingPeriod {
-    /// When an invoice of it is due: so many days after its end, at the end of the last of them; never before it is
-    /// issued.
+    /// When an invoice of it is due: so many days of the contract's calendar after its end, at the end of the last of
+    /// them; never before it is issued.
     #[must_use]
     pub fn due_at(&self, terms: PaymentTerms, issued_at: Timestamp) -> Timestamp {
         let Some(days) = terms.days() else {
             return issued_at;
         };
-        self.ends_at
-            .saturating_add(SignedDuration::from_hours(24 * days))
-            .unwrap_or(Timestamp::MAX)
+        let due_on = self.ends_on.saturating_add(days.days());
+        due_on
+            .to_zoned(self.zone.clone())
+            .map_or(Timestamp::MAX, |midnight| midnight.timestamp())
             .max(issued_at)
     }
 }
@@ -233,6 +238,13 @@ impl Calendar {
         Ok(self.billing_period(cycle)?.is_none())
     }
 
+    /// Whether the contract has ended for good by `now`.
+    #[must_use]
+    pub fn is_closed(&self, now: Timestamp) -> bool {
+        let today = self.zone.to_datetime(now).date();
+        self.closed_on.is_some_and(|closed_on| closed_on <= today)
+    }
+
     /// The first day of the contract's cycle that this instant lies in, and of the next one.
     #[must_use]
     pub fn cycle_at(&self, instant: Timestamp) -> (Date, Date) {
@@ -296,6 +308,8 @@ impl Calendar {
                 end: end.end,
             },
             ends_at: self.edge(ends_on)?,
+            ends_on,
+            zone: self.zone.clone(),
             usage,
         }))
     }
@@ -688,6 +702,40 @@ mod tests {
         }
         let late = at("2026-02-01T00:05:00Z");
         assert_eq!(november.due_at(PaymentTerms::Net30, late), late);
+    }
+
+    #[test]
+    fn an_invoice_is_due_at_midnight_also_when_clocks_change_before() {
+        for (zone, start, now, due) in [
+            // Daylight saving ends on 2 November, and begins on 8 March.
+            (
+                "America/New_York",
+                "2025-10-01",
+                "2025-11-01T04:05:00Z",
+                "2025-12-01T05:00:00Z",
+            ),
+            (
+                "America/New_York",
+                "2026-02-01",
+                "2026-03-01T05:05:00Z",
+                "2026-03-31T04:00:00Z",
+            ),
+            (
+                "Europe/Berlin",
+                "2025-09-01",
+                "2025-09-30T22:05:00Z",
+                "2025-10-30T23:00:00Z",
+            ),
+        ] {
+            let contract = contract(json!({"timezone": zone, "contract_start_date": start}));
+            let calendar = Calendar::new(&contract, &[]).unwrap();
+            let period = &calendar.unbilled(at(now)).unwrap()[0];
+            assert_eq!(
+                period.due_at(PaymentTerms::Net30, at(now)),
+                at(due),
+                "{zone}"
+            );
+        }
     }
 
     #[test]

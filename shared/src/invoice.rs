@@ -66,6 +66,8 @@ pub struct PartnerInvoice {
     pub total_cents: i64,
     pub credit_applied_cents: i64,
     pub amount_paid_cents: i64,
+    /// A run will hand it to Stripe.
+    pub is_for_stripe: bool,
 }
 
 impl PartnerInvoice {

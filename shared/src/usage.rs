@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::contract::API_KEY_PREFIX_CHARS;
 use crate::money::{self, Currency, Money};
 
 /// Longest idempotency key.
@@ -37,7 +38,7 @@ impl Subject {
             return parse_user_id(id).map(Subject::User);
         }
         let prefix = text.strip_prefix("partner:")?;
-        is_text(prefix, 1, 64).then(|| Subject::Partner(prefix.to_owned()))
+        is_text(prefix, 1, API_KEY_PREFIX_CHARS).then(|| Subject::Partner(prefix.to_owned()))
     }
 
     /// The user's id.
@@ -467,7 +468,7 @@ fn user_id(members: &Map<String, Value>) -> Result<Option<i32>, Rejection> {
 
 fn subject_of(members: &Map<String, Value>) -> Result<Subject, Rejection> {
     let user = user_id(members)?;
-    let partner = text(members, "api_key_prefix", 1, 64)?;
+    let partner = text(members, "api_key_prefix", 1, API_KEY_PREFIX_CHARS)?;
     match (user, partner) {
         (Some(id), None) => Ok(Subject::User(id)),
         (None, Some(prefix)) => Ok(Subject::Partner(prefix)),
@@ -604,7 +605,7 @@ mod tests {
                 "api_key_prefix",
             ),
             (
-                json!({"user_id": null, "api_key_prefix": long(65)}),
+                json!({"user_id": null, "api_key_prefix": long(256)}),
                 "api_key_prefix",
             ),
             (
@@ -671,7 +672,7 @@ mod tests {
         for changes in [
             json!({"idempotency_key": "é".repeat(255)}),
             json!({"user_id": 2_147_483_647}),
-            json!({"user_id": null, "api_key_prefix": "p".repeat(64)}),
+            json!({"user_id": null, "api_key_prefix": "p".repeat(255)}),
             json!({"event_type": "x".repeat(100)}),
             json!({"resource_id": ""}),
             json!({"cost_units": 0}),

@@ -59,12 +59,16 @@ pub(crate) async fn create(
             "expires_at",
         ],
     )?;
-    let credit = read(&members, write::actor(&principal), now)?;
+    let credit = read(&members, write::actor(&principal))?;
     let mut client = app.database.client().await?;
     let client: &mut Client = &mut client;
     let transaction = client.transaction().await.map_err(store::Error::from)?;
     if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
         return Ok(answer);
+    }
+    // Not before: the same request gets its first answer also when the credit has expired since.
+    if credit.expires_at.is_some_and(|expiry| expiry <= now) {
+        return Err(members::invalid("expires_at", "an instant to come"));
     }
     let Some(id) = credits::insert(&transaction, &credit, now).await? else {
         return Err(match credit.user_id {
@@ -129,11 +133,7 @@ pub(crate) async fn void(
     Ok(answer)
 }
 
-fn read<'a>(
-    members: &'a Members,
-    created_by: &'a str,
-    now: Timestamp,
-) -> Result<NewCredit<'a>, Error> {
+fn read<'a>(members: &'a Members, created_by: &'a str) -> Result<NewCredit<'a>, Error> {
     let user_id = match members.integer("user_id")? {
         Some(id) => Some(
             i32::try_from(id)
@@ -159,10 +159,6 @@ fn read<'a>(
         return Err(members::invalid("amount_cents", expected));
     }
     let currency: Currency = members::required("currency", members.currency("currency")?)?;
-    let expires_at = members.moment("expires_at")?;
-    if expires_at.is_some_and(|expiry| expiry <= now) {
-        return Err(members::invalid("expires_at", "an instant to come"));
-    }
     Ok(NewCredit {
         user_id,
         api_key_prefix,
@@ -170,7 +166,7 @@ fn read<'a>(
         currency,
         reason: members::required("reason", members.one_of("reason", &REASONS)?)?,
         description: members.text("description")?,
-        expires_at,
+        expires_at: members.moment("expires_at")?,
         created_by,
     })
 }

@@ -124,6 +124,12 @@ pub(crate) async fn mark_paid(
         let expected = format!("at most {due_cents}, which is what remains to be paid");
         return Err(members::invalid("amount_cents", expected));
     }
+    if invoice.is_for_stripe && amount_cents < due_cents {
+        return Err(conflict(
+            "invoice_for_stripe",
+            "Stripe is to collect this invoice whole: note a payment of all that is due, or let the next run hand it over",
+        ));
+    }
     let before = invoices::find(&transaction, Some(id), None).await?;
     let number = payment_history::count_manual(&transaction, id).await? + 1;
     let payment = payment::manual(

@@ -189,6 +189,7 @@ async fn an_empty_database_gets_every_table() {
             "refunds",
             "revenue_daily",
             "revenue_entries",
+            "settled_periods",
             "stripe_events",
             "stripe_lookups",
             "subscription_status_changes",
@@ -473,6 +474,10 @@ async fn the_predecessors_usage_credits_and_contracts_go_on() {
         AND currency = 'USD' AND unit_source = 'api_usage' AND timezone = 'UTC'))
         FROM api_partner_contracts, billing_migrations WHERE version = 4";
     assert_eq!(json_of(&client, billed_from).await, json!(true));
+    // Suspended before we bill anything: no day of it is billed.
+    let suspended =
+        "SELECT jsonb_agg(suspended_at::date < billed_from ORDER BY id) FROM api_partner_contracts";
+    assert_eq!(json_of(&client, suspended).await, json!([null, true]));
     let kinds = "SELECT jsonb_agg(kind ORDER BY id) FROM invoices";
     assert_eq!(
         json_of(&client, kinds).await,

@@ -2,8 +2,9 @@
 //!
 //! Each step carries an idempotency key of the contract, the period and our invoice, and what a run left behind is
 //! found again at Stripe by our invoice's number in its metadata: Stripe forgets keys after a day, a run that was
-//! killed may go on later. A draft does not finalise itself before all its items are on it. The payment comes back
-//! through the webhook, by the link or by the metadata, whichever is there first.
+//! killed may go on later. A draft does not finalise itself before all its items are on it, and not before the invoice is
+//! tied to it: from then on nobody voids it or marks it paid here. The payment comes back through the webhook, by the
+//! link or by the metadata, whichever is there first.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -41,6 +42,8 @@ enum Error {
     Sum,
     #[error("an amount is out of range")]
     Money(#[from] money::Error),
+    #[error("it was voided or paid meanwhile; {0} at Stripe is not sent and may be deleted there")]
+    Overtaken(String),
     #[error("an idempotency key could not be made")]
     Key,
     #[error("the link could not be written")]
@@ -110,7 +113,12 @@ async fn collect(app: &App, invoice: &Uncollected, now: Timestamp) -> Result<(),
     let id = id_of(&at_stripe)?;
     let db = app.database.client().await?;
     partner_invoices::link_stripe(&**db, invoice.id, &id, Some(&customer)).await?;
+    let is_linked = partner_invoices::is_linked(&**db, invoice.id, &id).await?;
     drop(db);
+    // Somebody voided it, or noted its payment, since the page was read: the draft at Stripe is never finalised.
+    if !is_linked {
+        return Err(Error::Overtaken(id));
+    }
     if at_stripe["status"] == "draft" {
         add_items(stripe, &customer, &id, invoice, now).await?;
         let form = json!({"auto_advance": true});

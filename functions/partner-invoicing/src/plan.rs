@@ -13,6 +13,7 @@ use shared::period::Period;
 use shared::pricing::{self, Adjustment, FrozenTerms, Usage};
 use shared::store::contract_usage::{self, Window};
 use shared::store::invoiced_usage::{self, InvoicedUsage};
+use shared::store::settled_periods::{self, SettledPeriod};
 use shared::store::{self, partner_invoices};
 use tokio_postgres::Client;
 
@@ -32,6 +33,11 @@ pub(crate) struct Plan {
     pub(crate) invoiced: Vec<Period>,
     /// What they billed of each that ends after `since`.
     pub(crate) billed: Vec<InvoicedUsage>,
+    /// Periods that came to nothing by other terms than the contract's of today: they are not billed again, but usage
+    /// that comes later is.
+    settled: Vec<SettledPeriod>,
+    /// The contract has ended for good, and its invoices may still be corrected.
+    is_closed: bool,
     /// Periods that ended before are neither billed nor counted again.
     pub(crate) since: Timestamp,
     /// What has ended and is not billed, oldest first, as far as it was asked for.
@@ -92,11 +98,20 @@ pub(crate) async fn plan(
     for (id, period) in partner_invoices::periods(db, &ids).await? {
         invoiced.entry(id).or_default().push(period);
     }
+    let mut settled: HashMap<i64, Vec<SettledPeriod>> = HashMap::new();
+    // What somebody has looked at is billed by the contract as it is.
+    if !request.reviewed {
+        for row in settled_periods::of_contracts(db, &ids).await? {
+            settled.entry(row.contract_id).or_default().push(row);
+        }
+    }
     let mut planned: Vec<Planned> = contracts
         .into_iter()
         .map(|contract| {
             let invoiced = invoiced.remove(&contract.id).unwrap_or_default();
-            (contract.id, Plan::begin(contract, invoiced, request, now))
+            let settled = settled.remove(&contract.id).unwrap_or_default();
+            let id = contract.id;
+            (id, Plan::begin(contract, invoiced, settled, request, now))
         })
         .collect();
     let with_work: Vec<i64> = plans(&mut planned).map(|plan| plan.contract.id).collect();
@@ -120,7 +135,7 @@ pub(crate) async fn plan(
     drop(client);
     for (id, plan) in &mut planned {
         let Ok(of_contract) = plan else { continue };
-        if of_contract.due.is_empty() {
+        if !of_contract.has_work() {
             continue;
         }
         let key = (*id, of_contract.contract.terms.currency);
@@ -169,12 +184,12 @@ async fn read(app: &App, windows: &[Window<'_>]) -> Result<Vec<Usage>, store::Er
     contract_usage::read(&**client, windows).await
 }
 
-/// The plans that have something to bill.
+/// The plans that have something to bill, or to correct.
 fn plans(planned: &mut [Planned]) -> impl Iterator<Item = &mut Plan> {
     planned
         .iter_mut()
         .filter_map(|(_, plan)| plan.as_mut().ok())
-        .filter(|plan| !plan.due.is_empty())
+        .filter(|plan| plan.has_work())
 }
 
 /// Periods that ended before are not counted again.
@@ -186,18 +201,39 @@ impl Plan {
     fn begin(
         contract: StoredContract,
         invoiced: Vec<Period>,
+        mut settled: Vec<SettledPeriod>,
         request: &Request,
         now: Timestamp,
     ) -> Result<Plan, Error> {
         let calendar = Calendar::new(&contract, &invoiced)?;
         let mut due = calendar.unbilled(now)?;
+        let terms_now = |period: &BillingPeriod| {
+            FrozenTerms::freeze(&contract.terms, period).map_err(|_never| Error::Terms)
+        };
+        let mut still_due = Vec::new();
+        for period in &due {
+            still_due.push((period.period, terms_now(period)?));
+        }
+        settled.retain(|row| {
+            !still_due
+                .iter()
+                .any(|(period, terms)| row.is(*period, terms))
+        });
+        if !settled.is_empty() {
+            let mut decided = invoiced.clone();
+            decided.extend(settled.iter().map(|row| row.period));
+            due = Calendar::new(&contract, &decided)?.unbilled(now)?;
+        }
         due.retain(|period| request.selects(period));
+        let is_recent = invoiced.iter().any(|period| period.end > late_since(now));
         Ok(Plan {
             is_invoiced: calendar.is_last_ended_invoiced(now)?,
+            is_closed: is_recent && calendar.is_closed(now),
             due,
             contract,
             invoiced,
             billed: Vec::new(),
+            settled,
             since: Timestamp::MIN,
             totals_before: Vec::new(),
             usage: HashMap::new(),
@@ -205,14 +241,22 @@ impl Plan {
         })
     }
 
-    /// Finds the invoiced periods that have to be counted again.
+    /// Whether there is something to bill, or to correct.
+    fn has_work(&self) -> bool {
+        self.is_closed || !self.due.is_empty()
+    }
+
+    /// Finds the periods, invoiced or settled, that have to be counted again.
     fn thaw(&mut self, since: Timestamp) -> Result<(), Error> {
-        for row in self.billed.iter().filter(|row| row.period.end > since) {
-            if let Some(stored) = &row.terms {
+        let billed = self.billed.iter();
+        let billed = billed.filter_map(|row| Some((row.period, row.terms.as_ref()?)));
+        let settled = self.settled.iter().map(|row| (row.period, &row.terms));
+        for (period, stored) in billed.chain(settled) {
+            if period.end > since {
                 let terms = FrozenTerms::read(stored).ok_or(Error::Terms)?;
                 let usage = Usage::default();
                 self.recounted
-                    .insert((row.period.start, row.period.end), Recount { terms, usage });
+                    .insert((period.start, period.end), Recount { terms, usage });
             }
         }
         Ok(())
@@ -220,9 +264,6 @@ impl Plan {
 
     /// Adds the stretches to count; [`Plan::take_counts`] takes their counts in the same order.
     fn windows<'a>(&'a self, windows: &mut Vec<Window<'a>>) {
-        if self.due.is_empty() {
-            return;
-        }
         let stretches = |contract: &'a Contract, usage: &'a [Period]| {
             usage.iter().map(move |period| Window {
                 contract,
@@ -261,6 +302,16 @@ impl Plan {
         self.usage.get(&period.period).copied().unwrap_or_default()
     }
 
+    /// A period that comes to nothing, by the contract's terms of today.
+    pub(crate) fn settle(&self, period: &BillingPeriod) -> Result<SettledPeriod, Error> {
+        let terms = FrozenTerms::freeze(&self.contract.terms, period);
+        Ok(SettledPeriod {
+            contract_id: self.contract.id,
+            period: period.period,
+            terms: terms.map_err(|_never| Error::Terms)?,
+        })
+    }
+
     /// Notes an invoice that has just been issued, so that the next one of this contract knows it.
     pub(crate) fn note_issued(
         &mut self,
@@ -290,16 +341,22 @@ impl Plan {
         Ok((usage, amount_cents))
     }
 
-    /// What an invoice of `period` has to correct: periods invoiced before that have other usage now, and what other
-    /// invoices have billed of this period already, when its own was voided.
+    /// What an invoice of `period` has to correct: its [`Plan::corrections`], and what other invoices have billed of this
+    /// period already, when its own was voided.
     pub(crate) fn late(&self, period: &BillingPeriod) -> Result<Late, Error> {
+        let mut late = self.corrections()?;
+        let (adjustment, billed) = self.own(period)?;
+        if adjustment.amount_cents != 0 {
+            late.adjustments.insert(0, adjustment);
+        }
+        late.billed.push(billed);
+        Ok(late)
+    }
+
+    /// What the next invoice has to correct: periods decided before that have other usage now.
+    pub(crate) fn corrections(&self) -> Result<Late, Error> {
         let mut late = Late::default();
         let contract_id = self.contract.id;
-        let own = self.own(period)?;
-        if own.0.amount_cents != 0 {
-            late.adjustments.push(own.0);
-        }
-        late.billed.push(own.1);
         for ((start, end), recount) in &self.recounted {
             let corrected = Period {
                 start: *start,

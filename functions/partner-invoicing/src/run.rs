@@ -7,12 +7,14 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use shared::cycle::BillingPeriod;
+use shared::money::Currency;
 use shared::period::Period;
 use shared::publishing;
+use shared::store::settled_periods::{self, SettledPeriod};
 use shared::store::{self, contract_usage, contracts, invoice_runs};
 use shared::telemetry::cause_chain;
 
-use crate::plan::{Plan, plan};
+use crate::plan::{Late, Plan, plan};
 use crate::request::Request;
 use crate::summary::{Failure, Review, count};
 use crate::{App, Deadline, Error, Summary, collect, file, issue};
@@ -114,9 +116,7 @@ async fn issue_all(
         let mut plans = Vec::new();
         for (id, plan) in planned {
             match plan {
-                Ok(plan) if plan.due.is_empty() => {
-                    summary.already_present += i64::from(plan.is_invoiced);
-                }
+                Ok(plan) if plan.due.is_empty() => Job::new(plan).review().count(summary),
                 Ok(plan) => plans.push(plan),
                 Err(error) => summary.fail(id, "invoice", cause_chain(&error)),
             }
@@ -133,8 +133,14 @@ async fn issue_all(
         }
         let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
         while let Some((billed, away)) = jobs.next().await {
-            for billed in billed {
+            let mut settled = Vec::new();
+            for mut billed in billed {
+                settled.append(&mut billed.settled);
                 billed.count(summary);
+            }
+            if !settled.is_empty() && !request.dry_run {
+                let client = app.database.client().await?;
+                settled_periods::insert_all(&**client, &settled, now).await?;
             }
             if let Some(error) = away {
                 return Err(error);
@@ -149,6 +155,8 @@ struct Billed {
     contract_id: i64,
     issued: Vec<Issued>,
     nothing_to_bill: i64,
+    /// Those periods.
+    settled: Vec<SettledPeriod>,
     already_present: i64,
     reviews: Vec<Review>,
     failure: Option<Failure>,
@@ -159,7 +167,7 @@ struct Billed {
 
 #[derive(Debug)]
 struct Issued {
-    currency: shared::money::Currency,
+    currency: Currency,
     total_cents: i64,
     credit_applied_cents: i64,
     period: Period,
@@ -326,6 +334,7 @@ async fn bill_alone(
         }
         // What needs review or comes to nothing is due again, and counted again.
         job.billed.nothing_to_bill = 0;
+        job.billed.settled.clear();
         job.billed.reviews.clear();
         match bill_due(app, request, &mut job, now, deadline).await {
             Ok(Progress::Done) => return Ok(job.billed),
@@ -419,9 +428,10 @@ impl Job {
                 return Ok(None);
             }
             let period = self.plan.due.remove(0);
-            self.review_former_currencies(&period)?;
+            self.review_former_currencies(&self.plan.corrections()?);
             let Some(draft) = issue::draft(&self.plan, &period, now)? else {
                 self.billed.nothing_to_bill += 1;
+                self.billed.settled.push(self.plan.settle(&period)?);
                 continue;
             };
             let reason = issue::review_reason(&self.plan, &draft, app.review_cap_cents)?
@@ -448,26 +458,52 @@ impl Job {
         Ok(None)
     }
 
-    /// Notes corrections that no invoice of the contract can carry any more, each once.
-    fn review_former_currencies(
-        &mut self,
-        period: &BillingPeriod,
-    ) -> Result<(), crate::plan::Error> {
-        let late = self.plan.late(period)?;
-        for (corrected, amount_cents, currency) in late.in_another_currency {
-            let is_known = |review: &Review| review.period_start == corrected.start;
-            if !self.billed.reviews.iter().any(is_known) {
-                self.billed.reviews.push(Review {
-                    contract_id: self.plan.contract.id,
-                    period_start: corrected.start,
-                    status: "needs_review",
-                    reason: "late_usage_in_a_former_currency",
-                    total_cents: amount_cents,
-                    currency,
-                });
+    /// Of a contract that nothing is due of: whether it is invoiced, and what no invoice to come corrects.
+    fn review(mut self) -> Billed {
+        self.billed.already_present += i64::from(self.plan.is_invoiced);
+        match self.plan.corrections() {
+            Ok(late) => {
+                let currency = self.plan.contract.terms.currency;
+                for correction in &late.adjustments {
+                    let (period, amount_cents) = (correction.period, correction.amount_cents);
+                    let reason = "late_usage_after_the_last_invoice";
+                    self.review_once(period, reason, amount_cents, currency);
+                }
+                self.review_former_currencies(&late);
             }
+            Err(error) => self.billed.fail(cause_chain(&error)),
         }
-        Ok(())
+        self.billed
+    }
+
+    /// Notes corrections that no invoice of the contract can carry any more.
+    fn review_former_currencies(&mut self, late: &Late) {
+        for (corrected, amount_cents, currency) in &late.in_another_currency {
+            let reason = "late_usage_in_a_former_currency";
+            self.review_once(*corrected, reason, *amount_cents, *currency);
+        }
+    }
+
+    /// Notes a correction for somebody to look at, each period once.
+    fn review_once(
+        &mut self,
+        corrected: Period,
+        reason: &'static str,
+        amount_cents: i64,
+        currency: Currency,
+    ) {
+        let is_known = |review: &Review| review.period_start == corrected.start;
+        if amount_cents == 0 || self.billed.reviews.iter().any(is_known) {
+            return;
+        }
+        self.billed.reviews.push(Review {
+            contract_id: self.plan.contract.id,
+            period_start: corrected.start,
+            status: "needs_review",
+            reason,
+            total_cents: amount_cents,
+            currency,
+        });
     }
 
     /// Notes an invoice that is issued.

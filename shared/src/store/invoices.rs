@@ -493,7 +493,8 @@ pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Locked>, Er
             "-- invoices::lock
              SELECT stripe_invoice_id, kind, api_key_prefix, status, currency,
                     COALESCE(total_cents, 0) AS total_cents, credit_applied_cents,
-                    COALESCE(amount_paid_cents, 0) AS amount_paid_cents
+                    COALESCE(amount_paid_cents, 0) AS amount_paid_cents,
+                    collection_method IS NOT DISTINCT FROM 'send_invoice' AS is_for_stripe
              FROM invoices WHERE id = $1 AND NOT superseded FOR UPDATE",
             &[(&id, Type::INT8)],
         )
@@ -523,6 +524,7 @@ pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Locked>, Er
         total_cents: row.try_get("total_cents")?,
         credit_applied_cents: row.try_get("credit_applied_cents")?,
         amount_paid_cents: row.try_get("amount_paid_cents")?,
+        is_for_stripe: row.try_get("is_for_stripe")?,
     })))
 }
 

@@ -54,6 +54,8 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0025__discounted_subscriptions.sql",
     "V0026__reached_payments.sql",
     "V0027__no_jit.sql",
+    "V0028__dates_of_contract_statuses.sql",
+    "V0029__settled_periods.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

@@ -45,6 +45,7 @@ pub mod reconciliation_window;
 pub mod reports;
 pub mod revenue_daily;
 pub mod revenue_report;
+pub mod settled_periods;
 pub mod statements;
 pub mod stripe_events;
 pub mod stripe_lookups;

@@ -336,7 +336,8 @@ pub async fn uncollected(
         .collect()
 }
 
-/// Ties an invoice of ours to the one at Stripe that collects it, unless it is tied already.
+/// Ties an open invoice of ours to the one at Stripe that collects it, unless it is tied already. From then on Stripe
+/// says what becomes of it.
 ///
 /// # Errors
 /// When the statement fails.
@@ -351,7 +352,7 @@ pub async fn link_stripe(
          UPDATE invoices
          SET stripe_invoice_id = $2, stripe_customer_id = COALESCE($3, stripe_customer_id)
          WHERE id = $1 AND kind = 'partner' AND contract_id IS NOT NULL AND stripe_invoice_id IS NULL
-           AND collection_method = 'send_invoice' AND status <> 'void'
+           AND collection_method = 'send_invoice' AND status = 'open'
            AND NOT EXISTS (SELECT FROM invoices AS other
                            WHERE other.stripe_invoice_id = $2 AND NOT other.superseded)",
         &[
@@ -362,6 +363,25 @@ pub async fn link_stripe(
     )
     .await?;
     Ok(())
+}
+
+/// Whether an invoice of ours is tied to this one at Stripe.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn is_linked(
+    db: &impl GenericClient,
+    id: i64,
+    stripe_invoice_id: &str,
+) -> Result<bool, Error> {
+    let rows = db
+        .query_typed(
+            "-- partner_invoices::is_linked
+             SELECT FROM invoices WHERE id = $1 AND stripe_invoice_id = $2",
+            &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
+        )
+        .await?;
+    Ok(!rows.is_empty())
 }
 
 /// Notes that Stripe has sent an invoice to its customer.

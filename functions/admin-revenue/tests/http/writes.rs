@@ -36,7 +36,18 @@ async fn send(
     content: &Value,
     key: Option<&str>,
 ) -> (u16, Value) {
-    let now: Timestamp = NOW.parse().expect("an instant");
+    send_at(app, method, path, content, key, NOW).await
+}
+
+async fn send_at(
+    app: &App,
+    method: &str,
+    path: &str,
+    content: &Value,
+    key: Option<&str>,
+    now: &str,
+) -> (u16, Value) {
+    let now: Timestamp = now.parse().expect("an instant");
     let claims = json!({"exp": now.as_second() + 60, "role": "admin", "sub": "ops"});
     let mut request = request(method, path, Some(&bearer(&claims)));
     if let Some(key) = key {
@@ -230,8 +241,17 @@ async fn a_credit_is_granted_to_somebody_and_voided_while_nothing_is_used() {
             "{name}: {value}"
         );
     }
-    let (status, credit) = ledger.post("/admin/credits", valid, None).await;
+    let (status, credit) = ledger
+        .post("/admin/credits", valid.clone(), Some("k0"))
+        .await;
     assert_eq!(status, 201, "{credit}");
+    let (app, later) = (&ledger.app, "2028-01-01T00:00:00Z");
+    let in_2028 = send_at(app, "POST", "/admin/credits", &valid, Some("k0"), later).await;
+    assert_eq!(
+        in_2028,
+        (201, credit.clone()),
+        "it has expired since, and was granted all the same"
+    );
     assert_eq!(
         (
             &credit["remaining_cents"],
@@ -499,6 +519,19 @@ async fn a_payment_that_cannot_be_is_refused() {
     }
     let path = "/admin/invoices/99/mark-paid";
     assert_eq!(ledger.post(path, payment(1), Some("k")).await.0, 404);
+    // Stripe is asked for the whole of what is due, once.
+    let path = "/admin/invoices/1/mark-paid";
+    ledger
+        .run("UPDATE invoices SET collection_method = 'send_invoice' WHERE id = 1")
+        .await;
+    let (status, problem) = ledger.post(path, payment(100), Some("k")).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (409, &json!("invoice_for_stripe"))
+    );
+    ledger
+        .run("UPDATE invoices SET collection_method = NULL WHERE id = 1")
+        .await;
     ledger
         .post("/admin/invoices/1/void", json!({}), Some("v"))
         .await;

@@ -243,6 +243,99 @@ async fn nothing_used_makes_no_invoice_without_a_fee_or_a_minimum() {
 }
 
 #[tokio::test]
+async fn what_is_agreed_later_is_not_charged_for_months_that_came_to_nothing() {
+    let site = Site::new().await;
+    let per_deed = json!({"pricing_model": "per_deed", "per_deed_price_cents": 250});
+    let id = site.contract("dp_pk_alpha", per_deed).await;
+    let app = site.app();
+    for run_at in ["2025-12-01T00:05:00Z", "2026-01-01T00:05:00Z"] {
+        let summary = run(&app, run_at).await;
+        assert_eq!(summary["invoices_created"], 0);
+    }
+    // From now on there is a fee, every quarter, and a deed costs more.
+    site.execute(
+        "UPDATE api_partner_contracts SET pricing_model = 'hybrid', monthly_flat_fee_cents = 50000,
+             per_deed_price_cents = 300",
+    )
+    .await;
+    assert_eq!(
+        run(&app, "2026-01-10T00:05:00Z").await["invoices_created"],
+        0
+    );
+    // Used in November, told in January: at the price of November, on the next invoice.
+    site.served("dp_pk_alpha", 2, "2025-11-20T00:00:00Z").await;
+    site.served("dp_pk_alpha", 1, "2026-01-20T00:00:00Z").await;
+    assert_eq!(
+        run(&app, "2026-01-21T00:05:00Z").await["invoices_created"],
+        0
+    );
+    run(&app, "2026-02-01T00:05:00Z").await;
+    run(&app, "2026-02-02T00:05:00Z").await;
+    let january = "API-202601-dp_pk_alpha open 50800";
+    assert_eq!(site.invoices().await, [january]);
+    // Somebody who means December to be charged as well says so.
+    let december = json!({"contract_id": id, "period_start": "2025-12-01", "reviewed": true});
+    run_with(&app, "2026-02-03T00:05:00Z", december).await;
+    let december = "API-202512-dp_pk_alpha open 50000";
+    assert_eq!(site.invoices().await, [january, december]);
+}
+
+#[tokio::test]
+async fn usage_that_comes_after_the_last_invoice_is_looked_at_by_somebody() {
+    let site = Site::new().await;
+    let ends = json!({"contract_end_date": "2025-11-10"});
+    let id = site.contract("dp_pk_alpha", ends).await;
+    site.served("dp_pk_alpha", 3, "2025-11-09T00:00:00Z").await;
+    let app = site.app();
+    let summary = run(&app, "2025-11-11T00:05:00Z").await;
+    assert_eq!(summary["invoices_created"], 1);
+    let summary = run(&app, "2025-11-12T00:05:00Z").await;
+    assert_eq!(summary["needs_review"], json!([]));
+    site.served("dp_pk_alpha", 4, "2025-11-10T23:59:59Z").await;
+    for run_at in ["2025-11-13T00:05:00Z", "2026-03-01T00:05:00Z"] {
+        let summary = run(&app, run_at).await;
+        assert_eq!(summary["invoices_created"], 0);
+        assert_eq!(
+            summary["needs_review"],
+            json!([{
+                "contract_id": id, "period_start": "2025-11-01T00:00:00Z", "status": "needs_review",
+                "reason": "late_usage_after_the_last_invoice", "total_cents": 1_000, "currency": "USD",
+            }])
+        );
+    }
+    // What may be done about it while nothing is paid: void it, and it is issued again with all of its usage.
+    site.execute("UPDATE invoices SET status = 'void', voided_at = now(), amount_due_cents = 0")
+        .await;
+    let summary = run(&app, "2026-03-02T00:05:00Z").await;
+    assert_eq!(summary["invoices_created"], 1);
+    let summary = run(&app, "2026-03-03T00:05:00Z").await;
+    assert_eq!(summary["needs_review"], json!([]));
+}
+
+#[tokio::test]
+async fn a_contract_that_was_never_active_is_not_billed() {
+    let site = Site::new().await;
+    site.contract("a_suspended", json!({"status": "suspended"}))
+        .await;
+    site.contract("b_canceled", json!({"status": "canceled"}))
+        .await;
+    let app = site.app();
+    assert_eq!(
+        run(&app, "2026-01-01T00:05:00Z").await["invoices_created"],
+        0
+    );
+    // As the predecessor lets it go on, which knows of no dates: the months before are not billed either.
+    site.execute(
+        "UPDATE api_partner_contracts SET status = 'active' WHERE api_key_prefix = 'a_suspended'",
+    )
+    .await;
+    assert_eq!(
+        run(&app, "2026-01-02T00:05:00Z").await["invoices_created"],
+        0
+    );
+}
+
+#[tokio::test]
 async fn late_usage_is_on_the_next_invoice_once() {
     let site = Site::new().await;
     site.contract("dp_pk_alpha", json!({})).await;

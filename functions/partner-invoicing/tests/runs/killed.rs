@@ -13,7 +13,7 @@ use shared::test_support::{Aws, FaultProxy, Function};
 use tokio::net::TcpListener;
 
 use crate::failures::story;
-use crate::site::{Site, at, event, run};
+use crate::site::{Site, at, event, run, run_in_part};
 
 const TIME: &str = "2025-12-01T00:05:00Z";
 /// When the messages are due again that were claimed by a run that was killed.
@@ -271,4 +271,32 @@ async fn a_process_killed_at_any_exchange_with_stripe_leaves_what_the_next_run_c
     let kills = kill_everywhere(Behind::Stripe).await;
     // The customer, the invoice, its items asked for, the four of them, finalised, sent.
     assert!(kills >= 9, "killed at {kills} exchanges");
+}
+
+#[tokio::test]
+async fn an_invoice_that_is_voided_while_it_is_handed_over_is_not_sent() {
+    let stage = Stage::new().await;
+    // The admin is quicker than Stripe: the invoice is void when its customer has just been made.
+    stage
+        .site
+        .execute(
+            "CREATE FUNCTION void_it() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+             BEGIN
+                 UPDATE invoices SET status = 'void', voided_at = now(), amount_due_cents = 0
+                 WHERE contract_id = NEW.id;
+                 RETURN NULL;
+             END $$;
+             CREATE TRIGGER void_it AFTER UPDATE OF stripe_customer_id ON api_partner_contracts
+             FOR EACH ROW EXECUTE FUNCTION void_it()",
+        )
+        .await;
+    let summary = run_in_part(&stage.app(), TIME).await;
+    let failed = &summary["failed"][0];
+    assert_eq!(failed["step"], "stripe");
+    let told = failed["error"].as_str().unwrap();
+    assert!(told.contains("voided or paid meanwhile"), "{told}");
+    let at_stripe = stage.at_stripe().await;
+    assert_eq!(at_stripe["invoices"][0]["status"], "draft");
+    assert_eq!(at_stripe["all_items"], 0);
+    assert_eq!(at_stripe["linked"], json!([]));
 }
