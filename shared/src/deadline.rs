@@ -1,5 +1,6 @@
 //! When a run stops taking on work, so that the platform never cuts it off in the middle.
 
+use std::future::Future;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -29,6 +30,14 @@ impl Deadline {
     pub fn after(working_time: Duration) -> Deadline {
         Deadline {
             stop_at: Instant::now().checked_add(working_time),
+        }
+    }
+
+    /// The future's outcome; `None` when the deadline comes first, and what was begun is dropped.
+    pub async fn cut<F: Future>(self, future: F) -> Option<F::Output> {
+        match self.stop_at {
+            Some(stop_at) => tokio::time::timeout_at(stop_at, future).await.ok(),
+            None => Some(future.await),
         }
     }
 

@@ -110,7 +110,7 @@ impl ObjectType {
 }
 
 /// One difference. The values are what a person compares: an amount in minor units, a status.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Discrepancy {
     pub kind: Kind,
     pub object_type: ObjectType,

@@ -80,7 +80,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("tls", &["config"]),
     ("http_call", &["config", "tls"]),
     ("store", &["config", "telemetry", "tls"]),
-    ("stripe", &["config", "telemetry", "tls"]),
+    ("stripe", &["config", "deadline", "telemetry", "tls"]),
     ("aws", &["config", "telemetry", "tls"]),
     ("api", &["config", "telemetry", "http_call"]),
     // What two functions do alike, over the edges.

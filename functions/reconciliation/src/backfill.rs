@@ -150,7 +150,7 @@ pub enum Error {
 }
 
 /// `{"since": instant, "restart": true}`, both optional: since when money is imported, and to
-/// begin anew.
+/// begin one anew that is finished.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Detail {
@@ -177,16 +177,15 @@ pub(crate) async fn run(
         Some(since) => format!("backfill:{since}"),
         None => "backfill".to_owned(),
     };
-    if detail.restart {
-        let client = app.database.client().await?;
-        import_cursors::delete(&**client, &name).await?;
-    }
     let import = Import {
         app,
         name,
         since: detail.since,
         now,
     };
+    if detail.restart {
+        import.begin_anew().await?;
+    }
     let (place, stopped) = import.go_on(deadline).await?;
     let kind = KINDS.get(place.kinds_done).map(|kind| kind.name);
     let summary = Summary {
@@ -242,6 +241,18 @@ impl Import<'_> {
             };
             self.slice(kind, &stored, &place, page).await?;
         }
+    }
+
+    /// Forgets the place of an import that is finished. One that is under way goes on: the invocation after the one that
+    /// began it anew has the same detail.
+    async fn begin_anew(&self) -> Result<(), store::Error> {
+        let client = self.app.database.client().await?;
+        let cursor = import_cursors::get(&**client, &self.name).await?;
+        let place = cursor.and_then(|cursor| Place::deserialize(&cursor.state).ok());
+        if place.is_none_or(|place| place.kinds_done >= KINDS.len()) {
+            import_cursors::delete(&**client, &self.name).await?;
+        }
+        Ok(())
     }
 
     async fn stored(&self) -> Result<Value, store::Error> {

@@ -2,10 +2,11 @@
 //!
 //! 1. **Compare.** Each list of Stripe is paged through together with the ledger's rows of the same span, so that memory
 //!    does not grow with their number. What seems to differ is looked at again before it is noted: Stripe is asked for
-//!    the object, the ledger for its rows.
-//! 2. **Heal.** The events of the window that never arrived are applied as if delivered; what differs still is put
-//!    right with the object itself, through the webhook's projection, and looked at once more. Nothing is ever deleted
-//!    or canceled because Stripe does not know it.
+//!    the object, the ledger for its rows. Lists are read by when an object was created; what happened in the window to
+//!    an older one is in the events that never arrived, and each object they name is looked at as well.
+//! 2. **Heal.** Those events are applied as if delivered; what differs still is put right with the object itself,
+//!    through the webhook's projection, and looked at once more. Nothing is ever deleted or canceled because Stripe does
+//!    not know it.
 //! 3. **Check** the ledger against itself: days, totals, numbers.
 //!
 //! A list that could not be read to its end stands in `not_checked`, and nothing is concluded from what it did not say.
@@ -83,6 +84,14 @@ impl From<ledger::Error> for Stop {
     }
 }
 
+/// Whether somebody has to give us another key, or this one its rights.
+fn is_refused(error: &client::Error) -> bool {
+    matches!(
+        error,
+        client::Error::NoKey(_) | client::Error::Unauthorized { .. }
+    )
+}
+
 pub(crate) async fn run(
     app: &App,
     detail: &Value,
@@ -107,9 +116,7 @@ pub(crate) async fn run(
         tally: Tally::default(),
     };
     run.compare().await?;
-    if run.window.heal {
-        run.heal().await?;
-    }
+    run.heal().await?;
     run.check().await?;
     run.finish().await
 }
@@ -121,6 +128,8 @@ impl Run<'_> {
             let walked = self.walk(subject).await;
             self.note(subject.list(), walked)?;
         }
+        let walked = self.walk_older_payments().await;
+        self.note(Subject::PaymentIntent.list(), walked)?;
         let walked = self.walk_balance_transactions().await;
         self.note("balance_transactions", walked)?;
         let walked = self.walk_payouts().await;
@@ -131,20 +140,24 @@ impl Run<'_> {
     fn note(&mut self, what: &'static str, done: Result<(), Stop>) -> Result<(), store::Error> {
         let stop = match done {
             Ok(()) => return Ok(()),
-            Err(Stop::Database(error)) => return Err(error),
+            Err(Stop::Database(error)) if error.is_unavailable() => return Err(error),
             Err(stop) => stop,
         };
-        let is_temporary = match &stop {
+        let is_failure = match &stop {
             Stop::Stripe(error) => {
                 log_failure("a list of Stripe could not be checked", error);
-                error.is_temporary()
+                error.is_temporary() || is_refused(error)
             }
-            Stop::Deadline | Stop::TooMany(_) | Stop::Database(_) => false,
+            Stop::Database(error) => {
+                log_failure("the ledger could not be checked", error);
+                true
+            }
+            Stop::Deadline | Stop::TooMany(_) => false,
         };
         self.tally.not_checked.push(NotChecked {
             what,
-            reason: stop.to_string(),
-            is_temporary,
+            reason: cause_chain(&stop),
+            is_failure,
         });
         Ok(())
     }
@@ -173,7 +186,7 @@ impl Run<'_> {
                 self.tally.not_checked.push(NotChecked {
                     what: "report",
                     reason: error.to_string(),
-                    is_temporary: true,
+                    is_failure: true,
                 });
                 None
             }
@@ -216,8 +229,8 @@ impl Run<'_> {
         if open > 0 {
             tracing::error!(run_id = self.run_id, open, "Stripe and the ledger differ");
         }
-        // Somebody will look at what differs; what could not be asked is worth asking again.
-        if self.tally.not_checked.iter().any(|one| one.is_temporary) {
+        // Somebody will look at what differs; what could not be asked is worth asking again, or with another key.
+        if self.tally.not_checked.iter().any(|one| one.is_failure) {
             let summary = Box::new(summary);
             return Err(Error::Incomplete { summary });
         }
@@ -271,7 +284,7 @@ impl Run<'_> {
             "completeness_bps": completeness_bps,
             "healed": total("healed"),
             "open": total("open"),
-            "accepted": tally.accepted,
+            "accepted": tally.accepted.len(),
             "healed_by_kind": of("healed"),
             "open_by_kind": of("open"),
             "events_applied": tally.events_applied,

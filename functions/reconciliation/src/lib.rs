@@ -29,7 +29,7 @@ pub use redrive::{Away, Summary};
 pub use shared::deadline::Deadline;
 
 /// The clients this function's policy allows, and what it is configured with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct App {
     database: Database,
     parked_events: ParkedEvents,
@@ -92,6 +92,14 @@ impl App {
         self
     }
 
+    /// The same for a run with this deadline.
+    fn until(&self, deadline: Deadline) -> App {
+        App {
+            stripe: self.stripe.clone().until(deadline),
+            ..self.clone()
+        }
+    }
+
     /// Without a key, everything that needs none is done.
     fn has_stripe_key(&self) -> bool {
         self.stripe.has_key()
@@ -117,8 +125,9 @@ pub async fn handle_until(
     now: Timestamp,
     deadline: Deadline,
 ) -> Result<Value, Error> {
+    let app = app.until(deadline);
     // Boxed: the compiler gives up on the nesting of the types otherwise.
-    Box::pin(run(app, &event, now, deadline))
+    Box::pin(run(&app, &event, now, deadline))
         .await
         .inspect_err(|error| log_failure("the invocation failed", error))
 }

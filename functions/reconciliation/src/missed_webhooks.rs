@@ -28,6 +28,8 @@ const ON_ITS_WAY: SignedDuration = SignedDuration::from_mins(15);
 const UNDELIVERED_PAGES: u32 = 10;
 /// Pages read to find the first event of an account's history.
 const PAGES_TO_THE_FIRST: u32 = 2_000;
+/// Why a run stopped at its deadline.
+const THE_TIME_WAS_UP: &str = "the time was up";
 /// The row of `import_cursors`.
 const CURSOR: &str = "missed-webhooks";
 
@@ -184,7 +186,7 @@ impl Run<'_> {
         }
         loop {
             if self.deadline.is_reached() {
-                return Ok(Some("the time was up".to_owned()));
+                return Ok(Some(THE_TIME_WAS_UP.to_owned()));
             }
             let params = json!({
                 "ending_before": state["after"],
@@ -193,9 +195,7 @@ impl Run<'_> {
             let (mut events, has_more) = match self.page(params).await {
                 Ok(page) => page,
                 // The event it stands at is no longer kept.
-                Err(StripeError::NotFound { .. } | StripeError::Invalid { .. })
-                    if !is_from_the_start =>
-                {
+                Err(StripeError::NotFound { .. } | StripeError::Invalid { .. }) => {
                     let client = self.app.database.client().await?;
                     import_cursors::delete(&**client, CURSOR).await?;
                     return Ok(Some(
@@ -207,11 +207,17 @@ impl Run<'_> {
             // Newest first within the page.
             events.reverse();
             let last = events.last().cloned();
+            let last_id = id_of(last.as_ref());
+            // The same cursor again would be read for ever.
+            if has_more && last_id.as_deref().is_none_or(|id| state["after"] == id) {
+                let error = StripeError::Unreadable("a list goes on from nowhere");
+                return Ok(stripe_stopped(&error));
+            }
             let missing = self.missing(events).await?;
             if let Some(reason) = self.apply(missing).await? {
                 return Ok(Some(reason));
             }
-            if let Some(id) = id_of(last.as_ref()) {
+            if let Some(id) = last_id {
                 let created = last.as_ref().and_then(|event| event["created"].as_i64());
                 state = self.advance(&state, &id, created).await?;
             }
@@ -222,9 +228,12 @@ impl Run<'_> {
         }
     }
 
+    /// Where to go on. What is asked for anew begins earlier than that, or nothing would compare what lies between.
     async fn state(&self, is_from_the_start: bool) -> Result<Value, store::Error> {
         let client = self.app.database.client().await?;
-        if is_from_the_start {
+        let cursor = import_cursors::get(&**client, CURSOR).await?;
+        let stands_at = cursor.and_then(|cursor| cursor.state["created"].as_i64());
+        if is_from_the_start && stands_at.is_some_and(|second| second > self.oldest.as_second()) {
             import_cursors::delete(&**client, CURSOR).await?;
         }
         let nowhere = json!({"after": null});
@@ -314,7 +323,7 @@ impl Run<'_> {
     async fn apply(&mut self, events: Vec<Value>) -> Result<Stopped, Error> {
         for event in events {
             if self.deadline.is_reached() {
-                return Ok(Some("the time was up".to_owned()));
+                return Ok(Some(THE_TIME_WAS_UP.to_owned()));
             }
             let Some(event_id) = id_of(Some(&event)) else {
                 continue;
@@ -370,6 +379,9 @@ fn id_of(event: Option<&Value>) -> Option<String> {
 }
 
 fn stripe_stopped(error: &StripeError) -> Stopped {
+    if matches!(error, StripeError::Deadline) {
+        return Some(THE_TIME_WAS_UP.to_owned());
+    }
     log_failure("Stripe's events could not be read", error);
     Some(cause_chain(error))
 }

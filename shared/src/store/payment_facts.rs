@@ -318,6 +318,26 @@ pub async fn upsert_intent(
     Error::check_row_count("payment_facts::upsert_intent", 1, changed)
 }
 
+/// Forgets what a charge was settled at: of two settlements the greater one stays, whichever is right.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn forget_settlement(
+    db: &impl GenericClient,
+    stripe_charge_id: &str,
+) -> Result<(), Error> {
+    db.execute_typed(
+        "-- payment_facts::forget_settlement
+         UPDATE payment_attempts
+         SET settlement_currency = NULL, settlement_amount_cents = NULL, settlement_fee_cents = NULL,
+             exchange_rate = NULL
+         WHERE stripe_charge_id = $1",
+        &[(&stripe_charge_id, Type::TEXT)],
+    )
+    .await?;
+    Ok(())
+}
+
 /// Inserts or replaces the row.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
-use super::{Error, columns};
+use super::Error;
 use crate::money::Currency;
 use crate::reconciliation::PaymentRow;
 
@@ -73,6 +73,27 @@ pub async fn payment_intents(
              SELECT payment_key FROM payment_history
              WHERE created_at >= $1 AND created_at < $2 AND NOT superseded
                AND payment_key LIKE 'pi\\_%'"
+        ),
+        slice,
+    )
+    .await
+}
+
+/// Payment intents created before the span that were tried in it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn older_payments(
+    db: &impl GenericClient,
+    slice: Slice<'_>,
+) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        created!(
+            "older_payments",
+            "SELECT stripe_payment_intent_id AS id
+             FROM payment_attempts JOIN payment_intents USING (stripe_payment_intent_id)
+             WHERE attempted_at >= $1 AND attempted_at < $2 AND payment_intents.created_at < $1"
         ),
         slice,
     )
@@ -259,7 +280,9 @@ pub async fn subscriptions_mrr(
         .collect()
 }
 
-/// What the payments say that were charged in `[from, to)`, by currency.
+/// What the payments say that were charged in `[from, to)`, by currency; one of which no charge is known by when it
+/// succeeded. Those that Stripe has no part in are left out, and so is one without a currency, which is a difference of
+/// its own.
 ///
 /// # Errors
 /// When the statement fails, or a sum is out of range.
@@ -271,21 +294,33 @@ pub async fn charged_sums(
     let rows = db
         .query_typed(
             "-- reconciliation_window::charged_sums
-             SELECT payment_history.currency,
-                    CAST(sum(payment_history.amount_cents) AS bigint) AS amount_cents
-             FROM payment_attempts JOIN payment_history USING (stripe_charge_id)
-             WHERE attempted_at >= $1 AND attempted_at < $2
-               AND payment_attempts.status = 'succeeded' AND captured AND NOT superseded
-             GROUP BY payment_history.currency ORDER BY payment_history.currency",
+             SELECT upper(currency) AS currency, CAST(sum(amount_cents) AS bigint) AS amount_cents FROM (
+                 SELECT payment_history.currency, payment_history.amount_cents
+                 FROM payment_attempts JOIN payment_history USING (stripe_charge_id)
+                 WHERE attempted_at >= $1 AND attempted_at < $2
+                   AND payment_attempts.status = 'succeeded' AND captured AND NOT superseded
+                 UNION ALL
+                 SELECT currency, amount_cents FROM payment_history
+                 WHERE (succeeded_at >= $1 AND succeeded_at < $2
+                        OR succeeded_at IS NULL AND created_at >= $1 AND created_at < $2)
+                   AND status IN ('succeeded', 'refunded', 'partially_refunded', 'disputed') AND NOT superseded
+                   AND (payment_key LIKE 'pi\\_%' OR payment_key LIKE 'ch\\_%' OR payment_key LIKE 'py\\_%')
+                   AND NOT EXISTS (SELECT FROM payment_attempts
+                                   WHERE payment_attempts.stripe_charge_id = payment_history.stripe_charge_id
+                                     AND payment_attempts.status = 'succeeded' AND captured)
+             ) AS charged
+             GROUP BY upper(currency)",
             &[(&from, Type::TIMESTAMPTZ), (&to, Type::TIMESTAMPTZ)],
         )
         .await?;
-    rows.iter()
-        .map(|row| {
-            let currency = columns::currency(row, "payment_history", "of a sum")?;
-            Ok((currency, row.try_get("amount_cents")?))
-        })
-        .collect()
+    let mut sums = BTreeMap::new();
+    for row in &rows {
+        let currency: Option<&str> = row.try_get("currency")?;
+        if let Some(currency) = currency.and_then(|currency| Currency::parse(currency).ok()) {
+            sums.insert(currency, row.try_get("amount_cents")?);
+        }
+    }
+    Ok(sums)
 }
 
 /// An invoice that is not the sum of its parts.

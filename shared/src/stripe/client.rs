@@ -29,6 +29,7 @@ use stripe_client_core::{Outcome, RequestBuilder, RequestStrategy, StripeMethod,
 
 use crate::aws::secrets::{self, Form, Secret};
 use crate::config::{self, BoxError, Environment};
+use crate::deadline::Deadline;
 
 /// Where Stripe is.
 const API_BASE: &str = "https://api.stripe.com";
@@ -90,6 +91,9 @@ pub enum Error {
     /// An answer that is not what Stripe answers, each time it was tried.
     #[error("Stripe's answer cannot be read: {0}")]
     Unreadable(&'static str),
+    /// The run's deadline came before an answer.
+    #[error("Stripe did not answer before the deadline")]
+    Deadline,
     /// A list was longer than the reader wanted to read.
     #[error("the list goes on beyond the pages that were to be read")]
     MorePages {
@@ -102,7 +106,10 @@ impl Error {
     /// Whether asking again later may succeed without anybody changing anything.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Error::RateLimited { .. } | Error::Unavailable(_) | Error::Unreadable(_) => true,
+            Error::RateLimited { .. }
+            | Error::Unavailable(_)
+            | Error::Unreadable(_)
+            | Error::Deadline => true,
             Error::NoKey(error) => matches!(error, secrets::Error::Unavailable(_)),
             Error::NotFound { .. }
             | Error::Unauthorized { .. }
@@ -169,6 +176,7 @@ pub struct Client {
     base: String,
     key: Secret,
     patience: Patience,
+    deadline: Deadline,
     /// None where nothing limits the rate.
     pace: Option<Arc<Mutex<Pace>>>,
 }
@@ -240,6 +248,7 @@ impl Client {
             base: base.to_owned(),
             key,
             patience: Patience::default(),
+            deadline: Deadline::default(),
             pace: None,
         };
         // Stripe itself is never without TLS; what is without it is a fake, and has no limit.
@@ -260,6 +269,13 @@ impl Client {
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Client {
         self.patience = patience;
+        self
+    }
+
+    /// The same client for a run with this deadline: nothing is waited for beyond it, however patient the client is.
+    #[must_use]
+    pub fn until(mut self, deadline: Deadline) -> Client {
+        self.deadline = deadline;
         self
     }
 
@@ -356,8 +372,21 @@ impl Client {
         Ok(())
     }
 
-    /// With each key in turn while Stripe refuses them, then once more when the stored secret has changed.
     async fn send(
+        &self,
+        request: &RequestBuilder,
+        idempotency_key: Option<&IdempotencyKey>,
+        now: Timestamp,
+    ) -> Result<Value, Error> {
+        let answer = self.send_with_new_keys(request, idempotency_key, now);
+        self.deadline
+            .cut(answer)
+            .await
+            .unwrap_or(Err(Error::Deadline))
+    }
+
+    /// With each key in turn while Stripe refuses them, then once more when the stored secret has changed.
+    async fn send_with_new_keys(
         &self,
         request: &RequestBuilder,
         idempotency_key: Option<&IdempotencyKey>,

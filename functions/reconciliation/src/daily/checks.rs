@@ -20,9 +20,17 @@ const TOLD: i64 = 1_000;
 impl Run<'_> {
     /// After the healing, so that what it put right is not told twice.
     pub(super) async fn check(&mut self) -> Result<(), store::Error> {
-        self.check_days().await?;
-        self.check_usage().await?;
-        self.check_totals().await?;
+        let days = self.check_days().await;
+        self.note("revenue_daily", days.map_err(Stop::from))?;
+        let usage = self.check_usage().await;
+        self.note("usage_daily", usage.map_err(Stop::from))?;
+        let totals = self.check_totals().await;
+        self.note("invoice_totals", totals.map_err(Stop::from))?;
+        let numbers = self.check_numbers().await;
+        self.note("invoice_numbers", numbers.map_err(Stop::from))
+    }
+
+    async fn check_numbers(&mut self) -> Result<(), store::Error> {
         let numbers = {
             let client = self.app.database.client().await?;
             let db: &Client = &client;
@@ -169,7 +177,7 @@ impl Run<'_> {
         window::invoice_differences(db, self.window.since, self.window.until, TOLD).await
     }
 
-    async fn read_again(&self, invoices: &[&str]) -> Result<(), Stop> {
+    async fn read_again(&mut self, invoices: &[&str]) -> Result<(), Stop> {
         for id in invoices {
             if self.deadline.is_reached() {
                 return Err(Stop::Deadline);
@@ -178,7 +186,8 @@ impl Run<'_> {
             match answer {
                 Ok(objects) => {
                     for object in objects.into_iter().flatten() {
-                        self.apply(&object).await?;
+                        let applied = self.apply(&object).await;
+                        self.note("invoice_totals", applied)?;
                     }
                 }
                 // What Stripe does not know is left as it is, and told.

@@ -64,7 +64,7 @@ impl Run<'_> {
         let db: &Client = &client;
         for discrepancy in discrepancies {
             if reconciliation_runs::is_accepted(db, &discrepancy).await? {
-                self.tally.accepted += 1;
+                self.tally.accepted.insert(discrepancy);
             } else {
                 reconciliation_runs::insert_item(db, self.run_id, &discrepancy, self.now).await?;
             }

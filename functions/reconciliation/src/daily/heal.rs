@@ -1,57 +1,111 @@
 //! What differs put right: first by the events that never arrived, which know when each thing happened, then by the
 //! objects themselves.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 use shared::ledger::{self, Outcome};
-use shared::reconciliation::ObjectType;
+use shared::reconciliation::{Kind, ObjectType};
 use shared::store::reconciliation_runs::{self, OpenItem};
-use shared::store::{self, stripe_events};
+use shared::store::{self, payment_facts, stripe_events};
+use shared::stripe::client;
 use shared::telemetry::log_failure;
 use tokio_postgres::Client;
 
 use crate::missed_webhooks;
 
 use super::subject::Subject;
-use super::walk::PAGES;
+use super::walk::{PAGES, page};
 use super::{Run, Stop};
 
 /// Items read at once.
 const ITEMS: i64 = 100;
+/// Items one after the other that Stripe does not answer for, before the others are left to the next run.
+const UNANSWERED_IN_A_ROW: u32 = 3;
+
+/// Objects created before the window that are looked at because of an event in it.
+struct OlderObjects {
+    seen: BTreeSet<(Subject, String)>,
+    /// False after the first that could not be looked at: the events are applied all the same.
+    is_looking: bool,
+}
 
 impl Run<'_> {
     pub(super) async fn heal(&mut self) -> Result<(), store::Error> {
         let caught_up = self.catch_up().await;
         self.note("events", caught_up)?;
+        if !self.window.heal {
+            return Ok(());
+        }
         let healed = self.heal_items().await;
         self.note("healing", healed)
     }
 
-    /// Applies the events of the window that are not in the inbox. In which order does not matter.
+    /// Looks at the older objects that events of the window name which are not in the inbox, and applies these events. In
+    /// which order does not matter.
     async fn catch_up(&mut self) -> Result<(), Stop> {
         let app = self.app;
+        self.tally.examined = 0;
+        let mut older = OlderObjects {
+            seen: BTreeSet::new(),
+            is_looking: true,
+        };
         // Up to now: one that is on its way is a duplicate when it arrives.
         let created = json!({"gte": self.window.since.as_second()});
         let params = Map::from_iter([("created".to_owned(), created)]);
         let mut pages = app.stripe.pages(&["events"], params, PAGES, self.now);
-        while let Some(page) = pages.next_page().await? {
-            if self.deadline.is_reached() {
-                return Err(Stop::Deadline);
-            }
-            let ids: Vec<String> = page.iter().filter_map(id).map(str::to_owned).collect();
+        while let Some(events) = page(&mut pages, self.deadline).await? {
+            let ids: Vec<String> = events.iter().filter_map(id).map(str::to_owned).collect();
             let missing = {
                 let client = app.database.client().await?;
                 let db: &Client = &client;
                 stripe_events::missing(db, &ids).await?
             };
-            for event in page {
+            for event in events {
                 if let Some(event_id) = id(&event)
                     && missing.iter().any(|missing| missing == event_id)
                 {
-                    self.catch_up_with(event_id, &event).await?;
+                    self.look_at_older(&event, &mut older).await?;
+                    if self.window.heal {
+                        self.catch_up_with(event_id, &event).await?;
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Notes how the object of a lost event differs, when it was created before the window and no list has it.
+    async fn look_at_older(&mut self, event: &Value, older: &mut OlderObjects) -> Result<(), Stop> {
+        let object = &event["data"]["object"];
+        let is_between = |at: &Value, from: i64, to: i64| {
+            at.as_i64()
+                .is_some_and(|second| (from..to).contains(&second))
+        };
+        let (since, until) = (self.window.since.as_second(), self.window.until.as_second());
+        if !is_between(&event["created"], since, until) || !is_between(&object["created"], 0, since)
+        {
+            return Ok(());
+        }
+        let subject = object["object"].as_str().and_then(Subject::of_object);
+        let (Some(subject), Some(object_id)) = (subject, id(object)) else {
+            return Ok(());
+        };
+        if !older.is_looking || !older.seen.insert((subject, object_id.to_owned())) {
+            return Ok(());
+        }
+        match self.examine(subject, object_id, None).await {
+            Ok(is_well) => {
+                self.tally.compared += 1;
+                self.tally.matched += i64::from(is_well);
+                Ok(())
+            }
+            Err(stop @ (Stop::Stripe(_) | Stop::TooMany(_))) => {
+                older.is_looking = false;
+                Ok(self.note("older_objects", Err(stop))?)
+            }
+            Err(stop) => Err(stop),
+        }
     }
 
     /// One bad event holds up nobody: it is parked, and the redrive gives it its attempts.
@@ -69,9 +123,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Item by item, in the order in which they were found.
+    /// Item by item, in the order in which they were found. One that cannot be healed does not hold up the others.
     async fn heal_items(&mut self) -> Result<(), Stop> {
         let mut after = 0;
+        let mut unanswered = 0;
         loop {
             let items = {
                 let client = self.app.database.client().await?;
@@ -86,7 +141,23 @@ impl Run<'_> {
                 if self.deadline.is_reached() {
                     return Err(Stop::Deadline);
                 }
-                self.heal_item(item).await?;
+                let Err(stop) = self.heal_item(item).await else {
+                    unanswered = 0;
+                    continue;
+                };
+                unanswered += 1;
+                let holds_for_all = match &stop {
+                    Stop::Deadline | Stop::TooMany(_) => true,
+                    Stop::Stripe(client::Error::RateLimited { .. }) => true,
+                    Stop::Stripe(error) => {
+                        super::is_refused(error) || unanswered == UNANSWERED_IN_A_ROW
+                    }
+                    Stop::Database(error) => error.is_unavailable(),
+                };
+                if holds_for_all {
+                    return Err(stop);
+                }
+                self.note("healing", Err(stop))?;
             }
         }
     }
@@ -112,6 +183,10 @@ impl Run<'_> {
             let Some(object) = &examined.object else {
                 return Ok(());
             };
+            if subject == Subject::Charge && item.kind == Kind::FeeDiffers.as_str() {
+                let client = self.app.database.client().await?;
+                payment_facts::forget_settlement(&**client, id).await?;
+            }
             self.apply(object).await?;
             let rows = self.rows(subject, id).await?;
             found = self.compared(subject, id, object, &rows)?;

@@ -180,7 +180,11 @@ impl Rows {
             }
             Subject::Refund => self.refunds.contains_key(id),
             Subject::Dispute => self.disputes.contains_key(id),
-            Subject::Invoice => self.invoices.contains_key(id),
+            // A deleted draft's row is kept, and is right to say that Stripe has none.
+            Subject::Invoice => self
+                .invoices
+                .get(id)
+                .is_some_and(|row| row.invoice.deleted_at.is_none()),
             Subject::Subscription => self.subscriptions.contains_key(id),
         }
     }
@@ -220,13 +224,7 @@ impl Rows {
             ),
         };
         match subject {
-            Subject::Charge | Subject::PaymentIntent => {
-                if let Some(derived) = self.derived.get(id) {
-                    let entries = self.entries.get(id).map_or(&[][..], Vec::as_slice);
-                    let row = self.payments.get(id);
-                    found.extend(reconciliation::payment(derived, row, entries));
-                }
-            }
+            Subject::Charge | Subject::PaymentIntent => found.extend(self.payment(id)),
             Subject::Invoice => {
                 for link in &facts.invoice_payments {
                     let known = self.links.get(&link.key());
@@ -236,6 +234,19 @@ impl Rows {
             Subject::Refund | Subject::Dispute | Subject::Subscription => {}
         }
         found
+    }
+
+    /// How a payment's row differs from what its facts add up to.
+    fn payment(&self, key: &str) -> Vec<Discrepancy> {
+        let entries = self.entries.get(key).map_or(&[][..], Vec::as_slice);
+        self.derived.get(key).map_or_else(Vec::new, |derived| {
+            reconciliation::payment(derived, self.payments.get(key), entries)
+        })
+    }
+
+    /// Whether a payment's row is what its facts add up to.
+    pub(super) fn is_as_derived(&self, key: &str) -> bool {
+        self.payment(key).is_empty()
     }
 
     /// Whether the object is worth asking for although the list shows no difference: a list does not say what paid an

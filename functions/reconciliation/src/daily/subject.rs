@@ -59,6 +59,19 @@ impl Subject {
         }
     }
 
+    /// The list of what Stripe calls `object` in an object.
+    pub(super) fn of_object(object: &str) -> Option<Subject> {
+        Some(match object {
+            "charge" => Subject::Charge,
+            "payment_intent" => Subject::PaymentIntent,
+            "refund" => Subject::Refund,
+            "dispute" => Subject::Dispute,
+            "invoice" => Subject::Invoice,
+            "subscription" => Subject::Subscription,
+            _ => return None,
+        })
+    }
+
     /// The list and the id of the object at Stripe that an item is about; none when it is about the ledger alone.
     pub(super) fn of_item(object_type: ObjectType, object_id: &str) -> Option<(Subject, &str)> {
         Some(match object_type {

@@ -1,9 +1,10 @@
 //! What a run counts on its way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use shared::money::Currency;
+use shared::reconciliation::Discrepancy;
 
 /// Something that could not be checked, or not to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -11,9 +12,9 @@ pub(super) struct NotChecked {
     /// A list of Stripe, or a check of ours.
     pub(super) what: &'static str,
     pub(super) reason: String,
-    /// Whether trying again may help.
+    /// Whether the invocation fails for it: it has to be tried again, or somebody has to do something about it.
     #[serde(skip)]
-    pub(super) is_temporary: bool,
+    pub(super) is_failure: bool,
 }
 
 #[derive(Debug, Default)]
@@ -22,8 +23,8 @@ pub(super) struct Tally {
     pub(super) compared: i64,
     /// Of them equal to what the ledger has.
     pub(super) matched: i64,
-    /// Differences that somebody has accepted before.
-    pub(super) accepted: i64,
+    /// Differences that somebody has accepted before, each once, in whichever list it was met.
+    pub(super) accepted: BTreeSet<Discrepancy>,
     /// Events that had never arrived.
     pub(super) events_applied: i64,
     /// Of those, the ones the ledger could not apply.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::join;
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use shared::ledger;
 use shared::money::Currency;
@@ -11,8 +12,11 @@ use shared::stripe::{client, reader};
 
 use super::rows::Rows;
 use super::subject::Subject;
-use super::walk::{PAGES, batch};
+use super::walk::{PAGES, batch, page};
 use super::{Run, Stop};
+
+/// From a payout's creation until its transactions are all assigned, at most.
+const MADE_UP_WITHIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// A balance transaction and the object behind it.
 struct Transaction {
@@ -46,14 +50,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Each automatic payout that Stripe has made up: only of these it can tell the transactions.
+    /// Each automatic payout that Stripe has made up: only of these it can tell the transactions. It may do so days after
+    /// it has created one, so those of the week before are summed again.
     pub(super) async fn walk_payouts(&mut self) -> Result<(), Stop> {
         let app = self.app;
+        let since = self.window.since;
+        let window = super::Window {
+            since: since.saturating_sub(MADE_UP_WITHIN).unwrap_or(since),
+            ..self.window
+        };
         let mut pages = app
             .stripe
-            .pages(&["payouts"], self.window.params(), PAGES, self.now);
-        while let Some(page) = pages.next_page().await? {
-            for payout in page {
+            .pages(&["payouts"], window.params(), PAGES, self.now);
+        while let Some(payouts) = page(&mut pages, self.deadline).await? {
+            for payout in payouts {
                 if self.deadline.is_reached() {
                     return Err(Stop::Deadline);
                 }
@@ -68,6 +78,7 @@ impl Run<'_> {
     async fn compare_payout(&mut self, payout: &Value) -> Result<(), Stop> {
         let app = self.app;
         let id = text(payout, "id")?;
+        let is_in_window = integer(payout, "created")? >= self.window.since.as_second();
         let amount_cents = integer(payout, "amount")?;
         let params = Map::from_iter([("payout".to_owned(), Value::from(id))]);
         let mut pages = app
@@ -83,7 +94,9 @@ impl Run<'_> {
                         .ok_or(client::Error::Unreadable("a payout's sum is out of range"))?;
                 }
             }
-            self.compare_transactions(transactions, false).await?;
+            if is_in_window {
+                self.compare_transactions(transactions, false).await?;
+            }
         }
         self.tally.compared += 1;
         let currency = Currency::parse(text(payout, "currency")?).ok();
@@ -193,11 +206,13 @@ fn source(transaction: &Value) -> Option<(Subject, &str)> {
     Some((subject, id))
 }
 
-/// Whether the payout is automatic, paid, and its transactions are all assigned.
+/// Whether the payout is automatic, goes or went to the bank, and its transactions are all assigned.
 fn is_made_up(payout: &Value) -> bool {
     let is = |field: &str, value: &str| payout.get(field).and_then(Value::as_str) == Some(value);
     payout.get("automatic").and_then(Value::as_bool) == Some(true)
-        && is("status", "paid")
+        && ["pending", "in_transit", "paid"]
+            .iter()
+            .any(|status| is("status", status))
         && !is("reconciliation_status", "in_progress")
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use shared::store::reconciliation_window::Slice;
+use shared::store::reconciliation_window::{self as window, Slice};
 use shared::stripe::client::{self, Pages};
 use shared::stripe::reader::{self, Facts};
 use tokio_postgres::Client;
@@ -88,7 +88,7 @@ impl Run<'_> {
                 Err(error) => self.tally.not_checked.push(NotChecked {
                     what: subject.list(),
                     reason: format!("{id}: {error}"),
-                    is_temporary: false,
+                    is_failure: false,
                 }),
             }
         }
@@ -131,6 +131,41 @@ impl Run<'_> {
         }
     }
 
+    /// Payments that were tried in the window and begun before it: their charges are in the lists, they are not.
+    pub(super) async fn walk_older_payments(&mut self) -> Result<(), Stop> {
+        self.tally.examined = 0;
+        let mut after = String::new();
+        loop {
+            let (ids, rows) = {
+                let client = self.app.database.client().await?;
+                let db: &Client = &client;
+                let ids = window::older_payments(db, self.slice(&after)).await?;
+                let estimate = self.app.fee_estimate;
+                let rows = Rows::load(db, Subject::PaymentIntent, &ids, estimate).await?;
+                (ids, rows)
+            };
+            for id in &ids {
+                if !rows.is_as_derived(id) {
+                    self.examine(Subject::PaymentIntent, id, None).await?;
+                }
+            }
+            match ids.last() {
+                Some(last) if ids.len() == SLICE => last.clone_into(&mut after),
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// Of the whole window.
+    fn slice<'a>(&self, after: &'a str) -> Slice<'a> {
+        Slice {
+            from: self.window.since,
+            to: self.window.until,
+            after,
+            limit: i64::try_from(SLICE).unwrap_or(i64::MAX),
+        }
+    }
+
     async fn stored(
         &self,
         db: &Client,
@@ -142,8 +177,7 @@ impl Run<'_> {
         let slice = Slice {
             from,
             to,
-            after,
-            limit: i64::try_from(SLICE).unwrap_or(i64::MAX),
+            ..self.slice(after)
         };
         Ok(subject.stored(db, slice).await?)
     }
@@ -176,17 +210,25 @@ impl super::Window {
     }
 }
 
-/// The objects of the next pages of a list; none after the last. No page is asked for near the deadline.
+/// The objects of the next page of a list; none after the last. None is asked for near the deadline.
+pub(super) async fn page(
+    pages: &mut Pages<'_>,
+    deadline: Deadline,
+) -> Result<Option<Vec<Value>>, Stop> {
+    if deadline.is_reached() {
+        return Err(Stop::Deadline);
+    }
+    Ok(pages.next_page().await?)
+}
+
+/// The objects of the next pages of a list; none after the last.
 pub(super) async fn batch(
     pages: &mut Pages<'_>,
     deadline: Deadline,
 ) -> Result<Option<Vec<Value>>, Stop> {
     let mut objects = Vec::new();
     while objects.len() < BATCH {
-        if deadline.is_reached() {
-            return Err(Stop::Deadline);
-        }
-        match pages.next_page().await? {
+        match page(pages, deadline).await? {
             Some(page) => objects.extend(page),
             None => break,
         }

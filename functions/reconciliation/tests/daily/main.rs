@@ -4,6 +4,7 @@
 
 mod checks;
 mod faults;
+mod older;
 mod runs;
 mod site;
 mod stripe_away;

@@ -84,6 +84,34 @@ async fn events_that_never_arrived_are_found_and_applied_like_deliveries() {
 }
 
 #[tokio::test]
+async fn a_later_since_leaves_nothing_out_that_was_not_compared() {
+    let site = Site::new().await;
+    let account = Account::new("Gap", "2026-11-01T00:00:00Z".parse().unwrap());
+    let stripe = serve(account, Shape::Endive).await;
+    let app = site.app(&stripe);
+    let pay = |amount: i64| {
+        stripe.with_account(|account| {
+            account.advance(86_400);
+            let customer = account.create_customer(None, None, Metadata::new());
+            account
+                .pay_once(&customer, amount, "usd", Outcome::Succeeds)
+                .unwrap();
+        });
+    };
+    pay(1_000);
+    run(&app, MISSED, Value::Null, later(&stripe)).await;
+    assert_eq!(site.count("payment_history").await, 1);
+    // Both are lost, and somebody asks for the second day alone.
+    pay(2_000);
+    let since = later(&stripe);
+    pay(3_000);
+    let detail = json!({"since": since.to_string()});
+    run(&app, MISSED, detail, later(&stripe)).await;
+    run(&app, MISSED, Value::Null, later(&stripe)).await;
+    assert_eq!(site.count("payment_history").await, 3);
+}
+
+#[tokio::test]
 async fn what_stripe_could_not_deliver_is_asked_for_first() {
     let site = Site::new().await;
     let account = Account::new("Dropped", "2026-11-01T00:00:00Z".parse().unwrap());
