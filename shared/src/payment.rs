@@ -201,6 +201,9 @@ pub struct Payment {
     pub refunded_at: Option<Timestamp>,
     pub refund_reason: Option<String>,
     pub refund_amount_cents: i64,
+    /// What the charge's `amount_refunded` holds that is no refund: the rest of an authorisation
+    /// that was captured in part.
+    pub released_cents: i64,
     pub stripe_balance_transaction_id: Option<String>,
     pub settlement: Option<Settlement>,
     pub succeeded_at: Option<Timestamp>,
@@ -559,7 +562,15 @@ pub fn derive(
         None
     };
 
-    let refunds = if is_paid { refunds(facts) } else { Vec::new() };
+    let captured_cents = intent_paid
+        .and_then(|intent| intent.amount_received_cents)
+        .or(paid_attempt.map(|attempt| attempt.amount_captured_cents));
+    let release = captured_cents.and_then(|captured| Release::of(facts, paid_attempt, captured));
+    let refunds = if is_paid {
+        refunds(facts, release.as_ref())
+    } else {
+        Vec::new()
+    };
     let refund_amount_cents = sum(refunds.iter().map(|refund| refund.amount_cents))?;
     let holding = facts
         .disputes
@@ -666,6 +677,7 @@ pub fn derive(
         refunded_at: newest_refund.map(|refund| refund.created_at),
         refund_reason: newest_refund.and_then(|refund| refund.reason.clone()),
         refund_amount_cents,
+        released_cents: release.as_ref().map_or(0, Release::in_totals_cents),
         stripe_balance_transaction_id: paid_attempt
             .and_then(|attempt| attempt.stripe_balance_transaction_id.clone()),
         settlement: paid_attempt.and_then(|attempt| attempt.settlement.clone()),
@@ -687,12 +699,101 @@ struct CountedRefund {
     created_at: Timestamp,
 }
 
-fn refunds(facts: &PaymentFacts) -> Vec<CountedRefund> {
-    if !facts.refunds.is_empty() {
-        return facts
-            .refunds
+/// The rest of an authorisation that was captured in part. Stripe lets go of it with the capture
+/// and shows it as a refund, though that money never came: in `amount_refunded` from then on, and
+/// mostly as a refund object of its own.
+/// Source: <https://docs.stripe.com/payments/place-a-hold-on-a-payment-method>.
+struct Release<'a> {
+    /// `None` while only the intent is known.
+    attempt: Option<&'a Attempt>,
+    /// Minor units of the payment's currency, as the next.
+    amount_cents: i64,
+    captured_cents: i64,
+    /// The latest of the facts that announce the capture, each by its earliest event.
+    captured_at: Option<Timestamp>,
+}
+
+impl<'a> Release<'a> {
+    fn of(
+        facts: &'a PaymentFacts,
+        paid_attempt: Option<&'a Attempt>,
+        captured_cents: i64,
+    ) -> Option<Release<'a>> {
+        // The intent may tell of the capture before the charge does.
+        let authorised = facts
+            .attempts
             .iter()
-            .filter(|refund| refund.counts())
+            .filter(|attempt| attempt.status == "succeeded")
+            .max_by_key(|attempt| (attempt.attempted_at, &attempt.stripe_charge_id));
+        let attempt = paid_attempt.or(authorised);
+        let intent = facts.intent.as_ref();
+        let authorised_cents = attempt
+            .map(|attempt| attempt.amount_cents)
+            .or(intent.map(|intent| intent.amount_cents))?;
+        let is_in_part = captured_cents > 0 && captured_cents < authorised_cents;
+        is_in_part.then(|| Release {
+            attempt,
+            amount_cents: authorised_cents - captured_cents,
+            captured_cents,
+            captured_at: attempt
+                .and_then(|attempt| attempt.succeeded_at)
+                .max(intent.and_then(|intent| intent.succeeded_at)),
+        })
+    }
+
+    /// What the charge's `amount_refunded` holds of it: all, or nothing where the account's log
+    /// leaves it out. From the capture on no total that holds it is below it.
+    fn in_totals_cents(&self) -> i64 {
+        let Some(attempt) = self.attempt else {
+            return 0;
+        };
+        // A charge shown in the second of its capture may have been read before it, unless its own
+        // event tells of the capture.
+        let since = attempt
+            .succeeded_at
+            .map(Timestamp::as_second)
+            .or(self.captured_at.map(|at| at.as_second() + 1));
+        let newest = attempt.refund_totals.iter().next_back();
+        let is_held = newest.is_some_and(|(newest_at, _)| {
+            attempt
+                .refund_totals
+                .range(since.unwrap_or(*newest_at).min(*newest_at)..)
+                .all(|(_, total)| *total >= self.amount_cents)
+        });
+        if is_held { self.amount_cents } else { 0 }
+    }
+
+    /// The refund object that stands for it, if there is one among those that count: the first of
+    /// its amount, since nothing is refunded before it is captured. It may also be missing, and a
+    /// refund of the same amount made later; so it has to be of the capture's time, or more than
+    /// what was captured would have gone back, or the objects add up to a total that holds it.
+    fn refund<'b>(&self, counted: &[&'b Refund]) -> Option<&'b Refund> {
+        let first = counted
+            .iter()
+            .filter(|refund| refund.amount_cents == self.amount_cents)
+            .min_by_key(|refund| (refund.created_at, &refund.stripe_refund_id))?;
+        let sum_until = |at: i64| -> i128 {
+            let made = counted.iter().filter(|r| r.created_at.as_second() <= at);
+            made.map(|refund| i128::from(refund.amount_cents)).sum()
+        };
+        let is_of_the_capture = self.captured_at.is_some_and(|at| first.created_at <= at);
+        let is_too_much = sum_until(i64::MAX) > i128::from(self.captured_cents);
+        let adds_up = self.in_totals_cents() > 0
+            && self
+                .attempt
+                .and_then(|attempt| attempt.refund_totals.last_key_value())
+                .is_some_and(|(at, total)| sum_until(*at) == i128::from(*total));
+        (is_of_the_capture || is_too_much || adds_up).then_some(*first)
+    }
+}
+
+fn refunds(facts: &PaymentFacts, release: Option<&Release<'_>>) -> Vec<CountedRefund> {
+    if !facts.refunds.is_empty() {
+        let counted: Vec<&Refund> = facts.refunds.iter().filter(|r| r.counts()).collect();
+        let released = release.and_then(|release| release.refund(&counted));
+        return counted
+            .into_iter()
+            .filter(|refund| released.is_none_or(|released| released != *refund))
             .map(|refund| CountedRefund {
                 source_id: refund.stripe_refund_id.clone(),
                 amount_cents: refund.amount_cents,
@@ -704,20 +805,25 @@ fn refunds(facts: &PaymentFacts) -> Vec<CountedRefund> {
     facts
         .attempts
         .iter()
-        .flat_map(refunds_from_totals)
+        .flat_map(|attempt| {
+            let released_cents = release
+                .filter(|release| release.attempt == Some(attempt))
+                .map_or(0, Release::in_totals_cents);
+            refunds_from_totals(attempt, released_cents)
+        })
         .collect()
 }
 
-/// The steps of `amount_refunded`, each on the date that showed it. A total that falls again was
-/// a refund that failed: it counts nowhere.
-fn refunds_from_totals(attempt: &Attempt) -> Vec<CountedRefund> {
+/// The steps of `amount_refunded` beyond what was released, each on the date that showed it. A
+/// total that falls again was a refund that failed: it counts nowhere.
+fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRefund> {
     let mut lasting: Vec<(i64, i64)> = Vec::new();
     let mut smallest_later = i64::MAX;
     for (at, total) in attempt.refund_totals.iter().rev() {
         smallest_later = smallest_later.min(*total);
         lasting.push((*at, smallest_later));
     }
-    let mut counted = 0_i64;
+    let mut counted = released_cents;
     let mut refunds = Vec::new();
     for (at, total) in lasting.into_iter().rev() {
         if total > counted {
@@ -1002,6 +1108,7 @@ pub fn out_of_band(
         refunded_at: None,
         refund_reason: None,
         refund_amount_cents: 0,
+        released_cents: 0,
         stripe_balance_transaction_id: None,
         settlement: None,
         succeeded_at: Some(paid_at),
@@ -1419,6 +1526,82 @@ mod tests {
             &[gross, ("2026-01-20", [0, 0, 1500, 0, 0, 0])],
             "both",
         );
+    }
+
+    #[test]
+    fn the_rest_of_a_capture_in_part_is_left_out_of_its_refunds() {
+        let captured = "2026-01-15T12:00:00Z";
+        let day = |day: &str| at(&format!("{day}T12:00:00Z")).as_second();
+        let (capture, moment, later) =
+            (day("2026-01-15"), day("2026-01-15") + 60, day("2026-02-02"));
+        let one = |id: &str, seconds: i64, amount: i64| {
+            let created_at = Timestamp::from_second(seconds).unwrap().to_string();
+            refund(id, "succeeded", &created_at, amount)
+        };
+        // What the charge showed, the refund objects, and what of it went back.
+        for (what, totals, refunds, refunded) in [
+            ("a total", vec![(capture, 4000)], vec![], 0),
+            ("no capture shown", vec![(later, 5000)], vec![], 1000),
+            (
+                "all refunded",
+                vec![(capture, 4000), (later, 10_000)],
+                vec![],
+                6000,
+            ),
+            (
+                "all refunded, the release left out",
+                vec![(capture, 0), (later, 6000)],
+                vec![],
+                6000,
+            ),
+            (
+                "a refund that failed",
+                vec![(capture, 4000), (moment, 5000), (later, 4000)],
+                vec![],
+                0,
+            ),
+            (
+                "an object of the capture",
+                vec![],
+                vec![one("re_1", capture, 4000)],
+                0,
+            ),
+            (
+                "an object made in a moment, that the total holds",
+                vec![(capture, 4000), (later, 4000)],
+                vec![one("re_1", moment, 4000)],
+                0,
+            ),
+            (
+                "more than was captured",
+                vec![],
+                vec![one("re_1", moment, 4000), one("re_2", later, 3000)],
+                3000,
+            ),
+            (
+                "as much as the release, whose object is missing",
+                vec![(capture, 4000), (later, 8000)],
+                vec![one("re_1", later, 4000)],
+                4000,
+            ),
+            (
+                "as much as the release",
+                vec![(capture, 4000), (later, 8000)],
+                vec![one("re_1", capture, 4000), one("re_2", later, 4000)],
+                4000,
+            ),
+        ] {
+            let mut facts = paid(captured, "USD", 6000);
+            facts.intent.as_mut().unwrap().amount_cents = 10_000;
+            facts.attempts[0].amount_cents = 10_000;
+            facts.attempts[0].refund_totals = totals.into_iter().collect();
+            facts.attempts[0].succeeded_at = (what != "no capture shown").then(|| at(captured));
+            facts.refunds = refunds;
+            let payment = payment_of(&facts);
+            assert_eq!(payment.amount_cents, 6000, "{what}");
+            assert_eq!(payment.refund_amount_cents, refunded, "{what}");
+            assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded, "{what}");
+        }
     }
 
     /// A dispute, and the payment's status, disputed amount, net and days it leads to.

@@ -436,3 +436,130 @@ async fn a_day_on_which_everything_cancels_out_is_still_a_day() {
     )
     .await;
 }
+
+/// $100 authorised, of which $60 were captured ten seconds later.
+fn captured_in_part(rest: &Value) -> Value {
+    let mut charge = charge(&json!({"amount": 10_000, "amount_captured": 6_000}));
+    let members = charge.as_object_mut().unwrap();
+    members.extend(rest.as_object().unwrap().clone());
+    charge
+}
+
+fn intent_captured_in_part() -> Value {
+    let mut intent = intent();
+    let amounts = json!({"amount": 10_000, "amount_received": 6_000});
+    let members = intent.as_object_mut().unwrap();
+    members.extend(amounts.as_object().unwrap().clone());
+    intent
+}
+
+fn refund(id: &str, amount: i64, seconds: i64) -> Value {
+    json!({"id": id, "object": "refund", "amount": amount, "currency": "usd", "charge": "ch_1",
+           "payment_intent": "pi_1", "status": "succeeded", "created": NOON + seconds, "metadata": {}})
+}
+
+/// The payment, its days, and the refunds that were announced.
+const CAPTURED_IN_PART: &str = "
+    SELECT concat_ws(' ', payment.amount_cents, refund_amount_cents, status, net_amount_cents, 'on',
+                     (SELECT string_agg(concat_ws(' ', day, gross_cents, refunds_cents), ', ' ORDER BY day)
+                      FROM revenue_daily), 'told',
+                     (SELECT string_agg(dedupe_key, ', ' ORDER BY dedupe_key) FROM outbox
+                      WHERE detail_type = 'payment.refunded'))
+    FROM payment_history AS payment";
+
+#[tokio::test]
+async fn what_a_capture_in_part_releases_is_no_refund() {
+    let authorised = json!({"captured": false, "amount_captured": 0});
+    let released = |objects: Value| {
+        captured_in_part(&json!({"amount_refunded": 4_000, "refunds": {"data": objects}}))
+    };
+    // 6000 − (174 + 30).
+    let expected = "6000 0 succeeded 5796 on 2026-05-01 6000 0 told";
+    for objects in [json!([]), json!([refund("re_released", 4_000, 10)])] {
+        let events = [
+            event("charge.succeeded", 0, captured_in_part(&authorised)),
+            event("charge.captured", 10, released(objects.clone())),
+            event("charge.refunded", 10, released(objects)),
+            event("payment_intent.succeeded", 10, intent_captured_in_part()),
+        ];
+        in_every_order(&events, CAPTURED_IN_PART, expected).await;
+    }
+    // Announced by itself, and only the intent says how much was captured.
+    let events = [
+        event("charge.succeeded", 0, captured_in_part(&authorised)),
+        event("refund.created", 10, refund("re_released", 4_000, 10)),
+        event("payment_intent.succeeded", 10, intent_captured_in_part()),
+    ];
+    in_every_order(&events, CAPTURED_IN_PART, expected).await;
+}
+
+#[tokio::test]
+async fn a_refund_of_what_was_captured_in_part_counts_alone() {
+    let captured = |refunded: i64| captured_in_part(&json!({"amount_refunded": refunded}));
+    let succeeded = event("payment_intent.succeeded", 10, intent_captured_in_part());
+    let day = 86_400;
+    let expected = "6000 1000 partially_refunded 4796 on 2026-05-01 6000 0, 2026-05-02 0 1000 \
+                    told payment.refunded:ch_1@1000";
+    // The totals include the release, or leave it out.
+    for (at_capture, later) in [(4_000, 5_000), (0, 1_000)] {
+        let by_total = [
+            event("charge.captured", 10, captured(at_capture)),
+            event("charge.refunded", day, captured(later)),
+            succeeded.clone(),
+        ];
+        in_every_order(&by_total, CAPTURED_IN_PART, expected).await;
+        let mut one_by_one = by_total.to_vec();
+        one_by_one.push(event("refund.created", day, refund("re_1", 1_000, day)));
+        in_every_order(&one_by_one, CAPTURED_IN_PART, expected).await;
+        one_by_one.push(event(
+            "refund.created",
+            10,
+            refund("re_released", 4_000, 10),
+        ));
+        in_every_order(&one_by_one, CAPTURED_IN_PART, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refund_as_large_as_the_release_is_told_from_it() {
+    let half = |refunded: i64| {
+        captured_in_part(&json!({"amount_captured": 5_000, "amount_refunded": refunded}))
+    };
+    let mut intent = intent_captured_in_part();
+    intent["amount_received"] = json!(5_000);
+    let day = 86_400;
+    let events = [
+        event("charge.captured", 10, half(5_000)),
+        event("payment_intent.succeeded", 10, intent),
+        event("charge.refunded", day, half(10_000)),
+        event("refund.created", day, refund("re_1", 5_000, day)),
+    ];
+    // 5000 − (145 + 30) − 5000.
+    let expected = "5000 5000 refunded -175 on 2026-05-01 5000 0, 2026-05-02 0 5000 \
+                    told payment.refunded:ch_1@5000";
+    in_every_order(&events, CAPTURED_IN_PART, expected).await;
+    let mut with_release = events.to_vec();
+    with_release.push(event(
+        "refund.created",
+        10,
+        refund("re_released", 5_000, 10),
+    ));
+    in_every_order(&with_release, CAPTURED_IN_PART, expected).await;
+}
+
+#[tokio::test]
+async fn an_authorisation_that_is_released_whole_is_no_refund() {
+    let authorised = |refunded: i64| {
+        charge(&json!({"captured": false, "amount_captured": 0, "amount_refunded": refunded}))
+    };
+    let mut canceled = intent();
+    canceled["status"] = json!("canceled");
+    canceled["amount_received"] = json!(0);
+    let events = [
+        event("charge.succeeded", 0, authorised(0)),
+        event("payment_intent.canceled", 10, canceled),
+        event("charge.refunded", 10, authorised(2_999)),
+    ];
+    let expected = "2999 0 canceled 0 on told";
+    in_every_order(&events, CAPTURED_IN_PART, expected).await;
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::decision::Decision;
 use crate::invoice::{Invoice, InvoiceStatus};
-use crate::payment::Payment;
+use crate::payment::{Attempt, Payment};
 use crate::store::outbox::NewMessage;
 use crate::stripe::event::Event;
 use crate::stripe::reader::Facts;
@@ -66,19 +66,7 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
     }
     if event.event_type == "charge.refunded" {
         for attempt in &facts.attempts {
-            let total = attempt.refund_totals.values().copied().max().unwrap_or(0);
-            announcements.add(
-                "payment.refunded",
-                &format!("{}@{total}", attempt.stripe_charge_id),
-                json!({
-                    "stripe_charge_id": attempt.stripe_charge_id,
-                    "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
-                    "stripe_customer_id": attempt.stripe_customer_id,
-                    "refund_amount_cents": total,
-                    "amount_cents": attempt.amount_cents,
-                    "currency": attempt.currency,
-                }),
-            );
+            announcements.refunded(attempt, &decision.payments);
         }
     }
     for invoice in &facts.invoices {
@@ -146,6 +134,34 @@ impl Announcements {
                 "stripe_invoice_id": payment.stripe_invoice_id,
                 "amount_cents": payment.amount_cents,
                 "currency": payment.currency,
+            }),
+        );
+    }
+
+    /// What went back of a payment by now. Money that never came is not refunded: an authorisation
+    /// that was released whole, or beyond what was captured.
+    fn refunded(&mut self, attempt: &Attempt, payments: &[Payment]) {
+        let charge = &attempt.stripe_charge_id;
+        let Some(payment) = payments.iter().find(|payment| {
+            payment.stripe_charge_id.as_ref() == Some(charge) && payment.succeeded_at.is_some()
+        }) else {
+            return;
+        };
+        let shown = attempt.refund_totals.values().copied().max().unwrap_or(0);
+        let total = shown - payment.released_cents;
+        if total <= 0 {
+            return;
+        }
+        self.add(
+            "payment.refunded",
+            &format!("{charge}@{total}"),
+            json!({
+                "stripe_charge_id": charge,
+                "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
+                "stripe_customer_id": attempt.stripe_customer_id,
+                "refund_amount_cents": total,
+                "amount_cents": payment.amount_cents,
+                "currency": attempt.currency,
             }),
         );
     }
