@@ -553,6 +553,8 @@ pub async fn aging(
                  FROM invoices
                  WHERE (status = 'open' OR paid_at > $2 OR voided_at > $2) AND status <> 'draft'
                    AND currency = $1 AND coalesce(finalized_at, created_at) <= $2 AND NOT superseded
+                   -- A draft that was deleted is void since then, and was never open.
+                   AND deleted_at IS NULL
              )
              SELECT greatest(days_past_due, 0)::bigint AS days_past_due, count(*) AS invoices,
                     sum(amount_due_cents)::bigint AS amount_due_cents

@@ -2,6 +2,7 @@
 
 use crate::ledger::Ledger;
 use crate::story::{NOW, prorated, story};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 const NAMES: [&str; 9] = [
@@ -389,6 +390,29 @@ async fn open_invoices_age_by_days() {
             json!(["over_90", 0, 0]),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_draft_that_was_deleted_was_never_open() {
+    let ledger = Ledger::create().await;
+    let invoice = |kind: &str, at: &str| {
+        let created: Timestamp = at.parse().expect("an instant");
+        json!({"id": format!("evt_{kind}"), "object": "event", "api_version": "2022-11-15", "livemode": false,
+            "created": created.as_second(), "type": kind, "data": {"object": {
+                "id": "in_1", "object": "invoice", "customer": "cus_1", "currency": "usd", "status": "draft",
+                "subtotal": 900, "total": 900, "amount_due": 900, "amount_paid": 0, "amount_remaining": 900,
+                "created": 1_762_340_000, "metadata": {}, "lines": {"object": "list", "has_more": false, "data": []},
+                "status_transitions": {"finalized_at": null, "paid_at": null, "voided_at": null}}}})
+    };
+    // Created on 5 November.
+    let created = invoice("invoice.created", "2025-11-05T12:00:00Z");
+    let deleted = invoice("invoice.deleted", "2025-11-16T12:00:00Z");
+    ledger.ingest(vec![created, deleted]).await;
+    for as_of in ["", "?as_of=2025-11-15T00:00:00Z"] {
+        let report = report(&ledger, "aging", as_of).await;
+        let nothing = json!({"invoices": 0, "amount_due_cents": 0});
+        assert_eq!(report["totals"], nothing, "{as_of}");
+    }
 }
 
 #[tokio::test]
