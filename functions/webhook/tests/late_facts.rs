@@ -563,3 +563,48 @@ async fn an_authorisation_that_is_released_whole_is_no_refund() {
     let expected = "2999 0 canceled 0 on told";
     in_every_order(&events, CAPTURED_IN_PART, expected).await;
 }
+
+/// An invoice paid with $29.99, of which so much is tax.
+fn paid_invoice(rest: &Value) -> Value {
+    let mut invoice = json!({"id": "in_1", "object": "invoice", "customer": "cus_1",
+        "currency": "usd", "status": "paid", "total": 2_999, "subtotal": 2_799,
+        "amount_due": 2_999, "amount_paid": 2_999, "amount_remaining": 0, "created": NOON,
+        "metadata": {}, "lines": {"data": [], "has_more": false},
+        "status_transitions": {"finalized_at": NOON, "paid_at": NOON}});
+    let members = invoice.as_object_mut().unwrap();
+    members.extend(rest.as_object().unwrap().clone());
+    invoice
+}
+
+#[tokio::test]
+async fn an_empty_list_hides_no_older_field() {
+    let invoice = |rest: &Value| [event("invoice.paid", 1, paid_invoice(rest))];
+    for (field, payment_id) in [("payment_intent", "pi_1"), ("charge", "ch_1")] {
+        in_every_order(
+            &invoice(&json!({"payments": {"data": []}, field: payment_id})),
+            "SELECT concat_ws(' ', payment_key, stripe_invoice_id, amount_cents,
+                              (SELECT count(*) FROM stripe_lookups)) FROM payment_history",
+            &format!("{payment_id} in_1 2999 0"),
+        )
+        .await;
+    }
+    let taxes = json!([{"amount": 150}, {"amount": 50}]);
+    for tax in [
+        json!({"total_taxes": [], "total_tax_amounts": taxes}),
+        json!({"total_taxes": [], "total_tax_amounts": [], "tax": 200}),
+        json!({"total_taxes": null, "total_tax_amounts": [], "tax": 200}),
+        json!({"total_taxes": taxes, "total_tax_amounts": [{"amount": 7}], "tax": 7}),
+    ] {
+        let listed = if tax.to_string().contains("150") {
+            2
+        } else {
+            0
+        };
+        in_every_order(
+            &invoice(&tax),
+            "SELECT concat_ws(' ', tax_cents, jsonb_array_length(tax_breakdown)) FROM invoices",
+            &format!("200 {listed}"),
+        )
+        .await;
+    }
+}

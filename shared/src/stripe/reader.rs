@@ -507,9 +507,8 @@ impl Source<'_> {
             lines,
             tax_breakdown: ["total_taxes", "total_tax_amounts"]
                 .iter()
-                .find_map(|path| at(object, path).filter(|taxes| taxes.is_array()))
-                .cloned()
-                .unwrap_or_else(|| Value::Array(Vec::new())),
+                .find_map(|path| filled(object, path))
+                .map_or_else(|| Value::Array(Vec::new()), |taxes| taxes.clone().into()),
             billing_reason: text(object, &["billing_reason"]),
             collection_method: text(object, &["collection_method", "billing"]),
             invoice_pdf_url: text(object, &["invoice_pdf"]),
@@ -538,7 +537,7 @@ impl Source<'_> {
         paid_at: Option<Timestamp>,
         facts: &mut Facts,
     ) -> Result<(), Error> {
-        if let Some(Value::Array(payments)) = at(object, "payments.data") {
+        if let Some(payments) = filled(object, "payments.data") {
             for payment in payments {
                 self.invoice_payment(payment, Some(object), facts)?;
             }
@@ -1213,7 +1212,9 @@ fn lists_no_payment(object: &Value) -> bool {
         return false;
     };
     let is_payment = |payment| id(payment, &["payment.payment_intent", "payment.charge"]).is_some();
-    flag(object, &["payments.has_more"]) != Some(true) && !payments.iter().any(is_payment)
+    flag(object, &["payments.has_more"]) != Some(true)
+        && !payments.iter().any(is_payment)
+        && id(object, &["payment_intent", "charge"]).is_none()
 }
 
 fn tax(object: &Value) -> i64 {
@@ -1223,12 +1224,17 @@ fn tax(object: &Value) -> i64 {
         .unwrap_or(0)
 }
 
-/// Σ of one field over a list; `None` when there is no list.
+/// Σ of one field over a list; `None` when there is no list, or nothing in it.
 fn sum_of(object: &Value, list: &str, field: &str) -> Option<i64> {
-    let list = at(object, list)?.as_array()?;
-    list.iter()
+    filled(object, list)?
+        .iter()
         .map(|entry| int(entry, &[field]).unwrap_or(0))
         .try_fold(0_i64, i64::checked_add)
+}
+
+/// A list with something in it. An empty one must not hide what an older field says.
+fn filled<'a>(object: &'a Value, list: &str) -> Option<&'a Vec<Value>> {
+    at(object, list)?.as_array().filter(|list| !list.is_empty())
 }
 
 fn lines(object: &Value) -> Vec<Line> {
