@@ -608,3 +608,22 @@ async fn an_empty_list_hides_no_older_field() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn an_invoice_that_names_the_charge_and_an_intent_that_names_it_too_are_one_payment() {
+    let events = [
+        event("invoice.paid", 1, paid_invoice(&json!({"charge": "ch_1"}))),
+        event("payment_intent.succeeded", 1, intent()),
+        // Names neither.
+        event("invoice.updated", 2, paid_invoice(&json!({}))),
+        event("charge.succeeded", 1, charge(&json!({}))),
+    ];
+    let rows = "
+        SELECT concat_ws(' ', payment_key, stripe_charge_id, stripe_invoice_id, amount_cents, 'on',
+                         (SELECT string_agg(concat_ws(' ', day, gross_cents, payments), ', ')
+                          FROM revenue_daily)) FROM payment_history";
+    let expected = "pi_1 ch_1 in_1 2999 on 2026-05-01 2999 1";
+    for told in [&events[..2], &events[..3], &events] {
+        in_every_order(told, rows, expected).await;
+    }
+}

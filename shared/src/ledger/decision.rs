@@ -690,17 +690,29 @@ impl PaymentMirror {
             );
         }
         for link in self.links.values() {
-            let of_charge = link.stripe_charge_id.as_ref().map(|charge| {
-                self.attempts
-                    .get(charge)
-                    .and_then(|attempt| attempt.stripe_payment_intent_id.as_deref())
-                    .unwrap_or(charge)
-            });
-            keys.extend(link.stripe_payment_intent_id.as_deref().or(of_charge));
+            let charge = link.stripe_charge_id.as_deref();
+            let of_charge = || charge.map(|charge| self.key_of_charge(charge));
+            keys.extend(link.stripe_payment_intent_id.as_deref().or_else(of_charge));
         }
         keys.into_iter()
             .map(|key| self.payment(key, invoices_paid_at))
             .collect()
+    }
+
+    /// The payment a charge is an attempt at. While the charge itself is not known, the intent may
+    /// be what names it.
+    fn key_of_charge<'a>(&'a self, charge: &'a str) -> &'a str {
+        let of_attempt = self
+            .attempts
+            .get(charge)
+            .and_then(|attempt| attempt.stripe_payment_intent_id.as_deref());
+        let of_intent = || {
+            let mut intents = self.intents.values();
+            intents
+                .find(|intent| intent.latest_charge_id.as_deref() == Some(charge))
+                .map(|intent| intent.stripe_payment_intent_id.as_str())
+        };
+        of_attempt.or_else(of_intent).unwrap_or(charge)
     }
 
     fn payment(&self, key: &str, invoices_paid_at: &BTreeMap<&str, Timestamp>) -> PaymentFacts {

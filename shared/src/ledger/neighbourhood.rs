@@ -413,7 +413,18 @@ impl Neighbourhood {
             .into_iter()
             .flatten()
             .all(|key| self.locked.contains(key));
-        if all_locked { None } else { Some(wider) }
+        // A charge leads to the intent that names it only where it is named itself.
+        let all_named = self
+            .invoice_payments
+            .iter()
+            .filter(|link| link.stripe_payment_intent_id.is_none())
+            .filter_map(|link| link.stripe_charge_id.as_ref())
+            .all(|charge| named.payments.charges.contains(charge));
+        if all_locked && all_named {
+            None
+        } else {
+            Some(wider)
+        }
     }
 }
 
