@@ -1,5 +1,7 @@
 //! Prices and coupons: what recurring revenue needs of them, and what one item amounts to.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use num_rational::Ratio;
 use num_traits::{CheckedAdd, CheckedMul, CheckedSub};
@@ -36,6 +38,9 @@ pub struct Price {
     pub billing_scheme: Option<String>,
     pub tiers: Option<Vec<Tier>>,
     pub tiers_mode: Option<String>,
+    /// What it costs in its other currencies; `None` until a fetched price says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency_options: Option<BTreeMap<Currency, CurrencyOption>>,
     pub transform_quantity: Option<TransformQuantity>,
     /// `day`, `week`, `month` or `year`; `None` for a one-time price.
     pub interval: Option<String>,
@@ -54,6 +59,15 @@ pub struct Tier {
     pub up_to: Option<i64>,
     pub unit_amount_decimal: Option<String>,
     pub flat_amount_decimal: Option<String>,
+}
+
+/// The amounts of a price in one of its other currencies, in minor units of that.
+/// Source: <https://docs.stripe.com/api/prices/object#price_object-currency_options>.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurrencyOption {
+    /// Decimal text.
+    pub unit_amount_decimal: Option<String>,
+    pub tiers: Option<Vec<Tier>>,
 }
 
 /// Packages: the quantity is divided and rounded before it is priced.
@@ -89,6 +103,10 @@ impl Snapshot for PriceSnapshot {
         // Webhooks never carry tiers; a fetched price does. Amounts of a price never change.
         if self.price.tiers.is_none() {
             self.price.tiers.clone_from(&earlier.price.tiers);
+        }
+        for (currency, option) in earlier.price.currency_options.iter().flatten() {
+            let shown = self.price.currency_options.get_or_insert_default();
+            shown.entry(*currency).or_insert_with(|| option.clone());
         }
     }
 }
@@ -182,6 +200,24 @@ impl Price {
             || self.interval.is_none()
             || self.unit_amount_decimal.is_some()
             || self.tiers.is_some()
+    }
+
+    /// The same price in the currency of a subscription, which may be another than its own. What
+    /// it costs there is unknown, never the number of the other currency, until it says so.
+    #[must_use]
+    pub fn in_currency(mut self, currency: Option<Currency>) -> Price {
+        if currency.is_none() || self.currency.is_none() || currency == self.currency {
+            return self;
+        }
+        let option =
+            currency.and_then(|currency| self.currency_options.as_mut()?.remove(&currency));
+        self.currency = currency;
+        (self.unit_amount_decimal, self.tiers) = match option {
+            Some(option) => (option.unit_amount_decimal, option.tiers),
+            None => (None, None),
+        };
+        self.currency_options = None;
+        self
     }
 
     #[must_use]

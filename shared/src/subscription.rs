@@ -75,7 +75,7 @@ pub struct RecurringRevenue {
     pub mrr_microcents: i64,
     /// What it would be if the status counted; 0 once ended.
     pub potential_mrr_microcents: i64,
-    /// Computed without a tier or coupon that is not known yet.
+    /// Computed without a tier or coupon that is not known yet, or known in another currency only.
     pub is_provisional: bool,
 }
 
@@ -262,27 +262,15 @@ impl Subscription {
             if profile == DiscountProfile::Stripe && coupon.duration != "forever" {
                 continue;
             }
-            reduced = self.reduce(reduced, coupon, price)?;
+            let is_of_amount = coupon.percent_off.is_none() && coupon.amount_off_cents.is_some();
+            if is_of_amount && coupon.currency.is_some() && coupon.currency != self.currency {
+                // What it takes off in the subscription's currency is not known.
+                *is_provisional = true;
+                continue;
+            }
+            reduced = reduce(reduced, coupon, price)?;
         }
         Ok(reduced)
-    }
-
-    fn reduce(
-        &self,
-        amount: ExactAmount,
-        coupon: &Coupon,
-        price: &Price,
-    ) -> Result<ExactAmount, Error> {
-        if let Some(percent_off) = &coupon.percent_off {
-            let kept_percent = minus_to_zero(&whole(100), &catalog::exact(percent_off)?)?;
-            return Ok(times(&amount, &(kept_percent / whole(100)))?);
-        }
-        let is_same_currency = coupon.currency.is_none() || coupon.currency == self.currency;
-        if let (Some(amount_off), true) = (coupon.amount_off_cents, is_same_currency) {
-            let monthly = price.per_month(&whole(amount_off))?;
-            return Ok(minus_to_zero(&amount, &monthly)?);
-        }
-        Ok(amount)
     }
 
     /// The unit amount × quantity of the first item per interval, in minor units, when it is a
@@ -312,6 +300,18 @@ impl Subscription {
             (interval, count) => format!("every {count} {interval}s"),
         })
     }
+}
+
+fn reduce(amount: ExactAmount, coupon: &Coupon, price: &Price) -> Result<ExactAmount, Error> {
+    if let Some(percent_off) = &coupon.percent_off {
+        let kept_percent = minus_to_zero(&whole(100), &catalog::exact(percent_off)?)?;
+        return Ok(times(&amount, &(kept_percent / whole(100)))?);
+    }
+    if let Some(amount_off) = coupon.amount_off_cents {
+        let monthly = price.per_month(&whole(amount_off))?;
+        return Ok(minus_to_zero(&amount, &monthly)?);
+    }
+    Ok(amount)
 }
 
 /// What the plan of one subscription is decided from, in the order of decision 11.

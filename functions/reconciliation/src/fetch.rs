@@ -21,6 +21,8 @@ const SUBSCRIPTION: [&[&str]; 3] = [
 const INVOICE: [&[&str]; 2] = [&["payments"], &[]];
 const CHARGE: [&[&str]; 1] = [&["balance_transaction", "refunds"]];
 const PRICE: [&[&str]; 1] = [&["tiers"]];
+/// What a price costs in its other currencies, and the tiers that a price without any may have.
+const CURRENCIES: [&[&str]; 2] = [&["tiers", "currency_options"], &["tiers"]];
 const NOTHING: [&[&str]; 1] = [&[]];
 
 /// The objects that answer a look-up of this kind. `None` for a kind nobody asks for.
@@ -37,6 +39,7 @@ pub(crate) async fn answer(
     let object = match kind {
         "balance_transaction" => retrieved("balance_transactions", &NOTHING[..]).await?,
         "price" => retrieved("prices", &PRICE).await?,
+        "price_currency_options" => retrieved("prices", &CURRENCIES).await?,
         "customer" => retrieved("customers", &NOTHING).await?,
         "payment_intent" => retrieved("payment_intents", &NOTHING).await?,
         "charge" => retrieved("charges", &CHARGE).await?,

@@ -627,3 +627,47 @@ async fn an_invoice_that_names_the_charge_and_an_intent_that_names_it_too_are_on
         in_every_order(told, rows, expected).await;
     }
 }
+
+#[tokio::test]
+async fn a_price_in_another_currency_counts_once_its_options_are_known() {
+    let in_euros = json!({"currency": "eur"});
+    let subscribed = |price: Value| {
+        let subscription = subscription("active", price, &in_euros);
+        event("customer.subscription.created", 0, subscription)
+    };
+    let dollars = price("price_1", &json!({}));
+    let mut both = dollars.clone();
+    both["currency_options"] = json!({
+        "usd": {"unit_amount": 10_000, "unit_amount_decimal": "10000"},
+        "eur": {"unit_amount": 9_000, "unit_amount_decimal": "9000"}});
+    let rows = "
+        SELECT concat_ws(' ', subscriptions.currency, subscriptions.mrr_cents, subscriptions.mrr_provisional,
+                         version.mrr_microcents / 1000000, 'after',
+                         (SELECT string_agg(concat_ws(' ', kind, after_microcents / 1000000), ', ') FROM mrr_movements),
+                         'asked', (SELECT string_agg(concat_ws(' ', kind, stripe_id), ', ') FROM stripe_lookups))
+        FROM subscriptions JOIN subscription_versions AS version USING (stripe_subscription_id)";
+    let unknown = "EUR 0 t 0 after asked price_currency_options price_1";
+    let told_in_dollars = event("price.updated", 1, dollars.clone());
+    let known = "EUR 9000 f 9000 after new 9000 asked";
+    let fetched = event("price.updated", 2, both.clone());
+    in_every_order(&[subscribed(both)], rows, known).await;
+    let mut events = vec![subscribed(dollars), told_in_dollars];
+    in_every_order(&events, rows, unknown).await;
+    events.push(fetched);
+    in_every_order(&events, rows, known).await;
+}
+
+#[tokio::test]
+async fn a_coupon_of_another_currency_takes_nothing_off_that_is_known() {
+    let mut discount = half_off("di_1");
+    discount["coupon"] = json!({"id": "ten_off", "object": "coupon", "amount_off": 1_000,
+        "currency": "eur", "duration": "forever", "created": NOON});
+    let discounted = json!({"discounts": [discount]});
+    let subscription = subscription("active", price("price_1", &json!({})), &discounted);
+    in_every_order(
+        &[event("customer.subscription.created", 0, subscription)],
+        "SELECT concat_ws(' ', mrr_cents, mrr_provisional) FROM subscriptions",
+        "10000 t",
+    )
+    .await;
+}

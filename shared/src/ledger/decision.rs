@@ -9,7 +9,7 @@ use super::announcements;
 use super::neighbourhood::Neighbourhood;
 use super::same_second::Verdict;
 use crate::cash::{self, Entry, Replacement};
-use crate::catalog::{CouponSnapshot, Discount, DiscountSnapshot, PriceSnapshot};
+use crate::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price, PriceSnapshot};
 use crate::customer::{CheckoutSession, Customer};
 use crate::invoice::{CreditNote, Invoice, InvoiceStatus};
 use crate::money::div_half_even_cents;
@@ -67,6 +67,10 @@ pub(super) struct Decision {
     pub(super) lookups: Vec<Lookup>,
     pub(super) messages: Vec<NewMessage>,
 }
+
+/// The look-up of what a price costs in its other currencies. A kind of its own: events about the
+/// price answer a look-up of its tiers, and never carry these.
+const CURRENCY_OPTIONS: &str = "price_currency_options";
 
 /// Decides what the facts change.
 pub(super) fn decide(
@@ -192,7 +196,11 @@ fn catalog(
         .filter(|price| price.price.is_complete())
         .filter(|price| {
             let mut before = stored.prices.iter();
-            !before.any(|known| known.key() == price.key() && known.price.is_complete())
+            !before.any(|known| {
+                known.key() == price.key()
+                    && known.price.is_complete()
+                    && known.price.currency_options == price.price.currency_options
+            })
         })
         .map(Snapshot::key);
     let new_coupons = coupons
@@ -211,6 +219,9 @@ fn catalog(
     decision.learned = learned.into_iter().collect();
     for price in &facts.prices {
         let id = price.price.stripe_price_id.clone();
+        if price.price.currency_options.is_some() {
+            decision.looked_up.push((CURRENCY_OPTIONS, id.clone()));
+        }
         if price.price.is_complete() {
             decision.looked_up.push(("price", id));
         }
@@ -525,14 +536,13 @@ impl Catalog<'_> {
         for item in &mut subscription.items {
             if !item.price.is_complete() {
                 let prices = self.facts.prices.iter().chain(&self.stored.prices);
-                let mut same =
-                    prices.filter(|p| p.price.stripe_price_id == item.price.stripe_price_id);
-                if let Some(known) = same.find(|known| known.price.is_complete()) {
-                    item.price.tiers.clone_from(&known.price.tiers);
-                    item.price.tiers_mode.clone_from(&known.price.tiers_mode);
-                    item.price
-                        .unit_amount_decimal
-                        .clone_from(&known.price.unit_amount_decimal);
+                let mut same = prices
+                    .filter(|p| p.price.stripe_price_id == item.price.stripe_price_id)
+                    .map(|known| known.price.clone().in_currency(item.price.currency));
+                if let Some(known) = same.find(Price::is_complete) {
+                    item.price.tiers = known.tiers;
+                    item.price.tiers_mode = known.tiers_mode;
+                    item.price.unit_amount_decimal = known.unit_amount_decimal;
                 }
             }
             item.discounts
@@ -581,10 +591,17 @@ impl Catalog<'_> {
             .iter()
             .filter(|item| !item.price.is_complete())
         {
+            // One amount that is missing is one in another currency.
+            let is_single = item.price.billing_scheme.as_deref() == Some("per_unit");
+            let (kind, reason) = if is_single {
+                (CURRENCY_OPTIONS, "currency")
+            } else {
+                ("price", "tiers")
+            };
             decision.lookups.push(Lookup {
-                kind: "price",
+                kind,
                 stripe_id: item.price.stripe_price_id.clone(),
-                reason: "tiers",
+                reason,
                 requested_at,
             });
         }

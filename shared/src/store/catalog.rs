@@ -19,9 +19,9 @@ pub async fn prices(
         .query_typed(
             "-- catalog::prices
              SELECT stripe_price_id, stripe_product_id, currency, unit_amount_decimal,
-                    billing_scheme, tiers, tiers_mode, transform_quantity, recurring_interval,
-                    interval_count, usage_type, lookup_key, nickname, metadata, active, deleted_at,
-                    created_at, source_created_at, source_rank, source_event_id
+                    billing_scheme, tiers, tiers_mode, currency_options, transform_quantity,
+                    recurring_interval, interval_count, usage_type, lookup_key, nickname, metadata,
+                    active, deleted_at, created_at, source_created_at, source_rank, source_event_id
              FROM prices WHERE stripe_price_id = ANY($1)",
             &[(&price_ids, Type::TEXT_ARRAY)],
         )
@@ -132,14 +132,16 @@ pub async fn upsert_price(
              INSERT INTO prices (stripe_price_id, stripe_product_id, currency, unit_amount_decimal,
                  billing_scheme, tiers, tiers_mode, transform_quantity, recurring_interval,
                  interval_count, usage_type, lookup_key, nickname, metadata, active, deleted_at,
-                 created_at, source_created_at, source_rank, source_event_id, updated_at)
+                 created_at, source_created_at, source_rank, source_event_id, updated_at,
+                 currency_options)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21)
+                 $18, $19, $20, $21, $22)
              ON CONFLICT (stripe_price_id) DO UPDATE SET
                  stripe_product_id = excluded.stripe_product_id, currency = excluded.currency,
                  unit_amount_decimal = excluded.unit_amount_decimal,
                  billing_scheme = excluded.billing_scheme, tiers = excluded.tiers,
                  tiers_mode = excluded.tiers_mode,
+                 currency_options = excluded.currency_options,
                  transform_quantity = excluded.transform_quantity,
                  recurring_interval = excluded.recurring_interval,
                  interval_count = excluded.interval_count, usage_type = excluded.usage_type,
@@ -171,6 +173,7 @@ pub async fn upsert_price(
                 (&snapshot.version.rank, Type::INT4),
                 (&snapshot.version.event_id, Type::TEXT),
                 (&now, Type::TIMESTAMPTZ),
+                (&price.currency_options.as_ref().map(Json), Type::JSONB),
             ],
         )
         .await?;
@@ -285,6 +288,11 @@ fn price_from_row(row: &Row) -> Result<PriceSnapshot, Error> {
                 Some(columns::json(row, TABLE, "tiers", &key)?)
             },
             tiers_mode: row.try_get("tiers_mode")?,
+            currency_options: if is_null("currency_options")? {
+                None
+            } else {
+                Some(columns::json(row, TABLE, "currency_options", &key)?)
+            },
             transform_quantity: if is_null("transform_quantity")? {
                 None
             } else {

@@ -56,6 +56,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0027__no_jit.sql",
     "V0028__dates_of_contract_statuses.sql",
     "V0029__settled_periods.sql",
+    "V0030__currency_options.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so

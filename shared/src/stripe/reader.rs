@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::catalog::{
-    Coupon, CouponSnapshot, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
+    Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
     TransformQuantity,
 };
 use crate::customer::{CheckoutSession, Customer, LinkSource, UserLink};
@@ -367,12 +367,17 @@ impl Source<'_> {
         const OBJECT: &str = "subscription";
         let stripe_customer_id = required_id(object, OBJECT, &["customer"], "customer")?;
         let status = required_text(object, OBJECT, "status")?;
-        let items = items(object, self, facts)?;
+        let mut items = items(object, self, facts)?;
         if items.is_empty() {
             return Err(Error::MissingField {
                 object: OBJECT,
                 field: "items",
             });
+        }
+        let currency = currency(object, &["currency", "plan.currency"])
+            .or_else(|| items.iter().find_map(|item| item.price.currency));
+        for item in &mut items {
+            item.price = std::mem::take(&mut item.price).in_currency(currency);
         }
         let discounts = self.discounts(object, facts);
         let named = at(object, "metadata.user_id").and_then(user_id);
@@ -395,8 +400,7 @@ impl Source<'_> {
         facts.subscriptions.push(Subscription {
             stripe_subscription_id: required_text(object, OBJECT, "id")?,
             stripe_customer_id,
-            currency: currency(object, &["currency", "plan.currency"])
-                .or_else(|| items.iter().find_map(|item| item.price.currency)),
+            currency,
             items,
             discounts,
             current_period_start: period("current_period_start"),
@@ -1113,6 +1117,9 @@ fn price(object: &Value) -> Option<Price> {
         billing_scheme: text(object, &["billing_scheme"]),
         tiers: tiers.map(|tiers| tiers.iter().map(tier).collect()),
         tiers_mode: text(object, &["tiers_mode"]),
+        currency_options: at(object, "currency_options")
+            .and_then(Value::as_object)
+            .map(currency_options),
         transform_quantity: at(object, "transform_quantity")
             .or_else(|| at(object, "transform_usage"))
             .and_then(|transform| {
@@ -1128,6 +1135,26 @@ fn price(object: &Value) -> Option<Price> {
         nickname: text(object, &["nickname", "name"]),
         plan: text(object, &["metadata.plan"]),
     })
+}
+
+fn currency_options(options: &Map<String, Value>) -> BTreeMap<Currency, CurrencyOption> {
+    let mut read = BTreeMap::new();
+    for (code, option) in options {
+        let Ok(currency) = Currency::parse(code) else {
+            continue;
+        };
+        let tiers = filled(option, "tiers").map(|tiers| tiers.iter().map(tier).collect());
+        let unit_amount_decimal = decimal(option, &["unit_amount_decimal", "unit_amount"]);
+        // Tiers are shown only when asked for: without them the option says nothing.
+        if unit_amount_decimal.is_some() || tiers.is_some() {
+            let option = CurrencyOption {
+                unit_amount_decimal,
+                tiers,
+            };
+            read.insert(currency, option);
+        }
+    }
+    read
 }
 
 fn tier(tier: &Value) -> Tier {
