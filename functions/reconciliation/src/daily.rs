@@ -2,11 +2,11 @@
 //!
 //! 1. **Compare.** Each list of Stripe is paged through together with the ledger's rows of the same span, so that memory
 //!    does not grow with their number. What seems to differ is looked at again before it is noted: Stripe is asked for
-//!    the object, the ledger for its rows. Lists are read by when an object was created; what happened in the window to
-//!    an older one is in the events that never arrived, and each object they name is looked at as well.
-//! 2. **Heal.** Those events are applied as if delivered; what differs still is put right with the object itself,
-//!    through the webhook's projection, and looked at once more. Nothing is ever deleted or canceled because Stripe does
-//!    not know it.
+//!    the object, the ledger for its rows.
+//! 2. **Heal.** The events of the window that never arrived are applied as if delivered; what differs still is put
+//!    right with the object itself, through the webhook's projection, and looked at once more. Nothing is ever deleted
+//!    or canceled because Stripe does not know it. Lists are read by when an object was created: what happened in the
+//!    window to an older one is in these events, and the objects they name are looked at before.
 //! 3. **Check** the ledger against itself: days, totals, numbers.
 //!
 //! A list that could not be read to its end stands in `not_checked`, and nothing is concluded from what it did not say.
@@ -116,7 +116,9 @@ pub(crate) async fn run(
         tally: Tally::default(),
     };
     run.compare().await?;
-    run.heal().await?;
+    if run.window.heal {
+        run.heal().await?;
+    }
     run.check().await?;
     run.finish().await
 }

@@ -34,9 +34,6 @@ impl Run<'_> {
     pub(super) async fn heal(&mut self) -> Result<(), store::Error> {
         let caught_up = self.catch_up().await;
         self.note("events", caught_up)?;
-        if !self.window.heal {
-            return Ok(());
-        }
         let healed = self.heal_items().await;
         self.note("healing", healed)
     }
@@ -66,9 +63,7 @@ impl Run<'_> {
                     && missing.iter().any(|missing| missing == event_id)
                 {
                     self.look_at_older(&event, &mut older).await?;
-                    if self.window.heal {
-                        self.catch_up_with(event_id, &event).await?;
-                    }
+                    self.catch_up_with(event_id, &event).await?;
                 }
             }
         }
