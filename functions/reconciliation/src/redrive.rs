@@ -121,6 +121,8 @@ async fn oldest_parked_seconds(app: &App, now: Timestamp) -> Option<u64> {
         Ok(oldest) => oldest,
         Err(error) => {
             log_failure("it is not known how long events have been parked", &error);
+            // A gauge says its last value again and again: that it was nothing once is not what the alarm should hear.
+            metrics::gauge!("oldest_parked_event_seconds").set(u32::MAX);
             return None;
         }
     };
