@@ -828,7 +828,10 @@ fn published(tree: &Tree) -> BTreeSet<String> {
                 .any(|token| is_ident(token, "detail_type") || is_ident(token, "DETAIL_TYPE"))
                 || announces && before.last().is_none_or(|last| !is_punct(last, '='));
             let called_add = announces && before.iter().any(|token| is_ident(token, "add"));
-            if is_kind || called_add {
+            // `message("…")` makes one of its first argument.
+            let called_message =
+                matches!(before, [.., name, TokenTree::Group(_)] if is_ident(name, "message"));
+            if is_kind || called_add || called_message {
                 kinds.extend(literals(TokenStream::from(token.clone())));
             }
         }

@@ -46,6 +46,14 @@ fn object(members: &[(&str, Value)]) -> Value {
     json!({"type": "object", "required": required, "properties": properties})
 }
 
+/// The same object, which may have these members, too.
+fn and_maybe(mut object: Value, members: &[(&str, Value)]) -> Value {
+    for (name, schema) in members {
+        object["properties"][*name] = schema.clone();
+    }
+    object
+}
+
 fn integer() -> Value {
     json!({"type": "integer"})
 }
@@ -291,7 +299,7 @@ fn reads() -> Vec<(&'static str, Value)> {
                         ("items", json!({"type": "array", "items": reference("ReconciliationItem")})),
                         ("next_cursor", json!({"type": ["string", "null"]})),
                     ]),
-                ]}}},
+                ]}}, "303": {"description": "Where a large file lies for ten minutes", "location": true}},
             }),
         ),
         (
@@ -311,7 +319,7 @@ fn reads() -> Vec<(&'static str, Value)> {
         (
             "GET /admin/invoices/{id}/pdf",
             json!({"summary": "The invoice's PDF", "answers":
-                {"302": {"description": "Where the PDF lies", "location": true}}}),
+                {"302": {"description": "Where the PDF lies", "location": true}, "409": {"problem": true}}}),
         ),
         (
             "GET /admin/payments/{id}",
@@ -331,7 +339,16 @@ fn reads() -> Vec<(&'static str, Value)> {
             "GET /admin/customers/{stripe_customer_id}",
             read(
                 "One customer with what belongs to it",
-                reference("Customer"),
+                json!({"allOf": [
+                    reference("Customer"),
+                    object(&[
+                        ("user", json!({"type": ["object", "null"]})),
+                        ("subscriptions", json!({"type": "array"})),
+                        ("open_invoices", json!({"type": "array"})),
+                        ("credit_balances", json!({})),
+                        ("mrr", json!({})),
+                    ]),
+                ]}),
             ),
         ),
         (
@@ -342,7 +359,10 @@ fn reads() -> Vec<(&'static str, Value)> {
             "GET /admin/contracts/{id}/statement.csv",
             json!({
                 "summary": "A partner's statement of account, as CSV",
-                "answers": {"200": {"description": "The file", "csv": true}},
+                "answers": {
+                    "200": {"description": "The file", "csv": true},
+                    "303": {"description": "Where a large file lies for ten minutes", "location": true},
+                },
             }),
         ),
     ]
@@ -444,10 +464,10 @@ fn writes() -> Vec<(&'static str, Value)> {
             "POST /admin/events/{event_id}/replay",
             json!({
                 "summary": "Applies a parked or poisoned event now",
-                "answers": got("What became of it", object(&[
+                "answers": got("What became of it", and_maybe(object(&[
                     ("event_id", string()),
                     ("outcome", json!({"enum": ["applied", "ignored", "duplicate", "parked"]})),
-                ])),
+                ]), &[("reason", string())])),
             }),
         ),
     ]
@@ -518,10 +538,10 @@ fn usage() -> Vec<(&'static str, Value)> {
                     "metadata": {"type": ["object", "null"]},
                 }},
                 "answers": got("A verdict for each, in order", object(&[
-                    ("results", json!({"type": "array", "items": object(&[
+                    ("results", json!({"type": "array", "items": and_maybe(object(&[
                         ("idempotency_key", json!({"type": ["string", "null"]})),
                         ("verdict", json!({"enum": ["accepted", "late", "duplicate", "conflict", "rejected"]})),
-                    ])})),
+                    ]), &[("field", string()), ("message", string())])})),
                     ("accepted", integer()), ("duplicate", integer()), ("conflict", integer()),
                     ("rejected", integer()), ("late", integer()),
                 ])),
@@ -551,9 +571,12 @@ fn usage() -> Vec<(&'static str, Value)> {
                     "idempotency_key": {"type": "string", "minLength": 1, "maxLength": 255},
                     "accept_overage": {"type": ["boolean", "null"]},
                 }},
-                "answers": got("They are taken", object(&[
+                "answers": got("They are taken", and_maybe(object(&[
                     ("allowed", json!({"const": true})),
                     ("used", integer()), ("limit", maybe_integer()), ("remaining", maybe_integer()),
+                ]), &[
+                    ("overage", json!({"const": true})),
+                    ("overage_units", integer()), ("price_cents", integer()), ("currency", string()),
                 ])),
             }),
         ),
