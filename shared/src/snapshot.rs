@@ -59,13 +59,12 @@ pub trait Snapshot: Clone + PartialEq {
     /// highest counts. Commutative over any number of earlier snapshots.
     fn absorb(&mut self, earlier: &Self);
 
-    /// Both snapshots in one: the later, with what the earlier knew. Of two that were fetched in one second the one that
-    /// comes second, `other`: it was asked for because the first is not what Stripe says.
+    /// Both snapshots in one: the later, with what the earlier knew. Of one object that was fetched twice in a second the
+    /// one that comes second, `other`: it was asked for because the first is not what Stripe says.
     #[must_use]
     fn join(self, other: Self) -> Self {
         let (mine, others) = (self.version(), other.version());
-        let is_asked_again =
-            mine.is_fetched() && others.is_fetched() && mine.created_at == others.created_at;
+        let is_asked_again = mine.is_fetched() && mine.event_id == others.event_id;
         let (mut later, earlier) = if is_asked_again || mine < others {
             (other, self)
         } else {
