@@ -114,9 +114,8 @@ impl BillingPeriod {
             return issued_at;
         };
         let due_on = self.ends_on.saturating_add(days.days());
-        due_on
-            .to_zoned(self.zone.clone())
-            .map_or(Timestamp::MAX, |midnight| midnight.timestamp())
+        midnight(due_on, &self.zone)
+            .unwrap_or(Timestamp::MAX)
             .max(issued_at)
     }
 }
@@ -325,9 +324,7 @@ impl Calendar {
         if let Some(edge) = at_this_day.next() {
             return Ok(edge);
         }
-        day.to_zoned(self.zone.clone())
-            .map(|midnight| midnight.timestamp())
-            .map_err(|_beyond| Error::OutOfRange)
+        midnight(day, &self.zone)
     }
 
     /// The day whose midnight is nearest.
@@ -337,6 +334,13 @@ impl Calendar {
             .unwrap_or(Timestamp::MAX);
         self.zone.to_datetime(noon).date()
     }
+}
+
+/// The first instant of a day.
+fn midnight(day: Date, zone: &TimeZone) -> Result<Timestamp, Error> {
+    day.to_zoned(zone.clone())
+        .map(|midnight| midnight.timestamp())
+        .map_err(|_beyond| Error::OutOfRange)
 }
 
 /// The days less those of `cut`.

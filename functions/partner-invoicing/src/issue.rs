@@ -25,7 +25,7 @@ use shared::store::partner_invoices::{self, NewInvoice};
 use shared::store::{self, contracts, credits};
 use tokio_postgres::{Client, GenericClient};
 
-use crate::plan::{self, Plan};
+use crate::plan::{self, Late, Plan, by, by_contract};
 
 /// Numbers asked for before giving up: other series and the predecessor may have given a few of ours.
 const NUMBERS_TRIED: u32 = 100;
@@ -49,17 +49,17 @@ pub(crate) enum Outcome {
     Changed,
 }
 
-/// What a period comes to; `None` when there is nothing to bill.
+/// What a period comes to with the corrections its invoice carries; `None` when there is nothing to bill.
 ///
 /// # Errors
 /// When an amount is out of range.
 pub(crate) fn draft(
     plan: &Plan,
     period: &BillingPeriod,
+    late: Late,
     now: Timestamp,
 ) -> Result<Option<Draft>, plan::Error> {
     let terms = &plan.contract.terms;
-    let late = plan.late(period)?;
     let usage = plan.usage(period);
     let Some(bill) = pricing::bill(terms, period, usage, &late.adjustments)? else {
         return Ok(None);
@@ -183,18 +183,6 @@ async fn lock_and_compare<'a>(
         is_as_planned.then(|| Taken::new(due, &credits.unwrap_or_default(), now))
     });
     Ok(taken.collect())
-}
-
-fn by<K: Eq + std::hash::Hash, V>(rows: Vec<(K, V)>) -> HashMap<K, Vec<V>> {
-    let mut by: HashMap<K, Vec<V>> = HashMap::new();
-    for (key, value) in rows {
-        by.entry(key).or_default().push(value);
-    }
-    by
-}
-
-fn by_contract(rows: Vec<InvoicedUsage>) -> HashMap<i64, Vec<InvoicedUsage>> {
-    by(rows.into_iter().map(|row| (row.contract_id, row)).collect())
 }
 
 /// The plan's rows may have been noted in another order than the table gives them.

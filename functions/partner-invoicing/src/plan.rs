@@ -2,10 +2,12 @@
 //! its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
 
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 use shared::contract::Contract;
 use shared::cycle::{self, BillingPeriod, Calendar, StoredContract};
 use shared::money;
@@ -94,17 +96,14 @@ pub(crate) async fn plan(
     let ids: Vec<i64> = contracts.iter().map(|contract| contract.id).collect();
     let client = app.database.client().await?;
     let db: &Client = &client;
-    let mut invoiced: HashMap<i64, Vec<Period>> = HashMap::new();
-    for (id, period) in partner_invoices::periods(db, &ids).await? {
-        invoiced.entry(id).or_default().push(period);
-    }
-    let mut settled: HashMap<i64, Vec<SettledPeriod>> = HashMap::new();
+    let mut invoiced = by(partner_invoices::periods(db, &ids).await?);
     // What somebody has looked at is billed by the contract as it is.
-    if !request.reviewed {
-        for row in settled_periods::of_contracts(db, &ids).await? {
-            settled.entry(row.contract_id).or_default().push(row);
-        }
-    }
+    let settled = if request.reviewed {
+        Vec::new()
+    } else {
+        settled_periods::of_contracts(db, &ids).await?
+    };
+    let mut settled = by(settled.into_iter().map(|row| (row.contract_id, row)));
     let mut planned: Vec<Planned> = contracts
         .into_iter()
         .map(|contract| {
@@ -118,19 +117,14 @@ pub(crate) async fn plan(
     if with_work.is_empty() {
         return Ok(planned);
     }
-    let mut billed: HashMap<i64, Vec<InvoicedUsage>> = HashMap::new();
     let ends = plans(&mut planned)
         .flat_map(|plan| &plan.due)
         .map(|period| period.period.start);
     let since = ends.fold(late_since(now), Timestamp::min);
-    for row in invoiced_usage::of_contracts(db, &with_work, since).await? {
-        billed.entry(row.contract_id).or_default().push(row);
-    }
-    let mut totals = HashMap::new();
-    for (id, currency, cents) in partner_invoices::last_totals(db, &with_work).await? {
-        let of_contract: &mut Vec<i64> = totals.entry((id, currency)).or_default();
-        of_contract.push(cents);
-    }
+    let mut billed = by_contract(invoiced_usage::of_contracts(db, &with_work, since).await?);
+    let totals = partner_invoices::last_totals(db, &with_work).await?;
+    let totals = totals.into_iter();
+    let mut totals = by(totals.map(|(id, currency, cents)| ((id, currency), cents)));
     // Counting takes connections of its own, and there may be no other.
     drop(client);
     for (id, plan) in &mut planned {
@@ -207,19 +201,11 @@ impl Plan {
     ) -> Result<Plan, Error> {
         let calendar = Calendar::new(&contract, &invoiced)?;
         let mut due = calendar.unbilled(now)?;
-        let terms_now = |period: &BillingPeriod| {
-            FrozenTerms::freeze(&contract.terms, period).map_err(|_never| Error::Terms)
-        };
-        let mut still_due = Vec::new();
-        for period in &due {
-            still_due.push((period.period, terms_now(period)?));
-        }
-        settled.retain(|row| {
-            !still_due
-                .iter()
-                .any(|(period, terms)| row.is(*period, terms))
-        });
         if !settled.is_empty() {
+            for period in &due {
+                let by_terms_of_today = settle(&contract, period)?;
+                settled.retain(|row| *row != by_terms_of_today);
+            }
             let mut decided = invoiced.clone();
             decided.extend(settled.iter().map(|row| row.period));
             due = Calendar::new(&contract, &decided)?.unbilled(now)?;
@@ -300,16 +286,6 @@ impl Plan {
     /// What was used in a period that is due.
     pub(crate) fn usage(&self, period: &BillingPeriod) -> Usage {
         self.usage.get(&period.period).copied().unwrap_or_default()
-    }
-
-    /// A period that comes to nothing, by the contract's terms of today.
-    pub(crate) fn settle(&self, period: &BillingPeriod) -> Result<SettledPeriod, Error> {
-        let terms = FrozenTerms::freeze(&self.contract.terms, period);
-        Ok(SettledPeriod {
-            contract_id: self.contract.id,
-            period: period.period,
-            terms: terms.map_err(|_never| Error::Terms)?,
-        })
     }
 
     /// Notes an invoice that has just been issued, so that the next one of this contract knows it.
@@ -424,10 +400,39 @@ impl Plan {
             amount_cents: rated_cents
                 .checked_sub(before_cents)
                 .ok_or(money::Error::OutOfRange)?,
-            terms: Some(FrozenTerms::freeze(terms, period).map_err(|_never| Error::Terms)?),
+            terms: Some(freeze(terms, period)?),
         };
         Ok((adjustment, billed))
     }
+}
+
+/// A period that comes to nothing, by the contract's terms of today.
+pub(crate) fn settle(
+    contract: &StoredContract,
+    period: &BillingPeriod,
+) -> Result<SettledPeriod, Error> {
+    Ok(SettledPeriod {
+        contract_id: contract.id,
+        period: period.period,
+        terms: freeze(&contract.terms, period)?,
+    })
+}
+
+fn freeze(terms: &Contract, period: &BillingPeriod) -> Result<Value, Error> {
+    FrozenTerms::freeze(terms, period).map_err(|_never| Error::Terms)
+}
+
+/// Rows by what they belong to, in their order.
+pub(crate) fn by<K: Eq + Hash, V>(rows: impl IntoIterator<Item = (K, V)>) -> HashMap<K, Vec<V>> {
+    let mut by: HashMap<K, Vec<V>> = HashMap::new();
+    for (key, value) in rows {
+        by.entry(key).or_default().push(value);
+    }
+    by
+}
+
+pub(crate) fn by_contract(rows: Vec<InvoicedUsage>) -> HashMap<i64, Vec<InvoicedUsage>> {
+    by(rows.into_iter().map(|row| (row.contract_id, row)))
 }
 
 /// Requests where requests are priced, else units.

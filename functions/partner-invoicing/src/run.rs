@@ -14,7 +14,7 @@ use shared::store::settled_periods::{self, SettledPeriod};
 use shared::store::{self, contract_usage, contracts, invoice_runs};
 use shared::telemetry::cause_chain;
 
-use crate::plan::{Late, Plan, plan};
+use crate::plan::{Late, Plan, plan, settle};
 use crate::request::Request;
 use crate::summary::{Failure, Review, count};
 use crate::{App, Deadline, Error, Summary, collect, file, issue};
@@ -428,10 +428,12 @@ impl Job {
                 return Ok(None);
             }
             let period = self.plan.due.remove(0);
-            self.review_former_currencies(&self.plan.corrections()?);
-            let Some(draft) = issue::draft(&self.plan, &period, now)? else {
+            let late = self.plan.late(&period)?;
+            self.review_former_currencies(&late);
+            let Some(draft) = issue::draft(&self.plan, &period, late, now)? else {
                 self.billed.nothing_to_bill += 1;
-                self.billed.settled.push(self.plan.settle(&period)?);
+                let settled = settle(&self.plan.contract, &period)?;
+                self.billed.settled.push(settled);
                 continue;
             };
             let reason = issue::review_reason(&self.plan, &draft, app.review_cap_cents)?

@@ -231,10 +231,12 @@ impl Run<'_> {
     /// Where to go on. What is asked for anew begins earlier than that, or nothing would compare what lies between.
     async fn state(&self, is_from_the_start: bool) -> Result<Value, store::Error> {
         let client = self.app.database.client().await?;
-        let cursor = import_cursors::get(&**client, CURSOR).await?;
-        let stands_at = cursor.and_then(|cursor| cursor.state["created"].as_i64());
-        if is_from_the_start && stands_at.is_some_and(|second| second > self.oldest.as_second()) {
-            import_cursors::delete(&**client, CURSOR).await?;
+        if is_from_the_start {
+            let cursor = import_cursors::get(&**client, CURSOR).await?;
+            let stands_at = cursor.and_then(|cursor| cursor.state["created"].as_i64());
+            if stands_at.is_some_and(|second| second > self.oldest.as_second()) {
+                import_cursors::delete(&**client, CURSOR).await?;
+            }
         }
         let nowhere = json!({"after": null});
         import_cursors::insert(&**client, CURSOR, &nowhere, self.now).await?;

@@ -270,11 +270,6 @@ fn price_from_row(row: &Row) -> Result<PriceSnapshot, Error> {
     let key: String = row.try_get("stripe_price_id")?;
     let metadata: Option<serde_json::Value> = row.try_get("metadata")?;
     let metadata = metadata.unwrap_or_default();
-    let is_null = |column: &str| -> Result<bool, Error> {
-        Ok(row
-            .try_get::<_, Option<serde_json::Value>>(column)?
-            .is_none())
-    };
     let interval_count: Option<i32> = row.try_get("interval_count")?;
     Ok(PriceSnapshot {
         price: Price {
@@ -282,22 +277,10 @@ fn price_from_row(row: &Row) -> Result<PriceSnapshot, Error> {
             currency: columns::optional_currency(row, TABLE, "currency", &key)?,
             unit_amount_decimal: row.try_get("unit_amount_decimal")?,
             billing_scheme: row.try_get("billing_scheme")?,
-            tiers: if is_null("tiers")? {
-                None
-            } else {
-                Some(columns::json(row, TABLE, "tiers", &key)?)
-            },
+            tiers: columns::optional_json(row, TABLE, "tiers", &key)?,
             tiers_mode: row.try_get("tiers_mode")?,
-            currency_options: if is_null("currency_options")? {
-                None
-            } else {
-                Some(columns::json(row, TABLE, "currency_options", &key)?)
-            },
-            transform_quantity: if is_null("transform_quantity")? {
-                None
-            } else {
-                Some(columns::json(row, TABLE, "transform_quantity", &key)?)
-            },
+            currency_options: columns::optional_json(row, TABLE, "currency_options", &key)?,
+            transform_quantity: columns::optional_json(row, TABLE, "transform_quantity", &key)?,
             interval: row.try_get("recurring_interval")?,
             interval_count: interval_count.map(i64::from),
             usage_type: row.try_get("usage_type")?,

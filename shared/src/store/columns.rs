@@ -9,6 +9,7 @@ use tokio_postgres::types::Type;
 use super::Error;
 use super::list::{LISTED_AT, Object};
 use crate::money::Currency;
+use crate::period::Period;
 use crate::snapshot::Version;
 
 /// `source_created_at`, `source_rank`, `source_event_id`.
@@ -58,6 +59,27 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(
         table,
         column,
         row: key.to_owned(),
+    })
+}
+
+/// The same of a column that may be NULL.
+pub(super) fn optional_json<T: serde::de::DeserializeOwned>(
+    row: &Row,
+    table: &'static str,
+    column: &'static str,
+    key: &str,
+) -> Result<Option<T>, Error> {
+    match row.try_get::<_, Option<Value>>(column)? {
+        None => Ok(None),
+        Some(_) => json(row, table, column, key).map(Some),
+    }
+}
+
+/// The instants of a period: the columns of its start and its end.
+pub(super) fn period(row: &Row, start: &str, end: &str) -> Result<Period, Error> {
+    Ok(Period {
+        start: row.try_get(start)?,
+        end: row.try_get(end)?,
     })
 }
 

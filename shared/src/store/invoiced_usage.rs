@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
-use super::Error;
+use super::{Error, columns};
 use crate::period::Period;
 use crate::pricing::Usage;
 
@@ -95,10 +95,7 @@ pub async fn insert_all(
 fn from_row(row: &Row) -> Result<InvoicedUsage, Error> {
     Ok(InvoicedUsage {
         contract_id: row.try_get("contract_id")?,
-        period: Period {
-            start: row.try_get("period_start")?,
-            end: row.try_get("period_end")?,
-        },
+        period: columns::period(row, "period_start", "period_end")?,
         usage: Usage {
             units: row.try_get("units")?,
             requests: row.try_get("requests")?,

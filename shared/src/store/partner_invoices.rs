@@ -81,10 +81,7 @@ pub async fn periods(
         .await?;
     rows.iter()
         .map(|row| {
-            let period = Period {
-                start: row.try_get("billing_period_start")?,
-                end: row.try_get("billing_period_end")?,
-            };
+            let period = columns::period(row, "billing_period_start", "billing_period_end")?;
             Ok((row.try_get("contract_id")?, period))
         })
         .collect()

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::{Json, Type};
 
-use super::Error;
+use super::{Error, columns};
 use crate::period::Period;
 
 /// A period that ended with nothing to bill.
@@ -17,14 +17,6 @@ pub struct SettledPeriod {
     pub period: Period,
     /// What it was rated by, as `invoiced_usage.terms`.
     pub terms: Value,
-}
-
-impl SettledPeriod {
-    /// Whether it is this period by these terms.
-    #[must_use]
-    pub fn is(&self, period: Period, terms: &Value) -> bool {
-        self.period == period && self.terms == *terms
-    }
 }
 
 /// Those of these contracts that no invoice, not even a void one, is of; oldest first.
@@ -52,10 +44,7 @@ pub async fn of_contracts(
         .map(|row| {
             Ok(SettledPeriod {
                 contract_id: row.try_get("contract_id")?,
-                period: Period {
-                    start: row.try_get("period_start")?,
-                    end: row.try_get("period_end")?,
-                },
+                period: columns::period(row, "period_start", "period_end")?,
                 terms: row.try_get("terms")?,
             })
         })
