@@ -90,6 +90,16 @@ fn got(description: &str, schema: Value) -> Value {
     json!({"200": {"description": description, "schema": schema}})
 }
 
+/// A row of a table, and what belongs to it.
+fn row_with(name: &str, members: &[(&str, Value)]) -> Value {
+    json!({"allOf": [reference(name), object(members)]})
+}
+
+/// The answer in place of a file that is too large to be one.
+fn elsewhere() -> Value {
+    json!({"description": "Where a large file lies for ten minutes", "location": true})
+}
+
 fn read(summary: &str, schema: Value) -> Value {
     json!({"summary": summary, "answers": got(summary, schema)})
 }
@@ -229,10 +239,7 @@ fn reads() -> Vec<(&'static str, Value)> {
                 "summary": "A table, or the journal, as CSV",
                 "path": {"export": ["payments.csv", "invoices.csv", "refunds.csv", "usage.csv", "subscriptions.csv",
                     "mrr-movements.csv", "journal.csv"]},
-                "answers": {
-                    "200": {"description": "The file", "csv": true},
-                    "303": {"description": "Where a large file lies for ten minutes", "location": true},
-                },
+                "answers": {"200": {"description": "The file", "csv": true}, "303": elsewhere()},
             }),
         ),
         ("GET /admin/health", {
@@ -293,62 +300,62 @@ fn reads() -> Vec<(&'static str, Value)> {
             "GET /admin/reconciliation/{run_id}",
             json!({
                 "summary": "A run with a page of its items; {run_id}.csv: all of them as a file",
-                "answers": {"200": {"description": "The run", "csv": true, "schema": {"allOf": [
-                    reference("ReconciliationRun"),
-                    object(&[
+                "answers": {"200": {"description": "The run", "csv": true, "schema": row_with("ReconciliationRun", &[
                         ("items", json!({"type": "array", "items": reference("ReconciliationItem")})),
                         ("next_cursor", json!({"type": ["string", "null"]})),
-                    ]),
-                ]}}, "303": {"description": "Where a large file lies for ten minutes", "location": true}},
+                    ])}, "303": elsewhere()},
             }),
         ),
         (
             "GET /admin/invoices/{id}",
             read(
                 "One invoice with what belongs to it",
-                json!({"allOf": [
-                    reference("Invoice"),
-                    object(&[
+                row_with(
+                    "Invoice",
+                    &[
                         ("lines", json!({"type": "array"})),
-                        ("payments", json!({"type": "array", "items": reference("Payment")})),
+                        (
+                            "payments",
+                            json!({"type": "array", "items": reference("Payment")}),
+                        ),
                         ("credits", json!({"type": "array"})),
-                    ]),
-                ]}),
+                    ],
+                ),
             ),
         ),
         (
             "GET /admin/invoices/{id}/pdf",
             json!({"summary": "The invoice's PDF", "answers":
-                {"302": {"description": "Where the PDF lies", "location": true}, "409": {"problem": true}}}),
+                {"302": {"description": "Where the PDF lies", "location": true}}, "refusals": ["409"]}),
         ),
         (
             "GET /admin/payments/{id}",
             read(
                 "One payment with what belongs to it",
-                json!({"allOf": [
-                    reference("Payment"),
-                    object(&[
+                row_with(
+                    "Payment",
+                    &[
                         ("attempts", json!({"type": "array"})),
                         ("refunds", json!({"type": "array"})),
                         ("disputes", json!({"type": "array"})),
-                    ]),
-                ]}),
+                    ],
+                ),
             ),
         ),
         (
             "GET /admin/customers/{stripe_customer_id}",
             read(
                 "One customer with what belongs to it",
-                json!({"allOf": [
-                    reference("Customer"),
-                    object(&[
+                row_with(
+                    "Customer",
+                    &[
                         ("user", json!({"type": ["object", "null"]})),
                         ("subscriptions", json!({"type": "array"})),
                         ("open_invoices", json!({"type": "array"})),
                         ("credit_balances", json!({})),
                         ("mrr", json!({})),
-                    ]),
-                ]}),
+                    ],
+                ),
             ),
         ),
         (
@@ -359,10 +366,7 @@ fn reads() -> Vec<(&'static str, Value)> {
             "GET /admin/contracts/{id}/statement.csv",
             json!({
                 "summary": "A partner's statement of account, as CSV",
-                "answers": {
-                    "200": {"description": "The file", "csv": true},
-                    "303": {"description": "Where a large file lies for ten minutes", "location": true},
-                },
+                "answers": {"200": {"description": "The file", "csv": true}, "303": elsewhere()},
             }),
         ),
     ]

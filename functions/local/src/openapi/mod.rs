@@ -227,11 +227,6 @@ fn responses(route: Route, description: &Value, asked: &Asked) -> Value {
     let mut responses = Map::new();
     let id = json!({"x-request-id": {"schema": {"type": "string"}}});
     for (status, content) in description["answers"].as_object().into_iter().flatten() {
-        if content["problem"] == true {
-            let problem = json!({"$ref": "#/components/responses/Problem"});
-            responses.insert(status.clone(), problem);
-            continue;
-        }
         let mut response = json!({"description": content["description"].as_str().unwrap_or("Done"), "headers": id});
         if !content["schema"].is_null() {
             response["content"] = json!({"application/json": {"schema": content["schema"]}});
@@ -256,6 +251,8 @@ fn responses(route: Route, description: &Value, asked: &Asked) -> Value {
     if asked.can_require_payment {
         refusals.push("402");
     }
+    let others = description["refusals"].as_array().into_iter().flatten();
+    refusals.extend(others.filter_map(Value::as_str));
     for status in refusals {
         let problem = json!({"$ref": "#/components/responses/Problem"});
         responses.entry(status.to_owned()).or_insert(problem);

@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::{Buyer, NewSubscription};
+use local::fake_stripe::account::Account;
 use local::fake_stripe::objects::Metadata;
 use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{Fault, Shape, scenarios};
+use local::fake_stripe::{Shape, scenarios};
 use reconciliation::{Error, handle};
 use serde_json::{Value, json};
 
-use crate::site::{Site, assert_counts, at, morning};
+use crate::site::{Site, assert_counts, at, morning, status, subscribe};
 use crate::year::{assert_same, ledger};
 
 /// What happened to whom.
@@ -32,7 +31,6 @@ fn pay(account: &mut Account, amount: i64) -> String {
 async fn damaged() -> Damage {
     let mut account = Account::new("Faults", at("2026-02-28T23:30:00Z"));
     let mut ids = BTreeMap::new();
-    let price = account.create_price(&NewPrice::monthly("usd", 2999, "professional"));
     for (name, amount) in [
         ("lost", 1000),
         ("refunded", 2000),
@@ -69,26 +67,14 @@ async fn damaged() -> Damage {
     account.pay_invoice(&invoice, Outcome::Succeeds).unwrap();
     ids.insert("invoice payment", account.last_intent(&customer).unwrap());
     ids.insert("invoice", invoice);
-    let bought = NewSubscription {
-        items: vec![(&price, 1)],
-        ..NewSubscription::default()
-    };
-    let buyer = Buyer {
-        user_id: 7,
-        email: "buyer@example.com",
-        name: "Buyer",
-        plan: "professional",
-    };
-    let (_, subscription) = account.checkout(buyer, &bought).unwrap();
-    ids.insert("subscription", subscription);
+    ids.insert("subscription", subscribe(&mut account));
     let missing = account.balance_transaction_of(&ids["sound"]).unwrap();
     ids.insert("payout", account.pay_out_balance().unwrap());
     account.lose_from_payout(&missing).unwrap();
     account.set_now(morning());
 
     let mut site = Site::new(account).await;
-    site.execute("INSERT INTO users (id, email, full_name) VALUES (7, 'buyer@example.com', 'B')")
-        .await;
+    site.add_user().await;
     let lost = [ids["lost"].clone(), ids["lost charge"].clone()];
     let (refund, dispute) = (ids["refund"].clone(), ids["dispute"].clone());
     site.deliver(|event| {
@@ -330,13 +316,7 @@ async fn objects_heal_what_no_event_is_left_of() {
     let damage = damaged().await;
     damage.by_hand().await;
     // As after thirty days, when Stripe has forgotten its events.
-    let forgotten = Fault::Status {
-        status: 500,
-        retry_after: None,
-        path: "/v1/events".to_owned(),
-        times: 1_000,
-    };
-    damage.site.stripe.inject(forgotten);
+    damage.site.stripe.inject(status(500, "/v1/events", 1_000));
     let summary = match damage.site.run().await {
         Err(Error::Incomplete { summary }) => *summary,
         other => panic!("{other:?}"),

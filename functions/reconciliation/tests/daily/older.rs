@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use local::fake_stripe::Fault;
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::{Buyer, NewSubscription};
+use local::fake_stripe::account::Account;
 use local::fake_stripe::objects::Metadata;
 use local::fake_stripe::payments::Outcome;
 use reconciliation::{Deadline, Error};
 use serde_json::{Value, json};
 
-use crate::site::{Site, assert_counts, at};
+use crate::site::{Site, assert_counts, at, status, subscribe};
 
 /// A subscription and a payment of February, and what became of both on the last day of the window.
 struct Story {
@@ -22,18 +21,7 @@ struct Story {
 
 async fn story() -> Story {
     let mut account = Account::new("Older", at("2026-02-01T10:00:00Z"));
-    let price = account.create_price(&NewPrice::monthly("usd", 2999, "professional"));
-    let bought = NewSubscription {
-        items: vec![(&price, 1)],
-        ..NewSubscription::default()
-    };
-    let buyer = Buyer {
-        user_id: 7,
-        email: "buyer@example.com",
-        name: "Buyer",
-        plan: "professional",
-    };
-    let (_, subscription) = account.checkout(buyer, &bought).unwrap();
+    let subscription = subscribe(&mut account);
     account.set_now(at("2026-02-10T10:00:00Z"));
     let customer = account.create_customer(None, None, Metadata::new());
     let intent = account
@@ -43,8 +31,7 @@ async fn story() -> Story {
         .create_invoice(&customer, "usd", &[("Setup", 9_900)])
         .unwrap();
     let mut site = Site::new(account).await;
-    site.execute("INSERT INTO users (id, email, full_name) VALUES (7, 'buyer@example.com', 'B')")
-        .await;
+    site.add_user().await;
     site.deliver_all().await;
     let happened = site.stripe.with_account(|account| {
         account.set_now(at("2026-03-01T12:00:00Z"));
@@ -154,13 +141,7 @@ async fn refunded() -> (Site, String) {
 #[tokio::test]
 async fn a_run_puts_right_what_was_changed_since_another_run_of_the_same_instant() {
     let (site, refund) = refunded().await;
-    let forgotten = Fault::Status {
-        status: 500,
-        retry_after: None,
-        path: "/v1/events".to_owned(),
-        times: 1_000,
-    };
-    site.stripe.inject(forgotten);
+    site.stripe.inject(status(500, "/v1/events", 1_000));
     assert!(matches!(site.run().await, Err(Error::Incomplete { .. })));
     assert_eq!(
         site.items().await,
@@ -214,15 +195,10 @@ async fn an_object_the_ledger_cannot_take_does_not_end_the_run() {
 #[tokio::test]
 async fn a_key_that_is_refused_fails_the_run() {
     let (site, _) = refunded().await;
-    for (status, path, lists) in [(401, "", 9), (403, "/v1/payouts", 1)] {
-        site.stripe.inject(Fault::Status {
-            status,
-            retry_after: None,
-            path: path.to_owned(),
-            times: 1_000,
-        });
+    for (refusal, path, lists) in [(401, "", 9), (403, "/v1/payouts", 1)] {
+        site.stripe.inject(status(refusal, path, 1_000));
         let Err(Error::Incomplete { summary }) = site.run().await else {
-            panic!("nobody would be told of {status}");
+            panic!("nobody would be told of {refusal}");
         };
         assert_eq!(summary["not_checked"].as_array().unwrap().len(), lists);
         site.stripe.clear_faults();

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::{FakeStripe, Options, Shape};
+use local::fake_stripe::account::{Account, NewPrice};
+use local::fake_stripe::billing::{Buyer, NewSubscription};
+use local::fake_stripe::{FakeStripe, Fault, Options, Shape};
 use reconciliation::{App, Deadline, Error, handle, handle_until};
 use serde_json::{Value, json};
 use shared::config::Environment;
@@ -91,6 +92,13 @@ impl Site {
 
     pub(crate) async fn client(&self) -> Client {
         self.database.client().await
+    }
+
+    /// The user who [`subscribe`]s.
+    pub(crate) async fn add_user(&self) {
+        let insert =
+            "INSERT INTO users (id, email, full_name) VALUES (7, 'buyer@example.com', 'B')";
+        self.execute(insert).await;
     }
 
     pub(crate) async fn execute(&self, statement: &str) -> u64 {
@@ -187,6 +195,32 @@ fn app(ours: &[(&'static str, String)], pairs: &[(&'static str, &str)], aws: &Sd
         first_pause: Duration::from_millis(1),
         longest_pause: Duration::from_secs(5),
     })
+}
+
+/// So many answers of this status under this path.
+pub(crate) fn status(status: u16, path: &str, times: u32) -> Fault {
+    Fault::Status {
+        status,
+        retry_after: None,
+        path: path.to_owned(),
+        times,
+    }
+}
+
+/// User 7 subscribes for $29.99 a month; the subscription.
+pub(crate) fn subscribe(account: &mut Account) -> String {
+    let price = account.create_price(&NewPrice::monthly("usd", 2999, "professional"));
+    let bought = NewSubscription {
+        items: vec![(&price, 1)],
+        ..NewSubscription::default()
+    };
+    let buyer = Buyer {
+        user_id: 7,
+        email: "buyer@example.com",
+        name: "Buyer",
+        plan: "professional",
+    };
+    account.checkout(buyer, &bought).unwrap().1
 }
 
 /// What the schedule sends, with a detail.

@@ -10,7 +10,7 @@ use reconciliation::{Error, handle};
 use serde_json::{Value, json};
 use shared::stripe::client::Patience;
 
-use crate::site::{Site, assert_counts, at, event, morning};
+use crate::site::{Site, assert_counts, at, event, morning, status};
 
 /// Ten payments, of which the ledger lacks one; and a subscription-less extra row that Stripe does not have.
 async fn site() -> Site {
@@ -30,15 +30,6 @@ async fn site() -> Site {
     })
     .await;
     site
-}
-
-fn status(status: u16, path: &str, times: u32) -> Fault {
-    Fault::Status {
-        status,
-        retry_after: None,
-        path: path.to_owned(),
-        times,
-    }
 }
 
 async fn incomplete(site: &Site) -> Value {
