@@ -16,8 +16,8 @@ use shared::config::Environment;
 use shared::ledger::{apply_event, apply_fetched};
 use shared::payment::FeeEstimate;
 use shared::stripe::event::Event;
-use shared::test_support::{TestDatabase, ledger_rows};
-use tokio_postgres::{Client, GenericClient, Transaction};
+use shared::test_support::{LEDGER, TestDatabase, ledger_rows};
+use tokio_postgres::{Client, GenericClient, Statement, Transaction};
 
 /// Random orders of each sequence that `stripe.md` lists …
 const ORDERS: usize = 200;
@@ -36,8 +36,8 @@ const VARIATIONS: [&str; 9] = [
 ];
 /// Random orders of each sequence with objects fetched in between.
 const ORDERS_WITH_FETCHES: usize = 6;
-/// Orders that share their first half.
-const SHARING: usize = 10;
+/// How often an order goes on in two: once half of it is applied, then half of the rest, and so on.
+const BRANCHINGS: u32 = 3;
 const FEES: FeeEstimate = FeeEstimate {
     bps: 290,
     fixed_cents: 30,
@@ -93,10 +93,6 @@ const MISCOUNTED_STATUSES: &str = "
     SELECT count(*) FROM shown FULL JOIN changed USING (occurred_at, status)
     WHERE shown.subscriptions IS DISTINCT FROM changed.subscriptions";
 
-async fn ledger(db: &impl GenericClient) -> Vec<String> {
-    ledger_rows(db).await.unwrap()
-}
-
 async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {
     for (event, payload) in events {
         let now = event.created_at.unwrap();
@@ -151,18 +147,19 @@ fn seed() -> u64 {
         .unwrap_or_else(rand::random)
 }
 
-/// Ten orders share their first half, which is applied once: the orders stay random, and the
-/// suite quick.
+/// Eight orders share their first half, which is applied once, pairs of them seven eighths: the orders stay random, and
+/// the suite quick.
 async fn any_order_ends_in_the_same_rows(shape: Shape) {
     let seed = seed();
     let (_database, mut client) = database_with_users().await;
+    let checks = Checks::prepare(&client).await;
     for scenario in scenarios() {
         let name = format!("{} in {shape:?}, CONVERGENCE_SEED={seed}", scenario.name);
         let mut random = StdRng::seed_from_u64(seed);
         let events = read(scenario.events(shape));
         let transaction = client.transaction().await.unwrap();
         apply_all(&transaction, &events).await;
-        let expected = ledger(&transaction).await;
+        let expected = ledger_rows(&transaction).await.unwrap();
         assert_figures(&transaction, &scenario, shape, &name).await;
         transaction.rollback().await.unwrap();
         let is_variation = VARIATIONS.contains(&scenario.name);
@@ -171,52 +168,116 @@ async fn any_order_ends_in_the_same_rows(shape: Shape) {
         } else {
             ORDERS
         };
-        for _ in 0..orders / SHARING {
+        let same = async |db: &Transaction<'_>, order: &[(Event, String)]| {
+            checks.assert(db, &expected, order, &name).await;
+        };
+        let mut transaction = client.transaction().await.unwrap();
+        for _ in 0..orders >> BRANCHINGS {
             let mut order = shuffled(&events, &mut random);
-            let half = order.len() / 2;
-            let mut transaction = client.transaction().await.unwrap();
-            apply_all(&transaction, &order[..half]).await;
-            for _ in 0..SHARING {
-                order[half..].shuffle(&mut random);
-                let savepoint = transaction.savepoint("half").await.unwrap();
-                apply_all(&savepoint, &order[half..]).await;
-                assert_same(&savepoint, &expected, &order, &name).await;
-                savepoint.rollback().await.unwrap();
-            }
-            transaction.rollback().await.unwrap();
+            go_on(
+                &mut transaction,
+                &mut order,
+                0,
+                BRANCHINGS,
+                &mut random,
+                &same,
+            )
+            .await;
         }
+        transaction.rollback().await.unwrap();
     }
 }
 
-async fn assert_same(
-    db: &impl GenericClient,
-    expected: &[String],
-    order: &[(Event, String)],
-    name: &str,
+/// Applies half of what is left after the first `applied`, and goes on in two orders of the rest; all of what is left,
+/// and compares, when no branching is. Takes back what it applied.
+async fn go_on(
+    db: &mut Transaction<'_>,
+    order: &mut [(Event, String)],
+    applied: usize,
+    branchings: u32,
+    random: &mut StdRng,
+    same: &impl AsyncFn(&Transaction<'_>, &[(Event, String)]),
 ) {
-    let actual = ledger(db).await;
-    if actual != expected {
-        let order: Vec<String> = order
-            .iter()
-            .map(|(event, _)| format!("{} {}", event.event_type, event.event_id))
-            .collect();
-        let missing: Vec<&String> = expected
-            .iter()
-            .filter(|row| !actual.contains(row))
-            .collect();
-        let extra: Vec<&String> = actual
-            .iter()
-            .filter(|row| !expected.contains(row))
-            .collect();
-        panic!("{name}\nmissing {missing:#?}\nextra {extra:#?}\norder {order:#?}");
+    let mut savepoint = db.savepoint("branch").await.unwrap();
+    if branchings == 0 {
+        apply_all(&savepoint, &order[applied..]).await;
+        same(&savepoint, order).await;
+    } else {
+        let until = applied + (order.len() - applied) / 2;
+        apply_all(&savepoint, &order[applied..until]).await;
+        for _ in 0..2 {
+            order[until..].shuffle(random);
+            Box::pin(go_on(
+                &mut savepoint,
+                order,
+                until,
+                branchings - 1,
+                random,
+                same,
+            ))
+            .await;
+        }
     }
-    let unexplained: i64 = db.query_one(UNEXPLAINED_DAYS, &[]).await.unwrap().get(0);
-    assert_eq!(unexplained, 0, "{name}: a day is not the sum of its lines");
-    let miscounted: i64 = db.query_one(MISCOUNTED_STATUSES, &[]).await.unwrap().get(0);
-    assert_eq!(
-        miscounted, 0,
-        "{name}: a status is not that of the snapshots"
-    );
+    savepoint.rollback().await.unwrap();
+}
+
+/// What holds of every ledger, prepared: it is asked some ten thousand times.
+struct Checks {
+    rows: Statement,
+    unexplained_days: Statement,
+    miscounted_statuses: Statement,
+}
+
+impl Checks {
+    async fn prepare(db: &Client) -> Checks {
+        Checks {
+            rows: db.prepare(LEDGER).await.unwrap(),
+            unexplained_days: db.prepare(UNEXPLAINED_DAYS).await.unwrap(),
+            miscounted_statuses: db.prepare(MISCOUNTED_STATUSES).await.unwrap(),
+        }
+    }
+
+    /// That these rows are in the ledger, no others, and that they explain its sums.
+    async fn assert(
+        &self,
+        db: &impl GenericClient,
+        expected: &[String],
+        order: &[(Event, String)],
+        name: &str,
+    ) {
+        let rows = db.query(&self.rows, &[]).await.unwrap();
+        let actual: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        if actual != expected {
+            let order: Vec<String> = order
+                .iter()
+                .map(|(event, _)| format!("{} {}", event.event_type, event.event_id))
+                .collect();
+            let missing: Vec<&String> = expected
+                .iter()
+                .filter(|row| !actual.contains(row))
+                .collect();
+            let extra: Vec<&String> = actual
+                .iter()
+                .filter(|row| !expected.contains(row))
+                .collect();
+            panic!("{name}\nmissing {missing:#?}\nextra {extra:#?}\norder {order:#?}");
+        }
+        let unexplained: i64 = db
+            .query_one(&self.unexplained_days, &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(unexplained, 0, "{name}: a day is not the sum of its lines");
+        let miscounted: i64 = db
+            .query_one(&self.miscounted_statuses, &[])
+            .await
+            .unwrap()
+            .get(0);
+        assert_eq!(
+            miscounted, 0,
+            "{name}: a status is not that of the snapshots"
+        );
+    }
 }
 
 /// A row of `payment_history`: key, status, source of the fee, time of the success; amount,
@@ -391,7 +452,7 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
     for scenario in scenarios() {
         apply_all(&transaction, &read(scenario.events(shape))).await;
     }
-    let expected = ledger(&transaction).await;
+    let expected = ledger_rows(&transaction).await.unwrap();
 
     let webhook = Webhook::start(SANDBOXES).await;
     let db = webhook.database.client().await;
@@ -433,13 +494,9 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
         }
     }
     assert_eq!(parked, [], "nothing may be parked");
-    assert_same(
-        &db,
-        &expected,
-        &[],
-        &format!("concurrent deliveries in {shape:?}"),
-    )
-    .await;
+    let name = format!("concurrent deliveries in {shape:?}");
+    let checks = Checks::prepare(&db).await;
+    checks.assert(&db, &expected, &[], &name).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -535,7 +592,7 @@ async fn fetches_join_the_events_in_any_order(shape: Shape) {
             for told in &story {
                 told.apply(&transaction).await;
             }
-            let rows = ledger(&transaction).await;
+            let rows = ledger_rows(&transaction).await.unwrap();
             let expected = expected.get_or_insert_with(|| rows.clone());
             let differing: Vec<&String> = rows
                 .iter()

@@ -2,8 +2,8 @@
 
 use tokio_postgres::{Error, GenericClient};
 
-/// Everything the ledger holds, but surrogate ids and the times of our own doing.
-const LEDGER: &str = "
+/// The statement of [`ledger_rows`], for who asks often.
+pub const LEDGER: &str = "
     SELECT name || ' ' || row::text FROM (
         SELECT 'customers' AS name, to_jsonb(t) - 'updated_at' AS row FROM customers t
         UNION ALL SELECT 'users', to_jsonb(t) - 'updated_at' - 'created_at' FROM users t
