@@ -50,11 +50,28 @@ pub fn cache_dir() -> Result<PathBuf, std::io::Error> {
 /// # Errors
 /// When it cannot be made, or somebody else made it first.
 pub fn private_dir() -> Result<PathBuf, std::io::Error> {
+    private_dir_in(Path::new("/var/tmp"))
+}
+
+/// Such a directory in memory (`/dev/shm`), where there is one with room for some clusters: making a database is a
+/// thousand files.
+#[must_use]
+pub fn memory_dir() -> Option<PathBuf> {
+    const ROOM_BYTES: u64 = 4 << 30;
+    let memory = Path::new("/dev/shm");
+    let space = rustix::fs::statvfs(memory).ok()?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    (free >= ROOM_BYTES)
+        .then(|| private_dir_in(memory).ok())
+        .flatten()
+}
+
+fn private_dir_in(parent: &Path) -> Result<PathBuf, std::io::Error> {
     let uid = user_id()?;
-    let path = PathBuf::from(format!("/var/tmp/deedpro-billing-{uid}"));
+    let path = parent.join(format!("deedpro-billing-{uid}"));
     std::fs::create_dir_all(&path)?;
     let metadata = std::fs::symlink_metadata(&path)?;
-    // `/var/tmp` belongs to everybody: never trust a directory another user put there.
+    // The parent belongs to everybody: never trust a directory another user put there.
     if !metadata.is_dir() || metadata.uid() != uid {
         return Err(std::io::Error::other(format!(
             "{} belongs to another user",

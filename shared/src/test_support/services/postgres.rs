@@ -108,7 +108,7 @@ impl Postgres {
         let programs = Programs::find(run_as, progress)?;
         let root = server_root(run_as)?;
         let (template, password) = programs.template(&root, run_as, progress)?;
-        let directory = RunDir::create(&root, run_as)?;
+        let directory = RunDir::create(&places::memory_dir().unwrap_or(root), run_as)?;
         let path = directory.path.clone();
         let data = path.join("pgdata");
         run(
