@@ -16,7 +16,7 @@ use shared::config::Environment;
 use shared::ledger::{apply_event, apply_fetched};
 use shared::payment::FeeEstimate;
 use shared::stripe::event::Event;
-use shared::test_support::{LEDGER, TestDatabase, ledger_rows};
+use shared::test_support::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
 
 /// Random orders of each sequence that `stripe.md` lists …
@@ -252,14 +252,7 @@ impl Checks {
                 .iter()
                 .map(|(event, _)| format!("{} {}", event.event_type, event.event_id))
                 .collect();
-            let missing: Vec<&String> = expected
-                .iter()
-                .filter(|row| !actual.contains(row))
-                .collect();
-            let extra: Vec<&String> = actual
-                .iter()
-                .filter(|row| !expected.contains(row))
-                .collect();
+            let (missing, extra) = differing_rows(expected, &actual);
             panic!("{name}\nmissing {missing:#?}\nextra {extra:#?}\norder {order:#?}");
         }
         let unexplained: i64 = db
@@ -594,15 +587,11 @@ async fn fetches_join_the_events_in_any_order(shape: Shape) {
             }
             let rows = ledger_rows(&transaction).await.unwrap();
             let expected = expected.get_or_insert_with(|| rows.clone());
-            let differing: Vec<&String> = rows
-                .iter()
-                .filter(|row| !expected.contains(row))
-                .chain(expected.iter().filter(|row| !rows.contains(row)))
-                .collect();
+            let (missing, extra) = differing_rows(expected, &rows);
             let order: Vec<String> = story.iter().map(Told::name).collect();
             assert!(
-                differing.is_empty(),
-                "{} in {shape:?}, CONVERGENCE_SEED={seed}: {differing:#?}\norder {order:#?}",
+                missing.is_empty() && extra.is_empty(),
+                "{} in {shape:?}, CONVERGENCE_SEED={seed}\nmissing {missing:#?}\nextra {extra:#?}\norder {order:#?}",
                 scenario.name
             );
             let unexplained = transaction.query_one(UNEXPLAINED_DAYS, &[]).await.unwrap();

@@ -46,3 +46,15 @@ pub async fn ledger_rows(db: &impl GenericClient) -> Result<Vec<String>, Error> 
     let rows = db.query(LEDGER, &[]).await?;
     rows.iter().map(|row| row.try_get(0)).collect()
 }
+
+/// The rows that are expected and not there, and those that are there and not expected.
+#[must_use]
+pub fn differing_rows<'a>(
+    expected: &'a [String],
+    actual: &'a [String],
+) -> (Vec<&'a String>, Vec<&'a String>) {
+    let without = |rows: &'a [String], others: &[String]| {
+        rows.iter().filter(|row| !others.contains(row)).collect()
+    };
+    (without(expected, actual), without(actual, expected))
+}

@@ -16,7 +16,7 @@ pub mod services;
 pub use aws::Aws;
 pub use database::TestDatabase;
 pub use fault_proxy::FaultProxy;
-pub use ledger::{LEDGER, ledger_rows};
+pub use ledger::{LEDGER, differing_rows, ledger_rows};
 pub use runtime_api::Function;
 
 use std::path::{Path, PathBuf};

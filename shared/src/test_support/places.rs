@@ -61,9 +61,10 @@ pub fn memory_dir() -> Option<PathBuf> {
     let memory = Path::new("/dev/shm");
     let space = rustix::fs::statvfs(memory).ok()?;
     let free = space.f_bavail.saturating_mul(space.f_frsize);
-    (free >= ROOM_BYTES)
-        .then(|| private_dir_in(memory).ok())
-        .flatten()
+    if free < ROOM_BYTES {
+        return None;
+    }
+    private_dir_in(memory).ok()
 }
 
 fn private_dir_in(parent: &Path) -> Result<PathBuf, std::io::Error> {

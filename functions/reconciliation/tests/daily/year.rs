@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 use reconciliation::handle;
 use serde_json::json;
 use shared::config::Environment;
-use shared::test_support::ledger_rows;
+use shared::test_support::{differing_rows, ledger_rows};
 use tokio_postgres::Client;
 
 use crate::site::{Site, at, ingest};
@@ -170,14 +170,7 @@ pub(crate) async fn ledger(client: &Client) -> Vec<String> {
 }
 
 pub(crate) fn assert_same(name: &str, expected: &[String], actual: &[String]) {
-    let missing: Vec<&String> = expected
-        .iter()
-        .filter(|row| !actual.contains(row))
-        .collect();
-    let extra: Vec<&String> = actual
-        .iter()
-        .filter(|row| !expected.contains(row))
-        .collect();
+    let (missing, extra) = differing_rows(expected, actual);
     assert!(
         missing.is_empty() && extra.is_empty(),
         "{name}\nmissing {missing:#?}\nextra {extra:#?}"
