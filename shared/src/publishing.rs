@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use tokio_postgres::Client;
 
-use crate::aws::event_bus::{Entry, EventBus, Outcome};
-use crate::store::{self, Database, outbox};
+use runtime::aws::event_bus::{Entry, EventBus, Outcome};
+use store::{Database, outbox};
 
 /// What became of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

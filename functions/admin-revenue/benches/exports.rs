@@ -15,10 +15,10 @@ use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::Body;
 use lambda_http::http::Request;
+use runtime::config::Environment;
 use serde_json::json;
-use shared::config::Environment;
-use shared::store::exports::Export;
-use shared::test_support::TestDatabase;
+use store::exports::Export;
+use testing::TestDatabase;
 
 const PAYMENTS: u64 = 1_000_000;
 /// How much more the larger export has.
@@ -156,7 +156,7 @@ async fn export(database_url: &str, bucket: &str) {
         ("ADMIN_JWT_SECRET", SECRET),
         ("DOCUMENT_BUCKET", "documents"),
     ]);
-    let sdk = shared::test_support::aws::sdk_config(bucket);
+    let sdk = testing::aws::sdk_config(bucket);
     let app = App::from_env(&environment, &sdk).expect("an app");
     app.warm().await;
     let now: Timestamp = NOW.parse().expect("an instant");

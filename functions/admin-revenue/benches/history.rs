@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::http::Request;
 use lambda_http::{Body, RequestExt};
+use runtime::config::Environment;
 use serde_json::json;
-use shared::config::Environment;
-use shared::test_support::TestDatabase;
+use testing::TestDatabase;
 
 const FEW: u64 = 10_000;
 const MANY: u64 = 5_000_000;
@@ -230,7 +230,7 @@ impl Function {
     fn over(database_url: &str) -> Function {
         let environment =
             Environment::from_pairs([("DATABASE_URL", database_url), ("ADMIN_JWT_SECRET", SECRET)]);
-        let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
+        let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
         let now: Timestamp = NOW.parse().expect("an instant");
         let claims = json!({"exp": now.as_second() + 60, "role": "admin"});
         let key = EncodingKey::from_secret(SECRET.as_bytes());

@@ -1,15 +1,14 @@
 //! `/admin/credits…`: what is given to users and partners to be taken off their invoices.
 
+use domain::money::Currency;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::members::{self, Members};
+use runtime::api::{self, Error, Query};
 use serde_json::Value;
-use shared::api::members::{self, Members};
-use shared::api::{self, Error, Query};
-use shared::money::Currency;
-use shared::store;
-use shared::store::audit_log::{self, Entry};
-use shared::store::credits::{self, Filter, NewCredit};
+use store::audit_log::{self, Entry};
+use store::credits::{self, Filter, NewCredit};
 use tokio_postgres::Client;
 
 use crate::{App, list, write};

@@ -1,16 +1,16 @@
 //! `GET /admin/revenue/movements`: the MRR bridge per day, week or month, and the ratios drawn from it.
 
+use domain::money::Currency;
+use domain::revenue::mrr_bridge::{Bridge, Granularity, Pending, PeriodFigures, spans};
+use domain::stripe_objects::subscription::DiscountProfile;
 use jiff::SignedDuration;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::bridge::{Bridge, Granularity, Pending, PeriodFigures, spans};
-use shared::money::Currency;
-use shared::store::movement_report;
-use shared::store::revenue_report::{self, Standing};
-use shared::subscription::DiscountProfile;
+use store::movement_report;
+use store::revenue_report::{self, Standing};
 use tokio_postgres::GenericClient;
 
 use crate::App;

@@ -5,13 +5,13 @@ use aws_types::SdkConfig;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
-use shared::api::authentication::JwtVerifier;
-use shared::api::{self, Error, Query};
-use shared::aws;
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::filing::{self, Filing};
-use shared::store::{Database, invoices};
+use runtime::api::authentication::JwtVerifier;
+use runtime::api::{self, Error, Query};
+use runtime::aws;
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::{self, DatabaseConfig, Environment};
+use shared::invoice_archive::{self, InvoiceArchive};
+use store::{Database, invoices};
 
 /// Every route of this function: `template.yaml` has the same.
 pub const ROUTES: &[(&str, &str)] = &[("GET", "/admin/invoices/{id}/pdf")];
@@ -23,7 +23,7 @@ pub struct App {
     database: Database,
     jwt: JwtVerifier,
     document_bucket: Result<DocumentBucket, config::Error>,
-    filing: Result<Filing, config::Error>,
+    archive: Result<InvoiceArchive, config::Error>,
 }
 
 impl App {
@@ -39,7 +39,7 @@ impl App {
             jwt: JwtVerifier::from_env(environment, sdk),
             document_bucket: DocumentBucket::from_env(environment, sdk),
             // Somebody waits for the PDF.
-            filing: Filing::from_env(environment, &aws::impatient(sdk)),
+            archive: InvoiceArchive::from_env(environment, &aws::impatient(sdk)),
         })
     }
 
@@ -104,9 +104,9 @@ async fn get(
                     detail: "not all lines of this invoice are known yet".to_owned(),
                 });
             }
-            let filing = app.filing.as_ref();
-            let filing = filing.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-            let filed = filing.file(&**client, &invoice, now).await;
+            let archive = app.archive.as_ref();
+            let archive = archive.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
+            let filed = archive.file(&**client, &invoice, now).await;
             filed.map_err(explain)?.pdf_key
         }
     };
@@ -117,11 +117,15 @@ async fn get(
     api::redirect(StatusCode::FOUND, &link)
 }
 
-fn explain(error: filing::Error) -> Error {
+fn explain(error: invoice_archive::Error) -> Error {
     match error {
-        filing::Error::Store(error) => error.into(),
-        filing::Error::Aws(error) => error.into(),
-        filing::Error::NoLogo | filing::Error::Setup(_) => Error::NotConfigured(Box::new(error)),
-        filing::Error::Unreadable(_) | filing::Error::Render(_) => Error::Internal(Box::new(error)),
+        invoice_archive::Error::Store(error) => error.into(),
+        invoice_archive::Error::Aws(error) => error.into(),
+        invoice_archive::Error::NoLogo | invoice_archive::Error::Setup(_) => {
+            Error::NotConfigured(Box::new(error))
+        }
+        invoice_archive::Error::Unreadable(_) | invoice_archive::Error::Render(_) => {
+            Error::Internal(Box::new(error))
+        }
     }
 }

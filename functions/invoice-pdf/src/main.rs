@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use invoice_pdf::{App, handle};
 use jiff::Timestamp;
 use lambda_http::{Error, Request, run, service_fn};
-use shared::config::Environment;
-use shared::{aws, telemetry};
+use runtime::config::Environment;
+use runtime::{aws, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

@@ -4,8 +4,8 @@ use crate::gateway;
 use crate::sandboxes::Sandboxes;
 use aws_types::SdkConfig;
 use jiff::Timestamp;
+use runtime::config::{self, Environment};
 use serde_json::Value;
-use shared::config::{self, Environment};
 
 /// One route of the HTTP API and the function behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

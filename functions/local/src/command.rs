@@ -1,18 +1,18 @@
 //! The command line: what each command does, start to end.
 
 use crate::bundle::Bundle;
-use crate::fake_stripe::Shape;
-use crate::fake_stripe::delivery::{Endpoint, http_client, post};
 use crate::services::{Services, Story};
 use crate::state::{DataDir, State};
 use crate::story::Outcomes;
 use crate::{Clock, Error, server, story, summary, token};
 use clap::{Args, Parser, Subcommand};
+use fake_stripe::Shape;
+use fake_stripe::delivery::{Endpoint, http_client, post};
 use jiff::{SignedDuration, Timestamp};
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::Environment;
+use runtime::telemetry;
 use serde_json::{Value, json};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::Environment;
-use shared::telemetry;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,7 +6,6 @@
 
 pub mod bundle;
 pub mod command;
-pub mod fake_stripe;
 pub mod gateway;
 pub mod openapi;
 pub mod sandboxes;

@@ -1,15 +1,15 @@
 //! What the functions stand on: the database, the AWS resources, the fake Stripe.
 
-use crate::fake_stripe::delivery::Endpoint;
-use crate::fake_stripe::{Account, FakeStripe, Options, sample_account};
 use crate::state::{DataDir, Secrets, State};
 use crate::{Clock, Error};
 use aws_types::SdkConfig;
+use fake_stripe::delivery::Endpoint;
+use fake_stripe::{Account, FakeStripe, Options, sample_account};
 use jiff::Timestamp;
-use shared::config::Environment;
-use shared::test_support::aws;
-use shared::test_support::services::{self, Moto, Postgres, Progress};
+use runtime::config::Environment;
 use std::path::{Path, PathBuf};
+use testing::aws;
+use testing::services::{self, Moto, Postgres, Progress};
 use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 
@@ -249,7 +249,7 @@ async fn start_stripe(
     FakeStripe::start(listener, options)
 }
 
-const PROGRESS: Progress<'static> = &shared::test_support::services::progress_to_stderr;
+const PROGRESS: Progress<'static> = &testing::services::progress_to_stderr;
 
 /// A connection to a local database.
 ///

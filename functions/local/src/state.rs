@@ -80,7 +80,7 @@ impl DataDir {
             Some(path) => std::path::absolute(&path).map_err(|error| {
                 Error::because(format!("{} is no directory", path.display()), error)
             })?,
-            None => shared::test_support::places::cache_dir()
+            None => testing::places::cache_dir()
                 .map_err(|error| Error::because("no directory for the bundle's data", error))?
                 .join(port.to_string()),
         };

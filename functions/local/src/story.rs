@@ -1,12 +1,12 @@
 //! The sample: the host application's users, and a year of Stripe's events about them.
 
-use crate::fake_stripe::delivery::{self, Endpoint};
-use crate::fake_stripe::sample_users;
 use crate::{Clock, Error, services};
+use domain::period::Month;
+use fake_stripe::delivery::{self, Endpoint};
+use fake_stripe::sample_users;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
-use shared::period::Month;
 use std::collections::BTreeMap;
 
 /// How the webhook answered the events of a story: `applied` → 41, `duplicate` → 2, …

@@ -4,7 +4,7 @@
 
 use local::bundle::Bundle;
 use local::openapi::{Column, document};
-use shared::test_support::{TestDatabase, workspace_root};
+use testing::{TestDatabase, workspace_root};
 
 async fn columns() -> Vec<Column> {
     let database = TestDatabase::create().await;

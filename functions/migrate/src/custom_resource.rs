@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use runtime::http_call::http_put;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::http_call::http_put;
 
 /// The id of what this resource stands for. There is one schema, however often it changes: an id that changed would
 /// make CloudFormation delete the one before.

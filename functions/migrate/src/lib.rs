@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::{Value, json};
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::store::{self, Database, migrations};
-use shared::telemetry::{cause_chain, log_failure};
+use store::{Database, migrations};
 
 use custom_resource::{Kind, Request};
 

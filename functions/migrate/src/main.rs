@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use migrate::{App, handle_within, limit};
+use runtime::config::Environment;
+use runtime::{aws, telemetry};
 use serde_json::Value;
-use shared::config::Environment;
-use shared::{aws, telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

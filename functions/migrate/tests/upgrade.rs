@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use migrate::{App, Error, handle};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::store::migrations;
-use shared::test_support::{TestDatabase, logs, sample};
+use store::migrations;
+use testing::{TestDatabase, logs, sample};
 use tokio_postgres::Client;
 
 async fn migrate(database: &TestDatabase) -> Result<Value, Error> {

@@ -13,15 +13,15 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use domain::period::Period;
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use partner_invoicing::{App, handle};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::period::Period;
-use shared::store::contract_usage::{self, Window};
-use shared::store::contracts;
-use shared::test_support::TestDatabase;
+use store::contract_usage::{self, Window};
+use store::contracts;
+use testing::TestDatabase;
 use tokio_postgres::Client;
 
 const CONTRACTS: u64 = 1_000;
@@ -280,7 +280,7 @@ async fn run(database_url: &str, aws: &str) {
         ("EVENT_BUS_NAME", "billing"),
         ("INVOICE_ISSUER", r#"{"name": "DeedPro Inc."}"#),
     ]);
-    let sdk = shared::test_support::aws::sdk_config(aws);
+    let sdk = testing::aws::sdk_config(aws);
     let app = App::from_env(&environment, &sdk).expect("an app");
     let event = json!({"detail-type": "partner-invoicing.monthly", "time": NOW});
     let before_kb = peak_kb();

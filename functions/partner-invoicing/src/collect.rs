@@ -6,21 +6,21 @@
 //! tied to it: from then on nobody voids it or marks it paid here. The payment comes back through the webhook, by the
 //! link or by the metadata, whichever is there first.
 
+use domain::money;
+use domain::partner::pricing::RatedLine;
 use jiff::Timestamp;
+use runtime::telemetry::cause_chain;
 use serde_json::{Map, Value, json};
-use shared::money;
-use shared::pricing::RatedLine;
-use shared::store::partner_invoices::{self, Uncollected};
-use shared::store::{self, contracts, customers};
-use shared::stripe::client::{self, Client, IdempotencyKey};
-use shared::telemetry::cause_chain;
+use store::partner_invoices::{self, Uncollected};
+use store::{contracts, customers};
+use stripe::client::{self, Client, IdempotencyKey};
 
 use crate::issue::days_until;
 use crate::request::Request;
 use crate::{App, Deadline, Summary};
 
 /// The member of Stripe's metadata that names our invoice; the webhook reads it.
-use shared::invoice::PARTNER_INVOICE_METADATA as OUR_INVOICE;
+use domain::stripe_objects::invoice::PARTNER_INVOICE_METADATA as OUR_INVOICE;
 
 /// Invoices read at once.
 const PER_READ: i64 = 100;

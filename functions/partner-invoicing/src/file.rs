@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
-use shared::filing::{self, Filing};
-use shared::store::{self, invoices, partner_invoices};
-use shared::telemetry::cause_chain;
+use runtime::telemetry::cause_chain;
+use shared::invoice_archive::{self, InvoiceArchive};
+use store::{invoices, partner_invoices};
 
 use crate::request::Request;
 use crate::{App, Deadline, Summary};
@@ -47,8 +47,8 @@ pub(crate) async fn file_all(
             return Ok(());
         };
         after = last;
-        let filing = match &app.filing {
-            Ok(filing) => filing,
+        let archive = match &app.archive {
+            Ok(archive) => archive,
             Err(error) => {
                 // The same for all of them: one stands for the others.
                 summary.fail_invoice(contract_id, last, "pdf", cause_chain(error));
@@ -57,7 +57,7 @@ pub(crate) async fn file_all(
         };
         let mut jobs = Vec::new();
         for invoices in waiting.chunks(AT_ONCE) {
-            jobs.push(file(app, filing, invoices.to_vec(), &failures, now).boxed());
+            jobs.push(file(app, archive, invoices.to_vec(), &failures, now).boxed());
         }
         let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
         while let Some(filed) = jobs.next().await {
@@ -86,7 +86,7 @@ struct Filed {
 struct Failed {
     /// Contract and invoice.
     invoice: (i64, i64),
-    error: filing::Error,
+    error: invoice_archive::Error,
 }
 
 /// Reads some invoices, `(id, contract)` of each, stores one PDF after the other and notes them together: those that
@@ -96,7 +96,7 @@ struct Failed {
 /// When the database is away.
 async fn file(
     app: &App,
-    filing: &Filing,
+    archive: &InvoiceArchive,
     invoices: Vec<(i64, i64)>,
     failures: &AtomicU32,
     now: Timestamp,
@@ -111,9 +111,11 @@ async fn file(
     let client = app.database.client().await?;
     // One that was voided meanwhile is as good as done.
     for row in invoices::find_all(&**client, &ids).await? {
-        match Filing::prepare(&**client, &row).await {
+        match InvoiceArchive::prepare(&**client, &row).await {
             Ok(invoice) => prepared.push(invoice),
-            Err(filing::Error::Store(error)) if error.is_unavailable() => return Err(error),
+            Err(invoice_archive::Error::Store(error)) if error.is_unavailable() => {
+                return Err(error);
+            }
             Err(error) => {
                 let id = row.get("id").and_then(serde_json::Value::as_i64);
                 let id = id.unwrap_or_default();
@@ -128,10 +130,10 @@ async fn file(
         if failures.load(Ordering::Relaxed) >= FAILURES {
             break;
         }
-        match filing.store(&invoice).await {
+        match archive.store(&invoice).await {
             Ok(pdf) => stored.push((invoice.id, pdf)),
             Err(error) => {
-                let is_away = matches!(error, filing::Error::Aws(_));
+                let is_away = matches!(error, invoice_archive::Error::Aws(_));
                 failures.fetch_add(u32::from(is_away), Ordering::Relaxed);
                 let invoice = (contract_of(invoice.id), invoice.id);
                 filed.failed.push(Failed { invoice, error });

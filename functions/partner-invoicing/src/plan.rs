@@ -4,19 +4,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
+use domain::money;
+use domain::partner::contract::Contract;
+use domain::partner::cycle::{self, BillingPeriod, Calendar, StoredContract};
+use domain::partner::pricing::{self, Adjustment, FrozenTerms, Usage};
+use domain::period::Period;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use shared::contract::Contract;
-use shared::cycle::{self, BillingPeriod, Calendar, StoredContract};
-use shared::money;
-use shared::period::Period;
-use shared::pricing::{self, Adjustment, FrozenTerms, Usage};
-use shared::store::contract_usage::{self, Window};
-use shared::store::invoiced_usage::{self, InvoicedUsage};
-use shared::store::settled_periods::{self, SettledPeriod};
-use shared::store::{self, partner_invoices};
+use store::contract_usage::{self, Window};
+use store::invoiced_usage::{self, InvoicedUsage};
+use store::partner_invoices;
+use store::settled_periods::{self, SettledPeriod};
 use tokio_postgres::Client;
 
 use crate::App;
@@ -438,10 +438,10 @@ pub(crate) fn by_contract(rows: Vec<InvoicedUsage>) -> HashMap<i64, Vec<Invoiced
 /// Requests where requests are priced, else units.
 fn quantity(contract: &Contract, usage: Usage) -> i64 {
     match contract.pricing_model {
-        shared::contract::PricingModel::PerRequest => usage.requests,
-        shared::contract::PricingModel::Flat
-        | shared::contract::PricingModel::PerDeed
-        | shared::contract::PricingModel::Hybrid
-        | shared::contract::PricingModel::Tiered => usage.units,
+        domain::partner::contract::PricingModel::PerRequest => usage.requests,
+        domain::partner::contract::PricingModel::Flat
+        | domain::partner::contract::PricingModel::PerDeed
+        | domain::partner::contract::PricingModel::Hybrid
+        | domain::partner::contract::PricingModel::Tiered => usage.units,
     }
 }

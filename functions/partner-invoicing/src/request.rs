@@ -1,8 +1,8 @@
 //! What an event may ask for: `{contract_id, period_start, dry_run, reviewed}`, each of them optional.
 
+use domain::partner::cycle::BillingPeriod;
 use jiff::civil::Date;
 use serde_json::Value;
-use shared::cycle::BillingPeriod;
 
 use crate::Error;
 

@@ -2,17 +2,17 @@
 
 use std::collections::HashSet;
 
+use domain::money::Currency;
+use domain::partner::cycle::BillingPeriod;
+use domain::period::Period;
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
+use runtime::telemetry::cause_chain;
 use serde_json::{Value, json};
-use shared::cycle::BillingPeriod;
-use shared::money::Currency;
-use shared::period::Period;
 use shared::publishing;
-use shared::store::settled_periods::{self, SettledPeriod};
-use shared::store::{self, contract_usage, contracts, invoice_runs};
-use shared::telemetry::cause_chain;
+use store::settled_periods::{self, SettledPeriod};
+use store::{contract_usage, contracts, invoice_runs};
 
 use crate::plan::{Late, Plan, plan, settle};
 use crate::request::Request;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use domain::money::{self, Currency};
+use domain::period::Period;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::money::{self, Currency};
-use shared::period::Period;
-use shared::store::invoice_runs::Done;
+use store::invoice_runs::Done;
 
 /// Lists in a summary are cut off after so many: an answer may have six megabytes.
 const LISTED: usize = 1_000;

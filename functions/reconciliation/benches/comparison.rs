@@ -10,16 +10,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
+use fake_stripe::account::Account;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
+use fake_stripe::{FakeStripe, Options};
 use jiff::{SignedDuration, Timestamp};
-use local::fake_stripe::account::Account;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{FakeStripe, Options};
 use reconciliation::{App, handle};
+use runtime::config::Environment;
 use serde_json::{Map, Value, json};
-use shared::config::Environment;
-use shared::stripe::client::Client;
-use shared::test_support::{Aws, TestDatabase};
+use stripe::client::Client;
+use testing::{Aws, TestDatabase};
 use tokio::net::TcpListener;
 
 const OBJECTS: i64 = 20_000;

@@ -4,18 +4,18 @@
 
 use std::time::{Duration, Instant};
 
+use fake_stripe::Shape;
+use fake_stripe::account::{Account, NewPrice};
+use fake_stripe::billing::{Buyer, NewSubscription};
 use jiff::{SignedDuration, Timestamp};
 use lambda_http::http::Request;
 use lambda_http::{Body, RequestExt};
-use local::fake_stripe::Shape;
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::{Buyer, NewSubscription};
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use shared::aws::parked_events::ParkedEvents;
-use shared::config::Environment;
-use shared::stripe::signature;
-use shared::test_support::{Aws, TestDatabase};
+use stripe::signature;
+use testing::{Aws, TestDatabase};
 
 const EVENTS: usize = 1_000;
 const ROUNDS: usize = 3;

@@ -12,12 +12,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use runtime::telemetry::{cause_chain, log_failure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shared::ledger;
-use shared::store::{self, import_cursors};
-use shared::stripe::client::{Error as StripeError, Page};
-use shared::telemetry::{cause_chain, log_failure};
+use store::import_cursors;
+use stripe::client::{Error as StripeError, Page};
 
 use crate::{App, Deadline, fetch};
 

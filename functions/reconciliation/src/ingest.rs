@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runtime::telemetry::cause_chain;
 use shared::ledger::{self, Outcome};
-use shared::store;
-use shared::stripe::event::Event;
-use shared::telemetry::cause_chain;
+use stripe::event::Event;
 
 use crate::App;
 

@@ -8,13 +8,13 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
+use runtime::aws;
+use runtime::telemetry::{cause_chain, log_failure};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use shared::aws;
 use shared::ledger::Outcome;
-use shared::store::{self, import_cursors, stripe_events};
-use shared::stripe::client::Error as StripeError;
-use shared::telemetry::{cause_chain, log_failure};
+use store::{import_cursors, stripe_events};
+use stripe::client::Error as StripeError;
 
 use crate::ingest::ingest;
 use crate::{App, Deadline};

@@ -11,14 +11,14 @@ use std::pin::pin;
 
 use futures_util::{StreamExt, join, stream};
 use jiff::Timestamp;
+use runtime::aws;
+use runtime::aws::parked_events::{ParkedState, Read};
+use runtime::telemetry::{cause_chain, log_failure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::aws;
-use shared::aws::parked_events::{ParkedState, Read};
 use shared::ledger::Outcome;
 use shared::publishing;
-use shared::store::{self, outbox};
-use shared::telemetry::{cause_chain, log_failure};
+use store::outbox;
 use tracing::Instrument;
 
 use crate::ingest::ingest;

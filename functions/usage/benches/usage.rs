@@ -7,17 +7,17 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use domain::money::Currency;
+use domain::period::Month;
 use futures_util::{SinkExt, try_join};
 use jiff::{SignedDuration, Timestamp};
 use lambda_http::http::Request;
 use lambda_http::{Body, RequestExt};
+use runtime::config::Environment;
 use serde_json::json;
-use shared::config::Environment;
-use shared::money::Currency;
-use shared::period::Month;
-use shared::store::usage_events::NewEvent;
-use shared::store::{locks, usage_daily, usage_events, usage_terms};
-use shared::test_support::TestDatabase;
+use store::usage_events::NewEvent;
+use store::{locks, usage_daily, usage_events, usage_terms};
+use testing::TestDatabase;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use usage::{App, handle};
@@ -367,7 +367,7 @@ impl Function {
             ("SERVICE_TOKENS", TOKEN),
             ("EVENT_BUS_NAME", "billing"),
         ]);
-        let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
+        let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
         Function {
             app: App::from_env(&environment, &sdk).expect("an app"),
             now: NOW.parse().expect("an instant"),

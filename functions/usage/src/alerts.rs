@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use domain::period::Month;
+use domain::usage::Standing;
 use jiff::Timestamp;
 use serde_json::json;
-use shared::period::Month;
-use shared::store::outbox::{self, NewMessage};
-use shared::store::{self, usage_alerts};
-use shared::usage::Standing;
+use store::outbox::{self, NewMessage};
+use store::usage_alerts;
 use tokio_postgres::Transaction;
 
 const DETAIL_TYPE: &str = "usage.threshold_reached";

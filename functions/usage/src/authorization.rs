@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use lambda_http::Request;
-use shared::api::Error;
+use runtime::api::Error;
 
 use crate::App;
 

@@ -1,18 +1,18 @@
 //! `GET /usage/partner/{prefix}/current`: the invoice that the contract would produce if its period ended now.
 
+use domain::money::Currency;
+use domain::partner::cycle::{BillingPeriod, Calendar, StoredContract};
+use domain::partner::pricing::{self, RatedLine, Usage};
+use domain::period::Period;
+use domain::usage::Subject;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::cycle::{BillingPeriod, Calendar, StoredContract};
-use shared::money::Currency;
-use shared::period::Period;
-use shared::pricing::{self, RatedLine, Usage};
-use shared::store::contract_usage::{self, Window};
-use shared::store::{contracts, usage_terms};
-use shared::usage::Subject;
+use store::contract_usage::{self, Window};
+use store::{contracts, usage_terms};
 use tokio_postgres::GenericClient;
 
 use crate::App;
@@ -124,7 +124,7 @@ async fn running_period(
             end: invoiced.end,
         })
         .collect();
-    let dates = |error: shared::cycle::Error| {
+    let dates = |error: domain::partner::cycle::Error| {
         unpriceable(contract.id, "timezone".to_owned(), error.to_string())
     };
     Calendar::new(contract, &invoiced)

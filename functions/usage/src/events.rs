@@ -1,14 +1,13 @@
 //! `POST /usage/events`: one event or a batch, each with a verdict, each counted once for ever.
 
+use domain::usage::{Event, Rejection};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::request::RequestContext;
 use lambda_http::{Body, Request, RequestExt, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use shared::api::{self, Error, Query};
-use shared::store;
-use shared::usage::{Event, Rejection};
 
 use crate::ingest::{Candidate, Verdict, ingest};
 use crate::{App, json_body};

@@ -1,11 +1,11 @@
 //! `GET /usage/partner/{prefix}/invoices`: a partner's own invoices, newest first, with links to their PDFs.
 
+use domain::usage::Subject;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
-use shared::api::{Error, Query, list};
-use shared::store::invoices;
-use shared::store::list::Object;
-use shared::usage::Subject;
+use runtime::api::{Error, Query, list};
+use store::invoices;
+use store::list::Object;
 
 use crate::App;
 
@@ -26,7 +26,7 @@ pub(crate) async fn get(
     let page = list::page(&query)?;
     let client = app.database.client().await?;
     let mut rows = invoices::list_of_partner(&**client, prefix, status, created, &page).await?;
-    for invoice in &mut rows.objects {
+    for invoice in &mut rows.rows {
         let link = pdf_url(app, invoice, now).await?;
         invoice.insert("pdf_url".to_owned(), link.into());
     }

@@ -1,14 +1,13 @@
 //! `GET /usage/limit-check/…`: what is left of this month's limit.
 
+use domain::period::Month;
+use domain::usage::{PlanTerms, Standing, Subject, parse_user_id};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde_json::json;
-use shared::api::{self, Error, Query};
-use shared::period::Month;
-use shared::store;
-use shared::store::usage_terms::{self, UserPlan};
-use shared::usage::{PlanTerms, Standing, Subject, parse_user_id};
+use store::usage_terms::{self, UserPlan};
 use tokio_postgres::GenericClient;
 
 use crate::meter::{Meter, standings};

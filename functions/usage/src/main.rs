@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use jiff::Timestamp;
 use lambda_http::{Error, Request, run, service_fn};
-use shared::config::Environment;
-use shared::{aws, telemetry};
+use runtime::config::Environment;
+use runtime::{aws, telemetry};
 use usage::{App, handle};
 
 #[tokio::main(flavor = "current_thread")]

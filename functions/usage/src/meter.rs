@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
+use domain::period::Month;
+use domain::usage::Standing;
 use futures_util::try_join;
-use shared::period::Month;
-use shared::store;
-use shared::store::usage_terms::PartnerTerms;
-use shared::store::{api_usage, usage_daily};
-use shared::usage::Standing;
+use store::usage_terms::PartnerTerms;
+use store::{api_usage, usage_daily};
 use tokio_postgres::GenericClient;
 
 /// A subject with what its use is compared with.

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use domain::money::Currency;
+use domain::period::Month;
+use domain::usage::{Subject, parse_user_id};
 use futures_util::try_join;
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::money::Currency;
-use shared::period::Month;
-use shared::store::usage_daily::{MonthOfType, Totals};
-use shared::store::{api_usage, usage_daily, usage_terms};
-use shared::usage::{Subject, parse_user_id};
+use store::usage_daily::{MonthOfType, Totals};
+use store::{api_usage, usage_daily, usage_terms};
 
 use crate::App;
 

@@ -1,11 +1,11 @@
 //! `GET /usage/overage/quote`: what units would cost if they were reserved now.
 
+use domain::usage::{UNITS_MAX, parse_user_id};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde_json::json;
-use shared::api::{self, Error, Query};
-use shared::usage::{UNITS_MAX, parse_user_id};
 
 use crate::App;
 use crate::limit_check::of_user;

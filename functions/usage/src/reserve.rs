@@ -1,16 +1,16 @@
 //! `POST /usage/reserve`: units of a user's quota, taken before they are used; never one too many.
 
+use domain::money::{self, Money};
+use domain::period::Month;
+use domain::usage::{PlanTerms, ReservationRequest, Standing};
 use futures_util::try_join;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde_json::{Map, Value, json};
-use shared::api::{self, Error, Query};
-use shared::money::{self, Money};
-use shared::period::Month;
-use shared::store::usage_events::{NewEvent, Stored};
-use shared::store::{self, locks, outbox, usage_events, usage_terms};
-use shared::usage::{PlanTerms, ReservationRequest, Standing};
+use store::usage_events::{NewEvent, Stored};
+use store::{locks, outbox, usage_events, usage_terms};
 use tokio_postgres::{Client, Transaction};
 
 use crate::ingest::sha256;

@@ -1,12 +1,12 @@
 //! `POST /usage/events/{idempotency_key}/void`: an event taken back; its row stays and counts nowhere.
 
+use domain::usage::VoidRequest;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde_json::json;
-use shared::api::{self, Error, Query};
-use shared::store::usage_events;
-use shared::usage::VoidRequest;
+use store::usage_events;
 
 use crate::{App, json_body};
 

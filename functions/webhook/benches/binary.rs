@@ -10,10 +10,10 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use fake_stripe::Shape;
 use jiff::Timestamp;
-use local::fake_stripe::Shape;
 use setting::SECRET;
-use shared::test_support::Function;
+use testing::Function;
 use tokio::runtime::Runtime;
 
 const EVENTS: usize = 10_000;

@@ -4,20 +4,20 @@ mod gateway;
 mod receive;
 
 use aws_types::SdkConfig;
+use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::lambda_runtime::LambdaEvent;
 use lambda_http::{Body, Request, Response};
+use runtime::api;
+use runtime::aws::event_bus::EventBus;
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::aws::secrets::{Form, Secret};
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::telemetry::log_failure;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use shared::api;
-use shared::aws::event_bus::EventBus;
-use shared::aws::parked_events::ParkedEvents;
-use shared::aws::secrets::{Form, Secret};
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::payment::FeeEstimate;
-use shared::store::Database;
-use shared::telemetry::log_failure;
+use store::Database;
 
 pub use receive::Error;
 
@@ -54,7 +54,7 @@ impl App {
                 "STRIPE_WEBHOOK_SECRET_ARN",
                 Form::List,
             ),
-            fee_estimate: FeeEstimate::from_env(environment)?,
+            fee_estimate: config::fee_estimate(environment)?,
         })
     }
 

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use lambda_http::lambda_runtime::{self, LambdaEvent};
 use lambda_http::{Error, service_fn};
+use runtime::config::Environment;
+use runtime::{aws, telemetry};
 use serde_json::value::RawValue;
-use shared::config::Environment;
-use shared::{aws, telemetry};
 use webhook::App;
 
 #[tokio::main(flavor = "current_thread")]

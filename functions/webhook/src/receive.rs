@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
+use runtime::api;
+use runtime::aws;
+use runtime::aws::secrets;
+use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::Value;
-use shared::api;
-use shared::aws;
-use shared::aws::secrets;
 use shared::ledger::{self, Applied};
 use shared::publishing;
-use shared::store::Object;
-use shared::stripe::event::{self, Event};
-use shared::stripe::signature;
-use shared::telemetry::{cause_chain, log_failure};
+use store::Object;
+use stripe::event::{self, Event};
+use stripe::signature;
 use tokio_postgres::Client;
 use tracing::Instrument;
 

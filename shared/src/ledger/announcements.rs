@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::decision::Decision;
-use crate::invoice::{Invoice, InvoiceStatus};
-use crate::payment::{Attempt, Payment};
-use crate::store::outbox::NewMessage;
-use crate::stripe::event::Event;
-use crate::stripe::reader::Facts;
-use crate::subscription::{Subscription, is_entitled};
+use domain::payment::{Attempt, Payment};
+use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use domain::stripe_objects::subscription::{Subscription, is_entitled};
+use store::outbox::NewMessage;
+use stripe::event::Event;
+use stripe::reader::Facts;
 
 /// What to publish after the commit.
 pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec<NewMessage> {

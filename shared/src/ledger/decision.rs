@@ -8,24 +8,28 @@ use super::Error;
 use super::announcements;
 use super::neighbourhood::Neighbourhood;
 use super::same_second::Verdict;
-use crate::cash::{self, Entry, Replacement};
-use crate::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price, PriceSnapshot};
-use crate::customer::{CheckoutSession, Customer};
-use crate::invoice::{CreditNote, Invoice, InvoiceStatus};
-use crate::money::div_half_even_cents;
-use crate::movement::{self, Movement, SubscriptionVersion};
-use crate::payment::{
+use domain::money::div_half_even_cents;
+use domain::payment::{
     self, Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
     Refund,
 };
-use crate::snapshot::Snapshot;
-use crate::store::catalog::Plans;
-use crate::store::outbox::NewMessage;
-use crate::store::stripe_lookups::Lookup;
-use crate::store::subscriptions::Computed;
-use crate::stripe::event::Event;
-use crate::stripe::reader::Facts;
-use crate::subscription::{DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name};
+use domain::revenue::entries::{self, Entry, Replacement};
+use domain::revenue::movement::{self, Movement, SubscriptionVersion};
+use domain::stripe_objects::catalog::{
+    CouponSnapshot, Discount, DiscountSnapshot, Price, PriceSnapshot,
+};
+use domain::stripe_objects::customer::{CheckoutSession, Customer};
+use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus};
+use domain::stripe_objects::snapshot::Snapshot;
+use domain::stripe_objects::subscription::{
+    DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
+};
+use store::catalog::Plans;
+use store::outbox::NewMessage;
+use store::stripe_lookups::Lookup;
+use store::subscriptions::Computed;
+use stripe::event::Event;
+use stripe::reader::Facts;
 
 /// Everything to write for one event.
 #[derive(Debug, Default)]
@@ -1051,7 +1055,7 @@ fn payments(
         .iter()
         .flat_map(|payment| payment.entries.clone())
         .collect();
-    decision.entries = cash::replacement(&stored.entries, &derived)?;
+    decision.entries = entries::replacement(&stored.entries, &derived)?;
     Ok(())
 }
 

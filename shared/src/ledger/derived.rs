@@ -6,9 +6,9 @@ use tokio_postgres::GenericClient;
 
 use super::Error;
 use super::decision::PaymentMirror;
-use crate::payment::{self, FeeEstimate, Payment};
-use crate::snapshot::Snapshot;
-use crate::store::payment_facts;
+use domain::payment::{self, FeeEstimate, Payment};
+use domain::stripe_objects::snapshot::Snapshot;
+use store::payment_facts;
 
 /// The payments that the named objects lead to, as their stored objects have it.
 ///

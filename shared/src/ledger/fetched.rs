@@ -11,10 +11,9 @@ use tokio_postgres::{Client, Transaction};
 
 use super::neighbourhood::{Named, Neighbourhood};
 use super::{ATTEMPTS, Error, apply};
-use crate::payment::FeeEstimate;
-use crate::store;
-use crate::store::fetched_objects::{self, FetchedObject};
-use crate::stripe::reader::{self, Facts};
+use domain::payment::FeeEstimate;
+use store::fetched_objects::{self, FetchedObject};
+use stripe::reader::{self, Facts};
 
 /// Applies objects of one fetch in the caller's transaction, each through the projection of the
 /// webhook: charges, payment intents, refunds, disputes, invoices with whatever is expanded in

@@ -17,13 +17,12 @@ use futures_util::try_join;
 use jiff::Timestamp;
 use tokio_postgres::{Client, Transaction};
 
-use crate::config::{self, Environment};
-use crate::money;
-use crate::payment::FeeEstimate;
-use crate::store::{self, outbox, stripe_events};
-use crate::stripe::event::{self, Event};
-use crate::stripe::reader::{self, Facts};
-use crate::subscription;
+use domain::money;
+use domain::payment::FeeEstimate;
+use domain::stripe_objects::subscription;
+use store::{outbox, stripe_events};
+use stripe::event::{self, Event};
+use stripe::reader::{self, Facts};
 
 use self::neighbourhood::{Named, Neighbourhood};
 
@@ -56,19 +55,6 @@ impl Error {
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::Store(error) if error.is_unavailable())
-    }
-}
-
-impl FeeEstimate {
-    /// `FEE_ESTIMATE_BPS` (290) and `FEE_ESTIMATE_FIXED_CENTS` (30): Stripe's own price in the US.
-    ///
-    /// # Errors
-    /// When a variable is not a number.
-    pub fn from_env(environment: &Environment) -> Result<FeeEstimate, config::Error> {
-        Ok(FeeEstimate {
-            bps: environment.parsed_or("FEE_ESTIMATE_BPS", 290)?,
-            fixed_cents: environment.parsed_or("FEE_ESTIMATE_FIXED_CENTS", 30)?,
-        })
     }
 }
 

@@ -8,21 +8,21 @@ use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 
 use super::Error;
-use crate::cash::Entry;
-use crate::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
-use crate::customer::CheckoutSession;
-use crate::invoice::{CreditNote, Invoice};
-use crate::movement::SubscriptionVersion;
-use crate::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund};
-use crate::snapshot::Snapshot;
-use crate::store::catalog::Plans;
-use crate::store::customers::StoredCustomer;
-use crate::store::subscriptions::StoredSubscription;
-use crate::store::{
+use domain::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund};
+use domain::revenue::entries::Entry;
+use domain::revenue::movement::SubscriptionVersion;
+use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
+use domain::stripe_objects::customer::CheckoutSession;
+use domain::stripe_objects::invoice::{CreditNote, Invoice};
+use domain::stripe_objects::snapshot::Snapshot;
+use domain::stripe_objects::subscription::Subscription;
+use store::catalog::Plans;
+use store::customers::StoredCustomer;
+use store::subscriptions::StoredSubscription;
+use store::{
     self, catalog, checkout_sessions, customers, invoices, locks, payment_facts, subscriptions,
 };
-use crate::stripe::reader::Facts;
-use crate::subscription::Subscription;
+use stripe::reader::Facts;
 
 /// The ids an event names: what to lock, and where to start reading.
 #[derive(Debug, Default, Clone)]

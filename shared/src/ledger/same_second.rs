@@ -4,10 +4,10 @@ use tokio_postgres::GenericClient;
 
 use super::Error;
 use super::neighbourhood::Neighbourhood;
-use crate::snapshot::{Contender, Snapshot, Version, latest_of_second};
-use crate::store::stripe_events;
-use crate::stripe::event::Event;
-use crate::stripe::reader::{self, Facts};
+use domain::stripe_objects::snapshot::{Contender, Snapshot, Version, latest_of_second};
+use store::stripe_events;
+use stripe::event::Event;
+use stripe::reader::{self, Facts};
 
 /// What the archived events of one second say about one object.
 #[derive(Debug)]

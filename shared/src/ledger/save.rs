@@ -12,18 +12,18 @@ use tokio_postgres::Transaction;
 use super::Error;
 use super::decision::{Catalog, Decision, computed, version};
 use super::neighbourhood::Neighbourhood;
-use crate::cash::Replacement;
-use crate::invoice::InvoiceStatus;
-use crate::movement::{self, SubscriptionVersion};
-use crate::snapshot::Snapshot;
-use crate::store::{
+use domain::revenue::entries::Replacement;
+use domain::revenue::movement::{self, SubscriptionVersion};
+use domain::stripe_objects::invoice::InvoiceStatus;
+use domain::stripe_objects::snapshot::Snapshot;
+use domain::stripe_objects::subscription::user_plan;
+use store::{
     self, catalog, checkout_sessions, credits, customers, fetched_objects, invoices, locks,
     mrr_movements, outbox, partner_invoices, payment_facts, payment_history, stripe_events,
     stripe_lookups, subscriptions,
 };
-use crate::stripe::event::Event;
-use crate::stripe::reader::{self, Facts};
-use crate::subscription::user_plan;
+use stripe::event::Event;
+use stripe::reader::{self, Facts};
 
 /// A statement about to be sent.
 type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;

@@ -391,12 +391,12 @@ fn impls(tokens: TokenStream) -> Vec<(String, TokenStream)> {
 /// The methods of a client, and the actions each needs, those of the methods it calls included.
 type Methods = BTreeMap<String, BTreeSet<String>>;
 
-/// Every type of `shared/src/aws` and its methods.
+/// Every type of `shared/runtime/src/aws` and its methods.
 fn clients(tree: &Tree) -> BTreeMap<String, Methods> {
     let mut clients: BTreeMap<String, (Methods, BTreeMap<String, BTreeSet<String>>)> =
         BTreeMap::new();
     for (path, tokens) in tree.deployed() {
-        if !path.starts_with("shared/src/aws/") {
+        if !path.starts_with("shared/runtime/src/aws/") {
             continue;
         }
         for (type_, body) in impls(tokens) {
@@ -535,19 +535,15 @@ fn actions_needed(tree: &Tree, folder: &str) -> BTreeSet<String> {
             .strip_prefix("shared/src/")
             .and_then(|inside| inside.split(['/', '.']).next())
             .unwrap_or_default();
-        let is_edge = matches!(
-            module,
-            "" | "aws" | "store" | "stripe" | "api" | "config" | "lib" | "test_support"
-        );
-        if !is_edge && flat.iter().any(|token| is_ident(token, module)) {
+        if !matches!(module, "" | "lib") && flat.iter().any(|token| is_ident(token, module)) {
             called.extend(calls_with_question_marks(tokens));
         }
     }
     let app = format!("functions/{folder}/src/lib.rs");
     let mut held = types_in("App", &split_tests(tokens(&app, tree.get(&app))).0);
-    // What it holds may hold a client in its turn: `Filing` has the bucket.
+    // What it holds may hold a client in its turn: `InvoiceArchive` has the bucket.
     for (path, tokens) in tree.deployed() {
-        if path.starts_with("shared/src/") && !path.starts_with("shared/src/aws/") {
+        if path.starts_with("shared/") && !path.starts_with("shared/runtime/src/aws/") {
             let types: Vec<String> = held.keys().cloned().collect();
             for type_ in types {
                 for (inner, field) in types_in(&type_, &tokens) {
@@ -930,12 +926,12 @@ mod can_fail {
         fn f(app: &App) { app.event_bus.publish(x); configured(&app.bucket)?.get(key); map.put(1); }";
     const AWS: [(&str, &str); 2] = [
         (
-            "shared/src/aws/event_bus.rs",
+            "shared/runtime/src/aws/event_bus.rs",
             "impl EventBus { fn publish(&self) { self.send() } fn send(&self) { self.client.put_events() }
                 fn check(&self) { self.client.describe_event_bus() } }",
         ),
         (
-            "shared/src/aws/document_bucket.rs",
+            "shared/runtime/src/aws/document_bucket.rs",
             "impl<'a> DocumentBucket { fn get(&self) { self.client.get_object() } fn put(&self) { self.client.put_object() } }",
         ),
     ];
@@ -997,7 +993,7 @@ Resources:
         let files = [
             ("template.yaml", template.as_str()),
             ("functions/usage/src/lib.rs", LIB),
-            ("shared/src/config.rs", CONFIG),
+            ("shared/runtime/src/config.rs", CONFIG),
             (
                 "README.md",
                 "| `TOKENS`, `PASSWORD` | | u | yes | |\n| `PLAIN` | | u | | |\n",

@@ -3,7 +3,7 @@
 use invoice_pdf::handle;
 use jiff::Timestamp;
 use lambda_http::http::HeaderValue;
-use shared::test_support::{TestDatabase, logs};
+use testing::{TestDatabase, logs};
 
 use crate::requests::{admin, app, body};
 

@@ -2,11 +2,11 @@
 
 use invoice_pdf::{App, handle};
 use jiff::Timestamp;
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::Environment;
+use runtime::http_call::http_get;
 use serde_json::{Value, json};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::Environment;
-use shared::http_call::http_get;
-use shared::test_support::{Aws, TestDatabase, logs};
+use testing::{Aws, TestDatabase, logs};
 
 use crate::requests::{JWT_SECRET, admin, app, bearer, body, partner, request};
 

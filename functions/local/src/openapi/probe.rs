@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::partner::contract;
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{EncodingKey, Header};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::contract;
 
 use crate::bundle::{Bundle, Route};
 use crate::gateway::{self, Incoming};
@@ -65,7 +65,7 @@ impl Prober {
             ("AWS_ACCESS_KEY_ID", "none"),
             ("AWS_SECRET_ACCESS_KEY", "none"),
         ]);
-        let sdk = shared::aws::sdk_config(&environment);
+        let sdk = runtime::aws::sdk_config(&environment);
         let bundle = Bundle::new(&environment, &sdk)
             .map_err(|error| Error::because("the functions cannot be asked", error))?;
         let tokens = [

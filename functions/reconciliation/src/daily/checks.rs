@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use domain::money::Currency;
+use domain::reconciliation::{Discrepancy, Kind, ObjectType};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use shared::money::Currency;
-use shared::reconciliation::{Discrepancy, Kind, ObjectType};
-use shared::store::reconciliation_window::{self as window, InvoiceDifference};
-use shared::store::{self, reconciliation_runs, revenue_daily, usage_daily};
-use shared::stripe::client;
+use store::reconciliation_window::{self as window, InvoiceDifference};
+use store::{reconciliation_runs, revenue_daily, usage_daily};
+use stripe::client;
 use tokio_postgres::Client;
 
 use super::{Run, Stop};

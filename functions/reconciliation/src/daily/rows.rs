@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::try_join;
-use shared::cash::Entry;
-use shared::ledger;
-use shared::payment::{
+use domain::payment::{
     Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
 };
-use shared::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
-use shared::snapshot::Snapshot;
-use shared::store::{invoices, payment_facts, reconciliation_window as window, subscriptions};
-use shared::stripe::reader::Facts;
-use shared::subscription::DiscountProfile;
+use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
+use domain::revenue::entries::Entry;
+use domain::stripe_objects::snapshot::Snapshot;
+use domain::stripe_objects::subscription::DiscountProfile;
+use futures_util::try_join;
+use shared::ledger;
+use store::{invoices, payment_facts, reconciliation_window as window, subscriptions};
+use stripe::reader::Facts;
 use tokio_postgres::Client;
 
 use super::subject::Subject;

@@ -1,8 +1,7 @@
 //! The lists of Stripe whose objects have rows of their own in the ledger.
 
-use shared::reconciliation::ObjectType;
-use shared::store;
-use shared::store::reconciliation_window::{self as window, Slice};
+use domain::reconciliation::ObjectType;
+use store::reconciliation_window::{self as window, Slice};
 use tokio_postgres::Client;
 
 /// One list.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use domain::money::Currency;
+use domain::reconciliation::{self, Settling};
 use futures_util::join;
 use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use shared::ledger;
-use shared::money::Currency;
-use shared::reconciliation::{self, Settling};
-use shared::stripe::{client, reader};
+use stripe::{client, reader};
 
 use super::rows::Rows;
 use super::subject::Subject;

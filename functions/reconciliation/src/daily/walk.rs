@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use futures_util::join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use shared::store::reconciliation_window::{self as window, Slice};
-use shared::stripe::client::{self, Pages};
-use shared::stripe::reader::{self, Facts};
+use store::reconciliation_window::{self as window, Slice};
+use stripe::client::{self, Pages};
+use stripe::reader::{self, Facts};
 use tokio_postgres::Client;
 
 use super::rows::Rows;

@@ -2,7 +2,7 @@
 
 use lambda_http::Request;
 use serde_json::{Value, json};
-use shared::test_support::logs;
+use testing::logs;
 use usage::handle;
 
 use crate::ledger::{Ledger, NOW, body, event, service};

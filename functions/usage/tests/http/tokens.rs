@@ -1,7 +1,7 @@
 //! Who may call what: every route with every kind of token.
 
 use serde_json::json;
-use shared::test_support::logs;
+use testing::logs;
 use usage::ROUTES;
 
 use crate::ledger::{JWT_SECRET, Ledger, NOW, SERVICE_TOKEN, app, bearer, call, request, service};

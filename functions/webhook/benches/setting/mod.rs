@@ -3,16 +3,16 @@
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 
+use fake_stripe::account::{LoggedEvent, NewPrice};
+use fake_stripe::billing::{Buyer, NewSubscription};
+use fake_stripe::payments::Outcome;
+use fake_stripe::{Account, Shape};
 use jiff::Timestamp;
-use local::fake_stripe::account::{LoggedEvent, NewPrice};
-use local::fake_stripe::billing::{Buyer, NewSubscription};
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{Account, Shape};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use shared::stripe::signature;
-use shared::test_support::runtime_api::{read_request, write_answer};
-use shared::test_support::{TestDatabase, sample};
+use stripe::signature;
+use testing::runtime_api::{read_request, write_answer};
+use testing::{TestDatabase, sample};
 
 pub(crate) const SECRET: &str = "whsec_bench";
 

@@ -1,0 +1,881 @@
+//! Usage: what an event may say, what is left of a plan's units, and what more of them costs.
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::money::{self, Currency, Money};
+use crate::partner::contract::API_KEY_PREFIX_CHARS;
+
+/// Longest idempotency key.
+pub const KEY_CHARS: usize = 255;
+/// Most units one event or reservation may have.
+pub const UNITS_MAX: i64 = 1_000_000_000;
+/// Most one event may cost, in minor units: a day's sum of them still fits.
+pub const AMOUNT_MAX_CENTS: i64 = 1_000_000_000_000_000;
+/// How far a sender's clock may be ahead of ours.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+const METADATA_BYTES: usize = 16 * 1024;
+/// Alerts fire when this much of a limit is used, in percent.
+pub const THRESHOLDS_PCT: [i32; 2] = [80, 100];
+
+/// Who used something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// `users.id` of the host application.
+    User(i32),
+    /// The prefix of a partner's API key.
+    Partner(String),
+}
+
+impl Subject {
+    /// Reads `user:<id>` or `partner:<prefix>`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Subject> {
+        if let Some(id) = text.strip_prefix("user:") {
+            return parse_user_id(id).map(Subject::User);
+        }
+        let prefix = text.strip_prefix("partner:")?;
+        is_text(prefix, 1, API_KEY_PREFIX_CHARS).then(|| Subject::Partner(prefix.to_owned()))
+    }
+
+    /// The user's id.
+    #[must_use]
+    pub fn user_id(&self) -> Option<i32> {
+        match self {
+            Subject::User(id) => Some(*id),
+            Subject::Partner(_) => None,
+        }
+    }
+
+    /// The partner's prefix.
+    #[must_use]
+    pub fn api_key_prefix(&self) -> Option<&str> {
+        match self {
+            Subject::User(_) => None,
+            Subject::Partner(prefix) => Some(prefix),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::User(id) => write!(formatter, "user:{id}"),
+            Subject::Partner(prefix) => write!(formatter, "partner:{prefix}"),
+        }
+    }
+}
+
+/// A user's id as a path or a parameter has it: digits, no sign, no leading zero, 1 to 2³¹ − 1.
+#[must_use]
+pub fn parse_user_id(text: &str) -> Option<i32> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|id| plain && *id > 0)
+}
+
+/// Why a body is not accepted: the member at fault and what was expected of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The member; empty when it is the event as a whole.
+    pub field: String,
+    /// What was expected.
+    pub message: String,
+}
+
+impl Rejection {
+    fn of(field: &str, message: impl Into<String>) -> Rejection {
+        Rejection {
+            field: field.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// A usage event as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// The sender's; with the subject it stands for this event for ever.
+    pub idempotency_key: String,
+    /// Who used it.
+    pub subject: Subject,
+    /// What was used.
+    pub event_type: String,
+    /// The thing it was used on.
+    pub resource_id: Option<String>,
+    /// Counts against limits and on invoices.
+    pub billable: bool,
+    /// How many units.
+    pub cost_units: i64,
+    /// Per unit, in minor units of the subject's currency.
+    pub unit_price_cents: Option<i64>,
+    /// When it happened, to the microsecond.
+    pub occurred_at: Timestamp,
+    /// Free form.
+    pub metadata: Option<Value>,
+    /// What the sender said, normalised: equal for every retry, and the same key with another one is a conflict.
+    pub payload: String,
+}
+
+const EVENT_MEMBERS: &[&str] = &[
+    "idempotency_key",
+    "user_id",
+    "api_key_prefix",
+    "event_type",
+    "resource_id",
+    "billable",
+    "cost_units",
+    "unit_price_cents",
+    "occurred_at",
+    "metadata",
+];
+
+/// What [`Event::payload`] is written from. The time is null when it was left to us.
+#[derive(Serialize)]
+struct Payload<'a> {
+    api_key_prefix: Option<&'a str>,
+    billable: bool,
+    cost_units: i64,
+    event_type: &'a str,
+    metadata: Option<&'a Value>,
+    occurred_at: Option<Timestamp>,
+    resource_id: Option<&'a str>,
+    unit_price_cents: Option<i64>,
+    user_id: Option<i32>,
+}
+
+impl Event {
+    /// Reads one event; a member that is null counts as not given.
+    ///
+    /// # Errors
+    /// Names the first member that is not what it has to be.
+    pub fn read(value: Value, now: Timestamp) -> Result<Event, Rejection> {
+        let mut members = object(value, EVENT_MEMBERS)?;
+        let idempotency_key = required(key_of(&members)?, "idempotency_key")?;
+        let subject = subject_of(&members)?;
+        let event_type = required(text(&members, "event_type", 1, 100)?, "event_type")?;
+        let resource_id = text(&members, "resource_id", 0, 255)?;
+        let billable = flag(&members, "billable")?.unwrap_or(true);
+        let cost_units = integer(&members, "cost_units", 0, UNITS_MAX)?.unwrap_or(1);
+        let unit_price_cents = integer(&members, "unit_price_cents", 0, AMOUNT_MAX_CENTS)?;
+        let amount = i128::from(cost_units) * i128::from(unit_price_cents.unwrap_or(0));
+        if amount > i128::from(AMOUNT_MAX_CENTS) {
+            return Err(Rejection::of(
+                "unit_price_cents",
+                format!("cost_units × unit_price_cents is at most {AMOUNT_MAX_CENTS}"),
+            ));
+        }
+        let said_at = instant(&members, "occurred_at", now)?;
+        let metadata = metadata(&mut members)?;
+        let payload = Payload {
+            api_key_prefix: subject.api_key_prefix(),
+            billable,
+            cost_units,
+            event_type: &event_type,
+            metadata: metadata.as_ref(),
+            occurred_at: said_at,
+            resource_id: resource_id.as_deref(),
+            unit_price_cents,
+            user_id: subject.user_id(),
+        };
+        Ok(Event {
+            payload: canonical(&payload),
+            idempotency_key,
+            subject,
+            event_type,
+            resource_id,
+            billable,
+            cost_units,
+            unit_price_cents,
+            occurred_at: said_at.unwrap_or_else(|| to_microseconds(now)),
+            metadata,
+        })
+    }
+}
+
+/// A request for units of a user's quota.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReservationRequest {
+    /// The sender's; an allowed one always gets its first verdict.
+    pub idempotency_key: String,
+    /// Whose quota.
+    pub user_id: i32,
+    /// What they are for.
+    pub event_type: String,
+    /// How many.
+    pub units: i64,
+    /// Whether units beyond the limit may be charged for.
+    pub accept_overage: bool,
+    /// What the same key must say again. Accepting the overage is not part of it: a key that was refused may come
+    /// again with it.
+    pub payload: String,
+}
+
+/// What [`ReservationRequest::payload`] is written from.
+#[derive(Serialize)]
+struct ReservationPayload<'a> {
+    event_type: &'a str,
+    reserve_units: i64,
+    user_id: i32,
+}
+
+impl ReservationRequest {
+    /// Reads the body of a reservation.
+    ///
+    /// # Errors
+    /// Names the first member that is not what it has to be.
+    pub fn read(value: Value) -> Result<ReservationRequest, Rejection> {
+        let known = [
+            "user_id",
+            "units",
+            "event_type",
+            "idempotency_key",
+            "accept_overage",
+        ];
+        let members = object(value, &known)?;
+        let user_id = required(user_id(&members)?, "user_id")?;
+        let units = required(integer(&members, "units", 1, UNITS_MAX)?, "units")?;
+        let event_type = required(text(&members, "event_type", 1, 100)?, "event_type")?;
+        let idempotency_key = required(key_of(&members)?, "idempotency_key")?;
+        let accept_overage = flag(&members, "accept_overage")?.unwrap_or(false);
+        let payload = canonical(&ReservationPayload {
+            event_type: &event_type,
+            reserve_units: units,
+            user_id,
+        });
+        Ok(ReservationRequest {
+            idempotency_key,
+            user_id,
+            event_type,
+            units,
+            accept_overage,
+            payload,
+        })
+    }
+}
+
+/// A request to take an event back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoidRequest {
+    /// Whose event.
+    pub subject: Subject,
+    /// Why, for the audit log.
+    pub reason: String,
+}
+
+impl VoidRequest {
+    /// Reads the body of a void.
+    ///
+    /// # Errors
+    /// Names the first member that is not what it has to be.
+    pub fn read(value: Value) -> Result<VoidRequest, Rejection> {
+        let members = object(value, &["subject", "reason"])?;
+        let subject = required(text(&members, "subject", 1, 100)?, "subject")?;
+        let subject = Subject::parse(&subject)
+            .ok_or_else(|| Rejection::of("subject", "user:<id> or partner:<prefix>"))?;
+        let reason = required(text(&members, "reason", 1, 500)?, "reason")?;
+        Ok(VoidRequest { subject, reason })
+    }
+}
+
+/// What a plan includes and what more of it costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanTerms {
+    /// Units per month; `None` is unlimited.
+    pub included_units: Option<i64>,
+    /// Of every price of the plan.
+    pub currency: Currency,
+    /// Per unit beyond the included ones; `None` when none are sold.
+    pub overage_price_cents: Option<i64>,
+    /// The plan offered at the limit, and its price per month where there is one.
+    pub upgrade: Option<(String, Option<i64>)>,
+}
+
+impl PlanTerms {
+    /// How many units beyond the limit cost as much as the upgrade: upgrade price ÷ overage price, **rounded up**.
+    /// `None` without two prices, or when the overage is free.
+    #[must_use]
+    pub fn breakeven_units(&self) -> Option<i64> {
+        let (_, upgrade_price_cents) = self.upgrade.as_ref()?;
+        let upgrade = (*upgrade_price_cents)?;
+        let overage = self.overage_price_cents.filter(|price| *price > 0)?;
+        let whole = upgrade.checked_div(overage)?;
+        let started = i64::from(upgrade.checked_rem(overage)? > 0);
+        whole.checked_add(started)
+    }
+}
+
+/// Where a subject stands in its month: what limit-check shows, and what quotes and reservations are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Units (of a user) or requests (of a partner) used in the month.
+    pub used: i64,
+    /// What is included or allowed; `None` is unlimited.
+    pub limit: Option<i64>,
+}
+
+/// What some units more would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// Of them inside the limit.
+    pub free_units: i64,
+    /// Of them beyond it.
+    pub overage_units: i64,
+    /// What those beyond it cost; `None` when the plan sells none, so that they cannot be had at all.
+    pub total: Option<Money>,
+}
+
+impl Standing {
+    /// Units left inside the limit; `None` when there is no limit.
+    #[must_use]
+    pub fn remaining(self) -> Option<i64> {
+        self.limit
+            .map(|limit| limit.saturating_sub(self.used).max(0))
+    }
+
+    /// The highest of 80 and 100 percent of the limit that use has reached.
+    #[must_use]
+    pub fn threshold_pct(self) -> Option<i32> {
+        self.thresholds_reached().last().copied()
+    }
+
+    /// Every threshold that use has reached, rising. Without use none is, whatever the limit.
+    #[must_use]
+    pub fn thresholds_reached(self) -> Vec<i32> {
+        let Some(limit) = self.limit.filter(|_| self.used > 0) else {
+            return Vec::new();
+        };
+        let used = i128::from(self.used) * 100;
+        let is_reached = |pct: &i32| used >= i128::from(limit) * i128::from(*pct);
+        THRESHOLDS_PCT.into_iter().filter(is_reached).collect()
+    }
+
+    /// The same month with so many units more.
+    #[must_use]
+    pub fn after(self, units: i64) -> Standing {
+        Standing {
+            used: self.used.saturating_add(units),
+            limit: self.limit,
+        }
+    }
+
+    /// What `units` more would be on these terms.
+    ///
+    /// # Errors
+    /// When the price is out of range.
+    pub fn quote(self, terms: &PlanTerms, units: i64) -> Result<Quote, money::Error> {
+        let free_units = self.remaining().map_or(units, |left| left.min(units));
+        let overage_units = units - free_units;
+        let nothing = Money::zero(terms.currency);
+        let total = match terms.overage_price_cents {
+            _ if overage_units == 0 => Some(nothing),
+            Some(price) => {
+                let total = Money::new(price, terms.currency).checked_mul(overage_units)?;
+                if total.amount_cents > AMOUNT_MAX_CENTS {
+                    return Err(money::Error::OutOfRange);
+                }
+                Some(total)
+            }
+            None => None,
+        };
+        Ok(Quote {
+            free_units,
+            overage_units,
+            total,
+        })
+    }
+}
+
+/// A text without control characters, of `min` to `max` characters.
+fn is_text(text: &str, min: usize, max: usize) -> bool {
+    let length = text.chars().count();
+    min <= length && length <= max && !text.chars().any(char::is_control)
+}
+
+fn object(value: Value, known: &[&str]) -> Result<Map<String, Value>, Rejection> {
+    let Value::Object(mut members) = value else {
+        return Err(Rejection::of("", "an object"));
+    };
+    if let Some(unknown) = members.keys().find(|name| !known.contains(&name.as_str())) {
+        let known = known.join(", ");
+        return Err(Rejection::of(unknown, format!("known members: {known}")));
+    }
+    members.retain(|_, value| !value.is_null());
+    Ok(members)
+}
+
+fn required<T>(value: Option<T>, field: &str) -> Result<T, Rejection> {
+    value.ok_or_else(|| Rejection::of(field, "it is required"))
+}
+
+fn text(
+    members: &Map<String, Value>,
+    field: &str,
+    min: usize,
+    max: usize,
+) -> Result<Option<String>, Rejection> {
+    let Some(value) = members.get(field) else {
+        return Ok(None);
+    };
+    match value.as_str() {
+        Some(text) if is_text(text, min, max) => Ok(Some(text.to_owned())),
+        _ => Err(Rejection::of(
+            field,
+            format!("a text of {min} to {max} characters without control characters"),
+        )),
+    }
+}
+
+fn key_of(members: &Map<String, Value>) -> Result<Option<String>, Rejection> {
+    text(members, "idempotency_key", 1, KEY_CHARS)
+}
+
+fn integer(
+    members: &Map<String, Value>,
+    field: &str,
+    min: i64,
+    max: i64,
+) -> Result<Option<i64>, Rejection> {
+    let Some(value) = members.get(field) else {
+        return Ok(None);
+    };
+    match value.as_i64() {
+        Some(number) if min <= number && number <= max => Ok(Some(number)),
+        _ => Err(Rejection::of(
+            field,
+            format!("a whole number from {min} to {max}"),
+        )),
+    }
+}
+
+fn flag(members: &Map<String, Value>, field: &str) -> Result<Option<bool>, Rejection> {
+    match members.get(field) {
+        None => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(*flag)),
+        Some(_) => Err(Rejection::of(field, "true or false")),
+    }
+}
+
+fn user_id(members: &Map<String, Value>) -> Result<Option<i32>, Rejection> {
+    let id = integer(members, "user_id", 1, i64::from(i32::MAX))?;
+    id.map(|id| {
+        i32::try_from(id).map_err(|_checked_above| Rejection::of("user_id", "a user's number"))
+    })
+    .transpose()
+}
+
+fn subject_of(members: &Map<String, Value>) -> Result<Subject, Rejection> {
+    let user = user_id(members)?;
+    let partner = text(members, "api_key_prefix", 1, API_KEY_PREFIX_CHARS)?;
+    match (user, partner) {
+        (Some(id), None) => Ok(Subject::User(id)),
+        (None, Some(prefix)) => Ok(Subject::Partner(prefix)),
+        (Some(_), Some(_)) | (None, None) => Err(Rejection::of(
+            "user_id",
+            "exactly one of user_id and api_key_prefix",
+        )),
+    }
+}
+
+fn instant(
+    members: &Map<String, Value>,
+    field: &str,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Rejection> {
+    let Some(value) = members.get(field) else {
+        return Ok(None);
+    };
+    // jiff would also read a time zone in brackets, which RFC 3339 has not.
+    let read = value
+        .as_str()
+        .filter(|text| text.len() <= 40 && !text.contains('['))
+        .and_then(|text| text.parse::<Timestamp>().ok());
+    let Some(instant) = read else {
+        return Err(Rejection::of(
+            field,
+            "an instant as RFC 3339 has it, 2025-11-01T00:00:00Z",
+        ));
+    };
+    if instant < Timestamp::UNIX_EPOCH {
+        return Err(Rejection::of(field, "an instant since 1970"));
+    }
+    if instant.duration_since(now) > CLOCK_SKEW {
+        return Err(Rejection::of(
+            field,
+            "an instant that has passed, give or take five minutes",
+        ));
+    }
+    Ok(Some(to_microseconds(instant)))
+}
+
+/// Postgres keeps microseconds; cut off, so that the last instant of a day stays in it.
+fn to_microseconds(instant: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant)
+}
+
+fn metadata(members: &mut Map<String, Value>) -> Result<Option<Value>, Rejection> {
+    let refused = |message: &str| Err(Rejection::of("metadata", message));
+    match members.remove("metadata") {
+        None => Ok(None),
+        Some(Value::Object(object)) => {
+            let value = Value::Object(object);
+            let text = value.to_string();
+            if text.len() > METADATA_BYTES {
+                return refused("at most 16 KiB");
+            }
+            // Postgres has no U+0000 in texts. Looked for in what was read only where the text could have one.
+            if text.contains("\\u0000") && has_nul(&value) {
+                return refused("texts without U+0000");
+            }
+            Ok(Some(value))
+        }
+        Some(_) => refused("an object"),
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(members) => members
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// JSON with its members in one order; an object's own are sorted by name.
+fn canonical(payload: &impl Serialize) -> String {
+    // Expect safety: names are texts and numbers are whole or were read from JSON; nothing here can fail to be written.
+    serde_json::to_string(payload).expect("a payload is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: &str = "2025-11-20T12:00:00Z";
+
+    fn now() -> Timestamp {
+        NOW.parse().unwrap()
+    }
+
+    fn read(changes: Value) -> Result<Event, Rejection> {
+        let mut event = json!({"idempotency_key": "k", "user_id": 42, "event_type": "deed"});
+        for (name, value) in changes.as_object().unwrap() {
+            event[name] = value.clone();
+        }
+        Event::read(event, now())
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_default() {
+        let event = read(json!({})).unwrap();
+        assert_eq!(event.subject, Subject::User(42));
+        assert!(event.billable);
+        assert_eq!((event.cost_units, event.unit_price_cents), (1, None));
+        assert_eq!(event.occurred_at, now());
+        let spelled_out = json!({"billable": true, "cost_units": 1, "resource_id": null});
+        assert_eq!(read(spelled_out).unwrap(), event);
+    }
+
+    #[test]
+    fn a_member_that_is_wrong_is_named() {
+        let long = |length: usize| "x".repeat(length);
+        for (changes, field) in [
+            (json!({"idempotency_key": null}), "idempotency_key"),
+            (json!({"idempotency_key": ""}), "idempotency_key"),
+            (json!({"idempotency_key": 5}), "idempotency_key"),
+            (json!({"idempotency_key": long(256)}), "idempotency_key"),
+            (json!({"idempotency_key": "a\nb"}), "idempotency_key"),
+            (json!({"user_id": null}), "user_id"),
+            (json!({"api_key_prefix": "dp_pk_alpha"}), "user_id"),
+            (json!({"user_id": 0}), "user_id"),
+            (json!({"user_id": -1}), "user_id"),
+            (json!({"user_id": 2_147_483_648_i64}), "user_id"),
+            (json!({"user_id": "42"}), "user_id"),
+            (json!({"user_id": 4.5}), "user_id"),
+            (
+                json!({"user_id": null, "api_key_prefix": ""}),
+                "api_key_prefix",
+            ),
+            (
+                json!({"user_id": null, "api_key_prefix": long(256)}),
+                "api_key_prefix",
+            ),
+            (
+                json!({"user_id": null, "api_key_prefix": 1}),
+                "api_key_prefix",
+            ),
+            (json!({"event_type": ""}), "event_type"),
+            (json!({"event_type": long(101)}), "event_type"),
+            (json!({"event_type": ["deed"]}), "event_type"),
+            (json!({"event_type": null}), "event_type"),
+            (json!({"event_type": "a\u{0}"}), "event_type"),
+            (json!({"resource_id": long(256)}), "resource_id"),
+            (json!({"resource_id": 7}), "resource_id"),
+            (json!({"billable": "true"}), "billable"),
+            (json!({"billable": 1}), "billable"),
+            (json!({"cost_units": -1}), "cost_units"),
+            (json!({"cost_units": 1_000_000_001}), "cost_units"),
+            (json!({"cost_units": 1.5}), "cost_units"),
+            (json!({"cost_units": 1.0}), "cost_units"),
+            (json!({"cost_units": "1"}), "cost_units"),
+            (json!({"unit_price_cents": -1}), "unit_price_cents"),
+            (json!({"unit_price_cents": "5"}), "unit_price_cents"),
+            (
+                json!({"unit_price_cents": 1_000_001, "cost_units": 1_000_000_000}),
+                "unit_price_cents",
+            ),
+            (json!({"occurred_at": "2025-11-20"}), "occurred_at"),
+            (json!({"occurred_at": 1_763_640_000}), "occurred_at"),
+            (
+                json!({"occurred_at": "2025-11-20T12:05:00.000001Z"}),
+                "occurred_at",
+            ),
+            (json!({"occurred_at": "2025-11-20T12:00:00"}), "occurred_at"),
+            (
+                json!({"occurred_at": "2025-11-20T12:00:00Z[UTC]"}),
+                "occurred_at",
+            ),
+            (
+                json!({"occurred_at": "2025-02-29T12:00:00Z"}),
+                "occurred_at",
+            ),
+            (
+                json!({"occurred_at": "1969-12-31T23:59:59Z"}),
+                "occurred_at",
+            ),
+            (json!({"metadata": "x"}), "metadata"),
+            (json!({"metadata": [1]}), "metadata"),
+            (json!({"metadata": {"x": long(16 * 1024)}}), "metadata"),
+            (json!({"metadata": {"x": [{"y": "\u{0}"}]}}), "metadata"),
+            (json!({"metadata": {"\u{0}": 1}}), "metadata"),
+            (json!({"price": 5}), "price"),
+        ] {
+            let rejection = read(changes.clone()).expect_err(&changes.to_string());
+            assert_eq!(rejection.field, field, "{changes}");
+            assert!(!rejection.message.is_empty());
+        }
+        for value in [json!(null), json!([]), json!("x"), json!(1)] {
+            assert_eq!(Event::read(value, now()).unwrap_err().field, "");
+        }
+    }
+
+    #[test]
+    fn the_edges_of_every_range_are_accepted() {
+        for changes in [
+            json!({"idempotency_key": "é".repeat(255)}),
+            json!({"user_id": 2_147_483_647}),
+            json!({"user_id": null, "api_key_prefix": "p".repeat(255)}),
+            json!({"event_type": "x".repeat(100)}),
+            json!({"resource_id": ""}),
+            json!({"cost_units": 0}),
+            json!({"cost_units": 1_000_000_000, "unit_price_cents": 1_000_000}),
+            json!({"unit_price_cents": 1_000_000_000_000_000_i64}),
+            json!({"occurred_at": "2025-11-20T12:05:00Z"}),
+            json!({"occurred_at": "2024-02-29t23:59:59.999999999z"}),
+            json!({"occurred_at": "1970-01-01T00:00:00Z"}),
+            json!({"metadata": {}}),
+            json!({"metadata": {"path": "C:\\u0000"}}),
+        ] {
+            if let Err(rejection) = read(changes.clone()) {
+                panic!("{changes}: {rejection:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_instant_of_a_day_stays_in_it() {
+        let event = read(json!({"occurred_at": "2024-02-29T23:59:59.9999999Z"})).unwrap();
+        assert_eq!(event.occurred_at.to_string(), "2024-02-29T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn a_retry_is_the_same_payload_and_nothing_else_is() {
+        let payload = |changes: Value| read(changes).unwrap().payload;
+        let plain = payload(json!({}));
+        // The time it was read at is not part of what was said.
+        let later = Event::read(
+            json!({"event_type": "deed", "user_id": 42, "idempotency_key": "k"}),
+            "2025-11-21T00:00:00Z".parse().unwrap(),
+        );
+        assert_eq!(later.unwrap().payload, plain);
+        assert_eq!(
+            payload(json!({"metadata": {"a": 1, "b": 2}})),
+            payload(json!({"metadata": {"b": 2, "a": 1}}))
+        );
+        assert_eq!(
+            payload(json!({"occurred_at": "2025-11-20T13:00:00+01:00"})),
+            payload(json!({"occurred_at": "2025-11-20T12:00:00Z"}))
+        );
+        for other in [
+            json!({"cost_units": 2}),
+            json!({"event_type": "page"}),
+            json!({"billable": false}),
+            json!({"unit_price_cents": 0}),
+            json!({"resource_id": "r"}),
+            json!({"metadata": {}}),
+            json!({"occurred_at": NOW}),
+        ] {
+            assert_ne!(payload(other.clone()), plain, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_subject_is_read_as_it_is_written() {
+        for text in [
+            "user:1",
+            "user:2147483647",
+            "partner:dp_pk_alpha",
+            "partner:a:b",
+        ] {
+            assert_eq!(Subject::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "", "user:", "user:0", "user:01", "user:-1", "user:+1", "user:x", "partner:",
+            "legacy:1", "42",
+        ] {
+            assert_eq!(Subject::parse(text), None, "{text}");
+        }
+    }
+
+    fn free_plan() -> PlanTerms {
+        PlanTerms {
+            included_units: Some(5),
+            currency: Currency::USD,
+            overage_price_cents: Some(500),
+            upgrade: Some(("professional".to_owned(), Some(2_999))),
+        }
+    }
+
+    #[test]
+    fn a_quote_takes_the_free_units_first() {
+        let terms = free_plan();
+        for (used, units, free, overage, total) in [
+            (0, 5, 5, 0, 0),
+            (0, 6, 5, 1, 500),
+            (4, 3, 1, 2, 1_000),
+            (5, 1, 0, 1, 500),
+            (9, 2, 0, 2, 1_000),
+        ] {
+            let standing = Standing {
+                used,
+                limit: terms.included_units,
+            };
+            let quote = standing.quote(&terms, units).unwrap();
+            assert_eq!((quote.free_units, quote.overage_units), (free, overage));
+            assert_eq!(quote.total, Some(Money::new(total, Currency::USD)));
+        }
+        let none_sold = PlanTerms {
+            overage_price_cents: None,
+            ..free_plan()
+        };
+        let standing = Standing {
+            used: 5,
+            limit: Some(5),
+        };
+        assert_eq!(standing.quote(&none_sold, 1).unwrap().total, None);
+        let unlimited = Standing {
+            used: 1_000,
+            limit: None,
+        };
+        let quote = unlimited.quote(&none_sold, 7).unwrap();
+        assert_eq!((quote.free_units, quote.overage_units), (7, 0));
+        assert_eq!(quote.total, Some(Money::zero(Currency::USD)));
+    }
+
+    #[test]
+    fn a_price_beyond_the_range_is_an_error() {
+        let terms = PlanTerms {
+            overage_price_cents: Some(1_000_001),
+            ..free_plan()
+        };
+        let standing = Standing {
+            used: 5,
+            limit: Some(5),
+        };
+        assert_eq!(
+            standing.quote(&terms, UNITS_MAX),
+            Err(money::Error::OutOfRange)
+        );
+    }
+
+    #[test]
+    fn the_break_even_is_rounded_up() {
+        // 2999 ÷ 500 = 5.998
+        assert_eq!(free_plan().breakeven_units(), Some(6));
+        let with = |overage, upgrade: Option<Option<i64>>| PlanTerms {
+            overage_price_cents: overage,
+            upgrade: upgrade.map(|price| ("plan".to_owned(), price)),
+            ..free_plan()
+        };
+        assert_eq!(
+            with(Some(500), Some(Some(3_000))).breakeven_units(),
+            Some(6)
+        );
+        assert_eq!(
+            with(Some(500), Some(Some(3_001))).breakeven_units(),
+            Some(7)
+        );
+        for terms in [
+            with(Some(0), Some(Some(3_000))),
+            with(None, Some(Some(3_000))),
+            with(Some(500), Some(None)),
+            with(Some(500), None),
+        ] {
+            assert_eq!(terms.breakeven_units(), None);
+        }
+    }
+
+    #[test]
+    fn thresholds_are_reached_at_exactly_their_share() {
+        for (used, limit, reached) in [
+            (0, Some(0), None),
+            (1, Some(0), Some(100)),
+            (3, Some(5), None),
+            (4, Some(5), Some(80)),
+            (5, Some(5), Some(100)),
+            (9, Some(5), Some(100)),
+            (79, Some(100), None),
+            (80, Some(100), Some(80)),
+            (2, Some(3), None),
+            (i64::MAX, Some(i64::MAX), Some(100)),
+            (1_000_000, None, None),
+        ] {
+            assert_eq!(
+                Standing { used, limit }.threshold_pct(),
+                reached,
+                "{used} of {limit:?}"
+            );
+        }
+        assert_eq!(
+            Standing {
+                used: 5,
+                limit: Some(5)
+            }
+            .thresholds_reached(),
+            [80, 100]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_unit_is_free_or_charged_and_no_free_one_is_left_over(
+            used in 0..200_i64, limit in proptest::option::of(0..100_i64), units in 1..200_i64
+        ) {
+            let terms = PlanTerms { included_units: limit, ..free_plan() };
+            let standing = Standing { used, limit };
+            let quote = standing.quote(&terms, units).unwrap();
+            prop_assert_eq!(quote.free_units + quote.overage_units, units);
+            prop_assert_eq!(quote.total.unwrap().amount_cents, quote.overage_units * 500);
+            // Charged for nothing while something free is left.
+            prop_assert!(quote.overage_units == 0 || standing.after(quote.free_units).remaining() == Some(0));
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Applies the files of `/migrations` to a database, each once, in order.
+//!
+//! A runner of our own: refinery takes no lock, so that two deploys at once race for the same
+//! migration, and sqlx would bring a second Postgres driver into every function.
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, GenericClient};
+
+/// One file of `/migrations`, embedded at compile time.
+struct Migration {
+    /// `V0001__host_tables.sql`; its place in [`MIGRATIONS`] is its version.
+    file: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($($file:literal),* $(,)?) => {
+        &[$(Migration {
+            file: $file,
+            sql: include_str!(concat!("../../../migrations/", $file)),
+        }),*]
+    };
+}
+
+/// Every migration, oldest first. A test compares the list with the directory.
+const MIGRATIONS: &[Migration] = migrations![
+    "V0001__host_tables.sql",
+    "V0002__predecessor_tables.sql",
+    "V0003__widen_predecessor_columns.sql",
+    "V0004__extend_predecessor_tables.sql",
+    "V0005__stripe_inbox_and_mirror.sql",
+    "V0006__revenue_ledger.sql",
+    "V0007__usage.sql",
+    "V0008__partner_billing.sql",
+    "V0009__outbox_and_operations.sql",
+    "V0010__seed_from_predecessor.sql",
+    "V0011__credits_from_refunds.sql",
+    "V0012__terms_waited_for_and_plans_before.sql",
+    "V0013__list_indexes.sql",
+    "V0014__mrr_daily.sql",
+    "V0015__reports.sql",
+    "V0016__idempotency_keys.sql",
+    "V0017__contract_suspensions.sql",
+    "V0018__invoiced_usage.sql",
+    "V0019__invoice_run_items.sql",
+    "V0020__fetched_objects.sql",
+    "V0021__import_cursors.sql",
+    "V0022__reconciliation_daily.sql",
+    "V0023__instants_of_revenue_entries.sql",
+    "V0024__subscription_statuses.sql",
+    "V0025__discounted_subscriptions.sql",
+    "V0026__reached_payments.sql",
+    "V0027__no_jit.sql",
+    "V0028__dates_of_contract_statuses.sql",
+    "V0029__settled_periods.sql",
+    "V0030__currency_options.sql",
+];
+
+/// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so
+/// that a pooler in transaction mode may stand between.
+const LOCK: i64 = 0x62_69_6c_6c_69_6e_67;
+
+/// What a run has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Names of the files applied by this run, oldest first; empty when nothing was to be done.
+    pub applied: Vec<String>,
+    /// The version the database is at now.
+    pub version: u32,
+}
+
+/// Why a database cannot be brought up to date. Nothing of the failed migration remains.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An applied file was changed or renamed: its effect is no longer what it says.
+    #[error("migration {file} was edited after it had been applied; add a new migration instead")]
+    Edited {
+        /// As recorded when it was applied.
+        file: String,
+    },
+    /// The database has been migrated by a newer release.
+    #[error("the database is at version {found}, newer than this release's {latest}")]
+    DatabaseIsNewer {
+        /// The database's version.
+        found: u32,
+        /// This release's version.
+        latest: u32,
+    },
+    /// A statement of a migration failed.
+    #[error("migration {file} failed and was rolled back")]
+    Failed {
+        /// The migration.
+        file: &'static str,
+        /// What Postgres said, without the values of the rows it stumbled over.
+        #[source]
+        source: crate::Error,
+    },
+    /// The table `billing_migrations` could not be read or written.
+    #[error("the record of applied migrations is out of reach")]
+    Record(#[source] crate::Error),
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        Error::Record(error.into())
+    }
+}
+
+/// Applies what is missing. Each migration has its own transaction, so a failure leaves the ones
+/// before it in place, and takes the lock anew, so that of two runs at once each migration is
+/// applied by one and seen by the other.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn apply(client: &mut Client) -> Result<Applied, Error> {
+    let mut applied = Vec::new();
+    while let Some(file) = apply_next(client).await? {
+        tracing::info!(migration = file, "migration applied");
+        applied.push(file.to_owned());
+    }
+    Ok(Applied {
+        applied,
+        version: latest(),
+    })
+}
+
+/// The version of the database; `None` when no migration has been applied yet.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn current_version(client: &impl GenericClient) -> Result<Option<u32>, Error> {
+    let exists = "-- migrations::current_version
+         SELECT to_regclass('billing_migrations') IS NOT NULL";
+    if !client
+        .query_typed_one(exists, &[])
+        .await?
+        .try_get::<_, bool>(0)?
+    {
+        return Ok(None);
+    }
+    Ok(version(recorded(client).await?.len()))
+}
+
+/// The version this release brings a database to.
+#[must_use]
+pub fn latest() -> u32 {
+    version(MIGRATIONS.len()).unwrap_or(0)
+}
+
+/// Applies the oldest missing migration and answers its file, or `None` when none is missing.
+async fn apply_next(client: &mut Client) -> Result<Option<&'static str>, Error> {
+    let transaction = client.transaction().await?;
+    lock(&transaction).await?;
+    // Under the lock: CREATE TABLE IF NOT EXISTS by itself fails when two run it at once.
+    transaction
+        .batch_execute(
+            "CREATE TABLE IF NOT EXISTS billing_migrations (
+                version INT CONSTRAINT billing_migrations_pkey PRIMARY KEY, -- 1, 2, 3 … without gaps
+                file TEXT NOT NULL,                                         -- name in /migrations
+                sha256 TEXT NOT NULL,                                       -- hex digest of the file
+                applied_at TIMESTAMPTZ NOT NULL DEFAULT now()               -- when
+            )",
+        )
+        .await?;
+    let recorded = recorded(&transaction).await?;
+    check(&recorded)?;
+    let Some(migration) = MIGRATIONS.get(recorded.len()) else {
+        transaction.commit().await?;
+        return Ok(None);
+    };
+    let failed = |error: tokio_postgres::Error| Error::Failed {
+        file: migration.file,
+        source: error.into(),
+    };
+    transaction
+        .batch_execute(migration.sql)
+        .await
+        .map_err(failed)?;
+    record(&transaction, migration).await?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(Some(migration.file))
+}
+
+async fn lock(db: &impl GenericClient) -> Result<(), Error> {
+    db.execute_typed(
+        "-- migrations::lock
+         SELECT pg_advisory_xact_lock($1)",
+        &[(&LOCK, Type::INT8)],
+    )
+    .await?;
+    Ok(())
+}
+
+async fn record(db: &impl GenericClient, migration: &Migration) -> Result<(), Error> {
+    db.execute_typed(
+        "-- migrations::record
+         INSERT INTO billing_migrations (version, file, sha256)
+         SELECT count(*)::int + 1, $1, $2 FROM billing_migrations",
+        &[
+            (&migration.file, Type::TEXT),
+            (&checksum(migration.sql), Type::TEXT),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// File and checksum of every applied migration, oldest first.
+async fn recorded(client: &impl GenericClient) -> Result<Vec<(String, String)>, Error> {
+    let rows = client
+        .query_typed(
+            "-- migrations::recorded
+             SELECT file, sha256 FROM billing_migrations ORDER BY version",
+            &[],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("file")?, row.try_get("sha256")?)))
+        .collect()
+}
+
+/// The recorded migrations must be the first of ours, unchanged.
+fn check(recorded: &[(String, String)]) -> Result<(), Error> {
+    for ((file, sha256), migration) in recorded.iter().zip(MIGRATIONS) {
+        if file != migration.file || *sha256 != checksum(migration.sql) {
+            return Err(Error::Edited { file: file.clone() });
+        }
+    }
+    match version(recorded.len()) {
+        Some(found) if found > latest() => Err(Error::DatabaseIsNewer {
+            found,
+            latest: latest(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The version after `count` migrations; `None` before the first.
+fn version(count: usize) -> Option<u32> {
+    u32::try_from(count).ok().filter(|version| *version > 0)
+}
+
+fn checksum(sql: &str) -> String {
+    hex::encode(Sha256::digest(sql))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_the_directory_without_gaps() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+        let mut files: Vec<String> = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let listed: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.file).collect();
+        assert_eq!(files, listed);
+        for (file, version) in listed.iter().zip(1..) {
+            assert!(
+                file.starts_with(&format!("V{version:04}__")),
+                "{file} is not number {version}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_column_says_what_it_is() {
+        let types = [
+            "BIGINT",
+            "BIGSERIAL",
+            "BOOLEAN",
+            "DATE",
+            "INT",
+            "JSONB",
+            "TEXT",
+            "TEXT[]",
+            "TIMESTAMPTZ",
+        ];
+        let mut columns = 0;
+        for migration in MIGRATIONS {
+            let mut silent: Option<&str> = None;
+            for line in migration.sql.lines() {
+                let definition = line.trim().trim_start_matches("ADD COLUMN ");
+                let mut words = definition.split([' ', ',']);
+                let is_name = words.next().is_some_and(|word| {
+                    !word.is_empty()
+                        && word
+                            .chars()
+                            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+                });
+                // Inside a function `name TYPE;` declares a variable.
+                let is_variable = definition.ends_with(';') && !line.contains("ADD COLUMN");
+                let is_column = is_name
+                    && !is_variable
+                    && words.next().is_some_and(|word| types.contains(&word));
+                if is_column || definition.starts_with(')') {
+                    assert_eq!(silent, None, "{}: no comment", migration.file);
+                    silent = is_column.then_some(line);
+                    columns += usize::from(is_column);
+                }
+                if line.contains("-- ") {
+                    silent = None;
+                }
+            }
+            assert_eq!(silent, None, "{}: no comment", migration.file);
+        }
+        assert!(columns > 400, "only {columns} columns were found");
+    }
+
+    #[test]
+    fn an_edited_migration_is_named() {
+        let recorded = [(MIGRATIONS[0].file.to_owned(), "00".to_owned())];
+        let message = check(&recorded).unwrap_err().to_string();
+        assert!(message.contains(MIGRATIONS[0].file), "{message}");
+    }
+}
