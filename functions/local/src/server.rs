@@ -91,7 +91,7 @@ async fn answer(
                 body: &body,
                 source_ip: &peer.ip().to_string(),
             };
-            let event = gateway::event(&incoming, route, &parameters, &request_id, now);
+            let event = gateway::event(&incoming, &route, &parameters, &request_id, now);
             let answer = invoke(&server, route.function, event, now).await;
             match answer.map(|answer| gateway::http_response(&answer)) {
                 Ok(Ok(response)) => response.map(Body::from),
