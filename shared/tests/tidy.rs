@@ -48,7 +48,7 @@ const FUNCTIONS: [&str; 10] = [
 ];
 
 /// The crates that the domain may depend on: none of them does I/O.
-const DOMAIN_CRATES: [&str; 7] = [
+const DOMAIN_CRATES: [&str; 8] = [
     "jiff",
     "rust_decimal",
     "serde",
@@ -56,6 +56,7 @@ const DOMAIN_CRATES: [&str; 7] = [
     "thiserror",
     "num-rational",
     "num-traits",
+    "utoipa",
 ];
 
 const VAGUE_NAMES: [&str; 8] = [
