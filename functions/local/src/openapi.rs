@@ -11,7 +11,9 @@ use crate::Error;
 /// When two functions have the same route, or mean different things by one name; the error says which.
 pub fn document() -> Result<Value, Error> {
     let documents = [("usage", usage::routes().document())];
-    let documents = documents.into_iter().map(|(function, document)| tagged(document, function));
+    let documents = documents
+        .into_iter()
+        .map(|(function, document)| tagged(document, function));
     let mut document = merge(documents).map_err(Error::new)?;
     document["openapi"] = "3.1.0".into();
     document["info"] = json!({
@@ -21,7 +23,8 @@ pub fn document() -> Result<Value, Error> {
         "description": "Amounts are integers in minor units of their currency; instants are RFC 3339 in UTC. Errors \
             are application/problem+json with a stable code. Every answer carries x-request-id.",
     });
-    document["servers"] = json!([{"url": "http://127.0.0.1:9000", "description": "cargo run -p local"}]);
+    document["servers"] =
+        json!([{"url": "http://127.0.0.1:9000", "description": "cargo run -p local"}]);
     document["tags"] = json!([
         {"name": "webhook", "description": "What Stripe calls"},
         {"name": "admin-revenue", "description": "The admin dashboard"},
@@ -29,7 +32,9 @@ pub fn document() -> Result<Value, Error> {
         {"name": "invoice-pdf", "description": "Invoices as documents"},
     ]);
     let staff = |role: &str| {
-        let description = format!("The host application's JWT whose role or scope contains {role}, or a higher role: viewer, finance, admin");
+        let description = format!(
+            "The host application's JWT whose role or scope contains {role}, or a higher role: viewer, finance, admin"
+        );
         json!({"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": description})
     };
     document["components"]["securitySchemes"] = json!({

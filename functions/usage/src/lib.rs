@@ -11,9 +11,9 @@ use shared::api::router::{Api, Bodies, Routes};
 use shared::aws::document_bucket::DocumentBucket;
 use shared::aws::event_bus::EventBus;
 use shared::config::{self, DatabaseConfig, Environment};
+use shared::routes;
 use shared::store::Database;
 use shared::usage::Rejection;
-use utoipa_axum::routes;
 
 mod alerts;
 mod current;
