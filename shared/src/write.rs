@@ -28,7 +28,9 @@ use crate::publishing;
 use runtime::api::Error;
 use runtime::api::access::Caller;
 use runtime::api::extract::{Now, documented};
-use runtime::api::router::{IDEMPOTENCY_KEY as HEADER, KeyRule, RawBody, Route, extension};
+use runtime::api::router::{
+    Argument, IDEMPOTENCY_KEY as HEADER, KeyRule, RawBody, Route, extension,
+};
 use runtime::aws::event_bus::EventBus;
 use store::idempotency_keys::{self, Owner, Taken, Use};
 use store::outbox::{self, NewMessage};
@@ -63,6 +65,8 @@ struct Key {
     route: String,
     first_use: Use,
 }
+
+impl Argument for Writer {}
 
 impl<C: WriteState + Send + Sync> FromRequestParts<Arc<C>> for Writer {
     type Rejection = Error;

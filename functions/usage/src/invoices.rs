@@ -12,6 +12,7 @@ use runtime::api::list::{ListOf, PageQuery, SpanQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::invoices;
+use store::list::Object;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;
@@ -78,15 +79,8 @@ pub(crate) struct PartnerInvoice {
     voided_at: Option<Timestamp>,
     /// The partner's purchase order.
     po_number: Option<String>,
-    #[serde(skip_serializing)]
-    #[schema(ignore)]
-    pdf_key: Option<String>,
-    #[serde(skip_serializing)]
-    #[schema(ignore)]
-    invoice_pdf_url: Option<String>,
     created_at: Timestamp,
     /// Works for ten minutes; null while there is no PDF.
-    #[serde(skip_deserializing)]
     pdf_url: Option<String>,
 }
 
@@ -106,12 +100,11 @@ pub(crate) async fn list(
     let rows =
         invoices::list_of_partner(&**client, prefix.as_str(), status, created, &page).await?;
     let mut invoices = Vec::with_capacity(rows.rows.len());
-    for row in rows.rows {
+    for mut row in rows.rows {
+        let link = pdf_url(&app, &mut row, now).await?;
+        row.insert("pdf_url".to_owned(), link.into());
         let invoice = serde_json::from_value(Value::Object(row));
-        let mut invoice: PartnerInvoice =
-            invoice.map_err(|error| Error::Internal(Box::new(error)))?;
-        invoice.pdf_url = pdf_url(&app, &invoice, now).await?;
-        invoices.push(invoice);
+        invoices.push(invoice.map_err(|error| Error::Internal(Box::new(error)))?);
     }
     Ok(Json(ListOf::new(invoices, rows.next.as_ref())?))
 }
@@ -119,15 +112,21 @@ pub(crate) async fn list(
 /// Our own document in the bucket, else Stripe's. Nothing is asked of S3 for it.
 async fn pdf_url(
     app: &Clients,
-    invoice: &PartnerInvoice,
+    invoice: &mut Object,
     now: Timestamp,
 ) -> Result<Option<String>, Error> {
-    let Some(key) = &invoice.pdf_key else {
-        return Ok(invoice.invoice_pdf_url.clone());
+    let mut text = |column: &str| {
+        let value = invoice.remove(column)?;
+        value.as_str().map(str::to_owned)
+    };
+    let (key, stripe_url) = (text("pdf_key"), text("invoice_pdf_url"));
+    let Some(key) = key else {
+        return Ok(stripe_url);
     };
     let bucket = app.document_bucket.as_ref();
     let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-    let number = invoice.invoice_number.as_deref();
+    let number = invoice.get("invoice_number");
+    let number = number.and_then(|value| value.as_str());
     let filename = format!("{}.pdf", number.unwrap_or("invoice"));
-    Ok(Some(bucket.presigned_get(key, &filename, now).await?))
+    Ok(Some(bucket.presigned_get(&key, &filename, now).await?))
 }

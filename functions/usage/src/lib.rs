@@ -12,8 +12,8 @@ use runtime::api::router::{Api, Bodies, Routes};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::aws::event_bus::EventBus;
 use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
 use store::Database;
-use utoipa_axum::routes;
 
 mod alerts;
 mod current;

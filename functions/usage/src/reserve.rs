@@ -57,21 +57,21 @@ pub(crate) struct Reserved {
     limit: Option<i64>,
     /// Units left of them; null is unlimited.
     remaining: Option<i64>,
-    /// What was charged for, when some units are beyond the limit.
-    #[serde(flatten)]
-    beyond: Option<ReservedOverage>,
-}
-
-/// Units of a reservation beyond the limit.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub(crate) struct ReservedOverage {
-    /// True.
-    overage: bool,
-    /// How many.
-    overage_units: i64,
-    /// What they cost in all, in minor units.
-    price_cents: i64,
-    currency: Currency,
+    /// True when some of the units are beyond the limit, and the next three say what for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    overage: Option<bool>,
+    /// How many are beyond it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    overage_units: Option<i64>,
+    /// What those cost in all, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    price_cents: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    currency: Option<Currency>,
 }
 
 /// What the 402 offers instead.
@@ -315,17 +315,16 @@ fn first_verdict(earlier: Stored, digest: &str) -> Result<Reserved, Refusal> {
 }
 
 fn answer(after: Standing, charge: Money, overage_units: i64) -> Reserved {
+    let is_beyond = overage_units > 0;
     Reserved {
         allowed: true,
         used: after.used,
         limit: after.limit,
         remaining: after.remaining(),
-        beyond: (overage_units > 0).then_some(ReservedOverage {
-            overage: true,
-            overage_units,
-            price_cents: charge.amount_cents,
-            currency: charge.currency,
-        }),
+        overage: is_beyond.then_some(true),
+        overage_units: is_beyond.then_some(overage_units),
+        price_cents: is_beyond.then_some(charge.amount_cents),
+        currency: is_beyond.then_some(charge.currency),
     }
 }
 

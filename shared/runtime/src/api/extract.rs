@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use jiff::Timestamp;
 use lambda_http::http;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr};
@@ -103,17 +103,13 @@ pub fn object<T: DeserializeOwned>(bytes: &[u8], bodies: Bodies) -> Result<T, Er
     if first.is_some_and(|byte| *byte != b'{') {
         return Err(malformed("the body is not a JSON object".to_owned()));
     }
+    // First whether it is JSON to its end: a member that is not valid is no reason to call the rest JSON.
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| malformed(not_json(&error)))?;
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let (path, cause) = (error.path().to_string(), error.into_inner());
-        if cause.is_data() {
-            let (field, detail) = named(&path, &text_of(&cause));
-            return Error::invalid_member(field, detail);
-        }
-        malformed(not_json(&cause))
-    })?;
-    json.end().map_err(|error| malformed(not_json(&error)))?;
-    Ok(read)
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let (field, detail) = named(&error.path().to_string(), &text_of(error.inner()));
+        Error::invalid_member(field, detail)
+    })
 }
 
 /// A value that was read before, as one of a list is: the path of the member at fault, empty for the value itself, and
@@ -290,5 +286,183 @@ impl IntoResponses for Found {
             .header("location", utoipa::openapi::Header::new(link))
             .build();
         BTreeMap::from([("302".to_owned(), RefOr::T(response))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "what they are read as is what is tested")]
+    struct Grant {
+        amount_cents: i64,
+        reason: Reason,
+        note: Option<String>,
+        lines: Option<Vec<Line>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Reason {
+        Goodwill,
+        Refund,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "as those of Grant")]
+    struct Line {
+        units: i64,
+    }
+
+    fn read(body: &str) -> Result<Grant, Error> {
+        object(body.as_bytes(), Bodies::default())
+    }
+
+    #[test]
+    fn what_is_no_object_is_malformed() {
+        for body in [
+            "[]",
+            "[1, \"goodwill\"]",
+            "1",
+            "{",
+            "null",
+            "  ",
+            r#"{"amount_cents": 1, "reason": "goodwill"} x"#,
+            r#"{"amount_cents": 1, "reason": "goodwill"} {}"#,
+            r#"{"colour": [1,]}"#,
+        ] {
+            let error = read(body).unwrap_err();
+            assert_eq!(
+                (error.status().as_u16(), error.code()),
+                (400, "invalid_body"),
+                "{body}"
+            );
+        }
+        let none: Result<NoMembers, _> = object(b"", Bodies::default());
+        assert_eq!(none.unwrap(), NoMembers {});
+        let strict = Bodies {
+            malformed: "invalid_json",
+            empty_is_object: false,
+        };
+        let none: Result<NoMembers, _> = object(b"", strict);
+        assert_eq!(none.unwrap_err().code(), "invalid_json");
+    }
+
+    #[test]
+    fn a_member_that_is_unknown_missing_or_not_valid_is_named_where_it_stands() {
+        for (body, field, detail) in [
+            ("{}", "amount_cents", "it is missing"),
+            (r#"{"amount_cents": 1}"#, "reason", "it is missing"),
+            (
+                r#"{"amount_cents": null, "reason": "refund"}"#,
+                "amount_cents",
+                "a whole number within range",
+            ),
+            (
+                r#"{"amount_cents": "1", "reason": "refund"}"#,
+                "amount_cents",
+                "a whole number within range",
+            ),
+            (
+                r#"{"amount_cents": 1.5, "reason": "refund"}"#,
+                "amount_cents",
+                "a whole number within range",
+            ),
+            (
+                r#"{"amount_cents": 9223372036854775808, "reason": "refund"}"#,
+                "amount_cents",
+                "a whole number within range",
+            ),
+            (
+                r#"{"amount_cents": 1, "reason": "mood"}"#,
+                "reason",
+                "goodwill or refund",
+            ),
+            (
+                r#"{"amount_cents": 1, "reason": "refund", "note": 1}"#,
+                "note",
+                "a text",
+            ),
+            (
+                r#"{"amount_cents": 1, "reason": "refund", "colour": 1}"#,
+                "colour",
+                "known members: amount_cents, reason, note, lines",
+            ),
+            (
+                r#"{"amount_cents": 1, "reason": "refund", "lines": [{}]}"#,
+                "lines[0].units",
+                "it is missing",
+            ),
+            (
+                r#"{"amount_cents": 1, "reason": "refund", "lines": [{"units": 1}, {"units": true}]}"#,
+                "lines[1].units",
+                "a whole number within range",
+            ),
+            (
+                r#"{"amount_cents": 1, "reason": "refund", "lines": [{"q": 1}]}"#,
+                "lines[0].q",
+                "known members: units",
+            ),
+        ] {
+            let error = read(body).unwrap_err();
+            assert_eq!(error.status().as_u16(), 422, "{body}");
+            assert_eq!(error.field(), Some(field), "{body}");
+            assert_eq!(error.to_string(), detail, "{body}");
+        }
+        assert!(read(r#"{"amount_cents": 1, "reason": "refund", "note": null}"#).is_ok());
+        let empty: Result<NoMembers, _> = object(br#"{"a": 1}"#, Bodies::default());
+        assert_eq!(empty.unwrap_err().to_string(), "no member is known here");
+    }
+
+    #[test]
+    fn what_was_read_before_is_named_within_itself() {
+        for (value, field) in [
+            ("[]", ""),
+            ("{}", "units"),
+            (r#"{"units": 1, "q": 1}"#, "q"),
+        ] {
+            let value: Value = serde_json::from_str(value).unwrap();
+            assert_eq!(object_of::<Line>(value).unwrap_err().0, field);
+        }
+    }
+
+    #[test]
+    fn parameters_are_texts_read_strictly() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Filter {
+            user_id: i32,
+            billable: Option<bool>,
+            reason: Option<String>,
+        }
+        let known = ["user_id", "billable", "reason"];
+        let read = |text: &str| query::<Filter>(&Pairs::of(text, &known).unwrap());
+        for (text, field) in [
+            ("", "user_id"),
+            ("user_id=", "user_id"),
+            ("user_id=x", "user_id"),
+            ("user_id=-1", "user_id"),
+            ("user_id=%2B1", "user_id"),
+            ("user_id=1.0", "user_id"),
+            ("user_id=2147483648", "user_id"),
+            ("user_id=1&billable=yes", "billable"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!(
+                (error.code(), error.field()),
+                ("invalid_parameter", Some(field)),
+                "{text}"
+            );
+        }
+        let expected = Filter {
+            user_id: 7,
+            billable: Some(true),
+            reason: Some(String::new()),
+        };
+        assert_eq!(read("user_id=007&billable=true&reason").unwrap(), expected);
     }
 }

@@ -326,7 +326,7 @@ pub fn refusals_of(
 /// status with its codes.
 ///
 /// ```
-/// shared::refusals! {
+/// runtime::refusals! {
 ///     /// Why a credit is not voided.
 ///     pub enum VoidError {
 ///         /// Something of it was applied to an invoice.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request as AxumRequest};
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request as AxumRequest, State};
 use axum::middleware::{Next, from_fn};
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
@@ -15,14 +15,14 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response, Service};
 use serde_json::{Map, Value, json};
 use tracing::Instrument;
-use utoipa::openapi::path::{Operation, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{Ref, RefOr};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::access::{Access, Authenticator, Caller};
-use super::extract::Now;
+use super::extract::{Json, Now, Path, Query};
 use super::problem::{PROBLEM_JSON, Problem, Refusal, insert};
 use super::{BODY_LIMIT_BYTES, Error, Query as Pairs, path, percent_decode, request_id};
 
@@ -97,6 +97,85 @@ struct Described {
     answers: Vec<fn(&mut Schemas)>,
 }
 
+/// A handler with its arguments' parameters: what [`routes!`](crate::routes) makes.
+pub struct Routed<S> {
+    route: UtoipaMethodRouter<S>,
+    parameters: Vec<Parameter>,
+}
+
+impl<S> Routed<S> {
+    /// `utoipa` documents parameters that are listed by hand; here the handler's arguments are asked.
+    pub fn new<M>(route: UtoipaMethodRouter<S>, handler: &impl Handler<M>) -> Routed<S> {
+        Routed {
+            route,
+            parameters: handler.parameters(),
+        }
+    }
+}
+
+/// `routes!(credits::void)`: the handler, its path, and all that the document says of it, for [`Routes::add`].
+#[macro_export]
+macro_rules! routes {
+    ($($handler:tt)+) => {
+        $crate::api::router::Routed::new(::utoipa_axum::routes!($($handler)+), &$($handler)+)
+    };
+}
+
+/// What an argument of a handler reads of the path and the query.
+pub trait Argument {
+    /// As the document lists them.
+    #[must_use]
+    fn parameters() -> Vec<Parameter> {
+        Vec::new()
+    }
+}
+
+impl<S> Argument for State<S> {}
+impl Argument for Parts {}
+impl Argument for RawBody {}
+impl Argument for Caller {}
+impl Argument for Now {}
+
+impl<T> Argument for Json<T> {}
+
+impl<T: IntoParams> Argument for Path<T> {
+    fn parameters() -> Vec<Parameter> {
+        T::into_params(|| Some(ParameterIn::Path))
+    }
+}
+
+impl<T: IntoParams> Argument for Query<T> {
+    fn parameters() -> Vec<Parameter> {
+        T::into_params(|| Some(ParameterIn::Query))
+    }
+}
+
+/// A function whose arguments say what they read.
+pub trait Handler<M> {
+    /// Of all its arguments.
+    fn parameters(&self) -> Vec<Parameter>;
+}
+
+macro_rules! handlers {
+    ($($argument:ident)*) => {
+        impl<F, R, $($argument,)*> Handler<($($argument,)*)> for F
+        where
+            F: Fn($($argument,)*) -> R,
+            $($argument: Argument,)*
+        {
+            fn parameters(&self) -> Vec<Parameter> {
+                let all: Vec<Vec<Parameter>> = vec![$($argument::parameters(),)*];
+                all.into_iter().flatten().collect()
+            }
+        }
+        handlers!(@fewer $($argument)*);
+    };
+    (@fewer) => {};
+    (@fewer $first:ident $($rest:ident)*) => { handlers!($($rest)*); };
+}
+
+handlers!(A B C D E G H I J);
+
 /// The routes of a function, being put together. `S` is the state its handlers share.
 pub struct Routes<S> {
     router: Router<S>,
@@ -140,20 +219,15 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         }
     }
 
-    /// Adds what `routes!(handler)` names.
+    /// Adds what [`routes!(handler)`](crate::routes) names.
     #[must_use]
-    pub fn add(self, access: Access, route: UtoipaMethodRouter<S>) -> Routes<S> {
+    pub fn add(self, access: Access, route: Routed<S>) -> Routes<S> {
         self.insert(access, None, route)
     }
 
     /// Adds a write, whose handler takes a `shared::write::Writer`.
     #[must_use]
-    pub fn add_write(
-        self,
-        access: Access,
-        key: KeyRule,
-        route: UtoipaMethodRouter<S>,
-    ) -> Routes<S> {
+    pub fn add_write(self, access: Access, key: KeyRule, route: Routed<S>) -> Routes<S> {
         self.insert(access, Some(key), route)
     }
 
@@ -161,25 +235,25 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         mut self,
         access: Access,
         key: Option<KeyRule>,
-        (requests, paths, methods): UtoipaMethodRouter<S>,
+        Routed {
+            route: (requests, paths, methods),
+            parameters,
+        }: Routed<S>,
     ) -> Routes<S> {
         let answers = ANSWERS.with_borrow_mut(std::mem::take);
         let mut added: Vec<Arc<Route>> = Vec::new();
         for (path, item) in paths.paths {
-            for (method, operation) in operations(item) {
-                let parameters = operation.parameters.iter().flatten();
-                let of_query = parameters.filter_map(|parameter| match parameter {
-                    RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
-                        Some(parameter.name.clone())
-                    }
-                    RefOr::T(_) | RefOr::Ref(_) => None,
-                });
+            for (method, mut operation) in operations(item) {
+                operation.parameters = Some(parameters.iter().cloned().map(RefOr::T).collect());
+                let of_query = parameters
+                    .iter()
+                    .filter(|parameter| parameter.parameter_in == ParameterIn::Query);
                 added.push(Arc::new(Route {
                     method,
                     path: path.clone(),
                     access,
                     key,
-                    query: of_query.collect(),
+                    query: of_query.map(|parameter| parameter.name.clone()).collect(),
                 }));
                 self.described.push(Described {
                     operation,
