@@ -67,6 +67,9 @@ mod text;
 pub mod values;
 pub mod write;
 
+#[doc(hidden)]
+pub use utoipa_axum;
+
 pub use problem::{CommonError, Error, PROBLEM_JSON, Problem, payment_required, refusals_of};
 
 /// Largest body accepted but from Stripe.

@@ -13,10 +13,10 @@ use shared::store::contracts::{self, Filter};
 use shared::store::list::Object;
 use tokio_postgres::Client;
 
-use crate::{App, list, write};
+use crate::{Clients, list, write};
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -33,7 +33,7 @@ pub(crate) async fn list(
 
 /// One contract.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,
@@ -48,7 +48,7 @@ pub(crate) async fn get(
 
 /// Enters a contract: 201.
 pub(crate) async fn create(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -85,7 +85,7 @@ pub(crate) async fn create(
 
 /// Changes the members that are given, `null` ones to their defaults. What comes out has to be valid as a whole.
 pub(crate) async fn change(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

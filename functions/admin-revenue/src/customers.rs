@@ -10,7 +10,7 @@ use shared::store::customers::{self, Filter};
 use shared::store::list::{Object, Page};
 use shared::store::{credits, invoices, subscriptions};
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
@@ -40,7 +40,7 @@ struct Mrr {
 }
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -57,7 +57,7 @@ pub(crate) async fn list(
 
 /// One customer.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     stripe_customer_id: &str,
     now: Timestamp,
