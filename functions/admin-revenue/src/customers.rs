@@ -11,7 +11,7 @@ use store::customers::{self, Filter};
 use store::list::Object;
 use store::{credits, invoices, subscriptions};
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
@@ -41,7 +41,7 @@ struct Mrr {
 }
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -58,7 +58,7 @@ pub(crate) async fn list(
 
 /// One customer.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     stripe_customer_id: &str,
     now: Timestamp,

@@ -13,7 +13,7 @@ use store::movement_report;
 use store::revenue_report::{self, Standing};
 use tokio_postgres::GenericClient;
 
-use crate::App;
+use crate::Clients;
 use crate::asked::{Asked, Longest};
 use crate::sections::{FieldError, Nulls, Section};
 
@@ -72,7 +72,7 @@ const DEFINITIONS: Definitions = Definitions {
 
 /// Checks the token, reads the parameters and answers with the periods, oldest first; null when they could not be read.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

@@ -22,7 +22,7 @@ use store::revenue_report::{
 };
 use tokio_postgres::GenericClient;
 
-use crate::App;
+use crate::Clients;
 use crate::sections::{FieldError, Nulls, Section, SectionError, log, part, sections};
 
 /// Months in `monthly_breakdown`, the current one included.
@@ -121,7 +121,7 @@ impl CashRead {
 /// Checks the token, reads the parameters, reads each section by itself and answers with those that could be read.
 /// 503 only when the database cannot be reached at all.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

@@ -93,7 +93,6 @@ impl Bundle {
         let consts = [
             ("webhook", webhook::ROUTES),
             ("admin-revenue", admin_revenue::ROUTES),
-            ("invoice-pdf", invoice_pdf::ROUTES),
         ];
         let consts = consts.into_iter().flat_map(|(function, table)| {
             table.iter().map(move |&(method, path)| Route {
@@ -102,7 +101,11 @@ impl Bundle {
                 path: path.to_owned(),
             })
         });
-        let tables = [("usage", usage::routes().table())];
+        let tables = [
+            ("usage", usage::routes().table()),
+            ("admin-revenue", admin_revenue::routes().table()),
+            ("invoice-pdf", invoice_pdf::routes().table()),
+        ];
         let tables = tables.into_iter().flat_map(|(function, table)| {
             table.into_iter().map(move |route| Route {
                 function,

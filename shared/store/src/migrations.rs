@@ -55,6 +55,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0028__dates_of_contract_statuses.sql",
     "V0029__settled_periods.sql",
     "V0030__currency_options.sql",
+    "V0031__idempotency_keys_of_actors.sql",
 ];
 
 /// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so
