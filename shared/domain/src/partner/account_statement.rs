@@ -6,20 +6,20 @@ use jiff::Timestamp;
 
 use crate::money::{self, Currency, Money};
 
-/// What changes a partner's balance.
+/// What changes a partner's balance: one entry of an account statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub at: Timestamp,
     /// `invoice`, `payment`, `credit`, `credit_note`, `void` or `adjustment`.
     pub kind: String,
     pub invoice_number: String,
-    /// Of the payment or credit.
+    /// The reference of the payment or credit, where it has one.
     pub reference: Option<String>,
-    /// Positive when it is owed, negative when it is settled.
+    /// In minor units: positive when it adds to what the partner owes, negative when it reduces it.
     pub amount: Money,
 }
 
-/// A line of a statement.
+/// A line of an account statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// What was owed before the first entry.
@@ -38,11 +38,8 @@ pub enum Line {
     },
 }
 
-/// The lines of `[from, to)`, currency by currency: the opening balance, the entries, the closing balance. Currencies
-/// without entries before `to` are left out, but for `default`, which is always there.
-///
-/// # Errors
-/// When a balance is out of range.
+/// The lines of `[from, to)`, currency by currency: the opening balance, the entries, the closing balance. A currency
+/// without entries before `to` has no lines, except `default`, which always has them.
 pub fn lines(
     entries: Vec<Entry>,
     default: Currency,
@@ -62,7 +59,7 @@ pub fn lines(
     }
     let mut lines = Vec::new();
     for (currency, mut entries) in by_currency.into_values() {
-        // Of one instant, in the order in which they came.
+        // Entries of the same instant keep the order in which they came.
         entries.sort_by_key(|entry: &Entry| entry.at);
         let before = entries.partition_point(|entry| from.is_some_and(|from| entry.at < from));
         let mut balance = Money::zero(currency);

@@ -1,8 +1,8 @@
 //! Payments: the facts Stripe announces about one payment, and the one row they add up to.
 //!
-//! An intent, its charges, refunds, disputes and invoice links each have a row of their own that
-//! shows the latest snapshot. [`derive`] turns them into the payment and its revenue entries; it
-//! is a pure function, so the order in which the facts arrived cannot matter.
+//! An intent, its charges, refunds, disputes and invoice links each have a row with the latest snapshot. [`derive`]
+//! turns them into the payment and its revenue entries. It is a pure function, so the order in which the facts arrived
+//! cannot matter.
 
 use std::collections::BTreeMap;
 
@@ -30,10 +30,10 @@ pub struct PaymentIntent {
     pub failure_code: Option<String>,
     pub decline_code: Option<String>,
     pub failure_message: Option<String>,
-    /// Earliest event that shows the success.
+    /// The time of the earliest event that shows the success.
     pub succeeded_at: Option<Timestamp>,
     pub canceled_at: Option<Timestamp>,
-    /// `metadata.user_id`.
+    /// The user in the intent's metadata (`metadata.user_id`).
     pub user_id: Option<i32>,
     pub created_at: Timestamp,
     pub version: Version,
@@ -73,10 +73,10 @@ pub struct Attempt {
     pub failure_message: Option<String>,
     pub payment_method: Option<String>,
     pub user_id: Option<i32>,
-    /// Earliest event that shows the capture.
+    /// The time of the earliest event that shows the capture.
     pub succeeded_at: Option<Timestamp>,
-    /// `amount_refunded` by the time (unix seconds) of the snapshot that showed it: for accounts
-    /// whose refunds are never announced one by one.
+    /// `amount_refunded` by the time (unix seconds) of the snapshot that showed it, for accounts that get no event for
+    /// each refund.
     pub refund_totals: BTreeMap<i64, i64>,
     pub stripe_balance_transaction_id: Option<String>,
     pub settlement: Option<Settlement>,
@@ -91,7 +91,7 @@ pub struct Settlement {
     pub currency: Currency,
     pub amount_cents: i64,
     pub fee_cents: i64,
-    /// Decimal text.
+    /// The rate that Stripe shows, as decimal text; `None` without a conversion.
     pub exchange_rate: Option<String>,
 }
 
@@ -122,7 +122,7 @@ pub struct Dispute {
     pub currency: Currency,
     pub reason: Option<String>,
     pub status: String,
-    /// By id: what the withdrawal and the reinstatement moved.
+    /// The withdrawal and the reinstatement, by the id of their balance transactions.
     pub balance_transactions: BTreeMap<String, DisputeTransaction>,
     pub funds_withdrawn_at: Option<Timestamp>,
     pub funds_reinstated_at: Option<Timestamp>,
@@ -140,7 +140,7 @@ pub struct DisputeTransaction {
     pub currency: Currency,
 }
 
-/// That a payment pays an invoice; from basil on only `invoice_payment.paid` says so.
+/// The link that says a payment pays an invoice. From API version basil on only `invoice_payment.paid` has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvoicePayment {
     pub stripe_invoice_id: String,
@@ -156,7 +156,7 @@ pub struct InvoicePayment {
     pub version: Version,
 }
 
-/// Everything known of one payment.
+/// Everything that is known about one payment.
 #[derive(Debug, Clone, Default)]
 pub struct PaymentFacts {
     /// `pi_…`, or `ch_…` for a charge without an intent.
@@ -166,7 +166,7 @@ pub struct PaymentFacts {
     pub refunds: Vec<Refund>,
     pub disputes: Vec<Dispute>,
     pub invoice_payments: Vec<InvoicePayment>,
-    /// When the invoice that it pays was paid with money: from basil on the link does not say.
+    /// When the payment's invoice was paid with money: from API version basil on the link does not say so.
     pub invoice_paid_at: Option<Timestamp>,
 }
 
@@ -174,7 +174,7 @@ pub struct PaymentFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeeEstimate {
     pub bps: i64,
-    /// Applies to two-decimal currencies only.
+    /// In minor units; applies to currencies with two decimals only.
     pub fixed_cents: i64,
 }
 
@@ -186,7 +186,7 @@ pub struct Payment {
     pub stripe_charge_id: Option<String>,
     pub stripe_customer_id: Option<String>,
     pub stripe_invoice_id: Option<String>,
-    /// Named by the payment's own metadata; the customer's user goes first.
+    /// The user in the payment's own metadata. The customer's user comes first.
     pub user_id: Option<i32>,
     pub amount_cents: i64,
     pub currency: Currency,
@@ -201,8 +201,8 @@ pub struct Payment {
     pub refunded_at: Option<Timestamp>,
     pub refund_reason: Option<String>,
     pub refund_amount_cents: i64,
-    /// What the charge's `amount_refunded` holds that is no refund: the rest of an authorisation
-    /// that was captured in part.
+    /// The part of the charge's `amount_refunded` that is no refund: the rest of an authorisation that was captured in
+    /// part. In minor units.
     pub released_cents: i64,
     pub stripe_balance_transaction_id: Option<String>,
     pub settlement: Option<Settlement>,
@@ -226,7 +226,7 @@ pub enum PaymentStatus {
     Canceled,
 }
 
-/// Where a fee comes from.
+/// Whether a fee is Stripe's or an estimate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeSource {
     Actual,
@@ -234,7 +234,7 @@ pub enum FeeSource {
 }
 
 impl PaymentStatus {
-    /// The word in the column.
+    /// The word that is stored in the column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -250,7 +250,7 @@ impl PaymentStatus {
 }
 
 impl FeeSource {
-    /// The word in the column.
+    /// The word that is stored in the column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -297,7 +297,7 @@ pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
         "charge.updated" => 5,
         "charge.expired" => 6,
         "charge.refunded" => 7,
-        // Inside another object.
+        // Read inside another object.
         _ => 0,
     };
     status_rank * 100 + type_rank
@@ -383,7 +383,7 @@ impl Snapshot for Refund {
 }
 
 impl Refund {
-    /// Whether the money went, or is going, back.
+    /// Whether the money has gone back, or is on its way.
     #[must_use]
     pub fn counts(&self) -> bool {
         !matches!(self.status.as_str(), "failed" | "canceled")
@@ -421,7 +421,7 @@ impl Snapshot for Dispute {
 }
 
 impl Dispute {
-    /// An inquiry: nothing has moved, and may never.
+    /// Whether the dispute is an inquiry: no money has moved, and maybe none will.
     #[must_use]
     pub fn is_inquiry(&self) -> bool {
         self.status.starts_with("warning_")
@@ -435,10 +435,7 @@ impl Dispute {
             )
     }
 
-    /// The dispute's fee in its own currency: of the withdrawal, and of the reinstatement.
-    ///
-    /// # Errors
-    /// When an amount is out of range.
+    /// The dispute's fees in minor units of its currency: of the withdrawal and of the reinstatement.
     pub fn fees_cents(&self) -> Result<(i64, i64), money::Error> {
         let mut withdrawal = 0_i64;
         let mut reinstatement = 0_i64;
@@ -485,7 +482,7 @@ impl Snapshot for InvoicePayment {
 }
 
 impl InvoicePayment {
-    /// Key of the link: the invoice and what pays it.
+    /// The key of the link: the invoice and the payment.
     #[must_use]
     pub fn link_key(&self) -> String {
         let payment = self
@@ -501,11 +498,7 @@ impl InvoicePayment {
     }
 }
 
-/// The payment these facts add up to, or `None` when they do not name one yet (a refund whose
-/// charge has not arrived).
-///
-/// # Errors
-/// When an amount is out of range.
+/// The payment that these facts add up to; `None` while they do not name one (a refund whose charge has not arrived).
 pub fn derive(
     facts: &PaymentFacts,
     estimate: FeeEstimate,
@@ -691,7 +684,7 @@ pub fn derive(
     Ok(Some(payment))
 }
 
-/// A refund as far as cash is concerned: announced itself, or seen in the charge's total.
+/// A refund that counts as cash: an announced one, or one that shows only in the charge's total.
 struct CountedRefund {
     source_id: String,
     amount_cents: i64,
@@ -699,17 +692,16 @@ struct CountedRefund {
     created_at: Timestamp,
 }
 
-/// The rest of an authorisation that was captured in part. Stripe lets go of it with the capture
-/// and shows it as a refund, though that money never came: in `amount_refunded` from then on, and
-/// mostly as a refund object of its own.
+/// The rest of an authorisation that was captured in part. Stripe releases it with the capture and shows it as a
+/// refund, although that money never came: in `amount_refunded` from then on, and mostly as a separate refund object.
 /// Source: <https://docs.stripe.com/payments/place-a-hold-on-a-payment-method>.
 struct Release<'a> {
     /// `None` while only the intent is known.
     attempt: Option<&'a Attempt>,
-    /// Minor units of the payment's currency, as the next.
+    /// In minor units of the payment's currency, like the next.
     amount_cents: i64,
     captured_cents: i64,
-    /// The latest of the facts that announce the capture, each by its earliest event.
+    /// The latest of the facts that announce the capture, each at its earliest event.
     captured_at: Option<Timestamp>,
 }
 
@@ -719,7 +711,7 @@ impl<'a> Release<'a> {
         paid_attempt: Option<&'a Attempt>,
         captured_cents: i64,
     ) -> Option<Release<'a>> {
-        // The intent may tell of the capture before the charge does.
+        // The intent may show the capture before the charge does.
         let authorised = facts
             .attempts
             .iter()
@@ -741,14 +733,14 @@ impl<'a> Release<'a> {
         })
     }
 
-    /// What the charge's `amount_refunded` holds of it: all, or nothing where the account's log
-    /// leaves it out. From the capture on no total that holds it is below it.
+    /// How much of it is in the charge's `amount_refunded`: all, or nothing where the account's log leaves it out. From
+    /// the capture on no total that includes it is below it.
     fn in_totals_cents(&self) -> i64 {
         let Some(attempt) = self.attempt else {
             return 0;
         };
-        // A charge shown in the second of its capture may have been read before it, unless its own
-        // event tells of the capture.
+        // A charge shown in the second of its capture may have been read before it, unless its own event shows the
+        // capture.
         let since = attempt
             .succeeded_at
             .map(Timestamp::as_second)
@@ -763,10 +755,10 @@ impl<'a> Release<'a> {
         if is_held { self.amount_cents } else { 0 }
     }
 
-    /// The refund object that stands for it, if there is one among those that count: the first of
-    /// its amount, since nothing is refunded before it is captured. It may also be missing, and a
-    /// refund of the same amount made later; so it has to be of the capture's time, or more than
-    /// what was captured would have gone back, or the objects add up to a total that holds it.
+    /// The refund object that stands for it, if one of those that count does: the first with its amount, since nothing
+    /// is refunded before the capture. It may also be missing while a later refund has the same amount. So the refund
+    /// must be from the time of the capture, or more than the captured amount would have gone back, or the objects must
+    /// add up to a total that includes it.
     fn refund<'b>(&self, counted: &[&'b Refund]) -> Option<&'b Refund> {
         let first = counted
             .iter()
@@ -814,8 +806,8 @@ fn refunds(facts: &PaymentFacts, release: Option<&Release<'_>>) -> Vec<CountedRe
         .collect()
 }
 
-/// The steps of `amount_refunded` beyond what was released, each on the date that showed it. A
-/// total that falls again was a refund that failed: it counts nowhere.
+/// The steps of `amount_refunded` beyond the released amount, each on the date that showed it. A total that falls again
+/// was a failed refund: it does not count.
 fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRefund> {
     let mut lasting: Vec<(i64, i64)> = Vec::new();
     let mut smallest_later = i64::MAX;
@@ -839,7 +831,7 @@ fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRef
     refunds
 }
 
-/// The earliest instant a fact shows the success; without such a fact the charge's own time.
+/// The earliest instant at which a fact shows the success; without such a fact the charge's creation.
 fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
     let shown = facts
         .attempts
@@ -1271,7 +1263,7 @@ mod tests {
         }
     }
 
-    /// A dispute of which nothing has happened yet.
+    /// A dispute in which nothing has happened yet.
     fn dispute(status: &str, currency: &str, amount_cents: i64) -> Dispute {
         let created_at = at("2026-02-09T12:00:00Z");
         Dispute {
@@ -1292,7 +1284,7 @@ mod tests {
         }
     }
 
-    /// What moved the balance, in dollars: amount and fee.
+    /// The amount and fee in dollars by which the balance moved.
     fn moved(id: &str, amount_cents: i64, fee_cents: i64) -> (String, DisputeTransaction) {
         let transaction = DisputeTransaction {
             amount_cents,
@@ -1306,8 +1298,7 @@ mod tests {
         derive(facts, ESTIMATE).unwrap().unwrap()
     }
 
-    /// What the payment makes of `revenue_daily`: per day gross, fees, refunds, disputes,
-    /// payments, failed attempts.
+    /// What the payment adds to `revenue_daily`: per day gross, fees, refunds, disputes, payments, failed attempts.
     fn days(payment: &Payment) -> Vec<(String, [i64; 6])> {
         let rows = replacement(&[], &payment.entries).unwrap().daily;
         rows.into_iter()

@@ -1,4 +1,4 @@
-//! Plan changes of a subscription: when it began to pay, went to another plan, and ended.
+//! Plan changes of a subscription: when it started to pay, changed its plan, and ended.
 
 use jiff::Timestamp;
 
@@ -6,7 +6,7 @@ use crate::money::Currency;
 use crate::revenue::movement::{SubscriptionVersion, with_beginnings_told};
 use crate::stripe_objects::subscription::is_ended;
 
-/// What happened to a subscription's plan.
+/// How the plan of a subscription changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// It counted for the first time.
@@ -22,7 +22,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The word shown.
+    /// The word that answers and exports show.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,16 +40,16 @@ impl Change {
 pub struct PlanChange {
     pub occurred_at: Timestamp,
     pub change: Change,
-    /// `None` for a new one, or where nothing names the plan.
+    /// The plan before; `None` for a new subscription, or when nothing names the plan.
     pub from_plan: Option<String>,
-    /// `None` for one that ended, or where nothing names the plan.
+    /// The plan after; `None` for a subscription that ended, or when nothing names the plan.
     pub to_plan: Option<String>,
-    /// What it changed the subscription's MRR by.
+    /// How much the subscription's MRR changed, in millionths of a minor unit.
     pub delta_microcents: i128,
 }
 
-/// The changes of one subscription in a currency, oldest first, from its snapshots in any order. A snapshot that names
-/// no plan leaves the plan as it was; a price or quantity that changes within a plan is no change of plan.
+/// The changes of one subscription in a currency, oldest first. `versions` are its snapshots in any order. A snapshot
+/// that names no plan keeps the plan before it. A new price or quantity within a plan is no change.
 #[must_use]
 pub fn plan_changes(currency: Currency, versions: &[SubscriptionVersion]) -> Vec<PlanChange> {
     let versions = &*with_beginnings_told(versions);
@@ -69,7 +69,7 @@ pub fn plan_changes(currency: Currency, versions: &[SubscriptionVersion]) -> Vec
         let order = (version.source_created_at, version.source_rank);
         (version.occurred_at, order, &version.source_event_id)
     });
-    // Of one instant the last snapshot counts.
+    // Of several snapshots at one instant the last counts.
     let last_of_instant = shown.iter().enumerate().filter(|(place, version)| {
         let next = shown.get(place + 1);
         next.is_none_or(|next| next.occurred_at != version.occurred_at)

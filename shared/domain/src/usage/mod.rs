@@ -1,4 +1,4 @@
-//! Usage: what an event may say, what is left of a plan's units, and what more of them costs.
+//! Usage: reads usage events, computes what remains of a plan's units, and prices additional units.
 
 use std::fmt;
 
@@ -10,22 +10,22 @@ use utoipa::ToSchema;
 use crate::money::{self, Currency, Money};
 use crate::partner::contract::API_KEY_PREFIX_CHARS;
 
-/// Longest idempotency key.
+/// The longest idempotency key, in characters.
 pub const KEY_CHARS: usize = 255;
-/// Most units one event or reservation may have.
+/// The most units an event or reservation may have.
 pub const UNITS_MAX: i64 = 1_000_000_000;
-/// Most one event may cost, in minor units: a day's sum of them still fits.
+/// The most an event may cost, in minor units. The sum of a day still fits.
 pub const AMOUNT_MAX_CENTS: i64 = 1_000_000_000_000_000;
 /// How far a sender's clock may be ahead of ours.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 const METADATA_BYTES: usize = 16 * 1024;
-/// Alerts fire when this much of a limit is used, in percent.
+/// The shares of a limit, in percent, at which an alert is sent.
 pub const THRESHOLDS_PCT: [i32; 2] = [80, 100];
 
-/// Who used something.
+/// Who used something: a user or a partner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// `users.id` of the host application.
+    /// The user's id (`users.id`) in the host application.
     User(i32),
     /// The prefix of a partner's API key.
     Partner(String),
@@ -42,7 +42,7 @@ impl Subject {
         is_text(prefix, 1, API_KEY_PREFIX_CHARS).then(|| Subject::Partner(prefix.to_owned()))
     }
 
-    /// The user's id.
+    /// The user's id; `None` for a partner.
     #[must_use]
     pub fn user_id(&self) -> Option<i32> {
         match self {
@@ -51,7 +51,7 @@ impl Subject {
         }
     }
 
-    /// The partner's prefix.
+    /// The partner's prefix; `None` for a user.
     #[must_use]
     pub fn api_key_prefix(&self) -> Option<&str> {
         match self {
@@ -70,19 +70,19 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A user's id as a path or a parameter has it: digits, no sign, no leading zero, 1 to 2³¹ − 1.
+/// Reads a user's id from a path or a parameter: digits without sign or leading zero, 1 to 2³¹ − 1.
 #[must_use]
 pub fn parse_user_id(text: &str) -> Option<i32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     text.parse().ok().filter(|id| plain && *id > 0)
 }
 
-/// Why a body is not accepted: the member at fault and what was expected of it.
+/// Why a body is refused: the member at fault and what it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The member; empty when it is the event as a whole.
+    /// The name of the member; empty when the body as a whole is at fault.
     pub field: String,
-    /// What was expected.
+    /// What the member has to be.
     pub message: String,
 }
 
@@ -98,25 +98,25 @@ impl Rejection {
 /// A usage event as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// The sender's; with the subject it stands for this event for ever.
+    /// The sender's key; together with the subject it identifies the event for ever.
     pub idempotency_key: String,
-    /// Who used it.
+    /// The user or partner who used it.
     pub subject: Subject,
-    /// What was used.
+    /// The kind of usage, a word the sender chooses.
     pub event_type: String,
-    /// The thing it was used on.
+    /// The id of the thing it was used on.
     pub resource_id: Option<String>,
-    /// Counts against limits and on invoices.
+    /// Whether it counts against limits and on invoices.
     pub billable: bool,
-    /// How many units.
+    /// The number of units it counts for.
     pub cost_units: i64,
-    /// Per unit, in minor units of the subject's currency.
+    /// The price of a unit in minor units of the subject's currency.
     pub unit_price_cents: Option<i64>,
-    /// When it happened, to the microsecond.
+    /// When the usage happened, in microseconds.
     pub occurred_at: Timestamp,
-    /// Free form.
+    /// Any JSON the sender adds.
     pub metadata: Option<Value>,
-    /// What the sender said, normalised: equal for every retry, and the same key with another one is a conflict.
+    /// What the sender said, normalised: equal for every retry. The same key with another payload is a conflict.
     pub payload: String,
 }
 
@@ -154,7 +154,7 @@ pub struct UsageEvent {
     pub metadata: Option<Map<String, Value>>,
 }
 
-/// What [`Event::payload`] is written from. The time is null when it was left to us.
+/// The members of [`Event::payload`]. The time is null when the sender left it out.
 #[derive(Serialize)]
 struct Payload<'a> {
     api_key_prefix: Option<&'a str>,
@@ -244,22 +244,22 @@ pub struct Reservation {
 /// A [`Reservation`] that may be decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservationRequest {
-    /// The sender's; an allowed one always gets its first verdict.
+    /// The sender's key. A reservation that was allowed gets the same answer on every retry.
     pub idempotency_key: String,
-    /// Whose quota.
+    /// The user whose quota is used.
     pub user_id: i32,
-    /// What they are for.
+    /// The kind of usage the units are for.
     pub event_type: String,
-    /// How many.
+    /// How many units to reserve.
     pub units: i64,
-    /// Whether units beyond the limit may be charged for.
+    /// Whether units beyond the limit may be charged.
     pub accept_overage: bool,
-    /// What the same key must say again. Accepting the overage is not part of it: a key that was refused may come
-    /// again with it.
+    /// What a retry with the same key must repeat. Accepting the overage is not part of it: a key that was refused may
+    /// come again with the overage accepted.
     pub payload: String,
 }
 
-/// What [`ReservationRequest::payload`] is written from.
+/// The members of [`ReservationRequest::payload`].
 #[derive(Serialize)]
 struct ReservationPayload<'a> {
     event_type: &'a str,
@@ -312,9 +312,9 @@ pub struct VoidUsage {
 /// A [`VoidUsage`] that may be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VoidRequest {
-    /// Whose event.
+    /// The subject of the event.
     pub subject: Subject,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     pub reason: String,
 }
 
@@ -333,16 +333,16 @@ impl VoidRequest {
     }
 }
 
-/// What a plan includes and what more of it costs.
+/// What a plan includes and what additional units cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanTerms {
-    /// Units per month; `None` is unlimited.
+    /// Units per month; `None` for unlimited.
     pub included_units: Option<i64>,
-    /// Of every price of the plan.
+    /// The currency of every price of the plan.
     pub currency: Currency,
-    /// Per unit beyond the included ones; `None` when none are sold.
+    /// The price in minor units of a unit beyond the included ones; `None` when none are sold.
     pub overage_price_cents: Option<i64>,
-    /// The plan offered at the limit, and its price per month where there is one.
+    /// The plan that is offered at the limit, and its price per month in minor units, if it has one.
     pub upgrade: Option<(String, Option<i64>)>,
 }
 
@@ -360,23 +360,23 @@ impl PlanTerms {
     }
 }
 
-/// Where a subject stands in its month: what limit-check shows, and what quotes and reservations are made from.
+/// The use of a subject in its month. Limit checks show it; quotes and reservations are computed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Units (of a user) or requests (of a partner) used in the month.
     pub used: i64,
-    /// What is included or allowed; `None` is unlimited.
+    /// The included or allowed number; `None` for unlimited.
     pub limit: Option<i64>,
 }
 
-/// What some units more would be.
+/// What additional units would cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote {
-    /// Of them inside the limit.
+    /// How many of the units are inside the limit.
     pub free_units: i64,
-    /// Of them beyond it.
+    /// How many of the units are beyond the limit.
     pub overage_units: i64,
-    /// What those beyond it cost; `None` when the plan sells none, so that they cannot be had at all.
+    /// The price of the units beyond the limit; `None` when the plan sells none, so that they are not available.
     pub total: Option<Money>,
 }
 
@@ -394,7 +394,7 @@ impl Standing {
         self.thresholds_reached().last().copied()
     }
 
-    /// Every threshold that use has reached, rising. Without use none is, whatever the limit.
+    /// Every threshold that use has reached, ascending. Empty without use, whatever the limit.
     #[must_use]
     pub fn thresholds_reached(self) -> Vec<i32> {
         let Some(limit) = self.limit.filter(|_| self.used > 0) else {
@@ -405,7 +405,7 @@ impl Standing {
         THRESHOLDS_PCT.into_iter().filter(is_reached).collect()
     }
 
-    /// The same month with so many units more.
+    /// The same month after the use of `units` more.
     #[must_use]
     pub fn after(self, units: i64) -> Standing {
         Standing {
@@ -414,10 +414,7 @@ impl Standing {
         }
     }
 
-    /// What `units` more would be on these terms.
-    ///
-    /// # Errors
-    /// When the price is out of range.
+    /// What `units` more would cost on these terms.
     pub fn quote(self, terms: &PlanTerms, units: i64) -> Result<Quote, money::Error> {
         let free_units = self.remaining().map_or(units, |left| left.min(units));
         let overage_units = units - free_units;
@@ -441,7 +438,7 @@ impl Standing {
     }
 }
 
-/// A text without control characters, of `min` to `max` characters.
+/// Whether a text has `min` to `max` characters and no control characters.
 fn is_text(text: &str, min: usize, max: usize) -> bool {
     let length = text.chars().count();
     min <= length && length <= max && !text.chars().any(char::is_control)
@@ -510,7 +507,8 @@ fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
     Ok(to_microseconds(instant))
 }
 
-/// Postgres keeps microseconds; cut off, so that the last instant of a day stays in it.
+/// Cuts an instant to the microseconds that Postgres keeps; cut, not rounded, so that the last instant of a day stays
+/// in it.
 fn to_microseconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant)
 }
@@ -540,9 +538,9 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// JSON with its members in one order; an object's own are sorted by name.
+/// JSON with sorted members, so that equal payloads are equal texts.
 fn canonical(payload: &impl Serialize) -> String {
-    // Expect safety: names are texts and numbers are whole or were read from JSON; nothing here can fail to be written.
+    // Expect safety: names are texts, and numbers are whole or were read from JSON; nothing here can fail to serialize.
     serde_json::to_string(payload).expect("a payload is JSON")
 }
 
@@ -847,7 +845,7 @@ mod tests {
             let quote = standing.quote(&terms, units).unwrap();
             prop_assert_eq!(quote.free_units + quote.overage_units, units);
             prop_assert_eq!(quote.total.unwrap().amount_cents, quote.overage_units * 500);
-            // Charged for nothing while something free is left.
+            // Nothing is charged while free units are left.
             prop_assert!(quote.overage_units == 0 || standing.after(quote.free_units).remaining() == Some(0));
         }
     }
