@@ -48,7 +48,7 @@ impl Currency {
         }
     }
 
-    /// The upper-case code.
+    /// The ISO 4217 code in upper case.
     pub fn as_str(&self) -> &str {
         // Expect safety: `parse` is the only constructor and accepts ASCII letters alone.
         std::str::from_utf8(&self.0).expect("a currency is ASCII")

@@ -183,9 +183,9 @@ words!(
 words!(
     /// Where units are counted.
     UnitSource {
-        /// The gateway's rows.
+        /// The requests in the gateway's `api_usage`.
         ApiUsage = "api_usage",
-        /// Metered events.
+        /// The metered events in `usage_events`.
         UsageEvents = "usage_events",
         /// The sum of both.
         Both = "both",

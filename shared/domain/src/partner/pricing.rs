@@ -27,7 +27,7 @@ const REQUESTS_PER_BLOCK: i64 = 1_000;
 pub struct Usage {
     /// The cost units counted by the contract's unit source.
     pub units: i64,
-    /// Requests in `api_usage`.
+    /// The requests counted in `api_usage`.
     pub requests: i64,
 }
 
@@ -85,7 +85,7 @@ pub struct Bill {
     pub subtotal_cents: i64,
     /// The sum of the lines' taxes.
     pub tax_cents: i64,
-    /// `subtotal_cents` plus `tax_cents`.
+    /// What is billed: `subtotal_cents` plus `tax_cents`.
     pub total_cents: i64,
     /// What is granted as a credit because the lines would have added up to less than zero; otherwise 0.
     pub carried_over_cents: i64,

@@ -139,7 +139,7 @@ pub struct Mrr {
 }
 
 impl Mrr {
-    /// No recurring revenue.
+    /// A month without recurring revenue.
     pub fn zero() -> Mrr {
         Mrr { microcents: zero() }
     }

@@ -16,7 +16,7 @@ pub enum Account {
     StripeBalance,
     /// Asset: paid outside Stripe, by wire, check or ACH.
     PaidOutsideStripe,
-    /// Income: captured payments.
+    /// Income: captured payments, with tax.
     Revenue,
     /// Contra income: refunds to customers.
     Refunds,

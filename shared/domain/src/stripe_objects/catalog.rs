@@ -45,7 +45,7 @@ pub struct Price {
     /// `day`, `week`, `month` or `year`; `None` for a one-time price.
     pub interval: Option<String>,
     pub interval_count: Option<i64>,
-    /// `licensed` or `metered`.
+    /// Stripe's word: `licensed` or `metered`.
     pub usage_type: Option<String>,
     pub lookup_key: Option<String>,
     pub nickname: Option<String>,

@@ -225,7 +225,7 @@ impl Invoice {
         id.parse().ok()
     }
 
-    /// `subscription` or `one_off`.
+    /// What was sold: `subscription` or `one_off`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         let reason = self.billing_reason.as_deref().unwrap_or_default();
@@ -294,7 +294,7 @@ pub struct CreditNote {
     /// The part of the note that reduces what is still to be paid.
     pub pre_payment_cents: i64,
     pub currency: Currency,
-    /// `issued` or `void`.
+    /// Stripe's word: `issued` or `void`.
     pub status: String,
     pub reason: Option<String>,
     pub voided_at: Option<Timestamp>,

@@ -79,7 +79,7 @@ pub trait Snapshot: Clone + PartialEq {
 pub struct Contender<'a> {
     pub rank: i32,
     pub event_id: &'a str,
-    /// The event's `data.object`.
+    /// The object in the event (`data.object`).
     pub object: &'a Value,
     /// The event's `data.previous_attributes`; only `*.updated` events have it.
     pub previous_attributes: Option<&'a Value>,
