@@ -1,7 +1,7 @@
-//! The domain events an event gives rise to.
+//! The domain events that a Stripe event causes.
 //!
-//! Each stands for one fact and is keyed by it, so that the same fact told by several events, or
-//! twice, is announced once. Ids and amounts only.
+//! Each stands for one fact and is keyed by it, so that a fact which arrives in several events, or twice, is announced
+//! once. They carry ids and amounts only.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use store::outbox::NewMessage;
 use stripe::event::Event;
 use stripe::reader::Facts;
 
-/// What to publish after the commit.
+/// The messages to publish after the commit.
 pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec<NewMessage> {
     let Some(at) = event.created_at else {
         return Vec::new();
@@ -46,7 +46,7 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
     }
     if event.event_type == "payment_intent.payment_failed" {
         for intent in &facts.payment_intents {
-            // The charge is the attempt; without one, the refusal itself is.
+            // The charge is the attempt. Without one, the refusal itself is.
             let subject = intent.latest_charge_id.clone().unwrap_or_else(|| {
                 format!("{}@{}", intent.stripe_payment_intent_id, at.as_second())
             });
@@ -105,7 +105,7 @@ struct Announcements {
 }
 
 impl Announcements {
-    /// One message; `subject` tells this fact from others of its kind.
+    /// Adds one message. `subject` distinguishes this fact from others of its kind.
     fn add(&mut self, detail_type: &'static str, subject: &str, data: Value) {
         let dedupe_key = format!("{detail_type}:{subject}");
         let detail = json!({
@@ -138,8 +138,8 @@ impl Announcements {
         );
     }
 
-    /// What went back of a payment by now. Money that never came is not refunded: an authorisation
-    /// that was released whole, or beyond what was captured.
+    /// The amount of a payment that has been refunded by now. Money that never came is not refunded: an authorisation
+    /// that was released whole, or the part of it beyond what was captured.
     fn refunded(&mut self, attempt: &Attempt, payments: &[Payment]) {
         let charge = &attempt.stripe_charge_id;
         let Some(payment) = payments.iter().find(|payment| {
@@ -225,7 +225,7 @@ impl Announcements {
         }
     }
 
-    /// Paid for, and nothing says what: never guessed.
+    /// Announces what was paid for although nothing names its plan. The plan is never guessed.
     fn unknown_plans(&mut self, facts: &Facts, decision: &Decision) {
         for (subscription, computed) in &decision.subscriptions {
             if is_entitled(&subscription.status) && computed.plan_name.is_none() {
@@ -265,7 +265,7 @@ impl Announcements {
     }
 }
 
-/// Whether an update says that the price of an item was another one before.
+/// Whether an update says that the price of an item has changed.
 fn changes_price(event: &Event) -> bool {
     let Some(previous) = &event.previous_attributes else {
         return false;

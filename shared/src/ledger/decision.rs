@@ -35,18 +35,18 @@ use stripe::reader::Facts;
 #[derive(Debug, Default)]
 pub(super) struct Decision {
     pub(super) customers: Vec<Customer>,
-    /// Customers whose user, or whose user's plan, has to be looked at again.
+    /// Customers whose user, or whose user's plan, has to be decided again.
     pub(super) affected_customers: BTreeSet<String>,
-    /// Users that customers resolved to before.
+    /// The user that each of these customers had before.
     pub(super) former_users: BTreeMap<String, i32>,
     pub(super) sessions: Vec<CheckoutSession>,
-    /// Subscriptions that only this session has named so far.
+    /// Subscriptions that only a session of this event has named so far.
     pub(super) named_by_session: Vec<(String, CheckoutSession)>,
     pub(super) subscriptions: Vec<(Subscription, Computed)>,
     pub(super) versions: Vec<SubscriptionVersion>,
-    /// By customer: all its movements.
+    /// All movements of each changed customer.
     pub(super) movements: BTreeMap<String, Vec<Movement>>,
-    /// Customers that had subscriptions of this customer under another key (predecessor's rows).
+    /// Customers (of the predecessor's rows) that had subscriptions of this customer under another key.
     pub(super) former_customers: BTreeSet<String>,
     pub(super) invoices: Vec<(Invoice, i64)>,
     pub(super) credit_notes: Vec<CreditNote>,
@@ -58,13 +58,13 @@ pub(super) struct Decision {
     pub(super) payments: Vec<Payment>,
     pub(super) obsolete_payments: Vec<String>,
     pub(super) store_credits: Vec<Refund>,
-    /// Refunds that changed and are not issued as credit, whatever an earlier snapshot said.
+    /// Refunds that changed and are not a credit, whatever an earlier snapshot said.
     pub(super) revoked_credits: Vec<String>,
     pub(super) entries: Replacement,
     pub(super) prices: Vec<PriceSnapshot>,
     pub(super) coupons: Vec<CouponSnapshot>,
     pub(super) discounts: Vec<DiscountSnapshot>,
-    /// Prices, coupons and discounts that were not known before.
+    /// Prices, coupons and discounts that were unknown before.
     pub(super) learned: Vec<String>,
     /// `(kind, id)` pairs whose open look-ups become exactly `lookups`.
     pub(super) looked_up: Vec<(&'static str, String)>,
@@ -72,8 +72,8 @@ pub(super) struct Decision {
     pub(super) messages: Vec<NewMessage>,
 }
 
-/// The look-up of what a price costs in its other currencies. A kind of its own: events about the
-/// price answer a look-up of its tiers, and never carry these.
+/// The look-up of what a price costs in its other currencies. A separate kind: events about a price answer a look-up of
+/// its tiers, but never carry these.
 const CURRENCY_OPTIONS: &str = "price_currency_options";
 
 /// Decides what the facts change.
@@ -98,19 +98,19 @@ pub(super) fn decide(
     Ok(decision)
 }
 
-/// Every row of one kind after the event, and the rows that changed.
+/// All rows of one kind after the event, and those that changed.
 struct Merged<T> {
     all: BTreeMap<String, T>,
     changed: Vec<T>,
 }
 
-/// What the winner of the second says about one kind of object.
+/// The facts of one kind in the winning snapshot of the second.
 fn won<'a, T>(verdict: Option<&'a Verdict>, read: impl Fn(&'a Facts) -> &'a Vec<T>) -> &'a [T] {
     verdict.map_or(&[], |verdict| read(&verdict.facts))
 }
 
-/// Joins incoming snapshots with the stored rows. Where the second has a verdict, its winner is
-/// the later snapshot; otherwise the version decides.
+/// Joins incoming snapshots with the stored rows. Where the second has a verdict, its winner is the later snapshot;
+/// otherwise the version decides.
 fn merge<'a, T: Snapshot + 'a>(
     stored: impl IntoIterator<Item = &'a T>,
     incoming: &[T],
@@ -238,7 +238,7 @@ fn customers(
     verdict: Option<&Verdict>,
     decision: &mut Decision,
 ) {
-    // Whoever an event names is a customer, even when no event about the customer ever comes.
+    // Everybody that an event names is a customer, even if no event about the customer ever comes.
     let named = facts
         .checkout_sessions
         .iter()
@@ -291,7 +291,7 @@ fn customers(
     for (id, customer) in merged.all {
         let before = stored.customers.get(&id);
         let user_id = before.and_then(|stored| stored.user_id);
-        // The application may have named the customer since: look again while nobody has.
+        // The application may have named the customer since: look again as long as the user is unknown.
         if changed.contains(&id) || user_id.is_none() {
             let is_relinked = before.is_none_or(|stored| stored.customer.link != customer.link);
             if is_relinked || user_id.is_none() {
@@ -338,8 +338,7 @@ fn subscriptions(
     let won = known.complete_all(won(verdict, |facts| &facts.subscriptions));
     let merged = merge(rows, &incoming, verdict, &won);
 
-    // A session may be what names the plan of a subscription that is there already.
-    // So may an earlier snapshot that comes late.
+    // A session may name the plan of a stored subscription. So may an earlier snapshot that arrives late.
     let mut touched: BTreeSet<String> = incoming.iter().map(Snapshot::key).collect();
     for session in &decision.sessions {
         let Some(id) = &session.stripe_subscription_id else {
@@ -372,8 +371,8 @@ fn subscriptions(
     history(event, &merged.all, stored, verdict, decision)
 }
 
-/// What the ledger adds to the snapshot shown. The plan is the one it names, else the one that a
-/// paid session of it names, else the last one that an earlier snapshot named.
+/// What the ledger adds to the snapshot shown. The plan is the one it names, otherwise the one that a paid session of
+/// it names, otherwise the last one that an earlier snapshot named.
 pub(super) fn computed<'a>(
     subscription: &Subscription,
     sessions: impl Iterator<Item = &'a CheckoutSession>,
@@ -408,7 +407,7 @@ pub(super) fn computed<'a>(
     })
 }
 
-/// The history with the new versions, and the movements it adds up to.
+/// The history with the new versions, and the movements that follow from it.
 fn history(
     event: Option<&Event>,
     merged: &BTreeMap<String, Subscription>,
@@ -435,7 +434,7 @@ fn history(
         versions.insert(key(version), version.clone());
     }
     for version in versions.values_mut() {
-        // The predecessor's rows stand under a key of their own until Stripe names the customer.
+        // The predecessor's rows have another key until Stripe names the customer.
         if let Some(subscription) = merged.get(&version.stripe_subscription_id)
             && version.stripe_customer_id != subscription.stripe_customer_id
         {
@@ -477,7 +476,7 @@ fn history(
     Ok(())
 }
 
-/// The version of the history that one snapshot is.
+/// The version that one snapshot adds to the history.
 pub(super) fn version(
     subscription: &Subscription,
     plans: &Plans,
@@ -528,14 +527,14 @@ fn newest_session<'a>(
         .max_by_key(|session| (session.created_at, &session.stripe_checkout_session_id))
 }
 
-/// What is known of prices and coupons: this event's facts and what is stored.
+/// What is known of prices and coupons: the facts of this event and what is stored.
 pub(super) struct Catalog<'a> {
     pub(super) facts: &'a Facts,
     pub(super) stored: &'a Neighbourhood,
 }
 
 impl Catalog<'_> {
-    /// Fills in tiers and coupons that the subscription names and does not carry.
+    /// Fills in the tiers and coupons that the subscription names without carrying them.
     pub(super) fn complete(&self, subscription: &mut Subscription) {
         for item in &mut subscription.items {
             if !item.price.is_complete() {
@@ -587,7 +586,7 @@ impl Catalog<'_> {
             .map(|known| known.coupon.clone());
     }
 
-    /// Asks for what is still missing.
+    /// Requests look-ups of what is still missing.
     fn request_missing(&self, subscription: &Subscription, decision: &mut Decision) {
         let requested_at = subscription.version.created_at;
         for item in subscription
@@ -595,7 +594,7 @@ impl Catalog<'_> {
             .iter()
             .filter(|item| !item.price.is_complete())
         {
-            // One amount that is missing is one in another currency.
+            // When a price per unit has no amount, its amount is in another currency.
             let is_single = item.price.billing_scheme.as_deref() == Some("per_unit");
             let (kind, reason) = if is_single {
                 (CURRENCY_OPTIONS, "currency")
@@ -696,7 +695,7 @@ impl PaymentMirror {
         })
     }
 
-    /// Everything known of each payment, by its key.
+    /// Everything known of each payment, by payment key.
     pub(super) fn payments(
         &self,
         invoices_paid_at: &BTreeMap<&str, Timestamp>,
@@ -720,8 +719,7 @@ impl PaymentMirror {
             .collect()
     }
 
-    /// The payment a charge is an attempt at. While the charge itself is not known, the intent may
-    /// be what names it.
+    /// The payment that a charge belongs to. While the charge itself is unknown, the intent may name it.
     fn key_of_charge<'a>(&'a self, charge: &'a str) -> &'a str {
         let of_attempt = self
             .attempts
@@ -811,7 +809,7 @@ fn is_store_credit(refund: &Refund) -> bool {
         == Some("true")
 }
 
-/// The fee of a captured charge is looked up when its balance transaction is named only.
+/// Requests a look-up of the fee when a captured charge only names its balance transaction.
 fn request_settlement(attempt: &Attempt, decision: &mut Decision) {
     let Some(id) = &attempt.stripe_balance_transaction_id else {
         return;
@@ -878,7 +876,7 @@ fn invoices(
     Ok(invoices.all)
 }
 
-/// The lines beyond the tenth, and the payment of a paid invoice that names none.
+/// Requests the lines after the tenth, and the payment of a paid invoice that names none.
 fn request_rest(
     invoice: &Invoice,
     links: &BTreeMap<String, InvoicePayment>,
@@ -913,7 +911,7 @@ fn request_rest(
     request("invoice_payments", is_missing, "payments", paid_at);
 }
 
-/// Asks for the object whose last second nothing decides.
+/// Requests the object when nothing decides which snapshot of its last second is the later one.
 fn request_decision(
     verdict: &Verdict,
     facts: &Facts,
@@ -923,7 +921,7 @@ fn request_decision(
     let Some((kind, created_at, shown_at)) = primary(&verdict.object_id, facts, stored) else {
         return;
     };
-    // An older second that nothing decides is of no consequence for what is shown.
+    // An older undecided second does not affect what is shown.
     if shown_at.is_some_and(|shown_at| shown_at > created_at) {
         return;
     }
@@ -938,7 +936,7 @@ fn request_decision(
     }
 }
 
-/// A later second settles what an earlier one left open.
+/// A later second decides what an earlier one left open.
 fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decision) {
     let keys: Vec<String> = facts
         .subscriptions
@@ -960,7 +958,7 @@ fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decisio
     }
 }
 
-/// The kind of an object, when the facts show it, and when the stored row does.
+/// The kind of an object, the time of the snapshot in the facts, and the time of the stored one.
 fn primary(
     id: &str,
     facts: &Facts,

@@ -1,5 +1,5 @@
-//! What the stored objects of some payments add up to, without writing anything: the reconciliation
-//! compares it with the rows that are there.
+//! What the stored objects of some payments add up to, without writing anything. The reconciliation compares it with
+//! the stored rows.
 
 use futures_util::try_join;
 use tokio_postgres::GenericClient;
@@ -10,10 +10,7 @@ use domain::payment::{self, FeeEstimate, Payment};
 use domain::stripe_objects::snapshot::Snapshot;
 use store::payment_facts;
 
-/// The payments that the named objects lead to, as their stored objects have it.
-///
-/// # Errors
-/// When an amount is out of range or a statement fails.
+/// The payments that the named objects lead to, derived from the stored objects.
 pub async fn derived_payments(
     db: &impl GenericClient,
     named: &payment_facts::Named,

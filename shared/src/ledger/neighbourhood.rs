@@ -1,4 +1,4 @@
-//! Everything stored that the facts of one event may change, read under its locks in one flight.
+//! The stored rows that the facts of one event may change, read under its locks in one flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -145,14 +145,14 @@ impl Named {
             .extend(facts.coupons.iter().map(Snapshot::key));
         for discount in &facts.discounts {
             named.discounts.push(discount.key());
-            // Who waits for the discount waits for its coupon next: whoever learns of that now waits.
+            // What waits for the discount will wait for its coupon next; what waits for that coupon waits now.
             named.coupons.extend(discount.stripe_coupon_id.clone());
         }
         named.normalise();
         named
     }
 
-    /// The prices, coupons and discounts a subscription names without saying what they are.
+    /// Adds the prices, coupons and discounts that a subscription names by id only.
     fn catalog_of(&mut self, subscription: &Subscription) {
         for item in &subscription.items {
             if !item.price.is_complete() {
@@ -192,8 +192,8 @@ impl Named {
         self.lock_keys().is_empty()
     }
 
-    /// Everything whose rows are read and written. Sessions, refunds, disputes and credit notes
-    /// are written under the lock of what they belong to, when it is named, and their own.
+    /// The keys of everything whose rows are read and written. Sessions, refunds, disputes and credit notes are written
+    /// under their own lock and, when it is named, the lock of the object they belong to.
     fn lock_keys(&self) -> Vec<String> {
         [
             &self.customers,
@@ -216,7 +216,7 @@ impl Named {
     }
 }
 
-/// What is stored around the named ids.
+/// What is stored about the named ids and what they lead to.
 #[derive(Debug, Default)]
 pub(super) struct Neighbourhood {
     pub(super) locked: BTreeSet<String>,
@@ -232,7 +232,7 @@ pub(super) struct Neighbourhood {
     pub(super) refunds: Vec<Refund>,
     pub(super) disputes: Vec<Dispute>,
     pub(super) invoice_payments: Vec<InvoicePayment>,
-    /// By invoice: when it was paid with money.
+    /// When each invoice was paid with money, by invoice.
     pub(super) invoices_paid_at: BTreeMap<String, Timestamp>,
     pub(super) entries: Vec<Entry>,
     pub(super) prices: Vec<PriceSnapshot>,
@@ -241,8 +241,8 @@ pub(super) struct Neighbourhood {
 }
 
 impl Neighbourhood {
-    /// [`Neighbourhood::load`] for the first time in this transaction, before anything is written that
-    /// is to go when the locks have to be taken anew.
+    /// The first [`Neighbourhood::load`] of a transaction. Called before the writes that must be undone when the locks
+    /// have to be taken again.
     pub(super) async fn load_first(
         db: &impl GenericClient,
         named: &Named,
@@ -252,7 +252,7 @@ impl Neighbourhood {
         Ok(loaded)
     }
 
-    /// The same for more ids: the locks held are let go of first, so that all are taken in one order.
+    /// Loads more ids. Releases the held locks first, so that all are taken in one order.
     pub(super) async fn load_anew(
         db: &impl GenericClient,
         named: &Named,
@@ -262,8 +262,8 @@ impl Neighbourhood {
         Ok(loaded)
     }
 
-    /// Locks, then reads. The statements leave in one flight and run in this order, each seeing
-    /// what was committed before it started: the locks are held when the first row is read.
+    /// Locks, then reads. The statements leave in one flight and run in this order, each seeing what was committed
+    /// before it started: the locks are held when the first row is read.
     pub(super) async fn load(
         db: &impl GenericClient,
         named: &Named,
@@ -375,8 +375,8 @@ impl Neighbourhood {
         })
     }
 
-    /// `named` and the customers and payments the load reached beyond the locks, if any. A payment
-    /// is locked by its intent, or by its charge where there is none.
+    /// `named` with the customers and payments that the load reached beyond the locks; `None` when there are none. A
+    /// payment is locked by its intent, or by its charge when it has no intent.
     pub(super) fn beyond_locks(&self, named: &Named) -> Option<Named> {
         let mut wider = named.clone();
         let payments = &mut wider.payments;
@@ -399,7 +399,7 @@ impl Neighbourhood {
                 None => payments.charges.extend(link.stripe_charge_id.clone()),
             }
         }
-        // A discount says which coupon stands behind it: whoever learns of that coupon now waits.
+        // A discount names its coupon: what waits for that coupon waits now.
         let coupons = self.discounts.iter().map(|known| &known.stripe_coupon_id);
         wider.coupons.extend(coupons.flatten().cloned());
         wider.normalise();
@@ -413,7 +413,7 @@ impl Neighbourhood {
             .into_iter()
             .flatten()
             .all(|key| self.locked.contains(key));
-        // A charge leads to the intent that names it only where it is named itself.
+        // A charge leads to the intent that names it only when the charge itself is named.
         let all_named = self
             .invoice_payments
             .iter()
@@ -428,8 +428,7 @@ impl Neighbourhood {
     }
 }
 
-/// Gives fetched balance transactions to the charges they settled: read as if the charge had
-/// carried them.
+/// Adds fetched balance transactions to their charges, as if the charges had carried them.
 pub(super) async fn settle(
     db: &impl GenericClient,
     facts: &mut Facts,
@@ -456,7 +455,7 @@ pub(super) async fn settle(
     Ok(())
 }
 
-/// Runs the statement when it is needed; nothing is nothing.
+/// Runs the statement if it is needed; otherwise returns an empty result.
 async fn when<T: Default>(
     is_needed: bool,
     statement: impl Future<Output = Result<T, store::Error>>,

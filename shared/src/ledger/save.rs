@@ -25,11 +25,11 @@ use store::{
 use stripe::event::Event;
 use stripe::reader::{self, Facts};
 
-/// A statement about to be sent.
+/// A statement that is about to be sent.
 type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
 
-/// Statements that leave in one flight are answered before the next flight leaves; beyond this
-/// number the executor no longer promises to send them in order.
+/// The statements of one flight are answered before the next flight leaves. With more than this number the executor
+/// does not promise to send them in order.
 const FLIGHT: usize = 30;
 
 /// Writes the decision and returns the messages that were new.
@@ -61,8 +61,8 @@ pub(super) async fn save(
     Ok(messages)
 }
 
-/// In the order of who is looked up by whom: customers, then what names them, then payments,
-/// which look up invoices and sessions.
+/// The writes, in the order of who reads whom: customers, then what names them, then payments, which read invoices and
+/// sessions.
 fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -> Vec<Write<'a>> {
     let mut writes: Vec<Write<'a>> = Vec::new();
     for customer in &decision.customers {
@@ -103,7 +103,7 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
         writes.push(Box::pin(invoices::upsert_credit_note(db, note, now)));
     }
     for (invoice, amount_due_cents) in &decision.invoices {
-        // An invoice of ours, announced before the run that handed it to Stripe has written the link.
+        // An invoice of ours, announced before the run that handed it to Stripe has stored the link.
         if let Some(id) = invoice.collects() {
             let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
             writes.push(Box::pin(partner_invoices::link_stripe(
@@ -185,7 +185,7 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
     writes
 }
 
-/// Carries a customer's user to what names the customer, and decides on the user's plan.
+/// Copies a customer's user to the rows that name the customer, and decides the user's plan.
 async fn settle_user(
     db: &Transaction<'_>,
     stripe_customer_id: &str,
@@ -210,8 +210,8 @@ async fn settle_user(
     Ok(())
 }
 
-/// Computes again what waited for these prices, coupons and discounts: the whole history of each
-/// customer that did, from the archived events.
+/// Recomputes what waited for these prices, coupons and discounts: the whole history of each customer concerned, from
+/// the archived events.
 async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Result<(), Error> {
     for customer in subscriptions::waiting_customers(db, learned).await? {
         let customers = [customer];
@@ -262,7 +262,7 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
     Ok(())
 }
 
-/// What the archived events and the fetched objects behind these versions say.
+/// The facts of the archived events and fetched objects behind these versions.
 async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>, Error> {
     let (payloads, fetched) = try_join!(
         stripe_events::payloads(db, waiting),
@@ -278,8 +278,7 @@ async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>
     Ok(told)
 }
 
-/// The versions one archived event makes with what is known now; the shown row too, if it shows
-/// this event.
+/// The versions that one archived event makes with what is known now, and the shown row if it shows this event.
 async fn reprice_event(
     db: &Transaction<'_>,
     facts: &Facts,
