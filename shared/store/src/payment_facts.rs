@@ -1,6 +1,6 @@
-//! Everything Stripe announced about payments: `payment_intents`, `payment_attempts`, `refunds`,
-//! `disputes` and `invoice_payments`. Reads start from the ids an event names and reach whatever
-//! belongs to the same payments, in one statement per table.
+//! What Stripe announced about payments: `payment_intents`, `payment_attempts`, `refunds`, `disputes` and
+//! `invoice_payments`. Reads start from the ids that an event names and reach everything that belongs to the same
+//! payments, in one statement per table.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::{Error, columns};
 use domain::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
 use domain::revenue::entries::{Entry, EntryKind};
 
-/// Where a read starts: ids an event names.
+/// Where a read starts: the ids that an event names.
 #[derive(Debug, Default, Clone)]
 pub struct Named {
     pub intents: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Named {
     pub invoices: Vec<String>,
 }
 
-/// A statement over the ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
+/// Builds a statement over the ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
 macro_rules! reached {
     ($statement:literal, $rest:literal) => {
         concat!(
@@ -37,10 +37,7 @@ macro_rules! reached {
     };
 }
 
-/// The payment intents reached.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The payment intents of the reached payments.
 pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<PaymentIntent>, Error> {
     let rows = db
         .query_typed(
@@ -64,10 +61,7 @@ pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<Payme
     rows.iter().map(intent_from_row).collect()
 }
 
-/// The charges reached.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The charges of the reached payments.
 pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Attempt>, Error> {
     let rows = db
         .query_typed(
@@ -93,10 +87,7 @@ pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Atte
     rows.iter().map(attempt_from_row).collect()
 }
 
-/// The refunds reached, and those named.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The refunds of the reached payments, and the named ones.
 pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refund>, Error> {
     let rows = db
         .query_typed(
@@ -121,10 +112,7 @@ pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refun
     rows.iter().map(refund_from_row).collect()
 }
 
-/// The disputes reached, and those named.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The disputes of the reached payments, and the named ones.
 pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Dispute>, Error> {
     let rows = db
         .query_typed(
@@ -150,10 +138,7 @@ pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Disp
     rows.iter().map(dispute_from_row).collect()
 }
 
-/// The links between the payments reached and their invoices.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The links between the reached payments and their invoices.
 pub async fn invoice_payments(
     db: &impl GenericClient,
     named: &Named,
@@ -180,10 +165,7 @@ pub async fn invoice_payments(
     rows.iter().map(invoice_payment_from_row).collect()
 }
 
-/// When the invoices that the payments reached pay were paid with money, by invoice.
-///
-/// # Errors
-/// When the statement fails.
+/// When the invoices of the reached payments were paid with money, by invoice.
 pub async fn invoices_paid_at(
     db: &impl GenericClient,
     named: &Named,
@@ -213,10 +195,7 @@ pub async fn invoices_paid_at(
         .collect()
 }
 
-/// The revenue entries of the payments reached, out-of-band ones of the named invoices included.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The revenue entries of the reached payments, with the out-of-band ones of the named invoices.
 pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry>, Error> {
     let rows = db
         .query_typed(
@@ -237,10 +216,7 @@ pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry
     rows.iter().map(entry_from_row).collect()
 }
 
-/// The charges that a balance transaction settled.
-///
-/// # Errors
-/// When the statement fails.
+/// The charges that have one of these balance transactions.
 pub async fn charges_of_balance_transactions(
     db: &impl GenericClient,
     balance_transaction_ids: &[String],
@@ -259,9 +235,6 @@ pub async fn charges_of_balance_transactions(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_intent(
     db: &impl GenericClient,
     intent: &PaymentIntent,
@@ -318,10 +291,8 @@ pub async fn upsert_intent(
     Error::check_row_count("payment_facts::upsert_intent", 1, changed)
 }
 
-/// Forgets what a charge was settled at: of two settlements the greater one stays, whichever is right.
-///
-/// # Errors
-/// When the statement fails.
+/// Removes the figures of a charge's balance transaction. When two are joined the greater stays, whichever is right, so
+/// the wrong one has to go first.
 pub async fn forget_settlement(
     db: &impl GenericClient,
     stripe_charge_id: &str,
@@ -339,9 +310,6 @@ pub async fn forget_settlement(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_attempt(
     db: &impl GenericClient,
     attempt: &Attempt,
@@ -416,9 +384,6 @@ pub async fn upsert_attempt(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_refund(
     db: &impl GenericClient,
     refund: &Refund,
@@ -465,9 +430,6 @@ pub async fn upsert_refund(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_dispute(
     db: &impl GenericClient,
     dispute: &Dispute,
@@ -523,9 +485,6 @@ pub async fn upsert_dispute(
 }
 
 /// Inserts or replaces the link.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_invoice_payment(
     db: &impl GenericClient,
     link: &InvoicePayment,
@@ -708,10 +667,7 @@ pub(super) fn entry_from_row(row: &Row) -> Result<Entry, Error> {
     })
 }
 
-/// The charges of a payment, first to last, as objects to show.
-///
-/// # Errors
-/// When the statement fails.
+/// The charges of a payment, first to last, as JSON objects to show.
 pub async fn list_attempts(
     db: &impl GenericClient,
     stripe_payment_intent_id: Option<&str>,
@@ -735,10 +691,7 @@ pub async fn list_attempts(
     rows.iter().map(columns::object).collect()
 }
 
-/// The refunds of a payment with these charges, first to last, as objects to show.
-///
-/// # Errors
-/// When the statement fails.
+/// The refunds of a payment with these charges, first to last, as JSON objects to show.
 pub async fn list_refunds(
     db: &impl GenericClient,
     stripe_payment_intent_id: Option<&str>,
@@ -761,10 +714,7 @@ pub async fn list_refunds(
     rows.iter().map(columns::object).collect()
 }
 
-/// The disputes of a payment with these charges, first to last, as objects to show.
-///
-/// # Errors
-/// When the statement fails.
+/// The disputes of a payment with these charges, first to last, as JSON objects to show.
 pub async fn list_disputes(
     db: &impl GenericClient,
     stripe_payment_intent_id: Option<&str>,

@@ -1,4 +1,4 @@
-//! The pool: dead sockets, a database that is away, what its failures tell.
+//! The pool: dead sockets, an unavailable database, and what its errors reveal.
 
 use runtime::config::{DatabaseConfig, Environment};
 use runtime::telemetry::cause_chain;
