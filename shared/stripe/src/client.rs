@@ -49,7 +49,7 @@ const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No key is configured.
-    #[error("the key of Stripe's API is not to be had")]
+    #[error("the key of Stripe's API is not available")]
     NoKey(#[source] secrets::Error),
     /// Stripe has no such object. Never a cancellation: an id that is stored here must exist.
     #[error("Stripe knows no such object")]

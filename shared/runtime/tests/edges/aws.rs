@@ -74,7 +74,7 @@ async fn a_body_that_is_too_large_for_an_item_lies_in_the_bucket() {
         .remove("evt_large")
         .await
         .expect("no matter whether it was there");
-    // The body went with its item: the next one may lie under the same key.
+    // The body was removed with its item: the next one may have the same key.
     parked
         .park("evt_large", &"y".repeat(900 * 1024), "away", now())
         .await
@@ -141,7 +141,7 @@ async fn the_eighth_failure_poisons_and_keeps_the_event() {
             (state.attempts, state.is_poisoned()),
             (attempt, attempt == 8)
         );
-        // Another run that tried it at the same time notes the same failure.
+        // Another run that tried it at the same time records the same failure.
         let late = parked.record_failure("evt_p", attempt - 1, "a bug", now());
         assert_eq!(late.await.unwrap().unwrap().attempts, attempt);
     }
