@@ -259,7 +259,7 @@ pub struct ReservationRequest {
     pub payload: String,
 }
 
-/// The members of [`ReservationRequest::payload`].
+/// What [`ReservationRequest::payload`] is written from.
 #[derive(Serialize)]
 struct ReservationPayload<'a> {
     event_type: &'a str,
@@ -312,7 +312,7 @@ pub struct VoidUsage {
 /// A [`VoidUsage`] that may be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VoidRequest {
-    /// The subject of the event.
+    /// Whose event.
     pub subject: Subject,
     /// The reason, for the audit log.
     pub reason: String,
@@ -507,8 +507,7 @@ fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
     Ok(to_microseconds(instant))
 }
 
-/// Cuts an instant to the microseconds that Postgres keeps; cut, not rounded, so that the last instant of a day stays
-/// in it.
+/// Postgres keeps microseconds; cut off, so that the last instant of a day stays in it.
 fn to_microseconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant)
 }
