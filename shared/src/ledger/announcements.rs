@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::decision::Decision;
-use domain::payment::{Attempt, Payment};
+use domain::payment::{Charge, Payment};
 use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
 use domain::stripe_objects::subscription::{Subscription, is_entitled};
 use store::outbox::NewMessage;
@@ -26,21 +26,21 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
     for payment in &decision.payments {
         announcements.payment(payment);
     }
-    for attempt in facts
-        .attempts
+    for charge in facts
+        .charges
         .iter()
-        .filter(|attempt| attempt.status == "failed")
+        .filter(|charge| charge.status == "failed")
     {
         announcements.add(
             "payment.failed",
-            &attempt.stripe_charge_id,
+            &charge.stripe_charge_id,
             json!({
-                "stripe_charge_id": attempt.stripe_charge_id,
-                "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
-                "stripe_customer_id": attempt.stripe_customer_id,
-                "amount_cents": attempt.amount_cents,
-                "currency": attempt.currency,
-                "failure_code": attempt.failure_code,
+                "stripe_charge_id": charge.stripe_charge_id,
+                "stripe_payment_intent_id": charge.stripe_payment_intent_id,
+                "stripe_customer_id": charge.stripe_customer_id,
+                "amount_cents": charge.amount_cents,
+                "currency": charge.currency,
+                "failure_code": charge.failure_code,
             }),
         );
     }
@@ -65,8 +65,8 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
         }
     }
     if event.event_type == "charge.refunded" {
-        for attempt in &facts.attempts {
-            announcements.refunded(attempt, &decision.payments);
+        for charge in &facts.charges {
+            announcements.refunded(charge, &decision.payments);
         }
     }
     for invoice in &facts.invoices {
@@ -140,28 +140,28 @@ impl Announcements {
 
     /// The amount of a payment that has been refunded by now. Money that never came is not refunded: an authorisation
     /// that was released whole, or the part of it beyond what was captured.
-    fn refunded(&mut self, attempt: &Attempt, payments: &[Payment]) {
-        let charge = &attempt.stripe_charge_id;
+    fn refunded(&mut self, charge: &Charge, payments: &[Payment]) {
+        let charge_id = &charge.stripe_charge_id;
         let Some(payment) = payments.iter().find(|payment| {
-            payment.stripe_charge_id.as_ref() == Some(charge) && payment.succeeded_at.is_some()
+            payment.stripe_charge_id.as_ref() == Some(charge_id) && payment.succeeded_at.is_some()
         }) else {
             return;
         };
-        let shown = attempt.refund_totals.values().copied().max().unwrap_or(0);
+        let shown = charge.refund_totals.values().copied().max().unwrap_or(0);
         let total = shown - payment.released_cents;
         if total <= 0 {
             return;
         }
         self.add(
             "payment.refunded",
-            &format!("{charge}@{total}"),
+            &format!("{charge_id}@{total}"),
             json!({
-                "stripe_charge_id": charge,
-                "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
-                "stripe_customer_id": attempt.stripe_customer_id,
+                "stripe_charge_id": charge_id,
+                "stripe_payment_intent_id": charge.stripe_payment_intent_id,
+                "stripe_customer_id": charge.stripe_customer_id,
                 "refund_amount_cents": total,
                 "amount_cents": payment.amount_cents,
-                "currency": attempt.currency,
+                "currency": charge.currency,
             }),
         );
     }

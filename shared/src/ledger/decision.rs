@@ -10,7 +10,7 @@ use super::neighbourhood::Neighbourhood;
 use super::same_second::Verdict;
 use domain::money::div_half_even_cents;
 use domain::payment::{
-    self, Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
+    self, Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
     Refund,
 };
 use domain::revenue::entries::{self, Entry, Replacement};
@@ -51,7 +51,7 @@ pub(super) struct Decision {
     pub(super) invoices: Vec<(Invoice, i64)>,
     pub(super) credit_notes: Vec<CreditNote>,
     pub(super) intents: Vec<PaymentIntent>,
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) charges: Vec<Charge>,
     pub(super) refunds: Vec<Refund>,
     pub(super) disputes: Vec<(Dispute, i64)>,
     pub(super) invoice_payments: Vec<InvoicePayment>,
@@ -263,7 +263,7 @@ fn customers(
         )
         .chain(
             facts
-                .attempts
+                .charges
                 .iter()
                 .filter_map(|a| a.stripe_customer_id.as_deref()),
         )
@@ -622,7 +622,7 @@ impl Catalog<'_> {
 /// The payment facts after the event.
 pub(super) struct PaymentMirror {
     pub(super) intents: BTreeMap<String, PaymentIntent>,
-    pub(super) attempts: BTreeMap<String, Attempt>,
+    pub(super) charges: BTreeMap<String, Charge>,
     pub(super) refunds: BTreeMap<String, Refund>,
     pub(super) disputes: BTreeMap<String, Dispute>,
     pub(super) links: BTreeMap<String, InvoicePayment>,
@@ -641,11 +641,11 @@ impl PaymentMirror {
             verdict,
             won(verdict, |facts| &facts.payment_intents),
         );
-        let attempts = merge(
-            &stored.attempts,
-            &facts.attempts,
+        let charges = merge(
+            &stored.charges,
+            &facts.charges,
             verdict,
-            won(verdict, |facts| &facts.attempts),
+            won(verdict, |facts| &facts.charges),
         );
         let refunds = merge(
             &stored.refunds,
@@ -660,8 +660,8 @@ impl PaymentMirror {
             won(verdict, |facts| &facts.disputes),
         );
         let links = merge(&stored.invoice_payments, &facts.invoice_payments, None, &[]);
-        for attempt in attempts.all.values() {
-            request_settlement(attempt, decision);
+        for charge in charges.all.values() {
+            request_settlement(charge, decision);
         }
         for dispute in disputes.changed {
             let (withdrawal, reinstatement) = dispute.fees_cents()?;
@@ -683,12 +683,12 @@ impl PaymentMirror {
             .map(Snapshot::key)
             .collect();
         decision.intents = intents.changed;
-        decision.attempts = attempts.changed;
+        decision.charges = charges.changed;
         decision.refunds = refunds.changed;
         decision.invoice_payments = links.changed;
         Ok(PaymentMirror {
             intents: intents.all,
-            attempts: attempts.all,
+            charges: charges.all,
             refunds: refunds.all,
             disputes: disputes.all,
             links: links.all,
@@ -701,12 +701,12 @@ impl PaymentMirror {
         invoices_paid_at: &BTreeMap<&str, Timestamp>,
     ) -> Vec<PaymentFacts> {
         let mut keys: BTreeSet<&str> = self.intents.keys().map(String::as_str).collect();
-        for attempt in self.attempts.values() {
+        for charge in self.charges.values() {
             keys.insert(
-                attempt
+                charge
                     .stripe_payment_intent_id
                     .as_deref()
-                    .unwrap_or(&attempt.stripe_charge_id),
+                    .unwrap_or(&charge.stripe_charge_id),
             );
         }
         for link in self.links.values() {
@@ -721,42 +721,42 @@ impl PaymentMirror {
 
     /// The payment that a charge belongs to. While the charge itself is unknown, the intent may name it.
     fn key_of_charge<'a>(&'a self, charge: &'a str) -> &'a str {
-        let of_attempt = self
-            .attempts
+        let of_charge = self
+            .charges
             .get(charge)
-            .and_then(|attempt| attempt.stripe_payment_intent_id.as_deref());
+            .and_then(|charge| charge.stripe_payment_intent_id.as_deref());
         let of_intent = || {
             let mut intents = self.intents.values();
             intents
                 .find(|intent| intent.latest_charge_id.as_deref() == Some(charge))
                 .map(|intent| intent.stripe_payment_intent_id.as_str())
         };
-        of_attempt.or_else(of_intent).unwrap_or(charge)
+        of_charge.or_else(of_intent).unwrap_or(charge)
     }
 
     fn payment(&self, key: &str, invoices_paid_at: &BTreeMap<&str, Timestamp>) -> PaymentFacts {
         let intent = self.intents.get(key);
-        let attempts: Vec<Attempt> = self
-            .attempts
+        let charges: Vec<Charge> = self
+            .charges
             .values()
-            .filter(|attempt| {
-                attempt
+            .filter(|charge| {
+                charge
                     .stripe_payment_intent_id
                     .as_deref()
-                    .unwrap_or(&attempt.stripe_charge_id)
+                    .unwrap_or(&charge.stripe_charge_id)
                     == key
             })
             .cloned()
             .collect();
-        let charges: BTreeSet<&str> = attempts
+        let charge_ids: BTreeSet<&str> = charges
             .iter()
-            .map(|attempt| attempt.stripe_charge_id.as_str())
+            .map(|charge| charge.stripe_charge_id.as_str())
             .chain(intent.and_then(|intent| intent.latest_charge_id.as_deref()))
             .chain((!key.starts_with("pi_")).then_some(key))
             .collect();
         let belongs = |intent: Option<&str>, charge: Option<&str>| {
             intent == Some(key)
-                || (intent.is_none() && charge.is_some_and(|charge| charges.contains(charge)))
+                || (intent.is_none() && charge.is_some_and(|charge| charge_ids.contains(charge)))
         };
         let links: Vec<InvoicePayment> = self
             .links
@@ -796,7 +796,7 @@ impl PaymentMirror {
                 .cloned()
                 .collect(),
             invoice_payments: links,
-            attempts,
+            charges,
         }
     }
 }
@@ -810,17 +810,17 @@ fn is_store_credit(refund: &Refund) -> bool {
 }
 
 /// Requests a look-up of the fee when a captured charge only names its balance transaction.
-fn request_settlement(attempt: &Attempt, decision: &mut Decision) {
-    let Some(id) = &attempt.stripe_balance_transaction_id else {
+fn request_settlement(charge: &Charge, decision: &mut Decision) {
+    let Some(id) = &charge.stripe_balance_transaction_id else {
         return;
     };
     decision.looked_up.push(("balance_transaction", id.clone()));
-    if attempt.settlement.is_none() && attempt.status == "succeeded" {
+    if charge.settlement.is_none() && charge.status == "succeeded" {
         decision.lookups.push(Lookup {
             kind: "balance_transaction",
             stripe_id: id.clone(),
             reason: "fee",
-            requested_at: attempt.attempted_at,
+            requested_at: charge.attempted_at,
         });
     }
 }
@@ -945,7 +945,7 @@ fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decisio
         .chain(facts.invoices.iter().map(Snapshot::key))
         .chain(facts.customers.iter().map(Snapshot::key))
         .chain(facts.payment_intents.iter().map(Snapshot::key))
-        .chain(facts.attempts.iter().map(Snapshot::key))
+        .chain(facts.charges.iter().map(Snapshot::key))
         .chain(facts.refunds.iter().map(Snapshot::key))
         .chain(facts.disputes.iter().map(Snapshot::key))
         .collect();
@@ -989,8 +989,8 @@ fn primary(
     if let Some(created_at) = at(&facts.payment_intents, id) {
         return Some(("payment_intent", created_at, at(&stored.intents, id)));
     }
-    if let Some(created_at) = at(&facts.attempts, id) {
-        return Some(("charge", created_at, at(&stored.attempts, id)));
+    if let Some(created_at) = at(&facts.charges, id) {
+        return Some(("charge", created_at, at(&stored.charges, id)));
     }
     if let Some(created_at) = at(&facts.refunds, id) {
         return Some(("refund", created_at, at(&stored.refunds, id)));
@@ -1034,12 +1034,12 @@ fn payments(
         .map(|entry| entry.payment_key.as_str());
     // A charge without a known intent may turn out to have one.
     let joined = mirror
-        .attempts
+        .charges
         .values()
-        .filter(|attempt| attempt.stripe_payment_intent_id.is_some())
-        .map(|attempt| attempt.stripe_charge_id.as_str())
+        .filter(|charge| charge.stripe_payment_intent_id.is_some())
+        .map(|charge| charge.stripe_charge_id.as_str())
         .filter(|charge| {
-            stored.attempts.iter().any(|before| {
+            stored.charges.iter().any(|before| {
                 before.stripe_charge_id == *charge && before.stripe_payment_intent_id.is_none()
             })
         });

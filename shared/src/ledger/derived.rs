@@ -16,9 +16,9 @@ pub async fn derived_payments(
     named: &payment_facts::Named,
     estimate: FeeEstimate,
 ) -> Result<Vec<Payment>, Error> {
-    let (intents, attempts, refunds, disputes, links, paid_at) = try_join!(
+    let (intents, charges, refunds, disputes, links, paid_at) = try_join!(
         payment_facts::intents(db, named),
-        payment_facts::attempts(db, named),
+        payment_facts::charges(db, named),
         payment_facts::refunds(db, named),
         payment_facts::disputes(db, named),
         payment_facts::invoice_payments(db, named),
@@ -29,7 +29,7 @@ pub async fn derived_payments(
     }
     let mirror = PaymentMirror {
         intents: by_key(intents),
-        attempts: by_key(attempts),
+        charges: by_key(charges),
         refunds: by_key(refunds),
         disputes: by_key(disputes),
         links: by_key(links),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 
 use super::Error;
-use domain::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund};
+use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
 use domain::revenue::entries::Entry;
 use domain::revenue::movement::SubscriptionVersion;
 use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
@@ -94,16 +94,13 @@ impl Named {
                 .extend(intent.latest_charge_id.clone());
             named.customers.extend(intent.stripe_customer_id.clone());
         }
-        for attempt in &facts.attempts {
-            named
-                .payments
-                .charges
-                .push(attempt.stripe_charge_id.clone());
+        for charge in &facts.charges {
+            named.payments.charges.push(charge.stripe_charge_id.clone());
             named
                 .payments
                 .intents
-                .extend(attempt.stripe_payment_intent_id.clone());
-            named.customers.extend(attempt.stripe_customer_id.clone());
+                .extend(charge.stripe_payment_intent_id.clone());
+            named.customers.extend(charge.stripe_customer_id.clone());
         }
         for refund in &facts.refunds {
             named.payments.refunds.push(refund.stripe_refund_id.clone());
@@ -228,7 +225,7 @@ pub(super) struct Neighbourhood {
     pub(super) invoices: Vec<Invoice>,
     pub(super) credit_notes: Vec<CreditNote>,
     pub(super) intents: Vec<PaymentIntent>,
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) charges: Vec<Charge>,
     pub(super) refunds: Vec<Refund>,
     pub(super) disputes: Vec<Dispute>,
     pub(super) invoice_payments: Vec<InvoicePayment>,
@@ -289,7 +286,7 @@ impl Neighbourhood {
             invoices,
             credit_notes,
             intents,
-            attempts,
+            charges,
             refunds,
             disputes,
             invoice_payments,
@@ -331,7 +328,7 @@ impl Neighbourhood {
                 invoices::credit_notes(db, &named.credit_notes, &payments.invoices)
             ),
             when(has_payments, payment_facts::intents(db, payments)),
-            when(has_payments, payment_facts::attempts(db, payments)),
+            when(has_payments, payment_facts::charges(db, payments)),
             when(has_payments, payment_facts::refunds(db, payments)),
             when(has_payments, payment_facts::disputes(db, payments)),
             when(has_payments, payment_facts::invoice_payments(db, payments)),
@@ -363,7 +360,7 @@ impl Neighbourhood {
             invoices,
             credit_notes,
             intents,
-            attempts,
+            charges,
             refunds,
             disputes,
             invoice_payments,
@@ -386,11 +383,11 @@ impl Neighbourhood {
                 .intents
                 .push(intent.stripe_payment_intent_id.clone());
         }
-        for attempt in &self.attempts {
-            wider.customers.extend(attempt.stripe_customer_id.clone());
-            match &attempt.stripe_payment_intent_id {
+        for charge in &self.charges {
+            wider.customers.extend(charge.stripe_customer_id.clone());
+            match &charge.stripe_payment_intent_id {
                 Some(intent) => payments.intents.push(intent.clone()),
-                None => payments.charges.push(attempt.stripe_charge_id.clone()),
+                None => payments.charges.push(charge.stripe_charge_id.clone()),
             }
         }
         for link in &self.invoice_payments {
@@ -440,13 +437,13 @@ pub(super) async fn settle(
         .charges
         .extend(payment_facts::charges_of_balance_transactions(db, &ids).await?);
     named.normalise();
-    let stored = payment_facts::attempts(db, &named.payments).await?;
+    let stored = payment_facts::charges(db, &named.payments).await?;
     for (id, settlement) in &facts.settlements {
-        for attempt in &stored {
-            if attempt.stripe_balance_transaction_id.as_ref() == Some(id) {
-                let mut settled = attempt.clone();
+        for charge in &stored {
+            if charge.stripe_balance_transaction_id.as_ref() == Some(id) {
+                let mut settled = charge.clone();
                 settled.settlement = Some(settlement.clone());
-                facts.attempts.push(settled);
+                facts.charges.push(settled);
             }
         }
     }

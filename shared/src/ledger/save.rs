@@ -129,8 +129,8 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
     for intent in &decision.intents {
         writes.push(Box::pin(payment_facts::upsert_intent(db, intent, now)));
     }
-    for attempt in &decision.attempts {
-        writes.push(Box::pin(payment_facts::upsert_attempt(db, attempt, now)));
+    for charge in &decision.charges {
+        writes.push(Box::pin(payment_facts::upsert_charge(db, charge, now)));
     }
     for refund in &decision.refunds {
         writes.push(Box::pin(payment_facts::upsert_refund(db, refund, now)));

@@ -10,7 +10,7 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::list::Object;
 use super::{Error, columns};
-use domain::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
+use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
 use domain::revenue::entries::{Entry, EntryKind};
 
 /// Where a read starts: the ids that an event names.
@@ -62,11 +62,11 @@ pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<Payme
 }
 
 /// The charges of the reached payments.
-pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Attempt>, Error> {
+pub async fn charges(db: &impl GenericClient, named: &Named) -> Result<Vec<Charge>, Error> {
     let rows = db
         .query_typed(
             reached!(
-                "attempts",
+                "charges",
                 "SELECT stripe_charge_id, stripe_payment_intent_id, stripe_customer_id,
                         stripe_invoice_id, amount_cents, amount_captured_cents, currency, status,
                         captured, failure_code, decline_code, failure_message, payment_method,
@@ -84,7 +84,7 @@ pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Atte
             ],
         )
         .await?;
-    rows.iter().map(attempt_from_row).collect()
+    rows.iter().map(charge_from_row).collect()
 }
 
 /// The refunds of the reached payments, and the named ones.
@@ -310,15 +310,15 @@ pub async fn forget_settlement(
 }
 
 /// Inserts or replaces the row.
-pub async fn upsert_attempt(
+pub async fn upsert_charge(
     db: &impl GenericClient,
-    attempt: &Attempt,
+    charge: &Charge,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let settlement = attempt.settlement.as_ref();
+    let settlement = charge.settlement.as_ref();
     let changed = db
         .execute_typed(
-            "-- payment_facts::upsert_attempt
+            "-- payment_facts::upsert_charge
              INSERT INTO payment_attempts (stripe_charge_id, stripe_payment_intent_id,
                  stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents,
                  currency, status, captured, failure_code, decline_code, failure_message,
@@ -348,23 +348,23 @@ pub async fn upsert_attempt(
                  source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
                  updated_at = excluded.updated_at",
             &[
-                (&attempt.stripe_charge_id, Type::TEXT),
-                (&attempt.stripe_payment_intent_id, Type::TEXT),
-                (&attempt.stripe_customer_id, Type::TEXT),
-                (&attempt.stripe_invoice_id, Type::TEXT),
-                (&attempt.amount_cents, Type::INT8),
-                (&attempt.amount_captured_cents, Type::INT8),
-                (&attempt.currency.as_str(), Type::TEXT),
-                (&attempt.status, Type::TEXT),
-                (&attempt.is_captured, Type::BOOL),
-                (&attempt.failure_code, Type::TEXT),
-                (&attempt.decline_code, Type::TEXT),
-                (&attempt.failure_message, Type::TEXT),
-                (&attempt.payment_method, Type::TEXT),
-                (&attempt.user_id, Type::INT4),
-                (&attempt.succeeded_at, Type::TIMESTAMPTZ),
-                (&Json(&attempt.refund_totals), Type::JSONB),
-                (&attempt.stripe_balance_transaction_id, Type::TEXT),
+                (&charge.stripe_charge_id, Type::TEXT),
+                (&charge.stripe_payment_intent_id, Type::TEXT),
+                (&charge.stripe_customer_id, Type::TEXT),
+                (&charge.stripe_invoice_id, Type::TEXT),
+                (&charge.amount_cents, Type::INT8),
+                (&charge.amount_captured_cents, Type::INT8),
+                (&charge.currency.as_str(), Type::TEXT),
+                (&charge.status, Type::TEXT),
+                (&charge.is_captured, Type::BOOL),
+                (&charge.failure_code, Type::TEXT),
+                (&charge.decline_code, Type::TEXT),
+                (&charge.failure_message, Type::TEXT),
+                (&charge.payment_method, Type::TEXT),
+                (&charge.user_id, Type::INT4),
+                (&charge.succeeded_at, Type::TIMESTAMPTZ),
+                (&Json(&charge.refund_totals), Type::JSONB),
+                (&charge.stripe_balance_transaction_id, Type::TEXT),
                 (&settlement.map(|s| s.currency.as_str()), Type::TEXT),
                 (&settlement.map(|s| s.amount_cents), Type::INT8),
                 (&settlement.map(|s| s.fee_cents), Type::INT8),
@@ -372,15 +372,15 @@ pub async fn upsert_attempt(
                     &settlement.and_then(|s| s.exchange_rate.as_deref()),
                     Type::TEXT,
                 ),
-                (&attempt.attempted_at, Type::TIMESTAMPTZ),
-                (&attempt.version.created_at, Type::TIMESTAMPTZ),
-                (&attempt.version.rank, Type::INT4),
-                (&attempt.version.event_id, Type::TEXT),
+                (&charge.attempted_at, Type::TIMESTAMPTZ),
+                (&charge.version.created_at, Type::TIMESTAMPTZ),
+                (&charge.version.rank, Type::INT4),
+                (&charge.version.event_id, Type::TEXT),
                 (&now, Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    Error::check_row_count("payment_facts::upsert_attempt", 1, changed)
+    Error::check_row_count("payment_facts::upsert_charge", 1, changed)
 }
 
 /// Inserts or replaces the row.
@@ -551,7 +551,7 @@ fn intent_from_row(row: &Row) -> Result<PaymentIntent, Error> {
     })
 }
 
-fn attempt_from_row(row: &Row) -> Result<Attempt, Error> {
+fn charge_from_row(row: &Row) -> Result<Charge, Error> {
     const TABLE: &str = "payment_attempts";
     let key: String = row.try_get("stripe_charge_id")?;
     let refund_totals: BTreeMap<i64, i64> = columns::json(row, TABLE, "refund_totals", &key)?;
@@ -569,7 +569,7 @@ fn attempt_from_row(row: &Row) -> Result<Attempt, Error> {
                 fee_cents,
                 exchange_rate,
             });
-    Ok(Attempt {
+    Ok(Charge {
         stripe_payment_intent_id: row.try_get("stripe_payment_intent_id")?,
         stripe_customer_id: row.try_get("stripe_customer_id")?,
         stripe_invoice_id: row.try_get("stripe_invoice_id")?,

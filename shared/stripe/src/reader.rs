@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::event::Event;
 use domain::money::Currency;
 use domain::payment::{
-    self, Attempt, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
+    self, Charge, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
 };
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
@@ -48,7 +48,7 @@ pub struct Facts {
     pub invoices: Vec<Invoice>,
     pub credit_notes: Vec<CreditNote>,
     pub payment_intents: Vec<PaymentIntent>,
-    pub attempts: Vec<Attempt>,
+    pub charges: Vec<Charge>,
     pub refunds: Vec<Refund>,
     pub disputes: Vec<Dispute>,
     pub invoice_payments: Vec<InvoicePayment>,
@@ -70,7 +70,7 @@ impl Facts {
         self.invoices.extend(other.invoices);
         self.credit_notes.extend(other.credit_notes);
         self.payment_intents.extend(other.payment_intents);
-        self.attempts.extend(other.attempts);
+        self.charges.extend(other.charges);
         self.refunds.extend(other.refunds);
         self.disputes.extend(other.disputes);
         self.invoice_payments.extend(other.invoice_payments);
@@ -764,7 +764,7 @@ impl Source<'_> {
         } else {
             shows_capture.then_some(self.at)
         };
-        facts.attempts.push(Attempt {
+        facts.charges.push(Charge {
             amount_cents,
             amount_captured_cents,
             currency,

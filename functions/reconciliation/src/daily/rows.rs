@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::payment::{
-    Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
+    Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
 };
 use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
 use domain::revenue::entries::Entry;
@@ -20,7 +20,7 @@ use super::subject::Subject;
 /// By their ids; only those tables are read that the list is about.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    attempts: BTreeMap<String, Attempt>,
+    charges: BTreeMap<String, Charge>,
     intents: BTreeMap<String, PaymentIntent>,
     refunds: BTreeMap<String, Refund>,
     disputes: BTreeMap<String, Dispute>,
@@ -48,13 +48,13 @@ impl Rows {
                     charges: ids.to_vec(),
                     ..payment_facts::Named::default()
                 };
-                rows.attempts = by_key(payment_facts::attempts(db, &named).await?);
+                rows.charges = by_key(payment_facts::charges(db, &named).await?);
                 // A charge with an intent is a part of the intent's payment.
                 let alone: Vec<String> = ids
                     .iter()
                     .filter(|id| {
-                        let attempt = rows.attempts.get(*id);
-                        attempt.is_none_or(|one| one.stripe_payment_intent_id.is_none())
+                        let charge = rows.charges.get(*id);
+                        charge.is_none_or(|one| one.stripe_payment_intent_id.is_none())
                     })
                     .cloned()
                     .collect();
@@ -174,7 +174,7 @@ impl Rows {
     /// Whether the ledger has any row of the object.
     pub(super) fn has(&self, subject: Subject, id: &str) -> bool {
         match subject {
-            Subject::Charge => self.attempts.contains_key(id) || self.payments.contains_key(id),
+            Subject::Charge => self.charges.contains_key(id) || self.payments.contains_key(id),
             Subject::PaymentIntent => {
                 self.intents.contains_key(id) || self.payments.contains_key(id)
             }
@@ -189,8 +189,8 @@ impl Rows {
         }
     }
 
-    pub(super) fn attempt(&self, charge_id: &str) -> Option<&Attempt> {
-        self.attempts.get(charge_id)
+    pub(super) fn charge(&self, charge_id: &str) -> Option<&Charge> {
+        self.charges.get(charge_id)
     }
 
     pub(super) fn dispute(&self, dispute_id: &str) -> Option<&Dispute> {
@@ -200,9 +200,7 @@ impl Rows {
     /// How the object differs from the rows; `facts` are what Stripe says of it.
     pub(super) fn compare(&self, subject: Subject, id: &str, facts: &Facts) -> Vec<Discrepancy> {
         let mut found = match subject {
-            Subject::Charge => {
-                compared(&facts.attempts, id, &self.attempts, reconciliation::charge)
-            }
+            Subject::Charge => compared(&facts.charges, id, &self.charges, reconciliation::charge),
             Subject::PaymentIntent => compared(
                 &facts.payment_intents,
                 id,

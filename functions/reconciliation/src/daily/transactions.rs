@@ -164,7 +164,7 @@ impl Run<'_> {
                     .map_err(|error| Stop::from(ledger::Error::from(error)))?;
                 let settlement = facts.settlements.iter().find(|(of, _)| of == id);
                 return Ok(settlement.map_or(Settling::Known, |(_, settlement)| {
-                    reconciliation::settlement(id, settlement, rows.attempt(source))
+                    reconciliation::settlement(id, settlement, rows.charge(source))
                 }));
             }
             Subject::Dispute => rows

@@ -57,7 +57,7 @@ impl Snapshot for PaymentIntent {
 
 /// One charge: one attempt at a payment. Source: <https://docs.stripe.com/api/charges/object>.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
+pub struct Charge {
     pub stripe_charge_id: String,
     pub stripe_payment_intent_id: Option<String>,
     pub stripe_customer_id: Option<String>,
@@ -162,7 +162,7 @@ pub struct PaymentFacts {
     /// `pi_…`, or `ch_…` for a charge without an intent.
     pub payment_key: String,
     pub intent: Option<PaymentIntent>,
-    pub attempts: Vec<Attempt>,
+    pub charges: Vec<Charge>,
     pub refunds: Vec<Refund>,
     pub disputes: Vec<Dispute>,
     pub invoice_payments: Vec<InvoicePayment>,
@@ -328,7 +328,7 @@ pub fn dispute_rank(status: &str) -> i32 {
     }
 }
 
-impl Snapshot for Attempt {
+impl Snapshot for Charge {
     fn key(&self) -> String {
         self.stripe_charge_id.clone()
     }
@@ -337,7 +337,7 @@ impl Snapshot for Attempt {
         &self.version
     }
 
-    fn absorb(&mut self, earlier: &Attempt) {
+    fn absorb(&mut self, earlier: &Charge) {
         for (at, total) in &earlier.refund_totals {
             let shown = self.refund_totals.entry(*at).or_insert(*total);
             *shown = (*shown).max(*total);
@@ -357,7 +357,7 @@ impl Snapshot for Attempt {
     }
 }
 
-impl Attempt {
+impl Charge {
     fn is_paid(&self) -> bool {
         self.status == "succeeded" && self.is_captured
     }
@@ -503,16 +503,16 @@ pub fn derive(
     facts: &PaymentFacts,
     estimate: FeeEstimate,
 ) -> Result<Option<Payment>, money::Error> {
-    let paid_attempt = facts
-        .attempts
+    let paid_charge = facts
+        .charges
         .iter()
-        .filter(|attempt| attempt.is_paid())
-        .max_by_key(|attempt| (&attempt.version, &attempt.stripe_charge_id));
-    let newest_attempt = facts
-        .attempts
+        .filter(|charge| charge.is_paid())
+        .max_by_key(|charge| (&charge.version, &charge.stripe_charge_id));
+    let newest_charge = facts
+        .charges
         .iter()
-        .max_by_key(|attempt| (attempt.attempted_at, &attempt.stripe_charge_id));
-    let shown_attempt = paid_attempt.or(newest_attempt);
+        .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
+    let shown_charge = paid_charge.or(newest_charge);
     let paid_link = facts
         .invoice_payments
         .iter()
@@ -522,30 +522,26 @@ pub fn derive(
 
     let Some(currency) = intent
         .map(|intent| intent.currency)
-        .or(shown_attempt.map(|attempt| attempt.currency))
+        .or(shown_charge.map(|charge| charge.currency))
         .or(paid_link.and_then(|link| link.currency))
     else {
         return Ok(None);
     };
     let Some(created_at) = intent
         .map(|intent| intent.created_at)
-        .or(facts
-            .attempts
-            .iter()
-            .map(|attempt| attempt.attempted_at)
-            .min())
+        .or(facts.charges.iter().map(|charge| charge.attempted_at).min())
         .or(paid_link.and_then(|link| link.paid_at))
     else {
         return Ok(None);
     };
     let intent_paid = intent.filter(|intent| intent.status == "succeeded");
-    let is_paid = intent_paid.is_some() || paid_attempt.is_some() || paid_link.is_some();
+    let is_paid = intent_paid.is_some() || paid_charge.is_some() || paid_link.is_some();
     let Some(amount_cents) = intent_paid
         .map(|intent| intent.amount_received_cents.unwrap_or(intent.amount_cents))
-        .or(paid_attempt.map(|attempt| attempt.amount_captured_cents))
+        .or(paid_charge.map(|charge| charge.amount_captured_cents))
         .or(paid_link.and_then(|link| link.amount_paid_cents))
         .or(intent.map(|intent| intent.amount_cents))
-        .or(newest_attempt.map(|attempt| attempt.amount_cents))
+        .or(newest_charge.map(|charge| charge.amount_cents))
     else {
         return Ok(None);
     };
@@ -557,8 +553,8 @@ pub fn derive(
 
     let captured_cents = intent_paid
         .and_then(|intent| intent.amount_received_cents)
-        .or(paid_attempt.map(|attempt| attempt.amount_captured_cents));
-    let release = captured_cents.and_then(|captured| Release::of(facts, paid_attempt, captured));
+        .or(paid_charge.map(|charge| charge.amount_captured_cents));
+    let release = captured_cents.and_then(|captured| Release::of(facts, paid_charge, captured));
     let refunds = if is_paid {
         refunds(facts, release.as_ref())
     } else {
@@ -571,7 +567,7 @@ pub fn derive(
         .filter(|dispute| is_paid && dispute.holds_money());
     let disputed_amount_cents = sum(holding.clone().map(|dispute| dispute.amount_cents))?;
     let (stripe_fee_cents, fee_source) = match succeeded_at {
-        Some(_) => fee(paid_attempt, amount_cents, currency, estimate)?,
+        Some(_) => fee(paid_charge, amount_cents, currency, estimate)?,
         None => (0, None),
     };
     let status = if is_paid {
@@ -585,7 +581,7 @@ pub fn derive(
             PaymentStatus::Succeeded
         }
     } else {
-        unpaid_status(intent, newest_attempt)
+        unpaid_status(intent, newest_charge)
     };
     let net_amount_cents = if is_paid {
         sum([
@@ -607,7 +603,7 @@ pub fn derive(
         .iter()
         .max_by_key(|d| (d.created_at, &d.stripe_dispute_id));
     let intent_failure = intent.filter(|intent| has_failed && intent.failure_code.is_some());
-    let attempt_failure = newest_attempt.filter(|attempt| has_failed && attempt.status == "failed");
+    let charge_failure = newest_charge.filter(|charge| has_failed && charge.status == "failed");
 
     let mut payment = Payment {
         payment_key: facts.payment_key.clone(),
@@ -619,14 +615,14 @@ pub fn derive(
                     .starts_with("pi_")
                     .then(|| facts.payment_key.clone())
             })
-            .or_else(|| shown_attempt.and_then(|a| a.stripe_payment_intent_id.clone())),
-        stripe_charge_id: shown_attempt
-            .map(|attempt| attempt.stripe_charge_id.clone())
+            .or_else(|| shown_charge.and_then(|a| a.stripe_payment_intent_id.clone())),
+        stripe_charge_id: shown_charge
+            .map(|charge| charge.stripe_charge_id.clone())
             .or_else(|| intent.and_then(|intent| intent.latest_charge_id.clone()))
             .or_else(|| paid_link.and_then(|link| link.stripe_charge_id.clone())),
         stripe_customer_id: first_known([
             intent.and_then(|intent| intent.stripe_customer_id.clone()),
-            shown_attempt.and_then(|attempt| attempt.stripe_customer_id.clone()),
+            shown_charge.and_then(|charge| charge.stripe_customer_id.clone()),
             facts
                 .invoice_payments
                 .iter()
@@ -644,12 +640,12 @@ pub fn derive(
             }),
         user_id: intent
             .and_then(|intent| intent.user_id)
-            .or(shown_attempt.and_then(|attempt| attempt.user_id)),
+            .or(shown_charge.and_then(|charge| charge.user_id)),
         amount_cents,
         currency,
         status,
         payment_method: first_known([
-            shown_attempt.and_then(|attempt| attempt.payment_method.clone()),
+            shown_charge.and_then(|charge| charge.payment_method.clone()),
             intent.and_then(|intent| intent.payment_method.clone()),
         ]),
         stripe_fee_cents,
@@ -657,23 +653,23 @@ pub fn derive(
         net_amount_cents,
         failure_code: first_known([
             intent_failure.and_then(|intent| intent.failure_code.clone()),
-            attempt_failure.and_then(|attempt| attempt.failure_code.clone()),
+            charge_failure.and_then(|charge| charge.failure_code.clone()),
         ]),
         decline_code: first_known([
             intent_failure.and_then(|intent| intent.decline_code.clone()),
-            attempt_failure.and_then(|attempt| attempt.decline_code.clone()),
+            charge_failure.and_then(|charge| charge.decline_code.clone()),
         ]),
         failure_message: first_known([
             intent_failure.and_then(|intent| intent.failure_message.clone()),
-            attempt_failure.and_then(|attempt| attempt.failure_message.clone()),
+            charge_failure.and_then(|charge| charge.failure_message.clone()),
         ]),
         refunded_at: newest_refund.map(|refund| refund.created_at),
         refund_reason: newest_refund.and_then(|refund| refund.reason.clone()),
         refund_amount_cents,
         released_cents: release.as_ref().map_or(0, Release::in_totals_cents),
-        stripe_balance_transaction_id: paid_attempt
-            .and_then(|attempt| attempt.stripe_balance_transaction_id.clone()),
-        settlement: paid_attempt.and_then(|attempt| attempt.settlement.clone()),
+        stripe_balance_transaction_id: paid_charge
+            .and_then(|charge| charge.stripe_balance_transaction_id.clone()),
+        settlement: paid_charge.and_then(|charge| charge.settlement.clone()),
         succeeded_at,
         dispute_status: newest_dispute.map(|dispute| dispute.status.clone()),
         disputed_amount_cents,
@@ -697,7 +693,7 @@ struct CountedRefund {
 /// Source: <https://docs.stripe.com/payments/place-a-hold-on-a-payment-method>.
 struct Release<'a> {
     /// `None` while only the intent is known.
-    attempt: Option<&'a Attempt>,
+    charge: Option<&'a Charge>,
     /// In minor units of the payment's currency, like the next.
     amount_cents: i64,
     captured_cents: i64,
@@ -708,27 +704,27 @@ struct Release<'a> {
 impl<'a> Release<'a> {
     fn of(
         facts: &'a PaymentFacts,
-        paid_attempt: Option<&'a Attempt>,
+        paid_charge: Option<&'a Charge>,
         captured_cents: i64,
     ) -> Option<Release<'a>> {
         // The intent may show the capture before the charge does.
         let authorised = facts
-            .attempts
+            .charges
             .iter()
-            .filter(|attempt| attempt.status == "succeeded")
-            .max_by_key(|attempt| (attempt.attempted_at, &attempt.stripe_charge_id));
-        let attempt = paid_attempt.or(authorised);
+            .filter(|charge| charge.status == "succeeded")
+            .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
+        let charge = paid_charge.or(authorised);
         let intent = facts.intent.as_ref();
-        let authorised_cents = attempt
-            .map(|attempt| attempt.amount_cents)
+        let authorised_cents = charge
+            .map(|charge| charge.amount_cents)
             .or(intent.map(|intent| intent.amount_cents))?;
         let is_in_part = captured_cents > 0 && captured_cents < authorised_cents;
         is_in_part.then(|| Release {
-            attempt,
+            charge,
             amount_cents: authorised_cents - captured_cents,
             captured_cents,
-            captured_at: attempt
-                .and_then(|attempt| attempt.succeeded_at)
+            captured_at: charge
+                .and_then(|charge| charge.succeeded_at)
                 .max(intent.and_then(|intent| intent.succeeded_at)),
         })
     }
@@ -736,18 +732,18 @@ impl<'a> Release<'a> {
     /// How much of it is in the charge's `amount_refunded`: all, or nothing where the account's log leaves it out. From
     /// the capture on no total that includes it is below it.
     fn in_totals_cents(&self) -> i64 {
-        let Some(attempt) = self.attempt else {
+        let Some(charge) = self.charge else {
             return 0;
         };
         // A charge shown in the second of its capture may have been read before it, unless its own event shows the
         // capture.
-        let since = attempt
+        let since = charge
             .succeeded_at
             .map(Timestamp::as_second)
             .or(self.captured_at.map(|at| at.as_second() + 1));
-        let newest = attempt.refund_totals.iter().next_back();
+        let newest = charge.refund_totals.iter().next_back();
         let is_held = newest.is_some_and(|(newest_at, _)| {
-            attempt
+            charge
                 .refund_totals
                 .range(since.unwrap_or(*newest_at).min(*newest_at)..)
                 .all(|(_, total)| *total >= self.amount_cents)
@@ -772,8 +768,8 @@ impl<'a> Release<'a> {
         let is_too_much = sum_until(i64::MAX) > i128::from(self.captured_cents);
         let adds_up = self.in_totals_cents() > 0
             && self
-                .attempt
-                .and_then(|attempt| attempt.refund_totals.last_key_value())
+                .charge
+                .and_then(|charge| charge.refund_totals.last_key_value())
                 .is_some_and(|(at, total)| sum_until(*at) == i128::from(*total));
         (is_of_the_capture || is_too_much || adds_up).then_some(*first)
     }
@@ -795,23 +791,23 @@ fn refunds(facts: &PaymentFacts, release: Option<&Release<'_>>) -> Vec<CountedRe
             .collect();
     }
     facts
-        .attempts
+        .charges
         .iter()
-        .flat_map(|attempt| {
+        .flat_map(|charge| {
             let released_cents = release
-                .filter(|release| release.attempt == Some(attempt))
+                .filter(|release| release.charge == Some(charge))
                 .map_or(0, Release::in_totals_cents);
-            refunds_from_totals(attempt, released_cents)
+            refunds_from_totals(charge, released_cents)
         })
         .collect()
 }
 
 /// The steps of `amount_refunded` beyond the released amount, each on the date that showed it. A total that falls again
 /// was a failed refund: it does not count.
-fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRefund> {
+fn refunds_from_totals(charge: &Charge, released_cents: i64) -> Vec<CountedRefund> {
     let mut lasting: Vec<(i64, i64)> = Vec::new();
     let mut smallest_later = i64::MAX;
-    for (at, total) in attempt.refund_totals.iter().rev() {
+    for (at, total) in charge.refund_totals.iter().rev() {
         smallest_later = smallest_later.min(*total);
         lasting.push((*at, smallest_later));
     }
@@ -820,10 +816,10 @@ fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRef
     for (at, total) in lasting.into_iter().rev() {
         if total > counted {
             refunds.push(CountedRefund {
-                source_id: format!("{}@{at}", attempt.stripe_charge_id),
+                source_id: format!("{}@{at}", charge.stripe_charge_id),
                 amount_cents: total - counted,
                 reason: None,
-                created_at: Timestamp::from_second(at).unwrap_or(attempt.attempted_at),
+                created_at: Timestamp::from_second(at).unwrap_or(charge.attempted_at),
             });
             counted = total;
         }
@@ -834,9 +830,9 @@ fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRef
 /// The earliest instant at which a fact shows the success; without such a fact the charge's creation.
 fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
     let shown = facts
-        .attempts
+        .charges
         .iter()
-        .map(|attempt| attempt.succeeded_at)
+        .map(|charge| charge.succeeded_at)
         .chain([
             facts.intent.as_ref().and_then(|intent| intent.succeeded_at),
             facts.invoice_paid_at,
@@ -851,7 +847,7 @@ fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
         .flatten()
         .min();
     let charged = facts
-        .attempts
+        .charges
         .iter()
         .filter(|a| a.is_paid())
         .map(|a| a.attempted_at)
@@ -859,18 +855,18 @@ fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
     shown.or(charged).unwrap_or(created_at)
 }
 
-fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Attempt>) -> PaymentStatus {
-    let failed_attempt = newest.filter(|attempt| attempt.status == "failed");
+fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Charge>) -> PaymentStatus {
+    let failed_charge = newest.filter(|charge| charge.status == "failed");
     let Some(intent) = intent else {
-        let Some(attempt) = newest else {
+        let Some(charge) = newest else {
             return PaymentStatus::Pending;
         };
-        let was_released = attempt
+        let was_released = charge
             .refund_totals
             .values()
             .next_back()
             .is_some_and(|t| *t > 0);
-        return match attempt.status.as_str() {
+        return match charge.status.as_str() {
             "failed" => PaymentStatus::Failed,
             // An authorization that was released instead of captured.
             "succeeded" if was_released => PaymentStatus::Canceled,
@@ -884,33 +880,33 @@ fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Attempt>) -> Pa
         | "requires_confirmation"
         | "requires_capture"
         | "requires_source_action" => {
-            let failed_since = failed_attempt
-                .is_some_and(|attempt| attempt.version.created_at > intent.version.created_at);
+            let failed_since = failed_charge
+                .is_some_and(|charge| charge.version.created_at > intent.version.created_at);
             if failed_since {
                 PaymentStatus::Failed
             } else {
                 PaymentStatus::Pending
             }
         }
-        _ if failed_attempt.is_some() || intent.failure_code.is_some() => PaymentStatus::Failed,
+        _ if failed_charge.is_some() || intent.failure_code.is_some() => PaymentStatus::Failed,
         _ => PaymentStatus::Pending,
     }
 }
 
 fn fee(
-    attempt: Option<&Attempt>,
+    charge: Option<&Charge>,
     amount_cents: i64,
     currency: Currency,
     estimate: FeeEstimate,
 ) -> Result<(i64, Option<FeeSource>), money::Error> {
-    if let Some((attempt, settlement)) =
-        attempt.and_then(|attempt| Some((attempt, attempt.settlement.as_ref()?)))
+    if let Some((charge, settlement)) =
+        charge.and_then(|charge| Some((charge, charge.settlement.as_ref()?)))
     {
         let fee = convert(
             settlement.fee_cents,
             settlement.currency,
             currency,
-            (attempt.amount_captured_cents, settlement.amount_cents),
+            (charge.amount_captured_cents, settlement.amount_cents),
         )?;
         return Ok((fee, Some(FeeSource::Actual)));
     }
@@ -960,24 +956,21 @@ fn entries(
             is_estimated,
         });
     };
-    for attempt in facts
-        .attempts
+    for charge in facts
+        .charges
         .iter()
-        .filter(|attempt| attempt.status == "failed")
+        .filter(|charge| charge.status == "failed")
     {
         add(
             EntryKind::Failed,
-            &attempt.stripe_charge_id,
-            attempt.attempted_at,
+            &charge.stripe_charge_id,
+            charge.attempted_at,
             0,
             false,
         );
     }
-    let has_failed_attempt = facts
-        .attempts
-        .iter()
-        .any(|attempt| attempt.status == "failed");
-    if payment.status == PaymentStatus::Failed && !has_failed_attempt {
+    let has_failed_charge = facts.charges.iter().any(|charge| charge.status == "failed");
+    if payment.status == PaymentStatus::Failed && !has_failed_charge {
         add(
             EntryKind::Failed,
             &payment.payment_key,
@@ -1196,10 +1189,10 @@ mod tests {
         }
     }
 
-    fn charge(id: &str, status: &str, attempted_at: &str, currency: &str, amount: i64) -> Attempt {
+    fn charge(id: &str, status: &str, attempted_at: &str, currency: &str, amount: i64) -> Charge {
         let attempted_at = at(attempted_at);
         let succeeds = status == "succeeded";
-        Attempt {
+        Charge {
             stripe_charge_id: id.into(),
             stripe_payment_intent_id: Some("pi_1".into()),
             stripe_customer_id: None,
@@ -1231,7 +1224,7 @@ mod tests {
                 succeeded_at: Some(at(instant)),
                 ..intent("succeeded", instant, currency, amount)
             }),
-            attempts: vec![charge("ch_1", "succeeded", instant, currency, amount)],
+            charges: vec![charge("ch_1", "succeeded", instant, currency, amount)],
             ..PaymentFacts::default()
         }
     }
@@ -1378,7 +1371,7 @@ mod tests {
             ("GBP", 500, settled("NZD", 1000, 47, "2"), 24),
         ] {
             let mut facts = paid("2026-01-15T12:00:00Z", currency, amount);
-            facts.attempts[0].settlement = Some(settlement.clone());
+            facts.charges[0].settlement = Some(settlement.clone());
             let payment = payment_of(&facts);
             let what = format!("{amount} {currency}, {settlement:?}");
             assert_eq!(payment.stripe_fee_cents, fee, "{what}");
@@ -1502,7 +1495,7 @@ mod tests {
             ),
         ] {
             let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
-            facts.attempts[0].refund_totals = shown;
+            facts.charges[0].refund_totals = shown;
             let payment = payment_of(&facts);
             assert_eq!(payment.refund_amount_cents, refunded);
             assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded);
@@ -1510,7 +1503,7 @@ mod tests {
         }
         // Refunds that are known one by one go first.
         let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
-        facts.attempts[0].refund_totals = totals(&[("2026-01-21", 1500)]);
+        facts.charges[0].refund_totals = totals(&[("2026-01-21", 1500)]);
         facts.refunds = vec![refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500)];
         assert_days(
             &payment_of(&facts),
@@ -1584,9 +1577,9 @@ mod tests {
         ] {
             let mut facts = paid(captured, "USD", 6000);
             facts.intent.as_mut().unwrap().amount_cents = 10_000;
-            facts.attempts[0].amount_cents = 10_000;
-            facts.attempts[0].refund_totals = totals.into_iter().collect();
-            facts.attempts[0].succeeded_at = (what != "no capture shown").then(|| at(captured));
+            facts.charges[0].amount_cents = 10_000;
+            facts.charges[0].refund_totals = totals.into_iter().collect();
+            facts.charges[0].succeeded_at = (what != "no capture shown").then(|| at(captured));
             facts.refunds = refunds;
             let payment = payment_of(&facts);
             assert_eq!(payment.amount_cents, 6000, "{what}");
@@ -1774,7 +1767,7 @@ mod tests {
         let mut facts = PaymentFacts {
             payment_key: "pi_1".into(),
             intent: Some(waiting),
-            attempts: vec![
+            charges: vec![
                 failed("ch_1", "2026-01-30T10:00:00Z"),
                 failed("ch_2", "2026-01-31T10:00:00Z"),
             ],
@@ -1805,7 +1798,7 @@ mod tests {
             ..intent("succeeded", "2026-01-30T10:00:00Z", "USD", 4900)
         });
         let third = charge("ch_3", "succeeded", "2026-02-02T10:00:00Z", "USD", 4900);
-        facts.attempts.push(third);
+        facts.charges.push(third);
         let payment = payment_of(&facts);
         assert_eq!(payment.status, PaymentStatus::Succeeded);
         assert_eq!(payment.stripe_charge_id.as_deref(), Some("ch_3"));
@@ -1852,7 +1845,7 @@ mod tests {
         ] {
             let mut facts = paid(created, "USD", 2900);
             facts.intent.as_mut().unwrap().succeeded_at = by_intent.map(at);
-            facts.attempts[0].succeeded_at = by_charge.map(at);
+            facts.charges[0].succeeded_at = by_charge.map(at);
             facts.invoice_payments = by_invoice.map(link).into_iter().collect();
             let what = format!("{by_intent:?} {by_charge:?} {by_invoice:?}");
             let payment = payment_of(&facts);

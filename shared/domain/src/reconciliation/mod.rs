@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::money::Currency;
 use crate::payment::{
-    Attempt, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
+    Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
 };
 use crate::revenue::entries::Entry;
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
@@ -203,7 +203,7 @@ pub fn missing_in_stripe(object_type: ObjectType, object_id: &str) -> Vec<Discre
 /// Compares a charge. Its fee is compared when both sides know the balance transaction. When only Stripe knows it, the
 /// fee differs from the estimate.
 #[must_use]
-pub fn charge(stripe: &Attempt, ledger: Option<&Attempt>) -> Vec<Discrepancy> {
+pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
     let mut comparison = Comparison::new(
         ObjectType::Charge,
         &stripe.stripe_charge_id,
@@ -240,7 +240,7 @@ pub fn charge(stripe: &Attempt, ledger: Option<&Attempt>) -> Vec<Discrepancy> {
     comparison.found
 }
 
-fn charge_status(charge: &Attempt) -> &str {
+fn charge_status(charge: &Charge) -> &str {
     if charge.status == "succeeded" && !charge.is_captured {
         "uncaptured"
     } else {
@@ -277,7 +277,7 @@ pub enum Settling {
 pub fn settlement(
     balance_transaction_id: &str,
     stripe: &Settlement,
-    ledger: Option<&Attempt>,
+    ledger: Option<&Charge>,
 ) -> Settling {
     let Some(ledger) = ledger else {
         return Settling::Differs;
@@ -661,8 +661,8 @@ mod tests {
     use crate::stripe_objects::snapshot::Version;
     use jiff::Timestamp;
 
-    fn attempt() -> Attempt {
-        Attempt {
+    fn succeeded_charge() -> Charge {
+        Charge {
             stripe_charge_id: "ch_1".to_owned(),
             stripe_payment_intent_id: None,
             stripe_customer_id: None,
@@ -710,11 +710,11 @@ mod tests {
 
     #[test]
     fn a_charge_is_compared_by_what_money_depends_on() {
-        assert_eq!(charge(&attempt(), Some(&attempt())), []);
-        let found = charge(&attempt(), None);
+        assert_eq!(charge(&succeeded_charge(), Some(&succeeded_charge())), []);
+        let found = charge(&succeeded_charge(), None);
         assert_eq!(told(&found), [(Kind::MissingInDb, Some("1000"), None)]);
         assert_eq!(found[0].object_id, "ch_1");
-        type Change = fn(&mut Attempt);
+        type Change = fn(&mut Charge);
         let cases: [(Change, Kind, &str, &str); 6] = [
             (|a| a.amount_cents = 1, Kind::AmountDiffers, "1000", "1"),
             (
@@ -749,16 +749,16 @@ mod tests {
             ),
         ];
         for (change, kind, stripe, ledger) in cases {
-            let mut row = attempt();
+            let mut row = succeeded_charge();
             change(&mut row);
-            let found = charge(&attempt(), Some(&row));
+            let found = charge(&succeeded_charge(), Some(&row));
             assert_eq!(told(&found), [(kind, Some(stripe), Some(ledger))]);
         }
         // A kind is reported once, several kinds are reported each.
-        let mut row = attempt();
+        let mut row = succeeded_charge();
         (row.amount_cents, row.amount_captured_cents) = (1, 1);
         row.status = "pending".to_owned();
-        let kinds: Vec<Kind> = charge(&attempt(), Some(&row))
+        let kinds: Vec<Kind> = charge(&succeeded_charge(), Some(&row))
             .iter()
             .map(|d| d.kind)
             .collect();
@@ -767,7 +767,7 @@ mod tests {
 
     #[test]
     fn an_estimated_fee_is_awaited_and_not_wrong() {
-        let mut row = attempt();
+        let mut row = succeeded_charge();
         let stripe = settled(59);
         assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Known);
         row.settlement = None;
@@ -775,11 +775,11 @@ mod tests {
             settlement("txn_1", &stripe, Some(&row)),
             Settling::AwaitedFee
         );
-        assert_eq!(charge(&attempt(), Some(&row)), []);
+        assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
         // The ledger does not know this transaction: an event is missing.
         row.stripe_balance_transaction_id = None;
         assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
-        let found = charge(&attempt(), Some(&row));
+        let found = charge(&succeeded_charge(), Some(&row));
         assert_eq!(found[0].kind, Kind::FeeDiffers);
         row.settlement = Some(settled(60));
         assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
