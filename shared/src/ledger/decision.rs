@@ -452,7 +452,7 @@ fn history(
             version.overruled = verdict.overruled.contains(&version.source_event_id);
         }
     }
-    movement::settle_beginnings(&mut versions.values_mut().collect::<Vec<_>>());
+    movement::choose_beginnings(&mut versions.values_mut().collect::<Vec<_>>());
     decision.versions = versions
         .iter()
         .filter(|(key, version)| before.get(*key) != Some(*version))
@@ -870,7 +870,7 @@ fn invoices(
     if let Some(verdict) = verdict {
         request_decision(verdict, facts, stored, decision);
     } else {
-        settle_decision(facts, stored, decision);
+        close_decided(facts, stored, decision);
     }
     decision.credit_notes = notes.changed;
     Ok(invoices.all)
@@ -937,7 +937,7 @@ fn request_decision(
 }
 
 /// A later second decides what an earlier one left open.
-fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decision) {
+fn close_decided(facts: &Facts, stored: &Neighbourhood, decision: &mut Decision) {
     let keys: Vec<String> = facts
         .subscriptions
         .iter()

@@ -173,7 +173,7 @@ async fn apply(
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
     if !facts.settlements.is_empty() {
-        neighbourhood::settle(db, &mut facts, &mut named).await?;
+        neighbourhood::attach_settlements(db, &mut facts, &mut named).await?;
         neighbourhood = Neighbourhood::load_anew(db, &named).await?;
     }
     if named.is_empty() {

@@ -426,7 +426,7 @@ impl Neighbourhood {
 }
 
 /// Adds fetched balance transactions to their charges, as if the charges had carried them.
-pub(super) async fn settle(
+pub(super) async fn attach_settlements(
     db: &impl GenericClient,
     facts: &mut Facts,
     named: &mut Named,
@@ -441,9 +441,9 @@ pub(super) async fn settle(
     for (id, settlement) in &facts.settlements {
         for charge in &stored {
             if charge.stripe_balance_transaction_id.as_ref() == Some(id) {
-                let mut settled = charge.clone();
-                settled.settlement = Some(settlement.clone());
-                facts.charges.push(settled);
+                let mut charge = charge.clone();
+                charge.settlement = Some(settlement.clone());
+                facts.charges.push(charge);
             }
         }
     }

@@ -56,7 +56,7 @@ pub(super) async fn save(
         mrr_movements::replace(db, former, &movement::movements(&rest)?).await?;
     }
     for customer in &decision.affected_customers {
-        settle_user(db, customer, decision.former_users.get(customer).copied()).await?;
+        decide_plan_of_user(db, customer, decision.former_users.get(customer).copied()).await?;
     }
     Ok(messages)
 }
@@ -186,7 +186,7 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
 }
 
 /// Copies a customer's user to the rows that name the customer, and decides the user's plan.
-async fn settle_user(
+async fn decide_plan_of_user(
     db: &Transaction<'_>,
     stripe_customer_id: &str,
     former_user: Option<i32>,
@@ -238,13 +238,13 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
                 }
             }
         }
-        movement::settle_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
+        movement::choose_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
         for (before, after) in versions.iter().zip(&repriced) {
             if before != after {
                 subscriptions::upsert_version(db, after).await?;
             }
         }
-        fetched_objects::delete_settled(db, &waiting).await?;
+        fetched_objects::delete_complete(db, &waiting).await?;
         let answered: Vec<(&'static str, String)> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)

@@ -64,12 +64,12 @@ pub async fn get(
 }
 
 /// Deletes those of these versions that no longer wait for anything.
-pub async fn delete_settled(
+pub async fn delete_complete(
     db: &impl GenericClient,
     source_event_ids: &[String],
 ) -> Result<(), Error> {
     db.execute_typed(
-        "-- fetched_objects::delete_settled
+        "-- fetched_objects::delete_complete
          DELETE FROM fetched_objects
          USING subscription_versions AS version
          WHERE fetched_objects.source_event_id = ANY($1)

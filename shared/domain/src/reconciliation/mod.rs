@@ -263,7 +263,7 @@ fn settlement_value(settlement: &Settlement) -> String {
 
 /// What the ledger knows of the balance transaction of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settling {
+pub enum SettlementMatch {
     /// The ledger has the same figures.
     Known,
     /// The ledger knows the id only and waits for the figures: its fee is an estimate, which is no mistake.
@@ -278,17 +278,17 @@ pub fn settlement(
     balance_transaction_id: &str,
     stripe: &Settlement,
     ledger: Option<&Charge>,
-) -> Settling {
+) -> SettlementMatch {
     let Some(ledger) = ledger else {
-        return Settling::Differs;
+        return SettlementMatch::Differs;
     };
     match &ledger.settlement {
-        Some(known) if is_same_settlement(stripe, known) => Settling::Known,
-        Some(_) => Settling::Differs,
+        Some(known) if is_same_settlement(stripe, known) => SettlementMatch::Known,
+        Some(_) => SettlementMatch::Differs,
         None if ledger.stripe_balance_transaction_id.as_deref() == Some(balance_transaction_id) => {
-            Settling::AwaitedFee
+            SettlementMatch::AwaitedFee
         }
-        None => Settling::Differs,
+        None => SettlementMatch::Differs,
     }
 }
 
@@ -769,21 +769,30 @@ mod tests {
     fn an_estimated_fee_is_awaited_and_not_wrong() {
         let mut row = succeeded_charge();
         let stripe = settled(59);
-        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Known);
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            SettlementMatch::Known
+        );
         row.settlement = None;
         assert_eq!(
             settlement("txn_1", &stripe, Some(&row)),
-            Settling::AwaitedFee
+            SettlementMatch::AwaitedFee
         );
         assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
         // The ledger does not know this transaction: an event is missing.
         row.stripe_balance_transaction_id = None;
-        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            SettlementMatch::Differs
+        );
         let found = charge(&succeeded_charge(), Some(&row));
         assert_eq!(found[0].kind, Kind::FeeDiffers);
         row.settlement = Some(settled(60));
-        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
-        assert_eq!(settlement("txn_1", &stripe, None), Settling::Differs);
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            SettlementMatch::Differs
+        );
+        assert_eq!(settlement("txn_1", &stripe, None), SettlementMatch::Differs);
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub struct Movement {
 /// a later time. A function of the set of versions: their order does not matter.
 ///
 /// [`Subscription::begun`]: crate::stripe_objects::subscription::Subscription::begun
-pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
+pub fn choose_beginnings(versions: &mut [&mut SubscriptionVersion]) {
     let counted: Vec<bool> = versions
         .iter()
         .map(|version| {
@@ -438,12 +438,12 @@ mod tests {
         [begun, fetched]
     }
 
-    fn settled(versions: &[SubscriptionVersion]) -> Vec<(i64, &'static str, i64)> {
+    fn moves_of(versions: &[SubscriptionVersion]) -> Vec<(i64, &'static str, i64)> {
         let mut backward = versions.to_vec();
         backward.reverse();
         let mut forward = versions.to_vec();
         for versions in [&mut forward, &mut backward] {
-            settle_beginnings(&mut versions.iter_mut().collect::<Vec<_>>());
+            choose_beginnings(&mut versions.iter_mut().collect::<Vec<_>>());
         }
         assert_eq!(summary(&forward), summary(&backward));
         summary(&forward)
@@ -451,11 +451,11 @@ mod tests {
 
     #[test]
     fn a_fetched_subscription_has_paid_since_its_beginning() {
-        assert_eq!(settled(&fetched(300, "active")), [(1, "new", 300)]);
+        assert_eq!(moves_of(&fetched(300, "active")), [(1, "new", 300)]);
         let [begun, mut ended] = fetched(300, "canceled");
         ended.occurred_at = Timestamp::from_second(50).unwrap();
         assert_eq!(
-            settled(&[begun, ended]),
+            moves_of(&[begun, ended]),
             [(1, "new", 300), (50, "churn", -300)]
         );
     }
@@ -467,7 +467,7 @@ mod tests {
         created.source_rank = 1;
         let paid = version("sub", 4, "active", 200);
         assert_eq!(
-            settled(&[begun, shown, created, paid]),
+            moves_of(&[begun, shown, created, paid]),
             [(4, "new", 200), (100, "expansion", 100)]
         );
     }
@@ -477,11 +477,11 @@ mod tests {
         let [begun, shown] = fetched(300, "active");
         let renewed = version("sub", 60, "active", 200);
         assert_eq!(
-            settled(&[begun.clone(), shown.clone(), renewed]),
+            moves_of(&[begun.clone(), shown.clone(), renewed]),
             [(1, "new", 200), (100, "expansion", 100)]
         );
         let in_trial = version("sub", 60, "trialing", 0);
-        assert_eq!(settled(&[begun, shown, in_trial]), [(100, "new", 300)]);
+        assert_eq!(moves_of(&[begun, shown, in_trial]), [(100, "new", 300)]);
     }
 
     #[test]
@@ -493,7 +493,7 @@ mod tests {
         later.occurred_at = Timestamp::from_second(200).unwrap();
         later.source_created_at = later.occurred_at;
         assert_eq!(
-            settled(&[begun, shown, later_begun, later]),
+            moves_of(&[begun, shown, later_begun, later]),
             [(1, "new", 300), (200, "expansion", 200)]
         );
     }
