@@ -34,9 +34,9 @@ pub async fn publish(
     if messages.is_empty() {
         return Ok(Published::default());
     }
-    let entries: Vec<Entry<'_>> = messages
+    let entries: Vec<BusEntry<'_>> = messages
         .iter()
-        .map(|message| Entry {
+        .map(|message| BusEntry {
             detail_type: &message.detail_type,
             detail: &message.detail,
         })

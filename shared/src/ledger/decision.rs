@@ -13,7 +13,7 @@ use domain::payment::{
     self, Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
     Refund,
 };
-use domain::revenue::entries::{self, Entry, Replacement};
+use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, Movement, SubscriptionVersion};
 use domain::stripe_objects::catalog::{
     CouponSnapshot, Discount, DiscountSnapshot, Price, PriceSnapshot,
@@ -1048,7 +1048,7 @@ fn payments(
         .filter(|key| !shown.contains(key))
         .collect();
     decision.obsolete_payments = obsolete.into_iter().map(str::to_owned).collect();
-    let derived: Vec<Entry> = decision
+    let derived: Vec<RevenueEntry> = decision
         .payments
         .iter()
         .flat_map(|payment| payment.entries.clone())

@@ -9,7 +9,7 @@ use tokio_postgres::GenericClient;
 
 use super::Error;
 use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
-use domain::revenue::entries::Entry;
+use domain::revenue::entries::RevenueEntry;
 use domain::revenue::movement::SubscriptionVersion;
 use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
 use domain::stripe_objects::customer::CheckoutSession;
@@ -231,7 +231,7 @@ pub(super) struct Neighbourhood {
     pub(super) invoice_payments: Vec<InvoicePayment>,
     /// When each invoice was paid with money, by invoice.
     pub(super) invoices_paid_at: BTreeMap<String, Timestamp>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<RevenueEntry>,
     pub(super) prices: Vec<PriceSnapshot>,
     pub(super) coupons: Vec<CouponSnapshot>,
     pub(super) discounts: Vec<DiscountSnapshot>,

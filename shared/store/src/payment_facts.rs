@@ -11,7 +11,7 @@ use tokio_postgres::{GenericClient, Row};
 use super::list::Object;
 use super::{Error, columns};
 use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
-use domain::revenue::entries::{Entry, EntryKind};
+use domain::revenue::entries::{EntryKind, RevenueEntry};
 
 /// Where a read starts: the ids that an event names.
 #[derive(Debug, Default, Clone)]
@@ -196,7 +196,7 @@ pub async fn invoices_paid_at(
 }
 
 /// The revenue entries of the reached payments, with the out-of-band ones of the named invoices.
-pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry>, Error> {
+pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<RevenueEntry>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -648,11 +648,11 @@ fn invoice_payment_from_row(row: &Row) -> Result<InvoicePayment, Error> {
     })
 }
 
-pub(super) fn entry_from_row(row: &Row) -> Result<Entry, Error> {
+pub(super) fn entry_from_row(row: &Row) -> Result<RevenueEntry, Error> {
     const TABLE: &str = "revenue_entries";
     let payment_key: String = row.try_get("payment_key")?;
     let kind: &str = row.try_get("kind")?;
-    Ok(Entry {
+    Ok(RevenueEntry {
         kind: EntryKind::parse(kind).ok_or_else(|| Error::Unreadable {
             table: TABLE,
             column: "kind",

@@ -6,7 +6,7 @@ use domain::payment::{
     Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
 };
 use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
-use domain::revenue::entries::Entry;
+use domain::revenue::entries::RevenueEntry;
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::DiscountProfile;
 use futures_util::try_join;
@@ -31,7 +31,7 @@ pub(super) struct Rows {
     payments: BTreeMap<String, PaymentRow>,
     /// What `payment_history` should have.
     derived: BTreeMap<String, Payment>,
-    entries: BTreeMap<String, Vec<Entry>>,
+    entries: BTreeMap<String, Vec<RevenueEntry>>,
 }
 
 impl Rows {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::{self, Currency, div_half_even};
-use crate::revenue::entries::{Entry, EntryKind};
+use crate::revenue::entries::{EntryKind, RevenueEntry};
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 
 /// A payment intent as one snapshot shows it.
@@ -211,7 +211,7 @@ pub struct Payment {
     pub disputed_amount_cents: i64,
     pub created_at: Timestamp,
     /// What the payment adds to `revenue_daily`.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<RevenueEntry>,
 }
 
 /// The states of `payment_history.status`.
@@ -943,10 +943,10 @@ fn entries(
     payment: &Payment,
     facts: &PaymentFacts,
     refunds: &[CountedRefund],
-) -> Result<Vec<Entry>, money::Error> {
+) -> Result<Vec<RevenueEntry>, money::Error> {
     let mut entries = Vec::new();
     let mut add = |kind, source_id: &str, at: Timestamp, amount_cents: i64, is_estimated: bool| {
-        entries.push(Entry {
+        entries.push(RevenueEntry {
             payment_key: payment.payment_key.clone(),
             kind,
             source_id: source_id.to_owned(),
@@ -1064,7 +1064,7 @@ pub fn out_of_band(
     currency: Currency,
     paid_at: Timestamp,
 ) -> Payment {
-    let entry = |kind, amount_cents| Entry {
+    let entry = |kind, amount_cents| RevenueEntry {
         payment_key: stripe_invoice_id.to_owned(),
         kind,
         source_id: stripe_invoice_id.to_owned(),
@@ -1344,7 +1344,7 @@ mod tests {
                 &[("2026-01-15", [amount, fee, 0, 0, 1, 0])],
                 &what,
             );
-            let estimated: Vec<&Entry> =
+            let estimated: Vec<&RevenueEntry> =
                 payment.entries.iter().filter(|e| e.is_estimated).collect();
             assert!(
                 matches!(estimated.as_slice(), [fee] if fee.kind == EntryKind::Fee),

@@ -6,7 +6,7 @@ use crate::money::Currency;
 use crate::payment::{
     Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
 };
-use crate::revenue::entries::Entry;
+use crate::revenue::entries::RevenueEntry;
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
 use crate::stripe_objects::subscription::{Item, Subscription};
 
@@ -535,7 +535,11 @@ pub struct PaymentRow {
 /// Compares a payment: what its objects add up to, with its row and its revenue entries. An estimated fee is not
 /// compared.
 #[must_use]
-pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -> Vec<Discrepancy> {
+pub fn payment(
+    derived: &Payment,
+    row: Option<&PaymentRow>,
+    entries: &[RevenueEntry],
+) -> Vec<Discrepancy> {
     let mut comparison = Comparison::new(
         ObjectType::Payment,
         &derived.payment_key,
@@ -590,8 +594,8 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
         );
     }
     comparison.expect_status(derived.status.as_str(), row.status.as_str());
-    let lines = |entries: &[Entry]| {
-        let mut lines: Vec<Entry> = entries
+    let lines = |entries: &[RevenueEntry]| {
+        let mut lines: Vec<RevenueEntry> = entries
             .iter()
             .filter(|entry| !entry.is_estimated)
             .cloned()
@@ -606,7 +610,7 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
             .find(|line| !stored.contains(line))
             .or_else(|| stored.iter().find(|line| !expected.contains(line)));
         let key = differing.map(|line| (line.kind, line.source_id.as_str()));
-        let value = |lines: &[Entry]| {
+        let value = |lines: &[RevenueEntry]| {
             let line = lines
                 .iter()
                 .find(|line| Some((line.kind, line.source_id.as_str())) == key)?;

@@ -12,7 +12,7 @@ use crate::period::day_of;
 
 /// What a payment adds to the cash figures of a day, for one reason. The amount is in minor units of `currency`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct RevenueEntry {
     pub payment_key: String,
     pub kind: EntryKind,
     /// The id of the charge, refund, dispute or invoice that the entry comes from.
@@ -24,7 +24,7 @@ pub struct Entry {
     pub is_estimated: bool,
 }
 
-impl Entry {
+impl RevenueEntry {
     /// The day (UTC) of `revenue_daily` that the entry counts on.
     #[must_use]
     pub fn day(&self) -> Date {
@@ -95,17 +95,20 @@ pub struct DailyDelta {
 /// How the tables change when the entries of some payments are replaced.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replacement {
-    pub removed: Vec<Entry>,
-    pub added: Vec<Entry>,
+    pub removed: Vec<RevenueEntry>,
+    pub added: Vec<RevenueEntry>,
     /// The change of each day that loses or gains entries, even when its figures cancel out: a day exists as long as it
     /// has entries.
     pub daily: BTreeMap<(Date, Currency), DailyDelta>,
 }
 
 /// The difference between the stored entries of some payments and the entries they should have.
-pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, money::Error> {
-    let before: BTreeSet<&Entry> = stored.iter().collect();
-    let after: BTreeSet<&Entry> = derived.iter().collect();
+pub fn replacement(
+    stored: &[RevenueEntry],
+    derived: &[RevenueEntry],
+) -> Result<Replacement, money::Error> {
+    let before: BTreeSet<&RevenueEntry> = stored.iter().collect();
+    let after: BTreeSet<&RevenueEntry> = derived.iter().collect();
     let mut replacement = Replacement {
         removed: before
             .difference(&after)
@@ -140,7 +143,7 @@ pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, m
     Ok(replacement)
 }
 
-fn add(delta: &mut DailyDelta, entry: &Entry, sign: i64) -> Result<(), money::Error> {
+fn add(delta: &mut DailyDelta, entry: &RevenueEntry, sign: i64) -> Result<(), money::Error> {
     let figure = match entry.kind {
         EntryKind::Gross => {
             delta.payments += sign;
@@ -170,8 +173,8 @@ fn add(delta: &mut DailyDelta, entry: &Entry, sign: i64) -> Result<(), money::Er
 mod tests {
     use super::*;
 
-    fn entry(kind: EntryKind, day: &str, amount_cents: i64) -> Entry {
-        Entry {
+    fn entry(kind: EntryKind, day: &str, amount_cents: i64) -> RevenueEntry {
+        RevenueEntry {
             payment_key: "pi_1".into(),
             kind,
             source_id: "pi_1".into(),

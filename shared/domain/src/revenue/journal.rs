@@ -7,7 +7,7 @@
 use jiff::civil::Date;
 
 use crate::money::{self, Money};
-use crate::revenue::entries::{Entry, EntryKind};
+use crate::revenue::entries::{EntryKind, RevenueEntry};
 
 /// An account of the chart of accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +75,7 @@ pub struct Line {
 }
 
 /// The two lines of an entry, which cancel out. Empty for an entry that moves no money.
-pub fn lines(entry: &Entry) -> Result<Vec<Line>, money::Error> {
+pub fn lines(entry: &RevenueEntry) -> Result<Vec<Line>, money::Error> {
     let reason = match entry.kind {
         EntryKind::Gross => Account::Revenue,
         EntryKind::Refund => Account::Refunds,
@@ -134,8 +134,8 @@ mod tests {
     use super::*;
     use crate::money::Currency;
 
-    fn entry(kind: EntryKind, payment_key: &str, amount_cents: i64) -> Entry {
-        Entry {
+    fn entry(kind: EntryKind, payment_key: &str, amount_cents: i64) -> RevenueEntry {
+        RevenueEntry {
             payment_key: payment_key.to_owned(),
             kind,
             source_id: "src_1".to_owned(),
@@ -152,7 +152,7 @@ mod tests {
             DisputeFees, Disputes, EstimatedStripeFees, PaidOutsideStripe, Refunds, Revenue,
             StripeBalance, StripeFees,
         };
-        let estimated = Entry {
+        let estimated = RevenueEntry {
             is_estimated: true,
             ..entry(EntryKind::Fee, "pi_1", 117)
         };

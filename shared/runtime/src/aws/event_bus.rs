@@ -24,7 +24,7 @@ pub struct EventBus {
 
 /// One event to publish.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
+pub struct BusEntry<'a> {
     /// The kind of event, such as `payment.succeeded`.
     pub detail_type: &'a str,
     /// The envelope `{event_id, occurred_at, subject, data}`.
@@ -62,7 +62,7 @@ impl EventBus {
 
     /// Publishes the entries in as few calls as allowed; returns one outcome per entry, in order. `PutEvents` answers
     /// 200 even when entries failed. After a call that fails as a whole, no more calls are made.
-    pub async fn publish(&self, entries: &[Entry<'_>]) -> Vec<Outcome> {
+    pub async fn publish(&self, entries: &[BusEntry<'_>]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(entries.len());
         let details: Vec<String> = entries
             .iter()
@@ -82,7 +82,11 @@ impl EventBus {
         outcomes
     }
 
-    async fn put(&self, entries: &[Entry<'_>], details: &[String]) -> Result<Vec<Outcome>, Error> {
+    async fn put(
+        &self,
+        entries: &[BusEntry<'_>],
+        details: &[String],
+    ) -> Result<Vec<Outcome>, Error> {
         let entries: Vec<PutEventsRequestEntry> = entries
             .iter()
             .zip(details)

@@ -3,7 +3,7 @@
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use runtime::aws::document_bucket::DocumentBucket;
-use runtime::aws::event_bus::{Entry, EventBus, Outcome};
+use runtime::aws::event_bus::{BusEntry, EventBus, Outcome};
 use runtime::aws::parked_events::ParkedEvents;
 use runtime::aws::secrets::{Error, Form, Secret};
 use runtime::config::{DatabaseConfig, Environment};
@@ -193,9 +193,9 @@ async fn each_entry_is_told_its_own_fate_and_an_absent_bus_publishes_nothing() {
     let bus = EventBus::new(client, &bus_name);
     bus.check().await.unwrap();
     let details: Vec<_> = (0..23).map(|n| json!({"event_id": n})).collect();
-    let entries: Vec<Entry> = details
+    let entries: Vec<BusEntry> = details
         .iter()
-        .map(|detail| Entry {
+        .map(|detail| BusEntry {
             detail_type: "payment.succeeded",
             detail,
         })
@@ -205,15 +205,15 @@ async fn each_entry_is_told_its_own_fate_and_an_absent_bus_publishes_nothing() {
     // EventBridge answers 200 with failed entries: here one that says nothing.
     let blank = json!({"event_id": "x"});
     let mixed = [
-        Entry {
+        BusEntry {
             detail_type: "payment.succeeded",
             detail: &blank,
         },
-        Entry {
+        BusEntry {
             detail_type: "",
             detail: &blank,
         },
-        Entry {
+        BusEntry {
             detail_type: "payment.failed",
             detail: &blank,
         },
