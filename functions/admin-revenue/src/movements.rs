@@ -10,7 +10,7 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use store::movement_report;
-use store::revenue_report::{self, Standing};
+use store::revenue_report::{self, MrrStanding};
 use tokio_postgres::GenericClient;
 
 use crate::App;
@@ -154,7 +154,7 @@ async fn bridge(
         .start
         .saturating_sub(SignedDuration::from_micros(1));
     let standing = revenue_report::standing(db, last_before.unwrap_or(Timestamp::MIN)).await?;
-    let opening = Standing::of(&standing, currency);
+    let opening = MrrStanding::of(&standing, currency);
     let mut bridge = Bridge::new(spans, opening.mrr_microcents, opening.customers);
     let added = movement_report::add_discounted(db, currency, profile, &mut bridge).await?;
     movement_report::add_movements(db, currency, &added, &mut bridge).await?;

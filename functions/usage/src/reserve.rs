@@ -257,7 +257,7 @@ async fn decide(
     let standing = standings
         .into_iter()
         .next()
-        .unwrap_or(Standing { used: 0, limit });
+        .unwrap_or(UsageStanding { used: 0, limit });
     let quote = standing.quote(&terms, wanted.units)?;
     let charge = match quote.total {
         Some(total) if quote.overage_units == 0 || wanted.accept_overage => total,

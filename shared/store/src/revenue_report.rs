@@ -46,7 +46,7 @@ pub struct MonthAtRates {
 
 /// MRR and customers of one currency at an instant, from its movements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct MrrStanding {
     /// The currency of the MRR.
     pub currency: Currency,
     /// In millionths of a minor unit.
@@ -55,13 +55,13 @@ pub struct Standing {
     pub customers: i64,
 }
 
-impl Standing {
+impl MrrStanding {
     /// The row of a currency; zeros for a currency without movements.
-    pub fn of(standings: &[Standing], currency: Currency) -> Standing {
+    pub fn of(standings: &[MrrStanding], currency: Currency) -> MrrStanding {
         let found = standings
             .iter()
             .find(|standing| standing.currency == currency);
-        found.copied().unwrap_or(Standing {
+        found.copied().unwrap_or(MrrStanding {
             currency,
             mrr_microcents: 0,
             customers: 0,
@@ -221,7 +221,7 @@ pub async fn mrr_now(db: &impl GenericClient) -> Result<Vec<(Currency, i64)>, Er
 
 /// MRR and paying customers up to and including `at`, by currency. Whole days come from the rollup and the rest of the
 /// day from the movements, so that the cost follows the number of days.
-pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<Standing>, Error> {
+pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<MrrStanding>, Error> {
     let day = day_of(at);
     let rows = db
         .query_typed(
@@ -247,7 +247,7 @@ pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<Stan
         .await?;
     rows.iter()
         .map(|row| {
-            Ok(Standing {
+            Ok(MrrStanding {
                 currency: currency(row, "mrr_daily")?,
                 mrr_microcents: row.try_get("mrr_microcents")?,
                 customers: row.try_get("customers")?,

@@ -315,14 +315,14 @@ impl Bridge {
         for (place, (span, sums)) in self.spans.iter().zip(&self.sums).enumerate() {
             let closing = opening + sums.net();
             let customers_at_end = customers + sums.customers_gained - sums.customers_lost;
-            let standing = Standing {
+            let edges = Edges {
                 opening,
                 closing,
                 customers,
                 customers_at_end,
             };
             let pending = pending.and_then(|pending| pending.get(place));
-            periods.push(figures(span, sums, standing, pending)?);
+            periods.push(figures(span, sums, edges, pending)?);
             opening = closing;
             customers = customers_at_end;
         }
@@ -381,7 +381,7 @@ impl Sums {
 
 /// The figures at the edges of a period.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct Edges {
     opening: i128,
     closing: i128,
     customers: i64,
@@ -423,15 +423,15 @@ pub struct PeriodFigures {
 fn figures(
     span: &Span,
     sums: &Sums,
-    standing: Standing,
+    edges: Edges,
     pending: Option<&Pending>,
 ) -> Result<PeriodFigures, Error> {
-    let Standing {
+    let Edges {
         opening,
         closing,
         customers,
         customers_at_end,
-    } = standing;
+    } = edges;
     let movements = [
         sums.new,
         sums.expansion,

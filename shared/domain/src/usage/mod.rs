@@ -362,7 +362,7 @@ impl PlanTerms {
 
 /// The use of a subject in its month. Limit checks show it; quotes and reservations are computed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct UsageStanding {
     /// Units (of a user) or requests (of a partner) used in the month.
     pub used: i64,
     /// The included or allowed number; `None` for unlimited.
@@ -380,7 +380,7 @@ pub struct Quote {
     pub total: Option<Money>,
 }
 
-impl Standing {
+impl UsageStanding {
     /// Units left inside the limit; `None` when there is no limit.
     #[must_use]
     pub fn remaining(self) -> Option<i64> {
@@ -407,8 +407,8 @@ impl Standing {
 
     /// The same month after the use of `units` more.
     #[must_use]
-    pub fn after(self, units: i64) -> Standing {
-        Standing {
+    pub fn after(self, units: i64) -> UsageStanding {
+        UsageStanding {
             used: self.used.saturating_add(units),
             limit: self.limit,
         }
@@ -734,7 +734,7 @@ mod tests {
             (5, 1, 0, 1, 500),
             (9, 2, 0, 2, 1_000),
         ] {
-            let standing = Standing {
+            let standing = UsageStanding {
                 used,
                 limit: terms.included_units,
             };
@@ -746,12 +746,12 @@ mod tests {
             overage_price_cents: None,
             ..free_plan()
         };
-        let standing = Standing {
+        let standing = UsageStanding {
             used: 5,
             limit: Some(5),
         };
         assert_eq!(standing.quote(&none_sold, 1).unwrap().total, None);
-        let unlimited = Standing {
+        let unlimited = UsageStanding {
             used: 1_000,
             limit: None,
         };
@@ -766,7 +766,7 @@ mod tests {
             overage_price_cents: Some(1_000_001),
             ..free_plan()
         };
-        let standing = Standing {
+        let standing = UsageStanding {
             used: 5,
             limit: Some(5),
         };
@@ -819,13 +819,13 @@ mod tests {
             (1_000_000, None, None),
         ] {
             assert_eq!(
-                Standing { used, limit }.threshold_pct(),
+                UsageStanding { used, limit }.threshold_pct(),
                 reached,
                 "{used} of {limit:?}"
             );
         }
         assert_eq!(
-            Standing {
+            UsageStanding {
                 used: 5,
                 limit: Some(5)
             }
@@ -840,7 +840,7 @@ mod tests {
             used in 0..200_i64, limit in proptest::option::of(0..100_i64), units in 1..200_i64
         ) {
             let terms = PlanTerms { included_units: limit, ..free_plan() };
-            let standing = Standing { used, limit };
+            let standing = UsageStanding { used, limit };
             let quote = standing.quote(&terms, units).unwrap();
             prop_assert_eq!(quote.free_units + quote.overage_units, units);
             prop_assert_eq!(quote.total.unwrap().amount_cents, quote.overage_units * 500);
