@@ -1,7 +1,7 @@
 //! `GET /admin/revenue/movements`: the MRR bridge per day, week or month, and the ratios drawn from it.
 
 use domain::money::Currency;
-use domain::revenue::mrr_bridge::{Bridge, Granularity, Pending, PeriodFigures, spans};
+use domain::revenue::mrr_bridge::{Granularity, MrrBridge, Pending, PeriodFigures, spans};
 use domain::stripe_objects::subscription::DiscountProfile;
 use jiff::SignedDuration;
 use jiff::Timestamp;
@@ -147,7 +147,7 @@ async fn bridge(
     profile: DiscountProfile,
     granularity: Granularity,
     asked: Asked,
-) -> Section<Bridge> {
+) -> Section<MrrBridge> {
     let spans = spans(granularity, asked.range);
     let last_before = asked
         .range
@@ -155,7 +155,7 @@ async fn bridge(
         .saturating_sub(SignedDuration::from_micros(1));
     let standing = revenue_report::standing(db, last_before.unwrap_or(Timestamp::MIN)).await?;
     let opening = MrrStanding::of(&standing, currency);
-    let mut bridge = Bridge::new(spans, opening.mrr_microcents, opening.customers);
+    let mut bridge = MrrBridge::new(spans, opening.mrr_microcents, opening.customers);
     let added = movement_report::add_discounted(db, currency, profile, &mut bridge).await?;
     movement_report::add_movements(db, currency, &added, &mut bridge).await?;
     Ok(bridge)
@@ -165,7 +165,7 @@ async fn pending(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
-    bridge: &Bridge,
+    bridge: &MrrBridge,
 ) -> Section<Vec<Pending>> {
     Ok(movement_report::pending(db, currency, profile, &bridge.ends()).await?)
 }

@@ -13,7 +13,7 @@ use store::payment_facts;
 /// The payments that the named objects lead to, derived from the stored objects.
 pub async fn derived_payments(
     db: &impl GenericClient,
-    named: &payment_facts::Named,
+    named: &payment_facts::PaymentIds,
     estimate: FeeEstimate,
 ) -> Result<Vec<Payment>, Error> {
     let (intents, charges, refunds, disputes, links, paid_at) = try_join!(

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Transaction};
 
-use super::neighbourhood::{Named, Neighbourhood};
+use super::neighbourhood::{NamedIds, Neighbourhood};
 use super::{ATTEMPTS, Error, apply};
 use domain::payment::FeeEstimate;
 use store::fetched_objects::{self, FetchedObject};
@@ -33,7 +33,7 @@ pub async fn apply_fetched(
     for object in objects {
         facts.append(reader::read_fetched(object, fetched_at)?);
     }
-    let named = Named::of(&facts);
+    let named = NamedIds::of(&facts);
     let neighbourhood = Neighbourhood::load_first(db, &named).await?;
     let subscriptions: Vec<(String, String)> = facts
         .subscriptions

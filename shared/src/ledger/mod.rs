@@ -24,7 +24,7 @@ use store::{outbox, stripe_events};
 use stripe::event::{self, Event};
 use stripe::reader::{self, Facts};
 
-use self::neighbourhood::{Named, Neighbourhood};
+use self::neighbourhood::{NamedIds, Neighbourhood};
 
 pub use self::derived::derived_payments;
 pub use self::fetched::{apply_fetched, ingest_fetched};
@@ -146,7 +146,7 @@ pub async fn apply_event(
         Outcome::Applied
     };
     let facts = reader::read(event)?;
-    let named = Named::of(&facts);
+    let named = NamedIds::of(&facts);
     let (is_new, neighbourhood) = try_join!(
         async {
             Ok::<_, Error>(stripe_events::insert(db, event, payload, outcome.as_str(), now).await?)
@@ -167,7 +167,7 @@ async fn apply(
     db: &Transaction<'_>,
     event: Option<&Event>,
     mut facts: Facts,
-    mut named: Named,
+    mut named: NamedIds,
     mut neighbourhood: Neighbourhood,
     estimate: FeeEstimate,
     now: Timestamp,

@@ -26,7 +26,7 @@ use stripe::reader::Facts;
 
 /// The ids an event names: what to lock, and where to start reading.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Named {
+pub(super) struct NamedIds {
     pub(super) customers: Vec<String>,
     pub(super) sessions: Vec<String>,
     pub(super) subscriptions: Vec<String>,
@@ -34,12 +34,12 @@ pub(super) struct Named {
     pub(super) prices: Vec<String>,
     pub(super) coupons: Vec<String>,
     pub(super) discounts: Vec<String>,
-    pub(super) payments: payment_facts::Named,
+    pub(super) payments: payment_facts::PaymentIds,
 }
 
-impl Named {
-    pub(super) fn of(facts: &Facts) -> Named {
-        let mut named = Named::default();
+impl NamedIds {
+    pub(super) fn of(facts: &Facts) -> NamedIds {
+        let mut named = NamedIds::default();
         for customer in &facts.customers {
             named.customers.push(customer.stripe_customer_id.clone());
         }
@@ -242,7 +242,7 @@ impl Neighbourhood {
     /// have to be taken again.
     pub(super) async fn load_first(
         db: &impl GenericClient,
-        named: &Named,
+        named: &NamedIds,
     ) -> Result<Neighbourhood, Error> {
         let begin = async { Ok(locks::begin(db).await?) };
         let (_, loaded) = try_join!(begin, Neighbourhood::load(db, named))?;
@@ -252,7 +252,7 @@ impl Neighbourhood {
     /// Loads more ids. Releases the held locks first, so that all are taken in one order.
     pub(super) async fn load_anew(
         db: &impl GenericClient,
-        named: &Named,
+        named: &NamedIds,
     ) -> Result<Neighbourhood, Error> {
         let release = async { Ok(locks::release(db).await?) };
         let (_, loaded) = try_join!(release, Neighbourhood::load(db, named))?;
@@ -263,7 +263,7 @@ impl Neighbourhood {
     /// before it started: the locks are held when the first row is read.
     pub(super) async fn load(
         db: &impl GenericClient,
-        named: &Named,
+        named: &NamedIds,
     ) -> Result<Neighbourhood, Error> {
         if named.is_empty() {
             return Ok(Neighbourhood::default());
@@ -374,7 +374,7 @@ impl Neighbourhood {
 
     /// `named` with the customers and payments that the load reached beyond the locks; `None` when there are none. A
     /// payment is locked by its intent, or by its charge when it has no intent.
-    pub(super) fn beyond_locks(&self, named: &Named) -> Option<Named> {
+    pub(super) fn beyond_locks(&self, named: &NamedIds) -> Option<NamedIds> {
         let mut wider = named.clone();
         let payments = &mut wider.payments;
         for intent in &self.intents {
@@ -429,7 +429,7 @@ impl Neighbourhood {
 pub(super) async fn attach_settlements(
     db: &impl GenericClient,
     facts: &mut Facts,
-    named: &mut Named,
+    named: &mut NamedIds,
 ) -> Result<(), Error> {
     let ids: Vec<String> = facts.settlements.iter().map(|(id, _)| id.clone()).collect();
     named
@@ -448,7 +448,7 @@ pub(super) async fn attach_settlements(
         }
     }
     facts.settlements.clear();
-    *named = Named::of(facts);
+    *named = NamedIds::of(facts);
     Ok(())
 }
 

@@ -284,7 +284,7 @@ async fn reprice_event(
     facts: &Facts,
     now: Timestamp,
 ) -> Result<Vec<SubscriptionVersion>, Error> {
-    let named = super::neighbourhood::Named::of(facts);
+    let named = super::neighbourhood::NamedIds::of(facts);
     let stored = Neighbourhood::load(db, &named).await?;
     let known = Catalog {
         facts,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use deadpool_postgres::Object;
+pub use deadpool_postgres::Object as Connection;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use tokio::sync::RwLock;
 use tokio_postgres::error::SqlState;
@@ -88,7 +88,7 @@ impl Database {
     /// A connection that has just been checked. One that died while the sandbox was frozen is replaced silently.
     ///
     /// When the credentials are a secret and the server refuses them, the secret is fetched again, once.
-    pub async fn client(&self) -> Result<Object, Error> {
+    pub async fn client(&self) -> Result<Connection, Error> {
         let pool = self.pool().await?;
         match pool.get().await {
             Err(PoolError::Backend(error))

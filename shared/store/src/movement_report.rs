@@ -14,7 +14,7 @@ use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::cohort::{Cohorts, Level};
 use domain::revenue::movement::{self, Kind, SubscriptionVersion};
-use domain::revenue::mrr_bridge::{Bridge, Pending, Spell, Step};
+use domain::revenue::mrr_bridge::{MrrBridge, Pending, Spell, Step};
 use domain::stripe_objects::subscription::DiscountProfile;
 
 /// Adds the movements in `currency` that the bridge needs, customer by customer, except those of the customers in
@@ -23,7 +23,7 @@ pub async fn add_movements(
     db: &impl GenericClient,
     currency: Currency,
     added: &BTreeSet<String>,
-    bridge: &mut Bridge,
+    bridge: &mut MrrBridge,
 ) -> Result<(), Error> {
     let (from, until) = (bridge.needs_from(), bridge.needs_until());
     let code = currency.as_str();
@@ -67,7 +67,7 @@ pub async fn add_discounted(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
-    bridge: &mut Bridge,
+    bridge: &mut MrrBridge,
 ) -> Result<BTreeSet<String>, Error> {
     let mut discounted = BTreeSet::new();
     let differ = match profile {
@@ -126,7 +126,7 @@ fn add_customer(
     currency: Currency,
     profile: DiscountProfile,
     versions: &[SubscriptionVersion],
-    bridge: &mut Bridge,
+    bridge: &mut MrrBridge,
 ) -> Result<(), Error> {
     let counted = steps(currency, versions)?;
     let versions: Vec<SubscriptionVersion> = versions

@@ -15,7 +15,7 @@ use domain::revenue::entries::{EntryKind, RevenueEntry};
 
 /// Where a read starts: the ids that an event names.
 #[derive(Debug, Default, Clone)]
-pub struct Named {
+pub struct PaymentIds {
     pub intents: Vec<String>,
     pub charges: Vec<String>,
     pub refunds: Vec<String>,
@@ -38,7 +38,10 @@ macro_rules! reached {
 }
 
 /// The payment intents of the reached payments.
-pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<PaymentIntent>, Error> {
+pub async fn intents(
+    db: &impl GenericClient,
+    named: &PaymentIds,
+) -> Result<Vec<PaymentIntent>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -62,7 +65,7 @@ pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<Payme
 }
 
 /// The charges of the reached payments.
-pub async fn charges(db: &impl GenericClient, named: &Named) -> Result<Vec<Charge>, Error> {
+pub async fn charges(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Charge>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -88,7 +91,7 @@ pub async fn charges(db: &impl GenericClient, named: &Named) -> Result<Vec<Charg
 }
 
 /// The refunds of the reached payments, and the named ones.
-pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refund>, Error> {
+pub async fn refunds(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Refund>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -113,7 +116,7 @@ pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refun
 }
 
 /// The disputes of the reached payments, and the named ones.
-pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Dispute>, Error> {
+pub async fn disputes(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Dispute>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -141,7 +144,7 @@ pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Disp
 /// The links between the reached payments and their invoices.
 pub async fn invoice_payments(
     db: &impl GenericClient,
-    named: &Named,
+    named: &PaymentIds,
 ) -> Result<Vec<InvoicePayment>, Error> {
     let rows = db
         .query_typed(
@@ -168,7 +171,7 @@ pub async fn invoice_payments(
 /// When the invoices of the reached payments were paid with money, by invoice.
 pub async fn invoices_paid_at(
     db: &impl GenericClient,
-    named: &Named,
+    named: &PaymentIds,
 ) -> Result<BTreeMap<String, Timestamp>, Error> {
     let rows = db
         .query_typed(
@@ -196,7 +199,10 @@ pub async fn invoices_paid_at(
 }
 
 /// The revenue entries of the reached payments, with the out-of-band ones of the named invoices.
-pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<RevenueEntry>, Error> {
+pub async fn entries(
+    db: &impl GenericClient,
+    named: &PaymentIds,
+) -> Result<Vec<RevenueEntry>, Error> {
     let rows = db
         .query_typed(
             reached!(

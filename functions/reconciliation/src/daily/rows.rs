@@ -44,9 +44,9 @@ impl Rows {
         let mut rows = Rows::default();
         match subject {
             Subject::Charge => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     charges: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.charges = by_key(payment_facts::charges(db, &named).await?);
                 // A charge with an intent is a part of the intent's payment.
@@ -59,32 +59,32 @@ impl Rows {
                     .cloned()
                     .collect();
                 if !alone.is_empty() {
-                    let named = payment_facts::Named {
+                    let named = payment_facts::PaymentIds {
                         charges: alone.clone(),
-                        ..payment_facts::Named::default()
+                        ..payment_facts::PaymentIds::default()
                     };
                     rows.load_payments(db, &named, &alone, estimate).await?;
                 }
             }
             Subject::PaymentIntent => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     intents: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.intents = by_key(payment_facts::intents(db, &named).await?);
                 rows.load_payments(db, &named, ids, estimate).await?;
             }
             Subject::Refund => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     refunds: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.refunds = by_key(payment_facts::refunds(db, &named).await?);
             }
             Subject::Dispute => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     disputes: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.disputes = by_key(payment_facts::disputes(db, &named).await?);
             }
@@ -97,7 +97,7 @@ impl Rows {
     async fn load_payments(
         &mut self,
         db: &Client,
-        named: &payment_facts::Named,
+        named: &payment_facts::PaymentIds,
         payment_keys: &[String],
         estimate: FeeEstimate,
     ) -> Result<(), ledger::Error> {
@@ -122,9 +122,9 @@ impl Rows {
     }
 
     async fn load_invoices(&mut self, db: &Client, ids: &[String]) -> Result<(), ledger::Error> {
-        let named = payment_facts::Named {
+        let named = payment_facts::PaymentIds {
             invoices: ids.to_vec(),
-            ..payment_facts::Named::default()
+            ..payment_facts::PaymentIds::default()
         };
         let (stored, due, links) = try_join!(
             invoices::get(db, ids),

@@ -203,17 +203,17 @@ struct Sums {
 /// Adds up movements, customer by customer, into periods. Its memory depends on the number of periods, not of
 /// movements.
 #[derive(Debug)]
-pub struct Bridge {
+pub struct MrrBridge {
     spans: Vec<Span>,
     sums: Vec<Sums>,
     opening_microcents: i128,
     opening_customers: i64,
 }
 
-impl Bridge {
+impl MrrBridge {
     /// For these periods, oldest first. The opening figures are those at the start of the first period.
-    pub fn new(spans: Vec<Span>, opening_microcents: i64, opening_customers: i64) -> Bridge {
-        Bridge {
+    pub fn new(spans: Vec<Span>, opening_microcents: i64, opening_customers: i64) -> MrrBridge {
+        MrrBridge {
             sums: vec![Sums::default(); spans.len()],
             spans,
             opening_microcents: i128::from(opening_microcents),
@@ -242,7 +242,7 @@ impl Bridge {
         self.spans.iter().map(|span| span.period.end).collect()
     }
 
-    /// Replaces one customer's share in the opening figures of [`Bridge::new`]. `counted` and `steps` are all movements
+    /// Replaces one customer's share in the opening figures of [`MrrBridge::new`]. `counted` and `steps` are all movements
     /// of the customer before the first period, oldest first: as they were counted, and as they count here.
     pub fn reopen_customer(&mut self, counted: &[Step], steps: &[Step]) {
         let Some(first) = self.spans.first() else {
@@ -259,7 +259,7 @@ impl Bridge {
         self.opening_customers += i64::from(counts > 0) - i64::from(counted > 0);
     }
 
-    /// Adds all movements of one customer from [`Bridge::needs_from`] on, oldest first. Others are ignored.
+    /// Adds all movements of one customer from [`MrrBridge::needs_from`] on, oldest first. Others are ignored.
     pub fn add_customer(&mut self, steps: &[Step]) {
         for (index, step) in steps.iter().enumerate() {
             self.add_to_window(step, steps.get(index + 1));
@@ -661,7 +661,8 @@ mod tests {
             micro("04-10", Kind::Churn, gold, 0),
             micro("05-10", Kind::Reactivation, 0, 15_000_000_000),
         ];
-        let mut bridge = Bridge::new(months("2025-01-01T00:00:00Z", "2025-06-01T00:00:00Z"), 0, 0);
+        let mut bridge =
+            MrrBridge::new(months("2025-01-01T00:00:00Z", "2025-06-01T00:00:00Z"), 0, 0);
         bridge.add_customer(&history);
         let periods = bridge.periods(Some(&[Pending::default(); 5])).unwrap();
         let rows: Vec<[i64; 7]> = periods
@@ -706,7 +707,7 @@ mod tests {
     #[test]
     fn both_customer_churns_follow_the_worked_example() {
         // docs/money.md, worked example: 100 customers, 10 leave, 30 join: classic 10.0 %, Stripe's formula 7.69 %.
-        let mut bridge = Bridge::new(
+        let mut bridge = MrrBridge::new(
             months("2025-10-01T00:00:00Z", "2025-11-01T00:00:00Z"),
             100 * 1_000 * 1_000_000,
             100,
@@ -742,7 +743,7 @@ mod tests {
 
     #[test]
     fn retention_is_of_those_present_at_the_opening() {
-        let mut bridge = Bridge::new(
+        let mut bridge = MrrBridge::new(
             months("2025-10-01T00:00:00Z", "2025-11-01T00:00:00Z"),
             1_000_000_000,
             2,
@@ -778,7 +779,7 @@ mod tests {
     #[test]
     fn the_thirty_days_reach_across_periods() {
         let range = range("2025-10-01T00:00:00Z", "2025-12-01T00:00:00Z");
-        let mut bridge = Bridge::new(spans(Granularity::Week, range), 2_000_000_000, 2);
+        let mut bridge = MrrBridge::new(spans(Granularity::Week, range), 2_000_000_000, 2);
         assert_eq!(bridge.needs_from(), at("2025-09-06T00:00:00Z"));
         bridge.add_customer(&steps(&[("09-30", Kind::Churn, 1_000, 0)]));
         bridge.add_customer(&steps(&[
@@ -869,7 +870,7 @@ mod tests {
         ) {
             let start = at("2025-01-01T00:00:00Z") + SignedDuration::from_secs(from);
             let range = Period::new(start, start + SignedDuration::from_secs(length)).unwrap();
-            let mut bridge = Bridge::new(spans(granularity, range), 0, 0);
+            let mut bridge = MrrBridge::new(spans(granularity, range), 0, 0);
             let mut closing = 0_i128;
             let mut paying = 0;
             for customer in 0..3 {
