@@ -865,7 +865,7 @@ fn invoices(
         decision.invoices.push((invoice.clone(), amount_due_cents));
     }
     for invoice in invoices.all.values() {
-        request_rest(invoice, links, decision);
+        request_missing_parts(invoice, links, decision);
     }
     if let Some(verdict) = verdict {
         request_decision(verdict, facts, stored, decision);
@@ -877,7 +877,7 @@ fn invoices(
 }
 
 /// Requests the lines after the tenth, and the payment of a paid invoice that names none.
-fn request_rest(
+fn request_missing_parts(
     invoice: &Invoice,
     links: &BTreeMap<String, InvoicePayment>,
     decision: &mut Decision,

@@ -40,9 +40,9 @@ pub(super) async fn save(
 ) -> Result<Vec<outbox::Message>, Error> {
     let mut writes = writes(db, decision, now);
     while writes.len() > FLIGHT {
-        let rest = writes.split_off(FLIGHT);
+        let later = writes.split_off(FLIGHT);
         try_join_all(writes).await?;
-        writes = rest;
+        writes = later;
     }
     let (_, messages) = try_join!(
         try_join_all(writes),
@@ -52,8 +52,8 @@ pub(super) async fn save(
         reprice(db, &decision.learned, now).await?;
     }
     for former in &decision.former_customers {
-        let rest = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
-        mrr_movements::replace(db, former, &movement::movements(&rest)?).await?;
+        let versions = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
+        mrr_movements::replace(db, former, &movement::movements(&versions)?).await?;
     }
     for customer in &decision.affected_customers {
         decide_plan_of_user(db, customer, decision.former_users.get(customer).copied()).await?;

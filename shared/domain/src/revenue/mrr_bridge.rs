@@ -264,18 +264,18 @@ impl MrrBridge {
         for (index, step) in steps.iter().enumerate() {
             self.add_to_window(step, steps.get(index + 1));
         }
-        let mut rest = steps;
-        while let Some(first) = rest.first() {
+        let mut remaining = steps;
+        while let Some(first) = remaining.first() {
             let place = self.span_of(first.occurred_at);
-            let count = rest
+            let count = remaining
                 .iter()
                 .take_while(|step| self.span_of(step.occurred_at) == place)
                 .count();
-            let (of_span, later) = rest.split_at(count);
+            let (of_span, later) = remaining.split_at(count);
             if let Some(sums) = place.and_then(|place| self.sums.get_mut(place)) {
                 sums.add(of_span);
             }
-            rest = later;
+            remaining = later;
         }
     }
 
@@ -525,8 +525,8 @@ fn figures(
 /// Zero stays zero.
 fn displayed(movements: [i128; 5], total: i128) -> [i128; 5] {
     let mut cents = movements.map(|movement| movement / MICROS);
-    let mut rest = total - cents.iter().sum::<i128>();
-    let step = rest.signum();
+    let mut undistributed = total - cents.iter().sum::<i128>();
+    let step = undistributed.signum();
     let mut order: Vec<usize> = (0..movements.len())
         .filter(|place| movements[*place] != 0)
         .collect();
@@ -538,11 +538,11 @@ fn displayed(movements: [i128; 5], total: i128) -> [i128; 5] {
         (std::cmp::Reverse(remainder), std::cmp::Reverse(size))
     });
     for place in order {
-        if rest == 0 {
+        if undistributed == 0 {
             break;
         }
         cents[place] += step;
-        rest -= step;
+        undistributed -= step;
     }
     cents
 }
