@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::decision::Decision;
 use domain::payment::{Charge, Payment};
 use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use domain::stripe_objects::status::SubscriptionStatus;
 use domain::stripe_objects::subscription::{Subscription, is_entitled};
 use store::outbox::NewMessage;
 use stripe::event::Event;
@@ -26,11 +27,7 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
     for payment in &decision.payments {
         announcements.payment(payment);
     }
-    for charge in facts
-        .charges
-        .iter()
-        .filter(|charge| charge.status == "failed")
-    {
+    for charge in facts.charges.iter().filter(|charge| charge.has_failed()) {
         announcements.add(
             "payment.failed",
             &charge.stripe_charge_id,
@@ -197,9 +194,11 @@ impl Announcements {
             "current_period_end": subscription.current_period_end,
             "ended_at": subscription.ended_at,
         });
-        match subscription.status.as_str() {
-            "active" | "trialing" => self.add("subscription.activated", id, data.clone()),
-            "past_due" => {
+        match SubscriptionStatus::of(&subscription.status) {
+            SubscriptionStatus::Active | SubscriptionStatus::Trialing => {
+                self.add("subscription.activated", id, data.clone())
+            }
+            SubscriptionStatus::PastDue => {
                 let period = subscription
                     .current_period_start
                     .map_or(0, Timestamp::as_second);
@@ -209,8 +208,14 @@ impl Announcements {
                     data.clone(),
                 );
             }
-            "canceled" => self.add("subscription.canceled", id, data.clone()),
-            _ => {}
+            SubscriptionStatus::Canceled => {
+                self.add("subscription.canceled", id, data.clone());
+            }
+            SubscriptionStatus::Incomplete
+            | SubscriptionStatus::IncompleteExpired
+            | SubscriptionStatus::Unpaid
+            | SubscriptionStatus::Paused
+            | SubscriptionStatus::Unknown => {}
         }
         if event.event_type == "customer.subscription.trial_will_end" {
             let end = subscription.trial_end.map_or(0, Timestamp::as_second);

@@ -9,6 +9,7 @@ use super::announcements;
 use super::neighbourhood::Neighbourhood;
 use super::same_second::Verdict;
 use domain::money::div_half_even_cents;
+use domain::payment::key::PaymentKey;
 use domain::payment::{
     self, Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
     Refund,
@@ -752,7 +753,7 @@ impl PaymentMirror {
             .iter()
             .map(|charge| charge.stripe_charge_id.as_str())
             .chain(intent.and_then(|intent| intent.latest_charge_id.as_deref()))
-            .chain((!key.starts_with("pi_")).then_some(key))
+            .chain(PaymentKey::of(key).charge_id())
             .collect();
         let belongs = |intent: Option<&str>, charge: Option<&str>| {
             intent == Some(key)
@@ -815,7 +816,7 @@ fn request_settlement(charge: &Charge, decision: &mut Decision) {
         return;
     };
     decision.looked_up.push(("balance_transaction", id.clone()));
-    if charge.settlement.is_none() && charge.status == "succeeded" {
+    if charge.settlement.is_none() && charge.has_succeeded() {
         decision.lookups.push(Lookup {
             kind: "balance_transaction",
             stripe_id: id.clone(),

@@ -22,6 +22,9 @@ use domain::stripe_objects::catalog::{
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
 use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
+use domain::stripe_objects::status::{
+    ChargeStatus, DisputeStatus, IntentStatus, RefundStatus, SubscriptionStatus,
+};
 use domain::stripe_objects::subscription::{self, Item, Subscription};
 
 /// Ten trillion in a currency with two decimals: no amount at Stripe comes near.
@@ -387,8 +390,8 @@ impl Source<'_> {
         );
         let started_at = time(object, &["start_date", "start", "created"]);
         let is_ended = subscription::is_ended(&status);
-        let is_paused =
-            status == "paused" || text(object, &["pause_collection.behavior"]).is_some();
+        let is_paused = SubscriptionStatus::of(&status) == SubscriptionStatus::Paused
+            || text(object, &["pause_collection.behavior"]).is_some();
         let first_item = at(object, "items.data").and_then(|items| items.get(0));
         let period = |field: &str| {
             first_item
@@ -668,7 +671,8 @@ impl Source<'_> {
             failure_code: failure.and_then(|error| text(error, &["code"])),
             decline_code: failure.and_then(|error| text(error, &["decline_code"])),
             failure_message: failure.and_then(|error| text(error, &["message"])),
-            succeeded_at: (status == "succeeded" && self.event_type == "payment_intent.succeeded")
+            succeeded_at: (IntentStatus::of(&status) == IntentStatus::Succeeded
+                && self.event_type == "payment_intent.succeeded")
                 .then_some(self.at),
             canceled_at: time(object, &["canceled_at"]),
             user_id: at(object, "metadata.user_id").and_then(user_id),
@@ -741,6 +745,7 @@ impl Source<'_> {
                 object: OBJECT,
                 field: "status",
             })?;
+        let known_status = ChargeStatus::of(&status);
         let refunded_cents = int(object, &["amount_refunded"]).unwrap_or(0);
         let stripe_customer_id = id(object, &["customer"]);
         let intent_id = id(object, &["payment_intent"]);
@@ -770,11 +775,13 @@ impl Source<'_> {
             currency,
             is_captured,
             failure_code: text(object, &["failure_code"]),
-            decline_code: text(object, &["outcome.reason"]).filter(|_| status == "failed"),
+            decline_code: text(object, &["outcome.reason"])
+                .filter(|_| known_status == ChargeStatus::Failed),
             failure_message: text(object, &["failure_message"]),
             payment_method: text(object, &["payment_method_details.type", "source.object"]),
             user_id: at(object, "metadata.user_id").and_then(user_id),
-            succeeded_at: captured_at.filter(|_| status == "succeeded" && is_captured),
+            succeeded_at: captured_at
+                .filter(|_| known_status == ChargeStatus::Succeeded && is_captured),
             refund_totals: BTreeMap::from([(self.at.as_second(), refunded_cents)]),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
             settlement,
@@ -813,7 +820,10 @@ impl Source<'_> {
         const OBJECT: &str = "refund";
         // Refunds had no `status` before 2016: all of them had succeeded.
         let status = text(object, &["status"]).unwrap_or_else(|| "succeeded".to_owned());
-        let has_failed = matches!(status.as_str(), "failed" | "canceled");
+        let has_failed = matches!(
+            RefundStatus::of(&status),
+            RefundStatus::Failed | RefundStatus::Canceled
+        );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
         facts.refunds.push(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
@@ -844,9 +854,14 @@ impl Source<'_> {
     fn dispute(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
         const OBJECT: &str = "dispute";
         let status = required_text(object, OBJECT, "status")?;
+        let known_status = DisputeStatus::of(&status);
         let is_closed = matches!(
-            status.as_str(),
-            "won" | "lost" | "warning_closed" | "charge_refunded" | "prevented"
+            known_status,
+            DisputeStatus::Won
+                | DisputeStatus::Lost
+                | DisputeStatus::WarningClosed
+                | DisputeStatus::ChargeRefunded
+                | DisputeStatus::Prevented
         );
         let transactions = || {
             at(object, "balance_transactions")
@@ -864,12 +879,15 @@ impl Source<'_> {
         };
         let withdrawn_at = moved_at(|amount| amount < 0);
         let reinstated_at = moved_at(|amount| amount > 0);
-        let closed_at = match (self.is_fetched(), status.as_str()) {
-            (false, _) => is_closed.then_some(self.at),
-            (true, "won") => reinstated_at,
+        let closed_at = if !self.is_fetched() {
+            is_closed.then_some(self.at)
+        } else if known_status == DisputeStatus::Won {
+            reinstated_at
+        } else if known_status == DisputeStatus::Lost && withdrawn_at.is_none() {
             // Without a withdrawal there is no better date for its cash.
-            (true, "lost") if withdrawn_at.is_none() => Some(self.at),
-            (true, _) => None,
+            Some(self.at)
+        } else {
+            None
         };
         let balance_transactions = transactions()
             .filter_map(|transaction| {

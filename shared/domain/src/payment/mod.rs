@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::{self, Currency, div_half_even};
+use crate::payment::key::PaymentKey;
 use crate::revenue::entries::{EntryKind, RevenueEntry};
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
+use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, RefundStatus};
+
+pub mod key;
 
 /// A payment intent as one snapshot shows it.
 /// Source: <https://docs.stripe.com/api/payment_intents/object>.
@@ -263,10 +267,17 @@ impl FeeSource {
 /// The rank of an intent's status within one second, ×100, plus the rank of the event's type.
 #[must_use]
 pub fn intent_rank(status: &str, event_type: &str) -> i32 {
-    let status_rank = match status {
-        "canceled" => 2,
-        "succeeded" => 3,
-        _ => 0,
+    let status_rank = match IntentStatus::of(status) {
+        IntentStatus::Canceled => 2,
+        IntentStatus::Succeeded => 3,
+        IntentStatus::RequiresPaymentMethod
+        | IntentStatus::RequiresSource
+        | IntentStatus::RequiresConfirmation
+        | IntentStatus::RequiresAction
+        | IntentStatus::RequiresSourceAction
+        | IntentStatus::Processing
+        | IntentStatus::RequiresCapture
+        | IntentStatus::Unknown => 0,
     };
     let type_rank = match event_type {
         "payment_intent.created" => 1,
@@ -283,11 +294,11 @@ pub fn intent_rank(status: &str, event_type: &str) -> i32 {
 /// The rank of a charge's state within one second, ×100, plus the rank of the event's type.
 #[must_use]
 pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
-    let status_rank = match (status, is_refunded) {
-        ("succeeded", true) => 3,
-        ("succeeded", false) => 2,
-        ("failed", _) => 1,
-        _ => 0,
+    let status_rank = match (ChargeStatus::of(status), is_refunded) {
+        (ChargeStatus::Succeeded, true) => 3,
+        (ChargeStatus::Succeeded, false) => 2,
+        (ChargeStatus::Failed, _) => 1,
+        (ChargeStatus::Pending | ChargeStatus::Unknown, _) => 0,
     };
     let type_rank = match event_type {
         "charge.pending" => 1,
@@ -306,25 +317,28 @@ pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
 /// The rank of a refund's status within one second.
 #[must_use]
 pub fn refund_rank(status: &str) -> i32 {
-    match status {
-        "pending" => 0,
-        "requires_action" => 100,
-        "failed" | "canceled" => 300,
-        _ => 200,
+    match RefundStatus::of(status) {
+        RefundStatus::Pending => 0,
+        RefundStatus::RequiresAction => 100,
+        RefundStatus::Succeeded | RefundStatus::Unknown => 200,
+        RefundStatus::Failed | RefundStatus::Canceled => 300,
     }
 }
 
 /// The rank of a dispute's status within one second.
 #[must_use]
 pub fn dispute_rank(status: &str) -> i32 {
-    match status {
-        "warning_needs_response" => 0,
-        "warning_under_review" => 100,
-        "warning_closed" => 200,
-        "needs_response" => 300,
-        "under_review" => 400,
-        "won" | "lost" | "charge_refunded" | "prevented" => 600,
-        _ => 500,
+    match DisputeStatus::of(status) {
+        DisputeStatus::WarningNeedsResponse => 0,
+        DisputeStatus::WarningUnderReview => 100,
+        DisputeStatus::WarningClosed => 200,
+        DisputeStatus::NeedsResponse => 300,
+        DisputeStatus::UnderReview => 400,
+        DisputeStatus::Unknown => 500,
+        DisputeStatus::Won
+        | DisputeStatus::Lost
+        | DisputeStatus::ChargeRefunded
+        | DisputeStatus::Prevented => 600,
     }
 }
 
@@ -358,8 +372,34 @@ impl Snapshot for Charge {
 }
 
 impl Charge {
+    /// What the charge's word for its status stands for.
+    #[must_use]
+    pub fn known_status(&self) -> ChargeStatus {
+        ChargeStatus::of(&self.status)
+    }
+
+    /// Whether the charge was refused.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.known_status() == ChargeStatus::Failed
+    }
+
+    /// Whether the charge was authorised, captured or not.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.known_status() == ChargeStatus::Succeeded
+    }
+
     fn is_paid(&self) -> bool {
-        self.status == "succeeded" && self.is_captured
+        self.has_succeeded() && self.is_captured
+    }
+}
+
+impl PaymentIntent {
+    /// What the intent's word for its status stands for.
+    #[must_use]
+    pub fn known_status(&self) -> IntentStatus {
+        IntentStatus::of(&self.status)
     }
 }
 
@@ -386,7 +426,10 @@ impl Refund {
     /// Whether the money has gone back, or is on its way.
     #[must_use]
     pub fn counts(&self) -> bool {
-        !matches!(self.status.as_str(), "failed" | "canceled")
+        !matches!(
+            RefundStatus::of(&self.status),
+            RefundStatus::Failed | RefundStatus::Canceled
+        )
     }
 }
 
@@ -430,8 +473,8 @@ impl Dispute {
     fn holds_money(&self) -> bool {
         !self.is_inquiry()
             && !matches!(
-                self.status.as_str(),
-                "won" | "charge_refunded" | "prevented"
+                DisputeStatus::of(&self.status),
+                DisputeStatus::Won | DisputeStatus::ChargeRefunded | DisputeStatus::Prevented
             )
     }
 
@@ -534,7 +577,7 @@ pub fn derive(
     else {
         return Ok(None);
     };
-    let intent_paid = intent.filter(|intent| intent.status == "succeeded");
+    let intent_paid = intent.filter(|intent| intent.known_status() == IntentStatus::Succeeded);
     let is_paid = intent_paid.is_some() || paid_charge.is_some() || paid_link.is_some();
     let Some(amount_cents) = intent_paid
         .map(|intent| intent.amount_received_cents.unwrap_or(intent.amount_cents))
@@ -603,17 +646,15 @@ pub fn derive(
         .iter()
         .max_by_key(|d| (d.created_at, &d.stripe_dispute_id));
     let intent_failure = intent.filter(|intent| has_failed && intent.failure_code.is_some());
-    let charge_failure = newest_charge.filter(|charge| has_failed && charge.status == "failed");
+    let charge_failure = newest_charge.filter(|charge| has_failed && charge.has_failed());
 
     let mut payment = Payment {
         payment_key: facts.payment_key.clone(),
         stripe_payment_intent_id: intent
             .map(|intent| intent.stripe_payment_intent_id.clone())
             .or_else(|| {
-                facts
-                    .payment_key
-                    .starts_with("pi_")
-                    .then(|| facts.payment_key.clone())
+                let key = PaymentKey::of(&facts.payment_key);
+                key.intent_id().map(str::to_owned)
             })
             .or_else(|| shown_charge.and_then(|a| a.stripe_payment_intent_id.clone())),
         stripe_charge_id: shown_charge
@@ -711,7 +752,7 @@ impl<'a> Release<'a> {
         let authorised = facts
             .charges
             .iter()
-            .filter(|charge| charge.status == "succeeded")
+            .filter(|charge| charge.has_succeeded())
             .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
         let charge = paid_charge.or(authorised);
         let intent = facts.intent.as_ref();
@@ -856,7 +897,7 @@ fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
 }
 
 fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Charge>) -> PaymentStatus {
-    let failed_charge = newest.filter(|charge| charge.status == "failed");
+    let failed_charge = newest.filter(|charge| charge.has_failed());
     let Some(intent) = intent else {
         let Some(charge) = newest else {
             return PaymentStatus::Pending;
@@ -866,20 +907,22 @@ fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Charge>) -> Pay
             .values()
             .next_back()
             .is_some_and(|t| *t > 0);
-        return match charge.status.as_str() {
-            "failed" => PaymentStatus::Failed,
+        return match charge.known_status() {
+            ChargeStatus::Failed => PaymentStatus::Failed,
             // An authorization that was released instead of captured.
-            "succeeded" if was_released => PaymentStatus::Canceled,
-            _ => PaymentStatus::Pending,
+            ChargeStatus::Succeeded if was_released => PaymentStatus::Canceled,
+            ChargeStatus::Succeeded | ChargeStatus::Pending | ChargeStatus::Unknown => {
+                PaymentStatus::Pending
+            }
         };
     };
-    match intent.status.as_str() {
-        "canceled" => PaymentStatus::Canceled,
-        "processing"
-        | "requires_action"
-        | "requires_confirmation"
-        | "requires_capture"
-        | "requires_source_action" => {
+    match intent.known_status() {
+        IntentStatus::Canceled => PaymentStatus::Canceled,
+        IntentStatus::Processing
+        | IntentStatus::RequiresAction
+        | IntentStatus::RequiresConfirmation
+        | IntentStatus::RequiresCapture
+        | IntentStatus::RequiresSourceAction => {
             let failed_since = failed_charge
                 .is_some_and(|charge| charge.version.created_at > intent.version.created_at);
             if failed_since {
@@ -888,8 +931,16 @@ fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Charge>) -> Pay
                 PaymentStatus::Pending
             }
         }
-        _ if failed_charge.is_some() || intent.failure_code.is_some() => PaymentStatus::Failed,
-        _ => PaymentStatus::Pending,
+        IntentStatus::RequiresPaymentMethod
+        | IntentStatus::RequiresSource
+        | IntentStatus::Succeeded
+        | IntentStatus::Unknown => {
+            if failed_charge.is_some() || intent.failure_code.is_some() {
+                PaymentStatus::Failed
+            } else {
+                PaymentStatus::Pending
+            }
+        }
     }
 }
 
@@ -956,11 +1007,7 @@ fn entries(
             is_estimated,
         });
     };
-    for charge in facts
-        .charges
-        .iter()
-        .filter(|charge| charge.status == "failed")
-    {
+    for charge in facts.charges.iter().filter(|charge| charge.has_failed()) {
         add(
             EntryKind::Failed,
             &charge.stripe_charge_id,
@@ -969,7 +1016,7 @@ fn entries(
             false,
         );
     }
-    let has_failed_charge = facts.charges.iter().any(|charge| charge.status == "failed");
+    let has_failed_charge = facts.charges.iter().any(|charge| charge.has_failed());
     if payment.status == PaymentStatus::Failed && !has_failed_charge {
         add(
             EntryKind::Failed,
@@ -1013,7 +1060,9 @@ fn entries(
     {
         let (withdrawal_fee, reinstatement_fee) = dispute.fees_cents()?;
         let id = &dispute.stripe_dispute_id;
-        let lost_at = dispute.closed_at.filter(|_| dispute.status == "lost");
+        let lost_at = dispute
+            .closed_at
+            .filter(|_| DisputeStatus::of(&dispute.status) == DisputeStatus::Lost);
         let Some(withdrawn_at) = dispute.funds_withdrawn_at.or(lost_at) else {
             continue;
         };

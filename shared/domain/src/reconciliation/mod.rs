@@ -8,6 +8,7 @@ use crate::payment::{
 };
 use crate::revenue::entries::RevenueEntry;
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use crate::stripe_objects::status::IntentStatus;
 use crate::stripe_objects::subscription::{Item, Subscription};
 
 /// How Stripe and the ledger differ; stored in `reconciliation_items.kind`.
@@ -241,7 +242,7 @@ pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
 }
 
 fn charge_status(charge: &Charge) -> &str {
-    if charge.status == "succeeded" && !charge.is_captured {
+    if charge.has_succeeded() && !charge.is_captured {
         "uncaptured"
     } else {
         &charge.status
@@ -295,10 +296,17 @@ pub fn settlement(
 /// Whether Stripe sends events about an intent in this state. It sends none for a payment that nobody has tried yet.
 #[must_use]
 pub fn is_announced(intent: &PaymentIntent) -> bool {
-    match intent.status.as_str() {
-        "requires_payment_method" | "requires_source" => intent.failure_code.is_some(),
-        "requires_confirmation" | "requires_capture" => false,
-        _ => true,
+    match intent.known_status() {
+        IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresSource => {
+            intent.failure_code.is_some()
+        }
+        IntentStatus::RequiresConfirmation | IntentStatus::RequiresCapture => false,
+        IntentStatus::RequiresAction
+        | IntentStatus::RequiresSourceAction
+        | IntentStatus::Processing
+        | IntentStatus::Canceled
+        | IntentStatus::Succeeded
+        | IntentStatus::Unknown => true,
     }
 }
 

@@ -7,6 +7,7 @@
 use jiff::civil::Date;
 
 use crate::money::{self, Money};
+use crate::payment::key::PaymentKey;
 use crate::revenue::entries::{EntryKind, RevenueEntry};
 
 /// An account of the chart of accounts.
@@ -122,10 +123,10 @@ pub fn lines(entry: &RevenueEntry) -> Result<Vec<Line>, money::Error> {
 
 /// The account that the money of a payment is on: the key says whether Stripe collected it.
 fn balance(payment_key: &str) -> Account {
-    if payment_key.starts_with("in_") || payment_key.starts_with("manual:") {
-        Account::PaidOutsideStripe
-    } else {
+    if PaymentKey::of(payment_key).is_collected_by_stripe() {
         Account::StripeBalance
+    } else {
+        Account::PaidOutsideStripe
     }
 }
 

@@ -4,4 +4,5 @@ pub mod catalog;
 pub mod customer;
 pub mod invoice;
 pub mod snapshot;
+pub mod status;
 pub mod subscription;

@@ -11,6 +11,7 @@ use crate::stripe_objects::catalog::{
     self, Coupon, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
 };
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED, Snapshot, Version, earliest};
+use crate::stripe_objects::status::SubscriptionStatus;
 
 /// Why recurring revenue could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -82,14 +83,13 @@ pub struct RecurringRevenue {
 /// The rank of a status within one second, ×100, plus the rank of the event's type.
 #[must_use]
 pub fn rank(status: &str, event_type: &str) -> i32 {
-    let status_rank = match status {
-        "incomplete" => 0,
-        "trialing" => 1,
-        "past_due" => 3,
-        "unpaid" | "paused" => 4,
-        "canceled" | "incomplete_expired" => 5,
-        // `active`, and any status this code does not know.
-        _ => 2,
+    let status_rank = match SubscriptionStatus::of(status) {
+        SubscriptionStatus::Incomplete => 0,
+        SubscriptionStatus::Trialing => 1,
+        SubscriptionStatus::Active | SubscriptionStatus::Unknown => 2,
+        SubscriptionStatus::PastDue => 3,
+        SubscriptionStatus::Unpaid | SubscriptionStatus::Paused => 4,
+        SubscriptionStatus::Canceled | SubscriptionStatus::IncompleteExpired => 5,
     };
     let type_rank = match event_type {
         "customer.subscription.created" => 1,
@@ -102,13 +102,19 @@ pub fn rank(status: &str, event_type: &str) -> i32 {
 /// Whether the status entitles the user to the plan.
 #[must_use]
 pub fn is_entitled(status: &str) -> bool {
-    matches!(status, "trialing" | "active" | "past_due")
+    matches!(
+        SubscriptionStatus::of(status),
+        SubscriptionStatus::Trialing | SubscriptionStatus::Active | SubscriptionStatus::PastDue
+    )
 }
 
 /// Whether a status is final.
 #[must_use]
 pub fn is_ended(status: &str) -> bool {
-    matches!(status, "canceled" | "incomplete_expired")
+    matches!(
+        SubscriptionStatus::of(status),
+        SubscriptionStatus::Canceled | SubscriptionStatus::IncompleteExpired
+    )
 }
 
 impl Snapshot for Subscription {
@@ -160,8 +166,11 @@ impl Subscription {
     #[must_use]
     pub fn begun(&self) -> Option<Subscription> {
         let never_paid_for = matches!(
-            self.status.as_str(),
-            "incomplete" | "incomplete_expired" | "trialing" | "paused"
+            SubscriptionStatus::of(&self.status),
+            SubscriptionStatus::Incomplete
+                | SubscriptionStatus::IncompleteExpired
+                | SubscriptionStatus::Trialing
+                | SubscriptionStatus::Paused
         );
         let fetch = self.version.event_id.strip_prefix(FETCHED)?;
         let begun_at = self
@@ -191,8 +200,10 @@ impl Subscription {
     /// voids the invoices.
     #[must_use]
     pub fn counts(&self) -> bool {
-        matches!(self.status.as_str(), "active" | "past_due")
-            && self.pause_behavior.as_deref() != Some("void")
+        matches!(
+            SubscriptionStatus::of(&self.status),
+            SubscriptionStatus::Active | SubscriptionStatus::PastDue
+        ) && self.pause_behavior.as_deref() != Some("void")
     }
 
     /// The recurring revenue by `docs/money.md`: each item per month, exact; discounts; rounded
