@@ -384,7 +384,7 @@ fn ink(color: Color) -> Ink {
 #[expect(
     clippy::float_arithmetic,
     clippy::cast_possible_truncation,
-    reason = "page geometry: printpdf takes floats, of which these are the nearest to a short decimal"
+    reason = "page geometry: printpdf takes floats; these are the nearest to a short decimal"
 )]
 fn fraction(numerator: i32, denominator: i32) -> f32 {
     (f64::from(numerator) / f64::from(denominator)) as f32

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub mod variables;
 
-/// A variable that is missing or does not say what it should. The value is never repeated: it may be a secret.
+/// A variable that is missing or invalid. Its value is never shown: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The variable is unset or blank.

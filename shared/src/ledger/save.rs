@@ -268,14 +268,14 @@ async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>
         stripe_events::payloads(db, waiting),
         fetched_objects::get(db, waiting)
     )?;
-    let mut told = Vec::new();
+    let mut facts = Vec::new();
     for payload in payloads {
-        told.push(reader::read(&Event::from_value(payload)?)?);
+        facts.push(reader::read(&Event::from_value(payload)?)?);
     }
     for object in fetched {
-        told.push(reader::read_fetched(&object.payload, object.fetched_at)?);
+        facts.push(reader::read_fetched(&object.payload, object.fetched_at)?);
     }
-    Ok(told)
+    Ok(facts)
 }
 
 /// The versions that one archived event makes with what is known now, and the shown row if it shows this event.

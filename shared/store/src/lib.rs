@@ -401,9 +401,12 @@ mod tests {
             .await
             .unwrap_err();
         assert!(error.is_unavailable());
-        let told = runtime::telemetry::cause_chain(&error);
-        assert!(told.starts_with("the database is unavailable: "), "{told}");
-        assert!(!told.contains("hush"));
+        let chain = runtime::telemetry::cause_chain(&error);
+        assert!(
+            chain.starts_with("the database is unavailable: "),
+            "{chain}"
+        );
+        assert!(!chain.contains("hush"));
     }
 
     #[tokio::test]

@@ -81,9 +81,8 @@ pub struct Leased {
     pub attempts: i32,
 }
 
-/// Takes up to `limit` of the look-ups that are due, first asked for first, for this run alone
-/// until `leased_until`. An invoice's payment has an hour to be told by an event of its own
-/// (`docs/stripe.md`), and nothing is fetched with a time before the event that asked for it.
+/// Leases up to `limit` due look-ups to this run until `leased_until`, oldest request first. An invoice's payment has an
+/// hour to arrive in an event (`docs/stripe.md`), and nothing is fetched with a time before the event that requested it.
 pub async fn lease(
     db: &impl GenericClient,
     limit: i64,

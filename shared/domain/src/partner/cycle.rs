@@ -385,10 +385,10 @@ mod tests {
     fn unbilled(contract: &StoredContract, invoiced: &[Period], now: &str) -> Vec<String> {
         let calendar = Calendar::new(contract, invoiced).unwrap();
         let periods = calendar.unbilled(at(now)).unwrap();
-        periods.iter().map(told).collect()
+        periods.iter().map(printed).collect()
     }
 
-    fn told(period: &BillingPeriod) -> String {
+    fn printed(period: &BillingPeriod) -> String {
         let Share {
             billed_days,
             cycle_days,
@@ -568,7 +568,7 @@ mod tests {
         }];
         let calendar = Calendar::new(&contract, &[]).unwrap();
         let periods = calendar.unbilled(at("2025-12-01T00:00:00Z")).unwrap();
-        assert_eq!(told(&periods[0]), "2025-11-01..2025-11-30 (21/30)");
+        assert_eq!(printed(&periods[0]), "2025-11-01..2025-11-30 (21/30)");
         let span = |start: &str, end: &str| Period::new(at(start), at(end)).unwrap();
         assert_eq!(
             periods[0].usage,
@@ -616,7 +616,7 @@ mod tests {
         contract.terms.timezone = "America/New_York".to_owned();
         let calendar = Calendar::new(&contract, &invoiced).unwrap();
         let december = calendar.unbilled(at("2026-01-01T05:00:00Z")).unwrap();
-        assert_eq!(told(&december[0]), "2025-12-01..2025-12-31 (31/31)");
+        assert_eq!(printed(&december[0]), "2025-12-01..2025-12-31 (31/31)");
         assert_eq!(december[0].usage[0].start, at("2025-12-01T00:00:00Z"));
         assert_eq!(december[0].usage[0].end, at("2026-01-01T05:00:00Z"));
         // A contract that is extended after its last invoice goes on the day after.
@@ -667,7 +667,7 @@ mod tests {
             let whole = Period::new(at(start), at(end)).unwrap();
             assert_eq!(periods[0].period, whole, "{zone}");
             assert_eq!(periods[0].usage, [whole], "{zone}");
-            assert_eq!(told(&periods[0]), "2025-11-01..2025-11-30 (30/30)");
+            assert_eq!(printed(&periods[0]), "2025-11-01..2025-11-30 (30/30)");
         }
         // Where clocks skip midnight, the day begins when they go on.
         let contract =
@@ -735,7 +735,7 @@ mod tests {
     fn the_current_period_is_the_whole_cycle_that_goes_on() {
         let contract = contract(json!({"contract_start_date": "2025-11-11"}));
         let calendar = Calendar::new(&contract, &[]).unwrap();
-        let current = |now: &str| calendar.current(at(now)).unwrap().as_ref().map(told);
+        let current = |now: &str| calendar.current(at(now)).unwrap().as_ref().map(printed);
         assert_eq!(
             current("2025-11-12T00:00:00Z").as_deref(),
             Some("2025-11-11..2025-11-30 (20/30)")

@@ -707,7 +707,7 @@ mod tests {
         }
     }
 
-    fn told(found: &[Discrepancy]) -> Vec<(Kind, Option<&str>, Option<&str>)> {
+    fn values_of(found: &[Discrepancy]) -> Vec<(Kind, Option<&str>, Option<&str>)> {
         found
             .iter()
             .map(|one| {
@@ -724,7 +724,7 @@ mod tests {
     fn a_charge_is_compared_by_what_money_depends_on() {
         assert_eq!(charge(&succeeded_charge(), Some(&succeeded_charge())), []);
         let found = charge(&succeeded_charge(), None);
-        assert_eq!(told(&found), [(Kind::MissingInDb, Some("1000"), None)]);
+        assert_eq!(values_of(&found), [(Kind::MissingInDb, Some("1000"), None)]);
         assert_eq!(found[0].object_id, "ch_1");
         type Change = fn(&mut Charge);
         let cases: [(Change, Kind, &str, &str); 6] = [
@@ -764,7 +764,7 @@ mod tests {
             let mut row = succeeded_charge();
             change(&mut row);
             let found = charge(&succeeded_charge(), Some(&row));
-            assert_eq!(told(&found), [(kind, Some(stripe), Some(ledger))]);
+            assert_eq!(values_of(&found), [(kind, Some(stripe), Some(ledger))]);
         }
         // A kind is reported once, several kinds are reported each.
         let mut row = succeeded_charge();
@@ -812,7 +812,7 @@ mod tests {
         assert_eq!(payout("po_1", None, 500, 500), []);
         let found = payout("po_1", Some(Currency::USD), 500, 400);
         assert_eq!(
-            told(&found),
+            values_of(&found),
             [(Kind::AmountDiffers, Some("500"), Some("400"))]
         );
     }

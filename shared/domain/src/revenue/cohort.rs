@@ -183,7 +183,7 @@ mod tests {
         cohorts.add_customer(&[level("08-01", 600), level("09-01", 900), level("10-15", 0)]);
         cohorts.add_customer(&[level("07-31", 5_000)]);
         let figures = cohorts.figures().unwrap();
-        let told: Vec<(i64, i64, Option<i64>, Option<i64>)> = figures[0]
+        let months: Vec<(i64, i64, Option<i64>, Option<i64>)> = figures[0]
             .months
             .iter()
             .map(|month| {
@@ -193,7 +193,7 @@ mod tests {
             .collect();
         assert_eq!((figures[0].customers, figures[0].mrr_cents), (2, 900));
         assert_eq!(
-            told,
+            months,
             [
                 (2, 900, Some(10_000), Some(10_000)),
                 (1, 900, Some(5_000), Some(10_000)),

@@ -48,7 +48,7 @@ impl SubscriptionVersion {
         self.source_event_id.starts_with(BEGUN)
     }
 
-    fn is_told_by_an_event(&self) -> bool {
+    fn is_from_an_event(&self) -> bool {
         !self.is_beginning() && !self.source_event_id.starts_with(FETCHED)
     }
 
@@ -148,14 +148,13 @@ pub fn choose_beginnings(versions: &mut [&mut SubscriptionVersion]) {
             let is_first = of_it()
                 .filter(|other| other.is_beginning())
                 .all(|other| version.source_event_id <= other.source_event_id);
-            let is_created_told = of_it().any(|other| {
-                other.is_told_by_an_event() && !other.overruled && other.is_creation()
+            let has_creation_event = of_it()
+                .any(|other| other.is_from_an_event() && !other.overruled && other.is_creation());
+            let is_denied = first_from_events(of_it()).is_some_and(|first| {
+                let is_counted = first.is_counted.unwrap_or(first.mrr_microcents > 0);
+                !is_counted || first.occurred_at <= version.occurred_at
             });
-            let is_denied = first_told(of_it()).is_some_and(|told| {
-                let is_counted = told.is_counted.unwrap_or(told.mrr_microcents > 0);
-                !is_counted || told.occurred_at <= version.occurred_at
-            });
-            is_first && !is_created_told && !is_denied
+            is_first && !has_creation_event && !is_denied
         })
         .collect();
     for (version, is_counted) in versions.iter_mut().zip(counted) {
@@ -166,11 +165,11 @@ pub fn choose_beginnings(versions: &mut [&mut SubscriptionVersion]) {
 }
 
 /// The earliest snapshot that an event brought of a subscription that had not ended.
-fn first_told<'a>(
+fn first_from_events<'a>(
     versions: impl Iterator<Item = &'a SubscriptionVersion>,
 ) -> Option<&'a SubscriptionVersion> {
     versions
-        .filter(|version| version.is_told_by_an_event() && !version.overruled)
+        .filter(|version| version.is_from_an_event() && !version.overruled)
         .filter(|version| !is_ended(&version.status))
         .min_by_key(|version| order(version))
 }
@@ -178,17 +177,23 @@ fn first_told<'a>(
 /// The versions, with each beginning as the first event shows it, if there is one: it knows better than a later fetch
 /// what was paid then.
 #[must_use]
-pub fn with_beginnings_told(versions: &[SubscriptionVersion]) -> Cow<'_, [SubscriptionVersion]> {
-    let is_told = |version: &SubscriptionVersion| version.is_beginning() && !version.overruled;
-    if !versions.iter().any(is_told) {
+pub fn with_beginnings_from_events(
+    versions: &[SubscriptionVersion],
+) -> Cow<'_, [SubscriptionVersion]> {
+    let is_valid_beginning =
+        |version: &SubscriptionVersion| version.is_beginning() && !version.overruled;
+    if !versions.iter().any(is_valid_beginning) {
         return Cow::Borrowed(versions);
     }
-    let mut told = versions.to_vec();
-    for beginning in told.iter_mut().filter(|version| is_told(version)) {
+    let mut corrected = versions.to_vec();
+    for beginning in corrected
+        .iter_mut()
+        .filter(|version| is_valid_beginning(version))
+    {
         let of_it = versions
             .iter()
             .filter(|other| other.stripe_subscription_id == beginning.stripe_subscription_id);
-        if let Some(first) = first_told(of_it) {
+        if let Some(first) = first_from_events(of_it) {
             *beginning = SubscriptionVersion {
                 source_event_id: beginning.source_event_id.clone(),
                 source_created_at: beginning.source_created_at,
@@ -201,12 +206,12 @@ pub fn with_beginnings_told(versions: &[SubscriptionVersion]) -> Cow<'_, [Subscr
             };
         }
     }
-    Cow::Owned(told)
+    Cow::Owned(corrected)
 }
 
 /// The movements of one customer, oldest first.
 pub fn movements(versions: &[SubscriptionVersion]) -> Result<Vec<Movement>, money::Error> {
-    let versions = &*with_beginnings_told(versions);
+    let versions = &*with_beginnings_from_events(versions);
     let currencies: BTreeSet<Currency> = versions
         .iter()
         .filter_map(|version| version.currency)

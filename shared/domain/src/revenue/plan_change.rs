@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::money::Currency;
-use crate::revenue::movement::{SubscriptionVersion, with_beginnings_told};
+use crate::revenue::movement::{SubscriptionVersion, with_beginnings_from_events};
 use crate::stripe_objects::subscription::is_ended;
 
 /// How the plan of a subscription changed.
@@ -52,7 +52,7 @@ pub struct PlanChange {
 /// that names no plan keeps the plan before it. A new price or quantity within a plan is no change.
 #[must_use]
 pub fn plan_changes(currency: Currency, versions: &[SubscriptionVersion]) -> Vec<PlanChange> {
-    let versions = &*with_beginnings_told(versions);
+    let versions = &*with_beginnings_from_events(versions);
     let ended_at = versions
         .iter()
         .filter(|version| is_ended(&version.status))
@@ -141,9 +141,9 @@ mod tests {
         }
     }
 
-    type Told = (i64, &'static str, Option<String>, Option<String>, i128);
+    type Row = (i64, &'static str, Option<String>, Option<String>, i128);
 
-    fn told(versions: &[SubscriptionVersion]) -> Vec<Told> {
+    fn rows_of(versions: &[SubscriptionVersion]) -> Vec<Row> {
         plan_changes(Currency::USD, versions)
             .into_iter()
             .map(|change| {
@@ -182,9 +182,9 @@ mod tests {
             (8, "switch", basic, pro.clone(), 0),
             (9, "canceled", pro, None, -100),
         ];
-        assert_eq!(told(&history), expected);
+        assert_eq!(rows_of(&history), expected);
         history.reverse();
-        assert_eq!(told(&history), expected, "a function of the set");
+        assert_eq!(rows_of(&history), expected, "a function of the set");
     }
 
     #[test]
@@ -193,6 +193,6 @@ mod tests {
             version(1, "trialing", Some("pro"), 0),
             version(2, "canceled", Some("pro"), 0),
         ];
-        assert_eq!(told(&history), []);
+        assert_eq!(rows_of(&history), []);
     }
 }
