@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use domain::money::Currency;
 use domain::period::Month;
-use domain::usage::{PlanTerms, Standing};
+use domain::usage::{PlanTerms, UsageStanding};
 use jiff::Timestamp;
 use runtime::api::Error;
 use runtime::api::extract::{Json, Now, Path};

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use domain::money::{self, Currency, Money};
 use domain::period::Month;
-use domain::usage::{PlanTerms, Reservation, ReservationRequest, Standing};
+use domain::usage::{PlanTerms, Reservation, ReservationRequest, UsageStanding};
 use futures_util::try_join;
 use jiff::Timestamp;
 use runtime::api::extract::{Json, Now};
@@ -328,7 +328,7 @@ fn answer(after: Standing, charge: Money, overage_units: i64) -> Reserved {
     }
 }
 
-fn offer(terms: &PlanTerms, standing: Standing, month: Month) -> ReservationDenied {
+fn offer(terms: &PlanTerms, standing: UsageStanding, month: Month) -> ReservationDenied {
     let upgrade = terms.upgrade.as_ref();
     ReservationDenied {
         allowed: false,

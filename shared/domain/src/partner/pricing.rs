@@ -31,7 +31,7 @@ pub struct Usage {
     pub requests: i64,
 }
 
-/// What a line stands for.
+/// What a line of an invoice is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LineKind {
@@ -46,8 +46,8 @@ pub enum LineKind {
     CarriedOver,
 }
 
-/// A line of a partner's invoice, as it is frozen in `invoices.line_items`: the members of [`crate::stripe_objects::invoice::Line`],
-/// and what it stands for, its tax.
+/// A line of a partner's invoice as it is frozen in `invoices.line_items`: the members of
+/// [`crate::stripe_objects::invoice::Line`], the kind of the line and its tax.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RatedLine {
     pub kind: LineKind,

@@ -26,7 +26,8 @@ macro_rules! statuses {
 }
 
 statuses!(
-    /// Source: <https://docs.stripe.com/api/subscriptions/object#subscription_object-status>.
+    /// The states of a subscription. Source:
+    /// <https://docs.stripe.com/api/subscriptions/object#subscription_object-status>.
     SubscriptionStatus {
         Incomplete,
         IncompleteExpired,
@@ -40,6 +41,7 @@ statuses!(
 );
 
 statuses!(
+    /// The states of a payment intent.
     /// Source: <https://docs.stripe.com/api/payment_intents/object#payment_intent_object-status>.
     IntentStatus {
         RequiresPaymentMethod,
@@ -57,7 +59,7 @@ statuses!(
 );
 
 statuses!(
-    /// Source: <https://docs.stripe.com/api/charges/object#charge_object-status>.
+    /// The states of a charge. Source: <https://docs.stripe.com/api/charges/object#charge_object-status>.
     ChargeStatus {
         Pending,
         Failed,
@@ -66,7 +68,7 @@ statuses!(
 );
 
 statuses!(
-    /// Source: <https://docs.stripe.com/api/refunds/object#refund_object-status>.
+    /// The states of a refund. Source: <https://docs.stripe.com/api/refunds/object#refund_object-status>.
     RefundStatus {
         Pending,
         RequiresAction,
@@ -77,7 +79,7 @@ statuses!(
 );
 
 statuses!(
-    /// Source: <https://docs.stripe.com/api/disputes/object#dispute_object-status>.
+    /// The states of a dispute. Source: <https://docs.stripe.com/api/disputes/object#dispute_object-status>.
     DisputeStatus {
         WarningNeedsResponse,
         WarningUnderReview,

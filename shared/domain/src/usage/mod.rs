@@ -120,37 +120,37 @@ pub struct Event {
     pub payload: String,
 }
 
-/// A usage event as a sender writes it; a member that is null counts as not given.
+/// A usage event as a sender writes it. A member that is null counts as absent.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UsageEvent {
-    /// The sender's; with the subject it stands for this event for ever, so that a retry counts once.
+    /// The sender's key; together with the subject it identifies the event for ever, so that a retry counts once.
     #[schema(required, nullable = false, min_length = 1, max_length = 255)]
     pub idempotency_key: Option<String>,
-    /// Who used it: `users.id` of the host application. Exactly one of this and `api_key_prefix`.
+    /// The user who used it (`users.id` of the host application). Exactly one of this and `api_key_prefix`.
     #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub user_id: Option<i64>,
-    /// Who used it: the prefix of a partner's API key.
+    /// The partner who used it, by the prefix of its API key.
     #[schema(min_length = 1, max_length = 255)]
     pub api_key_prefix: Option<String>,
-    /// What was used.
+    /// The kind of usage, a word the sender chooses.
     #[schema(required, nullable = false, min_length = 1, max_length = 100)]
     pub event_type: Option<String>,
-    /// The thing it was used on.
+    /// The id of the thing it was used on.
     #[schema(max_length = 255)]
     pub resource_id: Option<String>,
-    /// Whether it counts against limits and on invoices; true when not given.
+    /// Whether it counts against limits and on invoices; true when absent.
     pub billable: Option<bool>,
-    /// How many units; 1 when not given.
+    /// The number of units it counts for; 1 when absent.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub cost_units: Option<i64>,
-    /// Per unit, in minor units of the subject's currency.
+    /// The price of a unit in minor units of the subject's currency.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     pub unit_price_cents: Option<i64>,
-    /// When it happened, since 1970 and at most five minutes ahead; now when not given.
+    /// When the usage happened, since 1970 and at most five minutes ahead; now when absent.
     #[schema(format = DateTime)]
     pub occurred_at: Option<String>,
-    /// Free form, at most 16 KiB.
+    /// Any JSON object the sender adds, at most 16 KiB.
     pub metadata: Option<Map<String, Value>>,
 }
 
@@ -169,10 +169,10 @@ struct Payload<'a> {
 }
 
 impl Event {
-    /// The event that a sender wrote.
+    /// Validates what a sender wrote.
     ///
     /// # Errors
-    /// Names the first member that is not what it has to be.
+    /// Names the first member that is not valid.
     pub fn new(said: UsageEvent, now: Timestamp) -> Result<Event, Rejection> {
         let idempotency_key = key(said.idempotency_key)?;
         let subject = subject_of(said.user_id, said.api_key_prefix)?;
@@ -221,27 +221,27 @@ impl Event {
     }
 }
 
-/// A request for units of a user's quota, as the caller writes it.
+/// A request to reserve units of a user's quota, as the caller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
-    /// Whose quota: `users.id` of the host application.
+    /// The user whose quota is used (`users.id` of the host application).
     #[schema(required, nullable = false, minimum = 1, maximum = 2_147_483_647)]
     pub user_id: Option<i64>,
-    /// How many units.
+    /// How many units to reserve.
     #[schema(required, nullable = false, minimum = 1, maximum = 1_000_000_000)]
     pub units: Option<i64>,
-    /// What they are for.
+    /// The kind of usage the units are for.
     #[schema(required, nullable = false, min_length = 1, max_length = 100)]
     pub event_type: Option<String>,
-    /// The caller's; an allowed reservation always gets its first verdict.
+    /// The caller's key. A reservation that was allowed gets the same answer on every retry.
     #[schema(required, nullable = false, min_length = 1, max_length = 255)]
     pub idempotency_key: Option<String>,
-    /// Whether units beyond the limit may be charged for; false when not given.
+    /// Whether units beyond the limit may be charged; false when absent.
     pub accept_overage: Option<bool>,
 }
 
-/// A [`Reservation`] that may be decided.
+/// A [`Reservation`] with valid members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservationRequest {
     /// The sender's key. A reservation that was allowed gets the same answer on every retry.
@@ -259,7 +259,7 @@ pub struct ReservationRequest {
     pub payload: String,
 }
 
-/// What [`ReservationRequest::payload`] is written from.
+/// The members of [`ReservationRequest::payload`].
 #[derive(Serialize)]
 struct ReservationPayload<'a> {
     event_type: &'a str,
@@ -268,10 +268,10 @@ struct ReservationPayload<'a> {
 }
 
 impl ReservationRequest {
-    /// What a caller wrote.
+    /// Validates what a caller wrote.
     ///
     /// # Errors
-    /// Names the first member that is not what it has to be.
+    /// Names the first member that is not valid.
     pub fn new(said: Reservation) -> Result<ReservationRequest, Rejection> {
         let user_id = required(said.user_id, "user_id").and_then(user_id)?;
         let units = required(said.units, "units")?;
@@ -297,32 +297,32 @@ impl ReservationRequest {
     }
 }
 
-/// A request to take an event back, as the caller writes it.
+/// A request to void a usage event, as the caller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoidUsage {
-    /// Whose event: `user:<id>` or `partner:<prefix>`.
+    /// The subject of the event: `user:<id>` or `partner:<prefix>`.
     #[schema(required, nullable = false, pattern = "^(user|partner):.+$")]
     pub subject: Option<String>,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     #[schema(required, nullable = false, min_length = 1, max_length = 500)]
     pub reason: Option<String>,
 }
 
-/// A [`VoidUsage`] that may be carried out.
+/// A [`VoidUsage`] with valid members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VoidRequest {
-    /// Whose event.
+    /// The subject of the event.
     pub subject: Subject,
     /// The reason, for the audit log.
     pub reason: String,
 }
 
 impl VoidRequest {
-    /// What a caller wrote.
+    /// Validates what a caller wrote.
     ///
     /// # Errors
-    /// Names the first member that is not what it has to be.
+    /// Names the first member that is not valid.
     pub fn new(said: VoidUsage) -> Result<VoidRequest, Rejection> {
         let subject = required(said.subject, "subject")?;
         let subject = text(subject, "subject", 1, 100)?;
@@ -493,7 +493,7 @@ fn subject_of(user: Option<i64>, partner: Option<String>) -> Result<Subject, Rej
 
 fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
     let refused = |message: &str| Err(Rejection::of("occurred_at", message));
-    // jiff would also read a time zone in brackets, which RFC 3339 has not.
+    // jiff would also read a time zone in brackets, which RFC 3339 does not allow.
     let read = Some(text).filter(|text| text.len() <= 40 && !text.contains('['));
     let Some(instant) = read.and_then(|text| text.parse::<Timestamp>().ok()) else {
         return refused("an instant as RFC 3339 has it, 2025-11-01T00:00:00Z");
@@ -507,7 +507,8 @@ fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
     Ok(to_microseconds(instant))
 }
 
-/// Postgres keeps microseconds; cut off, so that the last instant of a day stays in it.
+/// Cuts an instant to the microseconds that Postgres keeps; cut, not rounded, so that the last instant of a day stays
+/// in it.
 fn to_microseconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant)
 }
@@ -519,7 +520,7 @@ fn metadata(object: Map<String, Value>) -> Result<Value, Rejection> {
     if text.len() > METADATA_BYTES {
         return refused("at most 16 KiB");
     }
-    // Postgres has no U+0000 in texts. Looked for in what was read only where the text could have one.
+    // Postgres cannot store U+0000 in a text. The parsed value is only searched when the text could have one.
     if text.contains("\\u0000") && has_nul(&value) {
         return refused("texts without U+0000");
     }
@@ -669,7 +670,7 @@ mod tests {
     fn a_retry_is_the_same_payload_and_nothing_else_is() {
         let payload = |changes: Value| read(changes).unwrap().payload;
         let plain = payload(json!({}));
-        // The time it was read at is not part of what was said.
+        // The time at which it was read is not part of what the sender said.
         let said = json!({"event_type": "deed", "user_id": 42, "idempotency_key": "k"});
         let later = Event::new(
             serde_json::from_value(said).unwrap(),

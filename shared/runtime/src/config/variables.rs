@@ -3,7 +3,7 @@
 //! Nothing reads a variable through it; `shared/tests/tidy/documents.rs` compares it with what the code reads and what
 //! `template.yaml` sets.
 
-/// An environment variable.
+/// An environment variable, as the documentation describes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
     /// The name in the environment.
