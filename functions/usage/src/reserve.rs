@@ -314,7 +314,7 @@ fn first_verdict(earlier: Stored, digest: &str) -> Result<Reserved, Refusal> {
     }
 }
 
-fn answer(after: Standing, charge: Money, overage_units: i64) -> Reserved {
+fn answer(after: UsageStanding, charge: Money, overage_units: i64) -> Reserved {
     let is_beyond = overage_units > 0;
     Reserved {
         allowed: true,
