@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use documents::csv_export::{self, Cell, Writer};
 use domain::period::{day_of, start_of_day};
-use domain::revenue::entries::Entry;
+use domain::revenue::entries::RevenueEntry;
 use domain::revenue::journal;
 use futures_util::future::join;
 use futures_util::{Stream, TryStreamExt};
@@ -112,7 +112,7 @@ fn write_row(writer: &mut Writer, row: &ExportRow) -> Result<(), Error> {
     writer.end_row().map_err(unwritten)
 }
 
-fn write_lines(writer: &mut Writer, entry: &Entry) -> Result<(), Error> {
+fn write_lines(writer: &mut Writer, entry: &RevenueEntry) -> Result<(), Error> {
     for line in journal::lines(entry)? {
         let cells = [
             Cell::value(line.date),

@@ -18,7 +18,7 @@ use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use store::revenue_report::{
-    self, Churned, MonthAtRates, MonthOfCash, Standing, SubscriptionCounts,
+    self, Churned, MonthAtRates, MonthOfCash, MrrStanding, SubscriptionCounts,
 };
 use tokio_postgres::GenericClient;
 
@@ -285,7 +285,7 @@ async fn churn(db: &impl GenericClient, currency: Currency, moment: Moment) -> S
         Moment::Now(_) => join(churned, revenue_report::paying_customers_now(db, currency)).await,
         Moment::Past(as_of) => {
             let (churned, standing) = join(churned, revenue_report::standing(db, as_of)).await;
-            let paying = standing.map(|standing| Standing::of(&standing, currency).customers);
+            let paying = standing.map(|standing| MrrStanding::of(&standing, currency).customers);
             (churned, paying)
         }
     };

@@ -309,9 +309,9 @@ impl Sandbox {
             return Duration::ZERO;
         }
         let start = Instant::now();
-        let entries: Vec<event_bus::Entry<'_>> = messages
+        let entries: Vec<event_bus::BusEntry<'_>> = messages
             .iter()
-            .map(|(detail_type, detail)| event_bus::Entry {
+            .map(|(detail_type, detail)| event_bus::BusEntry {
                 detail_type,
                 detail,
             })

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// Why an amount could not be computed or a currency not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not three ASCII letters.
+    /// The text is not three ASCII letters.
     #[error("a currency is three letters")]
     InvalidCurrency,
     /// Two currencies met in one sum; there is no rate here to convert with.
@@ -22,7 +22,7 @@ pub enum Error {
     /// The result does not fit. Never answered with 0 or with the largest number instead.
     #[error("the amount is out of range")]
     OutOfRange,
-    /// A division by zero, or a split over weights that add up to nothing.
+    /// A division by zero, or a split over weights that add up to zero.
     #[error("there is nothing to divide by")]
     NothingToDivideBy,
 }
@@ -48,7 +48,7 @@ impl Currency {
         }
     }
 
-    /// The upper-case code.
+    /// The ISO 4217 code in upper case.
     pub fn as_str(&self) -> &str {
         // Expect safety: `parse` is the only constructor and accepts ASCII letters alone.
         std::str::from_utf8(&self.0).expect("a currency is ASCII")
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Currency {
 pub struct Money {
     /// Minor units: cents of a dollar, whole yen, thousandths of a dinar.
     pub amount_cents: i64,
-    /// What they are units of.
+    /// The currency whose minor units `amount_cents` counts.
     pub currency: Currency,
 }
 
@@ -128,12 +128,15 @@ impl Money {
         }
     }
 
-    /// Nothing of `currency`.
+    /// A zero amount in `currency`.
     pub fn zero(currency: Currency) -> Money {
         Money::new(0, currency)
     }
 
-    /// The sum; an error between two currencies or beyond the range.
+    /// The sum.
+    ///
+    /// # Errors
+    /// When the currencies differ, or the sum does not fit.
     pub fn checked_add(self, other: Money) -> Result<Money, Error> {
         self.same_currency(other)?;
         let amount_cents = self.amount_cents.checked_add(other.amount_cents);
@@ -143,7 +146,10 @@ impl Money {
         ))
     }
 
-    /// The difference; an error between two currencies or beyond the range.
+    /// The difference.
+    ///
+    /// # Errors
+    /// When the currencies differ, or the difference does not fit.
     pub fn checked_sub(self, other: Money) -> Result<Money, Error> {
         self.same_currency(other)?;
         let amount_cents = self.amount_cents.checked_sub(other.amount_cents);

@@ -1,4 +1,4 @@
-//! What a function runs on: its configuration, logs and metrics, TLS, AWS, and the HTTP edge.
+//! What all functions need to run: configuration, logs and metrics, TLS, AWS, and the HTTP edge.
 
 pub mod api;
 pub mod aws;

@@ -1,5 +1,5 @@
-//! One object put to S3: signed by the SDK's signer, sent without the S3 SDK. The webhook does nothing else with S3, and
-//! the SDK's model and checksum tables would be a tenth of its binary.
+//! Puts one object to S3: signed by the SDK's signer, sent without the S3 SDK. The webhook does nothing else with S3,
+//! and the SDK's model and checksum tables would be a tenth of its binary.
 
 use std::time::{Duration, SystemTime};
 
@@ -17,9 +17,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::http_client;
 use crate::config::BoxError;
 
-/// Longest time one attempt may take; there are two.
+/// The longest time for one attempt; there are two.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
-/// As S3 encodes a key when it checks the signature: all but the unreserved characters and the slash.
+/// Encodes a key as S3 does when it checks the signature: all but the unreserved characters and the slash.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -27,7 +27,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~')
     .remove(b'/');
 
-/// Puts a JSON text under `key` unless there is an object already, which is no failure: the first one stays.
+/// Puts a JSON text under `key`. An object that is already there stays, which is no failure.
 pub(super) async fn put_first(
     sdk: &SdkConfig,
     bucket: &str,
@@ -73,7 +73,7 @@ async fn signed(
         .await?
         .into();
     let mut settings = SigningSettings::default();
-    // S3 encodes once, takes the path as it stands, and wants to know the body's digest.
+    // S3 encodes once, uses the path unchanged, and requires the body's digest.
     settings.percent_encoding_mode = PercentEncodingMode::Single;
     settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
     settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
@@ -102,8 +102,8 @@ async fn signed(
     Ok(request)
 }
 
-/// By path where an endpoint is configured, as stand-ins for S3 need, and for a bucket no certificate covers; else by
-/// host name.
+/// Addresses the bucket by path when an endpoint is configured, as stand-ins for S3 require, and when its name does not
+/// fit the certificate; otherwise by host name.
 fn address(sdk: &SdkConfig, region: &str, bucket: &str, key: &str) -> String {
     let key = utf8_percent_encode(key, ENCODED);
     let suffix = if region.starts_with("cn-") { ".cn" } else { "" };
