@@ -44,9 +44,9 @@ const DISPUTE_FEE_CENTS: i64 = 1500;
 pub struct ExpectedPayment {
     /// `payment_history.payment_key`: the intent, or the invoice when paid out of band.
     pub key: String,
-    /// `payment_history.status`.
+    /// `payment_history.status` at the end.
     pub status: &'static str,
-    /// Minor units.
+    /// Amount of the payment in minor units.
     pub amount_cents: i64,
     /// Minor units, running total of what has not failed.
     pub refund_amount_cents: i64,
@@ -67,7 +67,7 @@ pub struct ExpectedPayment {
 /// What a day has to come to: one row of `revenue_daily`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ExpectedDay {
-    /// UTC, `YYYY-MM-DD`.
+    /// The day in UTC, `YYYY-MM-DD`.
     pub day: &'static str,
     /// Captured on the day.
     pub gross_cents: i64,
@@ -94,7 +94,7 @@ pub struct Expected {
     pub payments: Vec<ExpectedPayment>,
     /// Every day on which money moved or an attempt failed, and no other, in the order of time.
     pub days: Vec<ExpectedDay>,
-    /// At the end.
+    /// MRR at the end, in minor units.
     pub mrr_cents: i64,
     /// In the order of time: kind and change (negative for contraction and churn).
     pub movements: Vec<(&'static str, i64)>,
@@ -381,7 +381,7 @@ fn customer(account: &mut Account, buyer: Buyer<'_>) -> String {
     account.create_customer(Some(buyer.email), Some(buyer.name), metadata)
 }
 
-/// Every scenario, each with ids, a customer and a user of its own.
+/// Every scenario. No two share an id, a customer or a user.
 #[must_use]
 pub fn scenarios() -> Vec<Scenario> {
     vec![
