@@ -26,7 +26,7 @@ const CONTRACTS: u64 = 1_000;
 /// How many more contracts the larger run has.
 const FACTOR: u64 = 10;
 const REQUESTS: u64 = 1_000_000;
-/// Times of counting, of which the median is told.
+/// Measurements of the counting; the bench prints their median.
 const COUNTS: usize = 5;
 /// As the run reads them, and counts them on so many connections; as in template.yaml.
 const CONTRACTS_PER_PAGE: i64 = 200;
@@ -207,7 +207,7 @@ async fn with_contracts(contracts: u64, requests: u64) -> TestDatabase {
     database
 }
 
-/// What a run's process tells of it.
+/// What the process of a run measured.
 struct Told {
     took: Duration,
     invoices: u64,
