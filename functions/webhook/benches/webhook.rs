@@ -210,7 +210,7 @@ impl Processor {
     }
 }
 
-/// A function on a database of its own.
+/// A function on a separate database.
 struct Sandbox {
     app: App,
     bus: EventBus,
