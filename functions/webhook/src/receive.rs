@@ -41,7 +41,7 @@ pub enum Error {
     StoredNowhere(#[source] aws::Error),
 }
 
-/// What became of an event that was kept.
+/// Where an event that was kept is: in the ledger, or parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ledger(ledger::Outcome),

@@ -5,5 +5,6 @@ pub mod aws;
 pub mod config;
 pub mod deadline;
 pub mod http_call;
+pub mod lambda;
 pub mod telemetry;
 pub mod tls;

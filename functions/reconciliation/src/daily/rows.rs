@@ -27,7 +27,7 @@ pub(super) struct Rows {
     invoices: BTreeMap<String, InvoiceRow>,
     links: BTreeMap<String, InvoicePayment>,
     subscriptions: BTreeMap<String, SubscriptionRow>,
-    /// `payment_history`.
+    /// Rows of `payment_history`, by payment key.
     payments: BTreeMap<String, PaymentRow>,
     /// What `payment_history` should have.
     derived: BTreeMap<String, Payment>,
@@ -260,7 +260,7 @@ impl Rows {
         })
     }
 
-    /// Whether the comparison is one at all: of a payment that nobody has tried yet the ledger is told nothing.
+    /// Whether there is anything to compare: Stripe sends no event about a payment that nobody has tried yet.
     pub(super) fn is_comparable(&self, subject: Subject, id: &str, facts: &Facts) -> bool {
         if subject != Subject::PaymentIntent || self.has(subject, id) {
             return true;

@@ -5,7 +5,7 @@ use domain::reconciliation::ObjectType;
 use store::reconciliation_window::{self as window, Slice};
 use tokio_postgres::Client;
 
-/// One list.
+/// A list of Stripe's API whose objects the ledger keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
     Charge,

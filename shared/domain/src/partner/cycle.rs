@@ -233,13 +233,6 @@ impl Calendar {
         self.closed_on.is_some_and(|closed_on| closed_on <= today)
     }
 
-    /// The first day of the contract's cycle that contains the instant, and the first day of the next cycle.
-    #[must_use]
-    pub fn cycle_at(&self, instant: Timestamp) -> (Date, Date) {
-        let cycle = self.cycle_of(self.zone.to_datetime(instant).date());
-        (cycle.from, cycle.to)
-    }
-
     fn cycle_of(&self, day: Date) -> Days {
         let months = |day: Date| i64::from(day.year()) * 12 + i64::from(day.month());
         let length = self.cycle.months();
@@ -355,7 +348,6 @@ fn without(days: Vec<Days>, cut: Days) -> Vec<Days> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::civil::date;
     use serde_json::{Value, json};
 
     use super::*;
@@ -745,9 +737,5 @@ mod tests {
             Some("2026-02-01..2026-02-28 (28/28)")
         );
         assert_eq!(current("2025-10-12T00:00:00Z"), None);
-        assert_eq!(
-            calendar.cycle_at(at("2025-12-31T23:00:00Z")),
-            (date(2025, 12, 1), date(2026, 1, 1))
-        );
     }
 }

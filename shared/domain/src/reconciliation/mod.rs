@@ -141,6 +141,25 @@ impl Comparison {
         }
     }
 
+    /// Compares what the object is worth, and then what `rest` compares. Without a row in the ledger the object is
+    /// missing.
+    fn of_money<T>(
+        object_type: ObjectType,
+        object_id: &str,
+        (stripe, ledger): (&T, Option<&T>),
+        money: fn(&T) -> (Currency, i64),
+        rest: impl FnOnce(&mut Comparison, &T),
+    ) -> Vec<Discrepancy> {
+        let (currency, amount_cents) = money(stripe);
+        let mut comparison = Comparison::new(object_type, object_id, Some(currency));
+        let Some(ledger) = ledger else {
+            return comparison.missing(Kind::MissingInDb, amount_cents);
+        };
+        comparison.expect_amount((currency, amount_cents), money(ledger));
+        rest(&mut comparison, ledger);
+        comparison.found
+    }
+
     fn missing(mut self, kind: Kind, value: impl fmt::Display) -> Vec<Discrepancy> {
         let value = Some(value.to_string());
         let (stripe_value, ledger_value) = match kind {
@@ -205,40 +224,38 @@ pub fn missing_in_stripe(object_type: ObjectType, object_id: &str) -> Vec<Discre
 /// fee differs from the estimate.
 #[must_use]
 pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::Charge,
         &stripe.stripe_charge_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    comparison.expect_part(
-        Kind::AmountDiffers,
-        "captured",
-        stripe.amount_captured_cents,
-        ledger.amount_captured_cents,
-    );
-    comparison.expect_status(charge_status(stripe), charge_status(ledger));
-    let settled = (&stripe.settlement, &ledger.settlement);
-    match settled {
-        (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison.push(
-            Kind::FeeDiffers,
-            Some(settlement_value(stripe)),
-            Some(settlement_value(ledger)),
-        ),
-        (Some(stripe), None) if ledger.stripe_balance_transaction_id.is_none() => comparison.push(
-            Kind::FeeDiffers,
-            Some(settlement_value(stripe)),
-            Some("estimated".to_owned()),
-        ),
-        (Some(_) | None, Some(_) | None) => {}
-    }
-    comparison.found
+        (stripe, ledger),
+        |charge| (charge.currency, charge.amount_cents),
+        |comparison, ledger| {
+            comparison.expect_part(
+                Kind::AmountDiffers,
+                "captured",
+                stripe.amount_captured_cents,
+                ledger.amount_captured_cents,
+            );
+            comparison.expect_status(charge_status(stripe), charge_status(ledger));
+            let settled = (&stripe.settlement, &ledger.settlement);
+            match settled {
+                (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison
+                    .push(
+                        Kind::FeeDiffers,
+                        Some(settlement_value(stripe)),
+                        Some(settlement_value(ledger)),
+                    ),
+                (Some(stripe), None) if ledger.stripe_balance_transaction_id.is_none() => {
+                    comparison.push(
+                        Kind::FeeDiffers,
+                        Some(settlement_value(stripe)),
+                        Some("estimated".to_owned()),
+                    )
+                }
+                (Some(_) | None, Some(_) | None) => {}
+            }
+        },
+    )
 }
 
 fn charge_status(charge: &Charge) -> &str {
@@ -316,75 +333,61 @@ pub fn payment_intent(stripe: &PaymentIntent, ledger: Option<&PaymentIntent>) ->
     if !is_announced(stripe) {
         return Vec::new();
     }
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::PaymentIntent,
         &stripe.stripe_payment_intent_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    if let (Some(stripe), Some(ledger)) =
-        (stripe.amount_received_cents, ledger.amount_received_cents)
-    {
-        comparison.expect_part(Kind::AmountDiffers, "received", stripe, ledger);
-    }
-    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-    comparison.found
+        (stripe, ledger),
+        |intent| (intent.currency, intent.amount_cents),
+        |comparison, ledger| {
+            if let (Some(stripe), Some(ledger)) =
+                (stripe.amount_received_cents, ledger.amount_received_cents)
+            {
+                comparison.expect_part(Kind::AmountDiffers, "received", stripe, ledger);
+            }
+            comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
+        },
+    )
 }
 
 /// Compares a refund with the ledger's row.
 #[must_use]
 pub fn refund(stripe: &Refund, ledger: Option<&Refund>) -> Vec<Discrepancy> {
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::Refund,
         &stripe.stripe_refund_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-    comparison.found
+        (stripe, ledger),
+        |refund| (refund.currency, refund.amount_cents),
+        |comparison, ledger| {
+            comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
+        },
+    )
 }
 
 /// Compares a dispute, and the balance transactions it caused, with the ledger's row.
 #[must_use]
 pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::Dispute,
         &stripe.stripe_dispute_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-    for (id, moved) in &stripe.balance_transactions {
-        let value =
-            |fee_cents: i64, amount_cents: i64| format!("{id}: {fee_cents} of {amount_cents}");
-        let known = ledger.balance_transactions.get(id);
-        if known != Some(moved) {
-            comparison.push(
-                Kind::FeeDiffers,
-                Some(value(moved.fee_cents, moved.amount_cents)),
-                known.map(|known| value(known.fee_cents, known.amount_cents)),
-            );
-        }
-    }
-    comparison.found
+        (stripe, ledger),
+        |dispute| (dispute.currency, dispute.amount_cents),
+        |comparison, ledger| {
+            comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
+            for (id, moved) in &stripe.balance_transactions {
+                let value = |fee_cents: i64, amount_cents: i64| {
+                    format!("{id}: {fee_cents} of {amount_cents}")
+                };
+                let known = ledger.balance_transactions.get(id);
+                if known != Some(moved) {
+                    comparison.push(
+                        Kind::FeeDiffers,
+                        Some(value(moved.fee_cents, moved.amount_cents)),
+                        known.map(|known| value(known.fee_cents, known.amount_cents)),
+                    );
+                }
+            }
+        },
+    )
 }
 
 /// The ledger's row of an invoice that is at Stripe.

@@ -88,9 +88,7 @@ impl Connector {
 }
 
 /// A new pool of connections.
-pub(super) fn client(
-    connect_timeout: Option<Duration>,
-) -> Result<legacy::Client<Patient, SdkBody>, BoxError> {
+fn client(connect_timeout: Option<Duration>) -> Result<legacy::Client<Patient, SdkBody>, BoxError> {
     let mut tcp = connect::HttpConnector::new();
     tcp.set_nodelay(true);
     // The scheme decides between plain and TLS, one layer above.

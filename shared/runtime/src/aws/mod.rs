@@ -13,7 +13,6 @@ pub mod document_bucket;
 pub mod event_bus;
 mod http_client;
 pub mod parked_events;
-mod s3_put;
 pub mod secrets;
 
 /// The longest time for one call on the path of a request, retries included. Together with the database's time-outs,

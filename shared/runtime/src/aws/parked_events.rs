@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, Select};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CALL_TIMEOUT, Error, s3_put};
+use super::{CALL_TIMEOUT, Error};
 use crate::config::{self, Environment};
 
 const SERVICE: &str = "DynamoDB";
@@ -33,7 +35,7 @@ const KEPT_FOR: SignedDuration = SignedDuration::from_hours(400 * 24);
 #[derive(Debug, Clone)]
 pub struct ParkedEvents {
     dynamodb: aws_sdk_dynamodb::Client,
-    /// For the S3 client, which is made when it is needed: a function that only parks events works without.
+    /// What a client of S3 is made from when a body is too large for the table.
     sdk: SdkConfig,
     table: String,
     bucket: String,
@@ -151,10 +153,8 @@ impl ParkedEvents {
             item.insert("body".to_owned(), text(body));
         } else {
             let key = format!("parked/{event_id}.json");
-            // The first body stays, like its item.
-            s3_put::put_first(&self.sdk, &self.bucket, &key, body, now)
-                .await
-                .map_err(|error| Error::unavailable("S3", error))?;
+            // The first body stays, like the item it belongs to.
+            self.put_body(&key, body).await?;
             item.insert("body_s3_key".to_owned(), text(&key));
         }
         let answer = self
@@ -451,6 +451,24 @@ impl ParkedEvents {
 
     fn s3(&self) -> aws_sdk_s3::Client {
         super::s3_client(&self.sdk)
+    }
+
+    /// Puts the body under `key`. An object that is there already stays as it is, which is no failure.
+    async fn put_body(&self, key: &str, body: &str) -> Result<(), Error> {
+        let put = self
+            .s3()
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .if_none_match("*")
+            .content_type("application/json")
+            .body(ByteStream::from(body.as_bytes().to_vec()));
+        match put.send().await {
+            Err(error) if error.code() != Some("PreconditionFailed") => {
+                Err(Error::unavailable("S3", error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     async fn body_in_s3(&self, key: &str) -> Result<String, Error> {
