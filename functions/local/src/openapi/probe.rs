@@ -291,7 +291,7 @@ fn partner(now: Timestamp) -> Result<String, Error> {
     let expires = now.saturating_add(SignedDuration::from_hours(1));
     let expires = expires.map_err(|error| Error::because("no time is left", error))?;
     let claims = json!({"sub": "prober", "partner": ANY, "exp": expires.as_second()});
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&Header::default(), &claims, &key)
+    EncodingKey::from_secret(SECRET.as_bytes())
+        .and_then(|key| jsonwebtoken::encode(&Header::default(), &claims, &key))
         .map_err(|error| Error::because("cannot sign a token", error))
 }

@@ -7,7 +7,7 @@ use reconciliation::Deadline;
 use serde_json::json;
 use std::time::Duration;
 
-use crate::site::{Site, assert_counts, at, morning};
+use super::site::{Site, assert_counts, at, morning};
 
 const ROLLUP: &str =
     "SELECT concat_ws(' ', subject, day, event_type, currency, events, units, billable_units,

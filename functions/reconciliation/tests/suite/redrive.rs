@@ -1,7 +1,5 @@
 //! The redrive on real Postgres and DynamoDB: nothing lost, nothing twice, nobody held up.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use std::time::Duration;
 
 use aws_types::SdkConfig;

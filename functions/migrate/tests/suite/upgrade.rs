@@ -1,9 +1,6 @@
 //! The migrations on an empty database, and on the predecessor's with rows.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
-mod predecessor;
-
+use super::predecessor;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;

@@ -13,7 +13,7 @@ use shared::config::Environment;
 use shared::test_support::{differing_rows, ledger_rows};
 use tokio_postgres::Client;
 
-use crate::site::{Site, at, ingest};
+use super::site::{Site, at, ingest};
 
 const DAYS: i64 = 365;
 const LOST: f64 = 0.1;

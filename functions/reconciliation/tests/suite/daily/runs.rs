@@ -13,7 +13,7 @@ use shared::config::Environment;
 use shared::ledger;
 use shared::stripe::client::Client as Stripe;
 
-use crate::site::{FEES, Site, assert_counts, at, event, ingest, morning};
+use super::site::{FEES, Site, assert_counts, at, event, ingest, morning};
 
 /// Payments, and of every tenth a refund.
 fn busy(account: &mut Account, payments: i64) {

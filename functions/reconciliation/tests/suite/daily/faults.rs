@@ -10,8 +10,8 @@ use local::fake_stripe::{Shape, scenarios};
 use reconciliation::{Error, handle};
 use serde_json::{Value, json};
 
-use crate::site::{Site, assert_counts, at, morning, status, subscribe};
-use crate::year::{assert_same, ledger};
+use super::site::{Site, assert_counts, at, morning, status, subscribe};
+use super::year::{assert_same, ledger};
 
 /// What happened to whom.
 struct Damage {

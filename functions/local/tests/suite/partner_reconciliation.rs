@@ -1,7 +1,5 @@
 //! The daily reconciliation over what partner invoicing really issues: no false alarm, and no gap overlooked.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use jiff::Timestamp;
 use local::fake_stripe::account::Account;
 use local::fake_stripe::payments::Outcome;

@@ -1,7 +1,5 @@
 //! The deploy as CloudFormation makes it: it waits for an answer under an address of its own, and rolls back on FAILED.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};

@@ -8,7 +8,7 @@ use reconciliation::Deadline;
 use serde_json::{Value, json};
 use shared::test_support::logs;
 
-use crate::site::{Site, faults, later, run, run_until, serve};
+use super::site::{Site, faults, later, run, run_until, serve};
 
 const REDRIVE: &str = "reconciliation.redrive";
 

@@ -1,11 +1,7 @@
 //! Invariants M and C: whatever the order, duplication and concurrency, the ledger is the same,
 //! and it is what the story says, to the cent.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
-mod bundle;
-
-use bundle::Webhook;
+use super::bundle::{self, Webhook};
 use jiff::Timestamp;
 use local::fake_stripe::{Expected, Scenario, Shape, scenarios};
 use rand::rngs::StdRng;

@@ -9,7 +9,7 @@ use local::fake_stripe::payments::Outcome;
 use reconciliation::{Deadline, Error};
 use serde_json::{Value, json};
 
-use crate::site::{Site, assert_counts, at, status, subscribe};
+use super::site::{Site, assert_counts, at, status, subscribe};
 
 /// A subscription and a payment of February, and what became of both on the last day of the window.
 struct Story {

@@ -1,8 +1,6 @@
 //! Facts that arrive late, or in the other order: small stories, each in every order, each with
 //! the rows it must end in.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use std::time::Duration;
 
 use futures_util::future::join;

@@ -1,7 +1,5 @@
 //! A partner's invoice collected through Stripe: out by the client, back by signed webhooks.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use jiff::Timestamp;
 use lambda_http::http::{Method, Request};
 use lambda_http::{Body, RequestExt};

@@ -10,7 +10,7 @@ use reconciliation::{Error, handle};
 use serde_json::{Value, json};
 use shared::stripe::client::Patience;
 
-use crate::site::{Site, assert_counts, at, event, morning, status};
+use super::site::{Site, assert_counts, at, event, morning, status};
 
 /// Ten payments, of which the ledger lacks one; and a subscription-less extra row that Stripe does not have.
 async fn site() -> Site {

@@ -1,7 +1,5 @@
 //! The check of the usage rollup: what it finds, what it puts right, and what it leaves alone.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use jiff::Timestamp;
 use reconciliation::{App, handle};
 use serde_json::{Value, json};

@@ -1,6 +1,5 @@
 //! How often one delivery waits for Postgres, counted on the wire: the whole handler, the outbox included.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
 #![expect(clippy::print_stdout, reason = "the figure is part of the report")]
 
 use jiff::Timestamp;

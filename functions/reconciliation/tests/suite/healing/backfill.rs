@@ -12,7 +12,7 @@ use reconciliation::{App, Deadline, handle_until};
 use serde_json::{Value, json};
 use shared::test_support::logs;
 
-use crate::site::{MOVEMENTS, Site, event, faults, later, patience_with, run, run_until, serve};
+use super::site::{MOVEMENTS, Site, event, faults, later, patience_with, run, run_until, serve};
 
 const BACKFILL: &str = "reconciliation.backfill";
 

@@ -9,7 +9,7 @@ use local::fake_stripe::{Fault, Shape, sample_account};
 use reconciliation::Deadline;
 use serde_json::{Value, json};
 
-use crate::site::{MOVEMENTS, Site, faults, later, run, run_until, serve};
+use super::site::{MOVEMENTS, Site, faults, later, run, run_until, serve};
 
 const MISSED: &str = "reconciliation.missed-webhooks";
 

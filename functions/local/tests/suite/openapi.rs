@@ -1,6 +1,4 @@
-//! `docs/openapi.json` is what the functions say they take. `UPDATE_OPENAPI=1 cargo test -p local --test openapi` writes it.
-
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+//! `docs/openapi.json` is what the functions say they take. `UPDATE_OPENAPI=1 cargo test -p local openapi` writes it.
 
 use local::bundle::Bundle;
 use local::openapi::{Column, document};
@@ -53,7 +51,7 @@ async fn the_document_is_what_the_functions_say() {
         .position(|(committed, said)| committed != said);
     assert!(
         committed == text,
-        "docs/openapi.json is stale from line {} on; write it with UPDATE_OPENAPI=1 cargo test -p local --test openapi",
+        "docs/openapi.json is stale from line {} on; write it with UPDATE_OPENAPI=1 cargo test -p local openapi",
         differs.unwrap_or_default() + 1
     );
 
