@@ -5,6 +5,7 @@
 //! Whatever is started here ends with the process that started it, however that process ends.
 
 pub mod aws;
+pub mod bench;
 pub mod database;
 pub mod fault_proxy;
 pub mod ledger;
