@@ -193,7 +193,7 @@ fn invoked_function(path: &str) -> Option<&str> {
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-fn method_not_allowed(allowed: &[&str], request_id: &str) -> Response<Body> {
+fn method_not_allowed(allowed: &[String], request_id: &str) -> Response<Body> {
     let title = "the path does not take this method";
     let response = problem(
         StatusCode::METHOD_NOT_ALLOWED,

@@ -10,8 +10,7 @@ use lambda_http::request::RequestContext;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shared::api::Error;
-use shared::api::extract::{Json, Now, Query, object, object_of};
-use shared::api::router::RawBody;
+use shared::api::extract::{Json, JsonBytes, Now, Query, object, object_of};
 use shared::publishing::publish_after_commit;
 use shared::store;
 use shared::usage::{Event, Rejection, UsageEvent};
@@ -136,7 +135,7 @@ pub(crate) async fn post(
     State(app): State<Arc<Clients>>,
     Query(query): Query<EventQuery>,
     parts: Parts,
-    RawBody(body): RawBody,
+    JsonBytes(body): JsonBytes,
     Now(now): Now,
 ) -> Result<Json<UsageVerdicts>, EventsError> {
     let atomic = query.atomic == Some(true);
