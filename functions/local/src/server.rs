@@ -72,7 +72,7 @@ async fn answer(
     if let Some(function) = invoked_function(uri.path()) {
         return match method {
             Method::POST => invocation(&server, function, &headers, &body, now).await,
-            _ => method_not_allowed(&["POST"], &request_id),
+            _ => method_not_allowed(&["POST".to_owned()], &request_id),
         };
     }
     match gateway::route(&server.routes, &method, uri.path()) {
