@@ -1,6 +1,7 @@
 //! The webhook's rows of the failure matrix, with real faults: every event counted once or kept.
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
@@ -15,8 +16,10 @@ use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use stripe::signature;
+use testing::access::{self, PUBLIC};
+use testing::contract::Contract;
 use testing::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
-use webhook::{App, handle};
+use webhook::{App, handle, routes};
 
 const SECRET: &str = "whsec_failures_current";
 const PATH: &str = "/payments/webhook";
@@ -147,7 +150,47 @@ fn read(response: &Response<Body>) -> (u16, Value) {
 }
 
 async fn send(app: &App, request: Request, now: Timestamp) -> (u16, Value) {
-    read(&handle(app, request, now).await)
+    read(&answer(app, request, now).await)
+}
+
+/// What the function answers, compared with its document: every answer of these tests is.
+async fn answer(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = handle(app, request, now).await;
+    CONTRACT.check(method.as_str(), &path, &response);
+    response
+}
+
+fn request(method: &str, path: &str) -> Request {
+    let request = HttpRequest::builder().method(method).uri(path);
+    request.body(Body::Empty).unwrap()
+}
+
+#[tokio::test]
+async fn every_route_with_every_token() {
+    let app = Site::new().await.app();
+    let rows = [
+        ("POST /payments/webhook", PUBLIC),
+        ("POST /webhooks/stripe", PUBLIC),
+    ];
+    let tokens = access::tokens("none here", "none here", "dp_pk_alpha", noon());
+    access::check(&routes().table(), &rows, &tokens, async |route, token| {
+        let mut unsigned = request(route.method.as_str(), &route.path);
+        if let Some(token) = token {
+            let token = token.parse().unwrap();
+            unsigned.headers_mut().insert("authorization", token);
+        }
+        let (status, body) = send(&app, unsigned, noon()).await;
+        assert_eq!(
+            (status, &body["code"]),
+            (400, &json!("invalid_signature")),
+            "no token signs"
+        );
+        status
+    })
+    .await;
+    Contract::new(routes().document()).assert_complete();
 }
 
 /// Delivers the body as Stripe does, signed at noon.
@@ -337,20 +380,13 @@ async fn a_body_over_six_megabytes_is_refused() {
 async fn another_path_is_not_found_and_another_method_is_told_which() {
     let site = Site::new().await;
     let app = site.app();
-    let request = |method: &str, path: &str| {
-        HttpRequest::builder()
-            .method(method)
-            .uri(path)
-            .body(Body::Empty)
-            .unwrap()
-    };
     for path in ["/", "/payments", "/payments/webhook/", "//payments/webhook"] {
         let answer = send(&app, request("POST", path), noon()).await;
         is_problem(&answer, 404, "not_found");
     }
     for path in [PATH, "/webhooks/stripe"] {
         for method in ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"] {
-            let response = handle(&app, request(method, path), noon()).await;
+            let response = answer(&app, request(method, path), noon()).await;
             assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
             assert_eq!(response.headers()["allow"], "POST");
             is_problem(&read(&response), 405, "method_not_allowed");
