@@ -299,15 +299,15 @@ fn of_body(mut body: Map<String, Value>) -> Result<Input, Error> {
     if let Some(other) = body.keys().next() {
         return Err(Error::invalid_member(other.as_str(), "events stands alone"));
     }
-    match events {
-        Value::Array(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
-            Ok(Input::Batch(events))
-        }
-        _ => Err(Error::invalid_member(
-            "events",
-            format!("a list of 1 to {EVENTS_MAX} events"),
-        )),
+    if let Value::Array(events) = events
+        && (1..=EVENTS_MAX).contains(&events.len())
+    {
+        return Ok(Input::Batch(events));
     }
+    Err(Error::invalid_member(
+        "events",
+        format!("a list of 1 to {EVENTS_MAX} events"),
+    ))
 }
 
 /// The predecessor's form of one event: no body, everything in the query.

@@ -411,10 +411,13 @@ impl Api {
     fn prepared(&self, request: Request, now: Timestamp) -> Result<AxumRequest, Error> {
         let path = path(&request).to_owned();
         let (mut parts, body) = request.into_parts();
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "`Body` may get variants, and each has bytes"
+        )]
         let body = match body {
             Body::Text(text) => axum::body::Bytes::from(text),
             Body::Binary(bytes) => axum::body::Bytes::from(bytes),
-            // `Body` may grow; whatever it is, it has bytes.
             other => axum::body::Bytes::copy_from_slice(&other),
         };
         let limit_bytes = self.body_limit_bytes;
