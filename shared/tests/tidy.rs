@@ -13,11 +13,13 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use saphyr::{LoadableYamlNode, Yaml};
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/template.rs"]
 mod template;
 
 /// The visible top level; the second half only when there is something in it.
-const TOP_LEVEL: [&str; 9] = [
+const TOP_LEVEL: [&str; 10] = [
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
@@ -25,6 +27,7 @@ const TOP_LEVEL: [&str; 9] = [
     "events",
     "functions",
     "migrations",
+    "rust-toolchain.toml",
     "shared",
     "template.yaml",
 ];
@@ -44,109 +47,17 @@ const FUNCTIONS: [&str; 10] = [
     "local",
 ];
 
-/// Modules of `shared` without I/O, clock or floats.
-const DOMAIN: [&str; 23] = [
-    "money",
-    "period",
-    "snapshot",
-    "catalog",
-    "customer",
-    "subscription",
-    "movement",
-    "usage",
-    "contract",
-    "cycle",
-    "pricing",
-    "credit",
-    "invoice",
-    "payment",
-    "cash",
-    "journal",
-    "statement",
-    "revenue",
-    "bridge",
-    "plan_change",
-    "cohort",
-    "reconciliation",
-    "dunning",
-];
-
-/// What each other layer of `shared` may name besides the domain and itself.
-const LAYERS: [(&str, &[&str]); 13] = [
-    ("document", &[]),
-    ("config", &[]),
-    ("deadline", &[]),
-    ("telemetry", &["config"]),
-    ("tls", &["config"]),
-    ("http_call", &["config", "tls"]),
-    ("store", &["config", "telemetry", "tls"]),
-    ("stripe", &["config", "deadline", "telemetry", "tls"]),
-    ("aws", &["config", "telemetry", "tls"]),
-    ("api", &["config", "telemetry", "http_call"]),
-    // What two functions do alike, over the edges.
-    ("ledger", &["config", "telemetry", "store", "stripe"]),
-    ("publishing", &["config", "telemetry", "store", "aws"]),
-    (
-        "filing",
-        &["config", "telemetry", "store", "aws", "document"],
-    ),
-];
-
-/// Where one edge names another all the same: (file, path it may name, why).
-const EXCEPTIONS: [(&str, &str, &str); 8] = [
-    (
-        "shared/src/api.rs",
-        "store",
-        "maps store::Error to a status",
-    ),
-    (
-        "shared/src/api.rs",
-        "aws::Error",
-        "maps aws::Error to a status",
-    ),
-    (
-        "shared/src/api.rs",
-        "aws::secrets",
-        "maps secrets::Error to a status",
-    ),
-    (
-        "shared/src/api/list.rs",
-        "store::list",
-        "a page is asked for and answered as the store reads it",
-    ),
-    (
-        "shared/src/api/authentication.rs",
-        "aws::secrets",
-        "the keys that tokens are verified with are secrets",
-    ),
-    (
-        "shared/src/stripe/client.rs",
-        "aws::secrets",
-        "the API key is a secret",
-    ),
-    (
-        "shared/src/store/stripe_events.rs",
-        "stripe::event",
-        "the row is the event as it was read",
-    ),
-    (
-        "shared/src/test_support",
-        "",
-        "sets up every edge for tests",
-    ),
-];
-
-/// The crates a domain module may name.
+/// The crates that the domain may depend on: none of them does I/O.
 const DOMAIN_CRATES: [&str; 9] = [
-    "std",
-    "core",
     "jiff",
     "rust_decimal",
     "serde",
     "serde_json",
+    "strum",
     "thiserror",
-    "num_rational",
-    "num_traits",
+    "num-rational",
+    "num-traits",
+    "utoipa",
 ];
 
 const VAGUE_NAMES: [&str; 8] = [
@@ -157,12 +68,11 @@ const MAIN_LINES: usize = 40;
 
 type Check = fn(&Tree) -> Vec<String>;
 
-const CHECKS: [(&str, Check); 26] = [
+const CHECKS: [(&str, Check); 28] = [
     ("top_level", top_level),
     ("file_names", file_names),
     ("first_lines", first_lines),
     ("main_is_short", main_is_short),
-    ("layers", layers),
     ("domain_is_pure", domain_is_pure),
     ("functions_stand_alone", functions_stand_alone),
     ("attributes", attributes),
@@ -178,6 +88,12 @@ const CHECKS: [(&str, Check); 26] = [
     ),
     ("router_is_the_route_tables", router_is_the_route_tables),
     ("no_machine_paths", no_machine_paths),
+    ("cited_documents_exist", documents::cited_documents_exist),
+    ("decisions_are_records", documents::decisions_are_records),
+    (
+        "configuration_is_what_is_read",
+        documents::configuration_is_what_is_read,
+    ),
     ("functions_are_complete", template::functions_are_complete),
     (
         "no_secret_is_in_the_template",
@@ -236,14 +152,15 @@ impl Tree {
             .map(|(path, text)| (path.as_str(), tokens(path, text)))
     }
 
-    /// Rust that is deployed: `src/` without `#[cfg(test)]` items, without the local bundle and
-    /// without test support.
+    /// Rust that is deployed: `src/` without `#[cfg(test)]` items, the local bundle, the support for tests and the fake
+    /// Stripe.
     fn deployed(&self) -> impl Iterator<Item = (&str, TokenStream)> {
         self.rust()
             .filter(|(path, _)| {
                 path.contains("/src/")
                     && !path.starts_with("functions/local/")
-                    && !path.starts_with("shared/src/test_support")
+                    && !path.starts_with("shared/testing/")
+                    && !path.starts_with("shared/fake-stripe/")
             })
             .map(|(path, tokens)| (path, split_tests(tokens).0))
     }
@@ -352,111 +269,17 @@ fn main_is_short(tree: &Tree) -> Vec<String> {
         .collect()
 }
 
-// Who may use whom.
-
-/// `store` of `shared/src/store/mod.rs` and `shared/src/store.rs`; `None` outside of modules.
-fn module_of(path: &str) -> Option<&str> {
-    let inside = path.strip_prefix("shared/src/")?;
-    let module = inside.split_once('/').map_or_else(
-        || inside.strip_suffix(".rs").unwrap_or(inside),
-        |(module, _)| module,
-    );
-    (module != "lib").then_some(module)
-}
-
-fn layers(tree: &Tree) -> Vec<String> {
-    let mut complaints = Vec::new();
-    for (path, tokens) in tree.deployed() {
-        let Some(module) = module_of(path) else {
-            continue;
-        };
-        let layer = LAYERS.iter().find(|(name, _)| *name == module);
-        let domain = DOMAIN.contains(&module);
-        if layer.is_none() && !domain {
-            complaints.push(format!(
-                "{path}: the module `{module}` is in no layer of tidy.rs"
-            ));
-            continue;
-        }
-        let mut named = Vec::new();
-        crate_paths(tokens, &mut named);
-        for used in named {
-            let top = used.split("::").next().unwrap_or_default();
-            let allowed = top == module
-                || DOMAIN.contains(&top)
-                || layer.is_some_and(|(_, may)| may.contains(&top))
-                || EXCEPTIONS
-                    .iter()
-                    .any(|(file, what, _)| *file == path && below(&used, what));
-            // `crate::Name` is not a module.
-            let is_module = DOMAIN.contains(&top)
-                || LAYERS.iter().any(|(name, _)| *name == top)
-                || top == "test_support";
-            if is_module && !allowed {
-                complaints.push(format!("{path}: `{module}` must not use `{used}`"));
-            }
-        }
-    }
-    complaints
-}
-
-/// Is `path` the path `above` or inside of it?
-fn below(path: &str, above: &str) -> bool {
-    path.strip_prefix(above)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
-/// Every path after `crate::`, `use crate::{a, b::{c, d}}` spread out.
-fn crate_paths(tokens: TokenStream, found: &mut Vec<String>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    for (index, token) in tokens.iter().enumerate() {
-        if let TokenTree::Group(group) = token {
-            crate_paths(group.stream(), found);
-        }
-        if is_ident(token, "crate") && is_path_separator(&tokens, index + 1) {
-            spread(&tokens[index + 3..], "", found);
-        }
-    }
-}
-
-/// Reads one path from the front of `tokens`.
-fn spread(tokens: &[TokenTree], before: &str, found: &mut Vec<String>) {
-    let join = |name: &str| {
-        if before.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{before}::{name}")
-        }
-    };
-    match tokens.first() {
-        Some(TokenTree::Ident(ident)) => {
-            let path = join(&ident.to_string());
-            if is_path_separator(tokens, 1) {
-                spread(&tokens[3..], &path, found);
-            } else {
-                found.push(path);
-            }
-        }
-        Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
-            let inner: Vec<TokenTree> = group.stream().into_iter().collect();
-            for entry in inner.split(|token| is_punct(token, ',')) {
-                spread(entry, before, found);
-            }
-        }
-        Some(_) | None => found.push(before.to_owned()),
-    }
-}
+// Who may use whom. Cargo enforces the layers; what it cannot see stands here.
 
 fn domain_is_pure(tree: &Tree) -> Vec<String> {
-    let foreign: BTreeSet<String> = dependencies(tree.get("shared/Cargo.toml"))
+    let manifest = "shared/domain/Cargo.toml";
+    let mut complaints: Vec<String> = dependencies(tree.get(manifest))
         .into_iter()
-        .map(|name| name.replace('-', "_"))
-        .chain(["stripe".to_owned()])
         .filter(|name| !DOMAIN_CRATES.contains(&name.as_str()))
+        .map(|name| format!("{manifest}: `{name}`: the domain does not talk to the outside"))
         .collect();
-    let mut complaints = Vec::new();
     for (path, tokens) in tree.deployed() {
-        if !module_of(path).is_some_and(|module| DOMAIN.contains(&module)) {
+        if !path.starts_with("shared/domain/") {
             continue;
         }
         let mut flat = Vec::new();
@@ -475,9 +298,6 @@ fn domain_is_pure(tree: &Tree) -> Vec<String> {
                 "now" if after_path => "reads no clock",
                 "env" if after_path || before_path => "reads no environment",
                 "println" | "eprintln" | "print" | "eprint" => "does no output",
-                _ if before_path && !after_path && foreign.contains(&name) => {
-                    "does not talk to the outside"
-                }
                 _ => continue,
             };
             complaints.push(format!("{path}: `{name}`: the domain {why}"));
@@ -579,10 +399,10 @@ fn named_statement(text: &str) -> Option<(&str, &str)> {
         .split_once("::")
 }
 
-/// `invoices` of `shared/src/store/invoices.rs`, `store` of `shared/src/store/mod.rs`.
+/// `invoices` of `shared/store/src/invoices.rs`, `store` of `shared/store/src/lib.rs`.
 fn stem(path: &str) -> &str {
     let path = path.strip_suffix(".rs").unwrap_or(path);
-    let path = path.strip_suffix("/mod").unwrap_or(path);
+    let path = path.strip_suffix("/src/lib").unwrap_or(path);
     path.rsplit('/').next().unwrap_or(path)
 }
 
@@ -592,7 +412,7 @@ fn sql_names_its_function(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for (path, tokens) in tree
         .deployed()
-        .filter(|(path, _)| path.starts_with("shared/src/store"))
+        .filter(|(path, _)| path.starts_with("shared/store/src"))
     {
         let (macros, tokens) = without_macros(tokens);
         let mut flat = Vec::new();
@@ -701,12 +521,12 @@ fn sql_stays_in_the_store(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for (path, tokens) in tree
         .deployed()
-        .filter(|(path, _)| !path.starts_with("shared/src/store"))
+        .filter(|(path, _)| !path.starts_with("shared/store/src"))
     {
         for text in literals(tokens) {
             if is_sql(&text) || named_statement(&text).is_some() {
                 complaints.push(format!(
-                    "{path}: SQL belongs to shared/src/store: {}",
+                    "{path}: SQL belongs to shared/store/src: {}",
                     start(&text)
                 ));
             }
@@ -724,7 +544,7 @@ fn start(text: &str) -> String {
 
 /// Numbered from one, and each in the list of those that are applied.
 fn migrations_have_no_gaps(tree: &Tree) -> Vec<String> {
-    const LIST: &str = "shared/src/store/migrations.rs";
+    const LIST: &str = "shared/store/src/migrations.rs";
     let names: Vec<&str> = tree
         .files
         .keys()
@@ -1129,7 +949,11 @@ mod can_fail {
             .iter()
             .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
             .collect();
-        for manifest in ["Cargo.toml", "shared/Cargo.toml"] {
+        for manifest in [
+            "Cargo.toml",
+            "shared/Cargo.toml",
+            "shared/domain/Cargo.toml",
+        ] {
             files.entry(manifest.to_owned()).or_default();
         }
         Tree { files }
@@ -1137,7 +961,7 @@ mod can_fail {
 
     /// As many complaints as `expected`, each containing its text.
     #[track_caller]
-    fn complains(check: Check, files: &[(&str, &str)], expected: &[&str]) {
+    pub(super) fn complains(check: Check, files: &[(&str, &str)], expected: &[&str]) {
         let found = check(&tree(files));
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {
@@ -1205,72 +1029,27 @@ mod can_fail {
     }
 
     #[test]
-    fn a_layer_uses_only_what_it_may() {
-        complains(
-            layers,
-            &[
-                (
-                    "shared/src/money.rs",
-                    "use crate::{period, store::{Error, mod_b}};",
-                ),
-                (
-                    "shared/src/store/invoices.rs",
-                    "use crate::invoice::Invoice; fn f() { crate::aws::go() }",
-                ),
-                (
-                    "shared/src/stripe/reader.rs",
-                    "use crate::money::Money; use crate::stripe::event::Event;",
-                ),
-                (
-                    "shared/src/ledger/mod.rs",
-                    "use crate::store; use crate::api::Error;",
-                ),
-                (
-                    "shared/src/api.rs",
-                    "use crate::store::Error; use crate::aws::parked_events;",
-                ),
-                (
-                    "shared/src/invoice.rs",
-                    "#[cfg(test)] mod tests { use crate::test_support; } use crate::test_support;",
-                ),
-                ("shared/src/novelty.rs", ""),
-                ("shared/src/test_support/mod.rs", "use crate::store;"),
-                ("shared/src/lib.rs", "pub mod money;"),
-            ],
-            &[
-                "`api` must not use `aws::parked_events`",
-                "`invoice` must not use `test_support`",
-                "`ledger` must not use `api::Error`",
-                "`money` must not use `store::Error`",
-                "`money` must not use `store::mod_b`",
-                "`novelty` is in no layer",
-                "`store` must not use `aws::go`",
-            ],
-        );
-    }
-
-    #[test]
     fn the_domain_touches_nothing_outside() {
         let impure = "
             /// In a comment f64, async and tokio::spawn are words.
             async fn f(share: f64) { Timestamp::now(); }
-            fn g() { let env = 1; let now = env; std::env::var(\"X\"); tokio_postgres::connect(); }
+            fn g() { let env = 1; let now = env; std::env::var(\"X\"); }
             #[cfg(test)] mod tests { fn t(x: f64) { tokio::spawn(x); } }";
         complains(
             domain_is_pure,
             &[
                 (
-                    "shared/Cargo.toml",
+                    "shared/domain/Cargo.toml",
                     "[dependencies]\njiff = \"1\"\ntokio-postgres = \"1\"\n",
                 ),
-                ("shared/src/revenue.rs", impure),
-                ("shared/src/store/revenue.rs", impure),
+                ("shared/domain/src/revenue/mod.rs", impure),
+                ("shared/store/src/revenue.rs", impure),
                 (
-                    "shared/src/money.rs",
+                    "shared/domain/src/money.rs",
                     "use jiff::Timestamp; fn f(now: Timestamp) { jiff::x(now) }",
                 ),
             ],
-            &["`async`", "`f64`", "`now`", "`env`", "`tokio_postgres`"],
+            &["`tokio-postgres`", "`async`", "`f64`", "`now`", "`env`"],
         );
     }
 
@@ -1325,14 +1104,14 @@ mod can_fail {
             sql_names_its_function,
             &[
                 (
-                    "shared/src/store/invoices.rs",
+                    "shared/store/src/invoices.rs",
                     "fn get() { q(\"-- invoices::get\n SELECT id FROM invoices\"); q(\"SELECT id FROM x\"); }
                      fn put() { q(\"-- invoices::upsert\n INSERT INTO x\"); q(\"-- refunds::get\n SELECT 1\"); }
                      #[cfg(test)] mod tests { fn t() { q(\"SELECT id FROM x\"); } }",
                 ),
-                ("shared/src/store/mod.rs", "fn ping() { q(r#\"-- store::ping\n SELECT 1\"#); }"),
+                ("shared/store/src/lib.rs", "fn ping() { q(r#\"-- store::ping\n SELECT 1\"#); }"),
                 (
-                    "shared/src/store/payments.rs",
+                    "shared/store/src/payments.rs",
                     "macro_rules! reached { ($a:literal) => { concat!(\"-- payments::\", $a, \"SELECT 1\") } }
                      fn intents() { q(reached!(\"intents\", \"SELECT 1\")); q(reached!(\"charges\", \"SELECT 1\")); }",
                 ),
@@ -1347,15 +1126,15 @@ mod can_fail {
             sql_names_its_columns,
             &[
                 (
-                    "shared/src/store/a.rs",
+                    "shared/store/src/a.rs",
                     "fn f() { q(\"-- a::f\n SELECT count(*) FROM a\"); q(\"-- a::g\n select *\n FROM a\"); }",
                 ),
                 (
-                    "shared/src/store/b.rs",
+                    "shared/store/src/b.rs",
                     "fn f() { q(\"-- b::f\n SELECT x * 2 FROM a\"); q(\"INSERT … RETURNING b.*\"); }",
                 ),
             ],
-            &["shared/src/store/a.rs", "shared/src/store/b.rs"],
+            &["shared/store/src/a.rs", "shared/store/src/b.rs"],
         );
     }
 
@@ -1389,7 +1168,7 @@ mod can_fail {
     fn a_gap_in_the_migrations_is_refused() {
         let first = ("migrations/V0001__host_tables.sql", "");
         let list = (
-            "shared/src/store/migrations.rs",
+            "shared/store/src/migrations.rs",
             r#""V0001__host_tables.sql", "V0002__ledger.sql", "V0003__ledger.sql", "V0002_Ledger.sql""#,
         );
         complains(

@@ -1,9 +1,9 @@
 //! The stretch of time a report is asked for: `from`, `to` and `as_of`.
 
+use domain::period::{Month, Period, day_of, start_of_day};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use shared::api::{Error, Query};
-use shared::period::{Month, Period, day_of, start_of_day};
+use runtime::api::{Error, Query};
 
 /// Months of a report when `from` is not given, the last one included.
 const MONTHS: usize = 12;

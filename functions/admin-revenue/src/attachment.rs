@@ -2,7 +2,7 @@
 
 use lambda_http::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue};
 use lambda_http::{Body, Response};
-use shared::api::Error;
+use runtime::api::Error;
 
 /// The type of every CSV.
 pub(crate) const CSV: &str = "text/csv; charset=utf-8; header=present";

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
-use shared::api::{Error, Query};
-use shared::store::audit_log::{self, Filter};
+use runtime::api::{Error, Query};
+use store::audit_log::{self, Filter};
 
 use crate::{Clients, list};
 

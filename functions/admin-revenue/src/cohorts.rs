@@ -1,13 +1,13 @@
 //! `GET /admin/revenue/cohorts`: customers by the month they began in, and what is left of them month by month.
 
+use domain::money::Currency;
+use domain::revenue::cohort::{CohortFigures, Cohorts};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::cohort::{CohortFigures, Cohorts};
-use shared::money::Currency;
-use shared::store::movement_report;
+use store::movement_report;
 use tokio_postgres::GenericClient;
 
 use crate::Clients;

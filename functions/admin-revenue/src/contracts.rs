@@ -1,16 +1,15 @@
 //! `/admin/contracts…`: the contracts of partners.
 
+use domain::partner::contract::{self, Contract, ContractStatus};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::members;
+use runtime::api::{self, Error, Query};
 use serde_json::Value;
-use shared::api::members;
-use shared::api::{self, Error, Query};
-use shared::contract::{self, Contract, ContractStatus};
-use shared::store;
-use shared::store::audit_log::{self, Entry};
-use shared::store::contracts::{self, Filter};
-use shared::store::list::Object;
+use store::audit_log::{self, Entry};
+use store::contracts::{self, Filter};
+use store::list::Object;
 use tokio_postgres::Client;
 
 use crate::{Clients, list, write};

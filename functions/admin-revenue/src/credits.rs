@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::money::Currency;
 use jiff::Timestamp;
+use runtime::api::Error;
+use runtime::api::extract::{Json, NoMembers, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::{Moment, ObjectId, PlainText};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::api::Error;
-use shared::api::extract::{Json, NoMembers, Path, Query};
-use shared::api::list::{ListOf, PageQuery, SpanQuery};
-use shared::api::values::{Moment, ObjectId, PlainText};
-use shared::api::write::{Created, Write, Writer, Written};
-use shared::money::Currency;
-use shared::store::credits::{self, Filter, NewCredit};
-use shared::store::list::Object;
+use shared::write::{Created, Write, Writer, Written};
+use store::credits::{self, Filter, NewCredit};
+use store::list::Object;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;
@@ -86,7 +86,7 @@ pub(crate) async fn list(
     let page = page.page()?;
     let client = app.database.client().await?;
     let rows = credits::list(&**client, &filter, &page).await?;
-    let credits = rows.objects.into_iter().map(Credit::of);
+    let credits = rows.rows.into_iter().map(Credit::of);
     let credits = credits.collect::<Result<_, _>>()?;
     Ok(Json(ListOf::new(credits, rows.next.as_ref())?))
 }
@@ -201,7 +201,7 @@ pub(crate) struct CreditPath {
     id: ObjectId,
 }
 
-shared::refusals! {
+runtime::refusals! {
     /// Why a credit is not voided.
     pub(crate) enum VoidError {
         /// Something of it was taken off an invoice.

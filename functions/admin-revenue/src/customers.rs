@@ -1,14 +1,15 @@
 //! `GET /admin/customers…`: the customers, newest first; one with what it has, owes and pays.
 
+use domain::money::{Currency, div_half_even_cents};
+use domain::page::Page;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::money::{Currency, div_half_even_cents};
-use shared::store::customers::{self, Filter};
-use shared::store::list::{Object, Page};
-use shared::store::{credits, invoices, subscriptions};
+use store::customers::{self, Filter};
+use store::list::Object;
+use store::{credits, invoices, subscriptions};
 
 use crate::{Clients, list};
 
@@ -101,8 +102,8 @@ pub(crate) async fn get(
     let customer = Customer {
         customer,
         user,
-        subscriptions: subscriptions::list(db, &of_customer, &page).await?.objects,
-        open_invoices: invoices::list(db, &open, &page).await?.objects,
+        subscriptions: subscriptions::list(db, &of_customer, &page).await?.rows,
+        open_invoices: invoices::list(db, &open, &page).await?.rows,
         credit_balances: credits::balances(db, stripe_customer_id, user_id, now).await?,
         mrr: mrr.collect::<Result<_, Error>>()?,
     };

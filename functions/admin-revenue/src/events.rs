@@ -2,21 +2,21 @@
 //!
 //! Events that are in the ledger are rows of the inbox; parked and poisoned ones are not in it yet and lie in DynamoDB.
 
+use domain::page::{Page, Position};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::members::Members;
+use runtime::api::{self, Error, Query};
+use runtime::aws;
+use runtime::aws::parked_events::{self, ParkedEvents, ParkedState};
+use runtime::telemetry::{cause_chain, log_failure};
 use serde::Serialize;
 use serde_json::json;
-use shared::api::members::Members;
-use shared::api::{self, Error, Query};
-use shared::aws;
-use shared::aws::parked_events::{self, ParkedEvents, ParkedState};
 use shared::ledger::{self, Applied};
-use shared::store::audit_log::{self, Entry};
-use shared::store::list::{Page, Position};
-use shared::store::{self, stripe_events};
-use shared::stripe::event::Event;
-use shared::telemetry::{cause_chain, log_failure};
+use store::audit_log::{self, Entry};
+use store::stripe_events;
+use stripe::event::Event;
 use tokio_postgres::{Client, Transaction};
 
 use crate::{Clients, list, write};

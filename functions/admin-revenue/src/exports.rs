@@ -2,18 +2,17 @@
 
 use std::pin::pin;
 
+use documents::csv_export::{self, Cell, Writer};
+use domain::period::{day_of, start_of_day};
+use domain::revenue::entries::RevenueEntry;
+use domain::revenue::journal;
 use futures_util::future::join;
 use futures_util::{Stream, TryStreamExt};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
-use shared::api::{self, Error, Query};
-use shared::cash::Entry;
-use shared::document::csv_export::{self, Cell, Writer};
-use shared::journal;
-use shared::period::{day_of, start_of_day};
-use shared::store;
-use shared::store::exports::{self, Export, ExportRow, Field, Filter};
+use runtime::api::{self, Error, Query};
+use store::exports::{self, Export, ExportRow, Field, Filter};
 
 use crate::{Clients, attachment};
 
@@ -113,7 +112,7 @@ fn write_row(writer: &mut Writer, row: &ExportRow) -> Result<(), Error> {
     writer.end_row().map_err(unwritten)
 }
 
-fn write_lines(writer: &mut Writer, entry: &Entry) -> Result<(), Error> {
+fn write_lines(writer: &mut Writer, entry: &RevenueEntry) -> Result<(), Error> {
     for line in journal::lines(entry)? {
         let cells = [
             Cell::value(line.date),

@@ -9,11 +9,11 @@ use futures_util::future::join5;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
+use runtime::config;
+use runtime::http_call::http_get;
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::config;
-use shared::http_call::http_get;
-use shared::store::{Database, revenue_report};
+use store::{Database, revenue_report};
 
 use crate::Clients;
 
@@ -100,7 +100,7 @@ async fn check(name: &'static str, check: impl Future<Output = Result<(), CheckE
             State::NotConfigured
         }
         Ok(Err(error)) => {
-            let cause = shared::telemetry::cause_chain(error.as_ref());
+            let cause = runtime::telemetry::cause_chain(error.as_ref());
             tracing::warn!(check = name, cause, "a health check failed");
             State::Unavailable
         }

@@ -2,19 +2,19 @@
 //!
 //! Lock order: the idempotency key, the invoice, then its credits in ascending order, then the days of the revenue.
 
+use domain::stripe_objects::invoice::{InvoiceStatus, PartnerInvoice};
+use domain::{payment, revenue::entries};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::members::{self, Members};
+use runtime::api::{self, Error, Query};
 use serde_json::{Value, json};
-use shared::api::members::{self, Members};
-use shared::api::{self, Error, Query};
-use shared::invoice::{InvoiceStatus, PartnerInvoice};
-use shared::store::audit_log::{self, Entry};
-use shared::store::invoices::{self, Locked};
-use shared::store::list::Object;
-use shared::store::outbox::{self, NewMessage};
-use shared::store::{self, credits, payment_history};
-use shared::{cash, payment};
+use store::audit_log::{self, Entry};
+use store::invoices::{self, Locked};
+use store::list::Object;
+use store::outbox::{self, NewMessage};
+use store::{credits, payment_history};
 use tokio_postgres::{Client, GenericClient};
 
 use crate::{Clients, write};
@@ -140,7 +140,7 @@ pub(crate) async fn mark_paid(
         paid_at,
     );
     payment_history::insert_manual(&transaction, &payment, id, reference, now).await?;
-    let entries = cash::replacement(&[], &payment.entries)?;
+    let entries = entries::replacement(&[], &payment.entries)?;
     payment_history::replace_entries(&transaction, &entries).await?;
     // Neither can overflow: both are between 0 and the total.
     let (paid_cents, rest_cents) = (

@@ -1,15 +1,16 @@
 //! `GET /admin/invoices…`: the invoices, newest first; one with all that belongs to it.
 
+use domain::page::Page;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::authentication::Access;
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use serde_json::Value;
-use shared::api::authentication::Access;
-use shared::api::{self, Error, Query};
-use shared::store::invoices::{self, Filter};
-use shared::store::list::{Object, Page};
-use shared::store::{credits, payment_history};
+use store::invoices::{self, Filter};
+use store::list::Object;
+use store::{credits, payment_history};
 use tokio_postgres::GenericClient;
 
 use crate::{Clients, list};
@@ -112,7 +113,7 @@ pub(crate) async fn get(
         after: None,
         limit: 500,
     };
-    let mut payments = payment_history::list(db, &filter, &page).await?.objects;
+    let mut payments = payment_history::list(db, &filter, &page).await?.rows;
     if let Access::Partner(_) = access {
         for payment in &mut payments {
             payment.retain(|name, _| OF_PAYMENT_FOR_PARTNERS.contains(&name.as_str()));

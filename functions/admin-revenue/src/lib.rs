@@ -4,21 +4,22 @@
 use std::sync::Arc;
 
 use aws_types::SdkConfig;
+use domain::money::Currency;
+use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
-use shared::api::access::{Access, Authenticator};
-use shared::api::authentication::JwtVerifier;
-use shared::api::router::{Api, Routes};
-use shared::api::write::{KeyRule, WriteState};
-use shared::api::{self, Error, list};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::aws::event_bus::EventBus;
-use shared::aws::parked_events::ParkedEvents;
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::money::Currency;
-use shared::payment::FeeEstimate;
-use shared::routes;
-use shared::store::Database;
+use runtime::api::access::{Access, Authenticator};
+use runtime::api::authentication::JwtVerifier;
+use runtime::api::router::KeyRule;
+use runtime::api::router::{Api, Routes};
+use runtime::api::{self, Error, list};
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::aws::event_bus::EventBus;
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
+use shared::write::WriteState;
+use store::Database;
 
 mod asked;
 mod attachment;
@@ -127,7 +128,7 @@ impl App {
             stripe_api_base: environment
                 .optional("STRIPE_API_BASE")
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
-            fee_estimate: FeeEstimate::from_env(environment)?,
+            fee_estimate: config::fee_estimate(environment)?,
         });
         let authenticator = Authenticator::from_env(environment, sdk);
         Ok(App {

@@ -1,16 +1,16 @@
 //! `GET /admin/revenue/movements`: the MRR bridge per day, week or month, and the ratios drawn from it.
 
+use domain::money::Currency;
+use domain::revenue::mrr_bridge::{Granularity, MrrBridge, Pending, PeriodFigures, spans};
+use domain::stripe_objects::subscription::DiscountProfile;
 use jiff::SignedDuration;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::bridge::{Bridge, Granularity, Pending, PeriodFigures, spans};
-use shared::money::Currency;
-use shared::store::movement_report;
-use shared::store::revenue_report::{self, Standing};
-use shared::subscription::DiscountProfile;
+use store::movement_report;
+use store::revenue_report::{self, MrrStanding};
 use tokio_postgres::GenericClient;
 
 use crate::Clients;
@@ -147,15 +147,15 @@ async fn bridge(
     profile: DiscountProfile,
     granularity: Granularity,
     asked: Asked,
-) -> Section<Bridge> {
+) -> Section<MrrBridge> {
     let spans = spans(granularity, asked.range);
     let last_before = asked
         .range
         .start
         .saturating_sub(SignedDuration::from_micros(1));
     let standing = revenue_report::standing(db, last_before.unwrap_or(Timestamp::MIN)).await?;
-    let opening = Standing::of(&standing, currency);
-    let mut bridge = Bridge::new(spans, opening.mrr_microcents, opening.customers);
+    let opening = MrrStanding::of(&standing, currency);
+    let mut bridge = MrrBridge::new(spans, opening.mrr_microcents, opening.customers);
     let added = movement_report::add_discounted(db, currency, profile, &mut bridge).await?;
     movement_report::add_movements(db, currency, &added, &mut bridge).await?;
     Ok(bridge)
@@ -165,7 +165,7 @@ async fn pending(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
-    bridge: &Bridge,
+    bridge: &MrrBridge,
 ) -> Section<Vec<Pending>> {
     Ok(movement_report::pending(db, currency, profile, &bridge.ends()).await?)
 }

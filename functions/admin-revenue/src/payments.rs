@@ -3,11 +3,11 @@
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use shared::api::{self, Error, Query};
-use shared::store::list::Object;
-use shared::store::payment_facts;
-use shared::store::payment_history::{self, Filter};
+use store::list::Object;
+use store::payment_facts;
+use store::payment_history::{self, Filter};
 
 use crate::{Clients, list};
 

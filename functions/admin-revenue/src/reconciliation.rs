@@ -1,18 +1,17 @@
 //! `/admin/reconciliation…`: the runs that compared the ledger with Stripe, what they found, and what of it is accepted.
 
+use documents::csv_export::{Cell, Writer};
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::members::{self, Members};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use serde_json::Value;
-use shared::api::members::{self, Members};
-use shared::api::{self, Error, Query};
-use shared::document::csv_export::{Cell, Writer};
-use shared::store;
-use shared::store::audit_log::{self, Entry};
-use shared::store::list::Object;
-use shared::store::reconciliation_runs;
+use store::audit_log::{self, Entry};
+use store::list::Object;
+use store::reconciliation_runs;
 use tokio_postgres::Client;
 
 use crate::{Clients, exports, list, write};

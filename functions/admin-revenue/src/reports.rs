@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use documents::csv_export::{self, Cell};
+use domain::money::{self, Currency, div_half_even_cents, narrow};
+use domain::period::Month;
+use domain::revenue::figures::ratio_bps;
+use domain::revenue::plan_change::Change;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use shared::api::{self, Error, Query};
-use shared::document::csv_export::{self, Cell};
-use shared::money::{self, Currency, div_half_even_cents, narrow};
-use shared::period::Month;
-use shared::plan_change::Change;
-use shared::revenue::ratio_bps;
-use shared::store::reports::{self, Scope};
+use store::reports::{self, Scope};
 use tokio_postgres::GenericClient;
 
 use crate::asked::{self, Asked, Longest};

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::money::{Currency, Money};
+use domain::period::{Month, day_of};
+use domain::revenue::figures::{
+    self, Cash, ExactCash, Mrr, churn_window_start, conversion, customer_churn_bps,
+    minor_unit_factor,
+};
+use domain::stripe_objects::catalog::{ExactAmount, exact};
 use futures_util::future::{join, join4};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
+use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use shared::api::{self, Error, Query};
-use shared::catalog::{ExactAmount, exact};
-use shared::money::{Currency, Money};
-use shared::period::{Month, day_of};
-use shared::revenue::{
-    self, Cash, ExactCash, Mrr, churn_window_start, conversion, customer_churn_bps,
-    minor_unit_factor,
-};
-use shared::store::revenue_report::{
-    self, Churned, MonthAtRates, MonthOfCash, Standing, SubscriptionCounts,
+use store::revenue_report::{
+    self, Churned, MonthAtRates, MonthOfCash, MrrStanding, SubscriptionCounts,
 };
 use tokio_postgres::GenericClient;
 
@@ -285,7 +285,7 @@ async fn churn(db: &impl GenericClient, currency: Currency, moment: Moment) -> S
         Moment::Now(_) => join(churned, revenue_report::paying_customers_now(db, currency)).await,
         Moment::Past(as_of) => {
             let (churned, standing) = join(churned, revenue_report::standing(db, as_of)).await;
-            let paying = standing.map(|standing| Standing::of(&standing, currency).customers);
+            let paying = standing.map(|standing| MrrStanding::of(&standing, currency).customers);
             (churned, paying)
         }
     };
@@ -347,7 +347,7 @@ async fn rates(
     Ok(rates)
 }
 
-fn converted(month: &MonthAtRates, reporting: Currency) -> Result<ExactCash, revenue::Error> {
+fn converted(month: &MonthAtRates, reporting: Currency) -> Result<ExactCash, figures::Error> {
     let at_rates = ExactCash {
         gross: exact(&month.gross)?,
         fees: exact(&month.fees)?,
@@ -442,7 +442,7 @@ fn converted_mrr(
     mrr: &[(Currency, i64)],
     reporting: Currency,
     rates: &Rates,
-) -> Result<Mrr, revenue::Error> {
+) -> Result<Mrr, figures::Error> {
     let mut sum = Mrr::zero();
     for (currency, microcents) in mrr {
         if *currency == reporting {

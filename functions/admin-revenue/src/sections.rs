@@ -1,7 +1,8 @@
 //! A failed read is never a zero: sections that are null, and the list that says which and why.
 
+use domain::{money, revenue::cohort, revenue::figures, revenue::mrr_bridge};
+use runtime::telemetry;
 use serde::Serialize;
-use shared::{bridge, cohort, money, revenue, store, telemetry};
 
 /// A field that is null because it could not be read.
 #[derive(Serialize)]
@@ -18,9 +19,9 @@ pub(crate) enum SectionError {
     #[error("the figure could not be read")]
     Store(#[from] store::Error),
     #[error("the figure could not be computed")]
-    Revenue(#[from] revenue::Error),
+    Revenue(#[from] figures::Error),
     #[error("the figure could not be computed")]
-    Bridge(#[from] bridge::Error),
+    Bridge(#[from] mrr_bridge::Error),
     #[error("the figure could not be computed")]
     Cohort(#[from] cohort::Error),
     #[error("the figure could not be computed")]

@@ -1,14 +1,14 @@
 //! `GET /admin/contracts/{id}/statement.csv`: a partner's statement of account.
 
+use documents::csv_export::{Cell, Writer};
+use domain::money::{Currency, Money};
+use domain::partner::account_statement::{self, Line};
+use domain::period::day_of;
 use futures_util::stream;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
-use shared::api::{self, Error, Query};
-use shared::document::csv_export::{Cell, Writer};
-use shared::money::{Currency, Money};
-use shared::period::day_of;
-use shared::statement::{self, Line};
-use shared::store::{contracts, statements};
+use runtime::api::{self, Error, Query};
+use store::{contracts, statements};
 
 use crate::{Clients, exports};
 
@@ -40,7 +40,7 @@ pub(crate) async fn get(
     let text = |column: &str| contract[column].as_str().unwrap_or_default();
     let currency = Currency::parse(text("currency"))?;
     let entries = statements::entries(&**client, text("api_key_prefix")).await?;
-    let lines = statement::lines(entries, currency, from, to)?;
+    let lines = account_statement::lines(entries, currency, from, to)?;
     let name = format!("statement-{id}.csv");
     let lines = stream::iter(lines.into_iter().map(Ok));
     exports::answer(app, request, now, &name, &HEADER, lines, write_line).await

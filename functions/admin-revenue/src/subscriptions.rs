@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
-use shared::api::{Error, Query};
-use shared::store::subscriptions::{self, Filter};
+use runtime::api::{Error, Query};
+use store::subscriptions::{self, Filter};
 
 use crate::{Clients, list};
 

@@ -7,18 +7,18 @@ use aws_types::SdkConfig;
 use axum::extract::State;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
+use runtime::api::Error;
+use runtime::api::access::{Access, Authenticator, Caller};
+use runtime::api::extract::{Found, Now, Path};
+use runtime::api::router::{Api, Routes};
+use runtime::api::values::InvoiceId;
+use runtime::aws;
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
 use serde::Deserialize;
-use shared::api::Error;
-use shared::api::access::{Access, Authenticator, Caller};
-use shared::api::extract::{Found, Now, Path};
-use shared::api::router::{Api, Routes};
-use shared::api::values::InvoiceId;
-use shared::aws;
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::filing::{self, Filing};
-use shared::routes;
-use shared::store::{Database, invoices};
+use shared::invoice_archive::{self, InvoiceArchive};
+use store::{Database, invoices};
 use utoipa::IntoParams;
 
 /// The function: its route over what its policy lets it reach.
@@ -44,7 +44,7 @@ fn table() -> Routes<Arc<Clients>> {
 struct Clients {
     database: Database,
     document_bucket: Result<DocumentBucket, config::Error>,
-    filing: Result<Filing, config::Error>,
+    filing: Result<InvoiceArchive, config::Error>,
 }
 
 impl App {
@@ -59,7 +59,7 @@ impl App {
             database: Database::connect_lazily(&database),
             document_bucket: DocumentBucket::from_env(environment, sdk),
             // Somebody waits for the PDF.
-            filing: Filing::from_env(environment, &aws::impatient(sdk)),
+            filing: InvoiceArchive::from_env(environment, &aws::impatient(sdk)),
         });
         let authenticator = Authenticator::from_env(environment, sdk);
         Ok(App {
@@ -87,7 +87,7 @@ struct InvoicePath {
     id: InvoiceId,
 }
 
-shared::refusals! {
+runtime::refusals! {
     /// Why there is no PDF.
     enum PdfError {
         /// It is printed once it is final.
@@ -139,11 +139,15 @@ async fn get(
     Ok(Found(link))
 }
 
-fn explain(error: filing::Error) -> Error {
+fn explain(error: invoice_archive::Error) -> Error {
     match error {
-        filing::Error::Store(error) => error.into(),
-        filing::Error::Aws(error) => error.into(),
-        filing::Error::NoLogo | filing::Error::Setup(_) => Error::NotConfigured(Box::new(error)),
-        filing::Error::Unreadable(_) | filing::Error::Render(_) => Error::Internal(Box::new(error)),
+        invoice_archive::Error::Store(error) => error.into(),
+        invoice_archive::Error::Aws(error) => error.into(),
+        invoice_archive::Error::NoLogo | invoice_archive::Error::Setup(_) => {
+            Error::NotConfigured(Box::new(error))
+        }
+        invoice_archive::Error::Unreadable(_) | invoice_archive::Error::Render(_) => {
+            Error::Internal(Box::new(error))
+        }
     }
 }

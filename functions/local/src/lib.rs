@@ -6,7 +6,6 @@
 
 pub mod bundle;
 pub mod command;
-pub mod fake_stripe;
 pub mod gateway;
 pub mod openapi;
 pub mod sandboxes;
@@ -53,17 +52,4 @@ impl Error {
             source: Some(source.into()),
         }
     }
-}
-
-/// An error with all its causes, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

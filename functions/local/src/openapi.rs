@@ -1,7 +1,7 @@
 //! The OpenAPI document of the bundle: what the functions' route tables say of their routes, put together.
 
+use runtime::api::router::merge;
 use serde_json::{Value, json};
-use shared::api::router::merge;
 
 use crate::Error;
 

@@ -72,7 +72,7 @@ async fn answer(
     if let Some(function) = invoked_function(uri.path()) {
         return match method {
             Method::POST => invocation(&server, function, &headers, &body, now).await,
-            _ => method_not_allowed(&["POST".to_owned()], &request_id),
+            _ => method_not_allowed("POST", &request_id),
         };
     }
     match gateway::route(&server.routes, &method, uri.path()) {
@@ -82,7 +82,7 @@ async fn answer(
             "there is no such path",
             &request_id,
         ),
-        Routing::MethodNotAllowed(allowed) => method_not_allowed(&allowed, &request_id),
+        Routing::MethodNotAllowed(allowed) => method_not_allowed(&allowed.join(", "), &request_id),
         Routing::Found(route, parameters) => {
             let incoming = Incoming {
                 method: &method,
@@ -170,7 +170,7 @@ async fn invocation(
     }
 }
 
-/// A task of its own: a caller that hangs up does not cut the function off, and a panic becomes a
+/// Runs the function in a separate task: a caller that hangs up does not cut it off, and a panic becomes a
 /// failed invocation, as in Lambda.
 async fn invoke(
     server: &Arc<Server>,
@@ -193,7 +193,7 @@ fn invoked_function(path: &str) -> Option<&str> {
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-fn method_not_allowed(allowed: &[String], request_id: &str) -> Response<Body> {
+fn method_not_allowed(allowed: &str, request_id: &str) -> Response<Body> {
     let title = "the path does not take this method";
     let response = problem(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -201,7 +201,7 @@ fn method_not_allowed(allowed: &[String], request_id: &str) -> Response<Body> {
         title,
         request_id,
     );
-    match HeaderValue::try_from(allowed.join(", ")) {
+    match HeaderValue::try_from(allowed) {
         Ok(allow) => with_header(response, header::ALLOW.as_str(), allow),
         Err(_) => response,
     }
@@ -217,7 +217,7 @@ fn internal_error(request_id: &str) -> Response<Body> {
     )
 }
 
-/// RFC 9457.
+/// A refusal as `application/problem+json` (RFC 9457).
 fn problem(status: StatusCode, code: &str, title: &str, request_id: &str) -> Response<Body> {
     let body = json!({
         "type": "about:blank",

@@ -1,12 +1,12 @@
 //! The sample: the host application's users, and a year of Stripe's events about them.
 
-use crate::fake_stripe::delivery::{self, Endpoint};
-use crate::fake_stripe::sample_users;
 use crate::{Clock, Error, services};
+use domain::period::Month;
+use fake_stripe::delivery::{self, Endpoint};
+use fake_stripe::sample_users;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
-use shared::period::Month;
 use std::collections::BTreeMap;
 
 /// How the webhook answered the events of a story: `applied` → 41, `duplicate` → 2, …
@@ -119,8 +119,8 @@ pub async fn newest_partner_invoice(database_url: &str) -> Result<Option<(String
         .transpose()
 }
 
-/// Delivers the events in order through the real route, each signed now; `progress` is told how
-/// many are done.
+/// Delivers the events in order through the real route, each signed now; `progress` gets the number
+/// of events done so far.
 ///
 /// # Errors
 /// When an event is not answered 200: then it is not stored.

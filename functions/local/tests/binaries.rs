@@ -17,8 +17,8 @@ use local::state::DataDir;
 use local::{story, token};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use shared::stripe::signature;
-use shared::test_support::{Function, places, sample};
+use stripe::signature;
+use testing::{Function, places, sample};
 
 /// Starts of each binary, for the median.
 const STARTS: usize = 9;
@@ -198,7 +198,7 @@ fn binary(folder: &Path, function: &str) -> PathBuf {
     // What cargo knows of it: `<binary>: <source> <source> …`.
     let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
     // Only `cargo build` writes it anew, and another checkout may share the folder.
-    let root = shared::test_support::workspace_root();
+    let root = testing::workspace_root();
     let ours = |source: &&str| Path::new(source).starts_with(&root);
     for source in sources.split_whitespace().skip(1).filter(ours) {
         let changed_at = std::fs::metadata(source).and_then(|source| source.modified());

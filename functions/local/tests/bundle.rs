@@ -1,7 +1,6 @@
 //! The bundle as a person starts it: the real program, on a data directory of its own.
 
 use serde_json::Value;
-use shared::test_support::{places, workspace_root};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use testing::{places, workspace_root};
 
 /// Where Postgres's own user can reach it, also when we are root.
 fn data_dir() -> TempDir {

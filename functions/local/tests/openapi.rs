@@ -1,11 +1,9 @@
 //! `docs/openapi.json` is what the functions say they take. `UPDATE_OPENAPI=1 cargo test -p local --test openapi` writes it.
 
-#![expect(clippy::unwrap_used, reason = "a panic is the report")]
-
 use local::bundle::Bundle;
 use local::openapi::document;
-use shared::test_support::contract::Contract;
-use shared::test_support::workspace_root;
+use testing::contract::Contract;
+use testing::workspace_root;
 
 #[expect(
     clippy::disallowed_methods,

@@ -2,20 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
+use domain::partner::contract::Contract;
+use fake_stripe::account::Account;
+use fake_stripe::delivery::http_client;
+use fake_stripe::payments::Outcome;
+use fake_stripe::{FakeStripe, Options, Shape};
 use jiff::Timestamp;
 use lambda_http::http::{Method, Request};
 use lambda_http::{Body, RequestExt};
-use local::fake_stripe::account::Account;
-use local::fake_stripe::delivery::http_client;
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{FakeStripe, Options, Shape};
+use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::contract::Contract;
-use shared::store::contracts;
-use shared::stripe::signature;
-use shared::test_support::{Aws, TestDatabase, sample};
+use store::contracts;
+use stripe::signature;
+use testing::{Aws, TestDatabase, sample};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "whsec_test_of_the_collection";

@@ -2,15 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
+use domain::partner::contract::Contract;
+use fake_stripe::account::Account;
+use fake_stripe::payments::Outcome;
+use fake_stripe::{FakeStripe, Options};
 use jiff::Timestamp;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{FakeStripe, Options};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::contract::Contract;
-use shared::store::{contracts, invoices};
-use shared::test_support::{Aws, TestDatabase, sample};
+use store::{contracts, invoices};
+use testing::{Aws, TestDatabase, sample};
 use tokio::net::TcpListener;
 
 fn at(text: &str) -> Timestamp {

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_types::SdkConfig;
+use fake_stripe::account::Account;
+use fake_stripe::objects::Metadata;
+use fake_stripe::{FakeStripe, Fault, Options};
 use jiff::Timestamp;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::{FakeStripe, Fault, Options};
+use runtime::config::Environment;
 use serde_json::{Map, Value, json};
-use shared::config::Environment;
-use shared::stripe::client::{Client, Error, IdempotencyKey, Patience};
-use shared::test_support::logs;
+use stripe::client::{Client, Error, IdempotencyKey, Patience};
+use testing::logs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -102,7 +102,7 @@ async fn an_object_is_retrieved_as_it_is_with_what_is_expanded() {
     assert_eq!(customer.expect("the customer")["id"], id.as_str());
     let intent = stripe
         .with_account(|account| {
-            use local::fake_stripe::payments::Outcome;
+            use fake_stripe::payments::Outcome;
             account.pay_once(&id, 900, "usd", Outcome::Succeeds)
         })
         .expect("a payment");

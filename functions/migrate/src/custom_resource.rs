@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
+use runtime::http_call::http_put;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::http_call::http_put;
 
 /// The id of what this resource stands for. There is one schema, however often it changes: an id that changed would
 /// make CloudFormation delete the one before.
@@ -58,18 +58,15 @@ struct Data {
     version: String,
 }
 
-/// The answer did not get through: nobody knows what became of the request.
+/// The answer did not get through: CloudFormation does not know the outcome of its request.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     /// The address does not answer.
     #[error("the deploy could not be told")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The address refuses.
+    /// The address of the request refused the answer.
     #[error("the deploy did not take the answer: {status}")]
-    Refused {
-        /// Its status.
-        status: u16,
-    },
+    Refused { status: u16 },
 }
 
 /// Whether an invocation comes from CloudFormation.

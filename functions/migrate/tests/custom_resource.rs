@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use migrate::{App, Error, Unanswered, handle, handle_within, limit};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::store::migrations;
-use shared::test_support::{TestDatabase, logs, sample};
+use store::migrations;
+use testing::{TestDatabase, logs, sample};
 
 /// The address a deploy waits at.
 struct Deploy {

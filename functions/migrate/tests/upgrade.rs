@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use migrate::{App, Error, handle};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::store::idempotency_keys::{self, Owner, Taken, Use};
-use shared::store::migrations;
-use shared::test_support::{TestDatabase, logs, sample};
+use store::idempotency_keys::{self, Owner, Taken, Use};
+use store::migrations;
+use testing::{TestDatabase, logs, sample};
 use tokio_postgres::{Client, GenericClient};
 
 async fn migrate(database: &TestDatabase) -> Result<Value, Error> {
@@ -854,7 +854,7 @@ mod before_v0031 {
 async fn a_key_holds_across_the_upgrade_that_gives_it_an_owner() {
     let database = TestDatabase::empty().await;
     let mut client = database.client().await;
-    let folder = shared::test_support::workspace_root().join("migrations");
+    let folder = testing::workspace_root().join("migrations");
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

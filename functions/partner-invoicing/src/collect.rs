@@ -6,21 +6,21 @@
 //! tied to it: from then on nobody voids it or marks it paid here. The payment comes back through the webhook, by the
 //! link or by the metadata, whichever is there first.
 
+use domain::money;
+use domain::partner::pricing::RatedLine;
 use jiff::Timestamp;
+use runtime::telemetry::cause_chain;
 use serde_json::{Map, Value, json};
-use shared::money;
-use shared::pricing::RatedLine;
-use shared::store::partner_invoices::{self, Uncollected};
-use shared::store::{self, contracts, customers};
-use shared::stripe::client::{self, Client, IdempotencyKey};
-use shared::telemetry::cause_chain;
+use store::partner_invoices::{self, Uncollected};
+use store::{contracts, customers};
+use stripe::client::{self, Client, IdempotencyKey};
 
 use crate::issue::days_until;
-use crate::request::Request;
-use crate::{App, Deadline, Summary};
+use crate::run::Run;
+use crate::{App, Summary};
 
 /// The member of Stripe's metadata that names our invoice; the webhook reads it.
-use shared::invoice::PARTNER_INVOICE_METADATA as OUR_INVOICE;
+use domain::stripe_objects::invoice::PARTNER_INVOICE_METADATA as OUR_INVOICE;
 
 /// Invoices read at once.
 const PER_READ: i64 = 100;
@@ -55,30 +55,25 @@ enum Error {
 ///
 /// # Errors
 /// When the database is away.
-pub(crate) async fn collect_all(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    deadline: Deadline,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
+pub(crate) async fn collect_all(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
     let mut after = 0;
     let mut failures_in_a_row = 0;
     loop {
-        let client = app.database.client().await?;
+        let client = run.app.database.client().await?;
         let invoices =
-            partner_invoices::uncollected(&**client, after, request.contract_id, PER_READ).await?;
+            partner_invoices::uncollected(&**client, after, run.request.contract_id, PER_READ)
+                .await?;
         drop(client);
         let Some(last) = invoices.last() else {
             return Ok(());
         };
         after = last.id;
         for invoice in invoices {
-            if deadline.is_reached() {
+            if run.deadline.is_reached() {
                 summary.stopped_early = true;
                 return Ok(());
             }
-            let error = match collect(app, &invoice, now).await {
+            let error = match collect(run.app, &invoice, run.now).await {
                 Ok(()) => {
                     failures_in_a_row = 0;
                     summary.collected += 1;

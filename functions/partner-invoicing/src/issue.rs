@@ -7,22 +7,22 @@
 
 use std::collections::HashMap;
 
+use domain::money::{self, Currency};
+use domain::partner::contract::PaymentMethod;
+use domain::partner::credit::{self, Application, Available};
+use domain::partner::cycle::BillingPeriod;
+use domain::partner::pricing::{self, Bill, RatedLine};
+use domain::period::Period;
+use domain::stripe_objects::invoice::InvoiceStatus;
 use futures_util::future::try_join_all;
 use futures_util::try_join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use shared::contract::PaymentMethod;
-use shared::credit::{self, Application, Available};
-use shared::cycle::BillingPeriod;
-use shared::invoice::InvoiceStatus;
-use shared::money::{self, Currency};
-use shared::period::Period;
-use shared::pricing::{self, Bill, RatedLine};
-use shared::store::credits::NewCredit;
-use shared::store::invoiced_usage::{self, InvoicedUsage};
-use shared::store::outbox::{self, NewMessage};
-use shared::store::partner_invoices::{self, NewInvoice};
-use shared::store::{self, contracts, credits};
+use store::credits::NewCredit;
+use store::invoiced_usage::{self, InvoicedUsage};
+use store::outbox::{self, NewMessage};
+use store::partner_invoices::{self, NewInvoice};
+use store::{contracts, credits};
 use tokio_postgres::{Client, GenericClient};
 
 use crate::plan::{self, Late, Plan, by, by_contract};
@@ -40,7 +40,7 @@ pub(crate) struct Draft {
     pub(crate) fixed_cents: i64,
 }
 
-/// What became of a draft.
+/// The outcome of a draft.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is issued; the credits it took.

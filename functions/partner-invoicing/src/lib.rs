@@ -10,15 +10,14 @@ mod summary;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
+use runtime::aws::event_bus::EventBus;
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::telemetry::log_failure;
 use serde_json::Value;
-use shared::aws::event_bus::EventBus;
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::filing::Filing;
-use shared::store::{self, Database};
-use shared::stripe;
-use shared::telemetry::log_failure;
+use shared::invoice_archive::InvoiceArchive;
+use store::Database;
 
-pub use shared::deadline::Deadline;
+pub use runtime::deadline::Deadline;
 pub use summary::Summary;
 
 /// The clients this function's policy allows, and what it is configured with.
@@ -27,7 +26,7 @@ pub struct App {
     database: Database,
     event_bus: EventBus,
     /// Or why invoices are issued and not printed.
-    filing: Result<Filing, config::Error>,
+    archive: Result<InvoiceArchive, config::Error>,
     stripe: stripe::client::Client,
     /// Groups of contracts, and of documents, under way at once.
     concurrency: usize,
@@ -71,7 +70,7 @@ impl App {
             concurrency: database.pool_size(),
             database: Database::connect_lazily(&database),
             event_bus: EventBus::from_env(environment, aws)?,
-            filing: Filing::from_env(environment, aws),
+            archive: InvoiceArchive::from_env(environment, aws),
             stripe: stripe::client::Client::from_env(environment, aws)?,
             review_cap_cents: (cap > 0).then_some(cap),
         })
@@ -115,8 +114,13 @@ async fn answer(
     };
     match event.get("detail-type").and_then(Value::as_str) {
         Some("partner-invoicing.monthly") => {
-            let request = request::Request::read(event.get("detail"))?;
-            run::run(app, &request, now, deadline).await
+            let run = run::Run {
+                app,
+                request: &request::Request::read(event.get("detail"))?,
+                now,
+                deadline,
+            };
+            run::run(run).await
         }
         other => Err(Error::Unsupported(other.unwrap_or_default().to_owned())),
     }

@@ -22,16 +22,16 @@ mod transactions;
 mod walk;
 mod window;
 
+use domain::reconciliation::{completeness_bps, sums_line};
 use jiff::{SignedDuration, Timestamp};
+use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::{Value, json};
 use shared::ledger;
 use shared::publishing;
-use shared::reconciliation::{completeness_bps, sums_line};
-use shared::store::outbox::NewMessage;
-use shared::store::reconciliation_runs::{self, Ending};
-use shared::store::{self, outbox, reconciliation_window};
-use shared::stripe::client;
-use shared::telemetry::{cause_chain, log_failure};
+use store::outbox::NewMessage;
+use store::reconciliation_runs::{self, Ending};
+use store::{outbox, reconciliation_window};
+use stripe::client;
 use tokio_postgres::Client;
 
 use crate::{App, Deadline, Error};
@@ -241,7 +241,7 @@ impl Run<'_> {
 
     fn summary(
         &self,
-        ledger_sums: &std::collections::BTreeMap<shared::money::Currency, i64>,
+        ledger_sums: &std::collections::BTreeMap<domain::money::Currency, i64>,
         counts: &[(String, String, i64)],
         completeness_bps: Option<i32>,
         report_key: Option<&str>,

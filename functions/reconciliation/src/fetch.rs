@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use shared::stripe::client::{Client, Error};
+use stripe::client::{Client, Error};
 
 /// Most pages of one object's own list: 10,000 lines of an invoice.
 const PAGES_OF_ONE_OBJECT: u32 = 100;

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use runtime::telemetry::cause_chain;
 use shared::ledger::{self, Outcome};
-use shared::store;
-use shared::stripe::event::Event;
-use shared::telemetry::cause_chain;
+use stripe::event::Event;
 
 use crate::App;
 
@@ -15,7 +14,7 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A statement that ran into the role's time-out: the database is there, and this event is slow.
 const STATEMENT_TIMEOUT: &str = "57014";
 
-/// What became of the event: its outcome, or why it failed.
+/// Applies the event; answers its outcome, or why the event failed.
 ///
 /// # Errors
 /// When the database is away, which says nothing of the event.

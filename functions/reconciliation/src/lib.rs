@@ -11,22 +11,22 @@ mod redrive;
 mod usage_rollup;
 
 use aws_types::SdkConfig;
+use domain::payment::FeeEstimate;
 use jiff::Timestamp;
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::aws::event_bus::EventBus;
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::telemetry::log_failure;
 use serde_json::{Value, json};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::aws::event_bus::EventBus;
-use shared::aws::parked_events::ParkedEvents;
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::payment::FeeEstimate;
-use shared::store::Database;
-use shared::stripe::client::{Client, Patience};
-use shared::telemetry::log_failure;
+use store::Database;
+use stripe::client::{Client, Patience};
 
 pub use backfill::{Error as BackfillError, Summary as BackfillSummary};
 pub use daily::Invalid;
 pub use missed_webhooks::{Error as MissedWebhooksError, Summary as MissedWebhooksSummary};
 pub use redrive::{Away, Summary};
-pub use shared::deadline::Deadline;
+pub use runtime::deadline::Deadline;
 
 /// The clients this function's policy allows, and what it is configured with.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub enum Error {
     #[error("the event's detail is not valid")]
     Detail(#[from] daily::Invalid),
     #[error("the database failed")]
-    Database(#[from] shared::store::Error),
+    Database(#[from] store::Error),
     /// Something was away. What could be checked is, and stands in the summary.
     #[error("the reconciliation could not check everything ({summary})")]
     Incomplete { summary: Box<Value> },
@@ -81,7 +81,7 @@ impl App {
             document_bucket: DocumentBucket::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
             stripe: Client::from_env(environment, aws)?,
-            fee_estimate: FeeEstimate::from_env(environment)?,
+            fee_estimate: config::fee_estimate(environment)?,
         })
     }
 

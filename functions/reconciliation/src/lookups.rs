@@ -8,12 +8,11 @@
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
+use runtime::telemetry::cause_chain;
 use serde_json::Value;
 use shared::ledger;
-use shared::store::stripe_lookups::{self, Leased};
-use shared::store::{self};
-use shared::stripe::client::Error as StripeError;
-use shared::telemetry::cause_chain;
+use store::stripe_lookups::{self, Leased};
+use stripe::client::Error as StripeError;
 
 use crate::{App, Deadline, Summary, fetch};
 
@@ -72,7 +71,7 @@ pub(crate) async fn run(
 
 /// How far a batch came.
 enum Batch {
-    /// Nothing was due.
+    /// No look-up was due.
     Empty,
     Done(u64),
     /// Why there is no point in asking on.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::civil::Date;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::store::usage_daily::{self, Difference};
-use shared::store::{self, Database};
+use store::Database;
+use store::usage_daily::{self, Difference};
 
 use crate::Deadline;
 
@@ -17,7 +17,7 @@ struct Summary {
     differences: usize,
     /// The first few of them.
     first: Vec<Row>,
-    /// Subjects whose rows were made anew.
+    /// Number of subjects whose rows were rebuilt.
     rebuilt_subjects: usize,
     /// Rows that differ still.
     remaining: usize,

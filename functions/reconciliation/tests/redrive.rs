@@ -7,11 +7,11 @@ use std::time::Duration;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::{App, Away, Deadline, Error, handle, handle_until};
+use runtime::aws::parked_events::{ParkedEvents, ParkedState};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::aws::parked_events::{ParkedEvents, ParkedState};
-use shared::config::Environment;
-use shared::store::outbox::{self, NewMessage};
-use shared::test_support::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
+use store::outbox::{self, NewMessage};
+use testing::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
 
 /// Everything the function uses, of one test's own.
 struct Site {

@@ -4,9 +4,9 @@
 
 use jiff::Timestamp;
 use reconciliation::{App, handle};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::test_support::{TestDatabase, aws, sample};
+use testing::{TestDatabase, aws, sample};
 
 async fn run(database: &TestDatabase, rebuild: bool) -> Value {
     let environment = Environment::from_pairs([

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use domain::period::Month;
+use domain::usage::UsageStanding;
 use jiff::Timestamp;
 use serde_json::json;
-use shared::period::Month;
-use shared::store::outbox::{self, NewMessage};
-use shared::store::{self, usage_alerts};
-use shared::usage::Standing;
+use store::outbox::{self, NewMessage};
+use store::usage_alerts;
 use tokio_postgres::Transaction;
 
 const DETAIL_TYPE: &str = "usage.threshold_reached";
@@ -16,7 +16,7 @@ const DETAIL_TYPE: &str = "usage.threshold_reached";
 /// No statement when nothing is reached.
 pub(crate) async fn raise(
     db: &Transaction<'_>,
-    standings: &[(&str, Standing)],
+    standings: &[(&str, UsageStanding)],
     month: Month,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, store::Error> {
@@ -28,7 +28,7 @@ pub(crate) async fn raise(
         })
         .collect();
     let raised = usage_alerts::insert_all(db, &reached, month, now).await?;
-    let standings: HashMap<&str, Standing> = standings.iter().copied().collect();
+    let standings: HashMap<&str, UsageStanding> = standings.iter().copied().collect();
     let messages: Vec<NewMessage> = raised
         .iter()
         .map(|(subject, threshold_pct)| {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::money::Currency;
+use domain::partner::cycle::{BillingPeriod, Calendar, StoredContract};
+use domain::partner::pricing::{self, RatedLine, Usage};
+use domain::period::Period;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path};
 use serde::Serialize;
-use shared::api::Error;
-use shared::api::extract::{Json, Now, Path};
-use shared::cycle::{BillingPeriod, Calendar, StoredContract};
-use shared::money::Currency;
-use shared::period::Period;
-use shared::pricing::{self, RatedLine, Usage};
-use shared::store::contract_usage::{self, Window};
-use shared::store::{contracts, usage_terms};
+use store::contract_usage::{self, Window};
+use store::{contracts, usage_terms};
 use tokio_postgres::GenericClient;
 use utoipa::ToSchema;
 
@@ -130,7 +130,7 @@ async fn running_period(
             end: invoiced.end,
         })
         .collect();
-    let dates = |error: shared::cycle::Error| {
+    let dates = |error: domain::partner::cycle::Error| {
         unpriceable(contract.id, "timezone".to_owned(), error.to_string())
     };
     Calendar::new(contract, &invoiced)

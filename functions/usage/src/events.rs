@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::usage::{Event, Rejection, UsageEvent};
 use jiff::Timestamp;
 use lambda_http::RequestExt;
 use lambda_http::http::request::Parts;
 use lambda_http::request::RequestContext;
+use runtime::api::Error;
+use runtime::api::extract::{Json, JsonBytes, Now, Query, object, object_of};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use shared::api::Error;
-use shared::api::extract::{Json, JsonBytes, Now, Query, object, object_of};
 use shared::publishing::publish_after_commit;
-use shared::store;
-use shared::usage::{Event, Rejection, UsageEvent};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::ingest::{Candidate, Verdict, ingest};
@@ -198,7 +197,7 @@ pub(crate) async fn post(
     }))
 }
 
-shared::refusals! {
+runtime::refusals! {
     /// Why no event of a request was stored.
     pub(crate) enum EventsError {
         /// Of one event alone, or of an atomic batch.
@@ -300,15 +299,13 @@ fn of_body(mut body: Map<String, Value>) -> Result<Input, Error> {
     if let Some(other) = body.keys().next() {
         return Err(Error::invalid_member(other.as_str(), "events stands alone"));
     }
-    match events {
-        Value::Array(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
-            Ok(Input::Batch(events))
-        }
-        _ => Err(Error::invalid_member(
-            "events",
-            format!("a list of 1 to {EVENTS_MAX} events"),
-        )),
+    if let Value::Array(events) = events
+        && (1..=EVENTS_MAX).contains(&events.len())
+    {
+        return Ok(Input::Batch(events));
     }
+    let detail = format!("a list of 1 to {EVENTS_MAX} events");
+    Err(Error::invalid_member("events", detail))
 }
 
 /// The predecessor's form of one event: no body, everything in the query.

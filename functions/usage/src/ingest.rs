@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use domain::money::Currency;
+use domain::period::Month;
+use domain::usage::{Event, Subject};
 use futures_util::try_join;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use shared::money::Currency;
-use shared::period::Month;
-use shared::store::usage_events::NewEvent;
-use shared::store::usage_terms::{InvoicedPeriod, PartnerTerms, UserPlan};
-use shared::store::{self, locks, outbox, usage_events, usage_terms};
-use shared::usage::{Event, Subject};
+use store::usage_events::NewEvent;
+use store::usage_terms::{InvoicedPeriod, PartnerTerms, UserPlan};
+use store::{locks, outbox, usage_events, usage_terms};
 use tokio_postgres::{Client, Transaction};
 
 use crate::meter::{Meter, standings};

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::money::Currency;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::api::Error;
-use shared::api::extract::{Json, Now, Path, Query};
-use shared::api::list::{ListOf, PageQuery, SpanQuery};
-use shared::money::Currency;
-use shared::store::invoices;
-use shared::store::list::Object;
+use store::invoices;
+use store::list::Object;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;
@@ -99,8 +99,8 @@ pub(crate) async fn list(
     let client = app.database.client().await?;
     let rows =
         invoices::list_of_partner(&**client, prefix.as_str(), status, created, &page).await?;
-    let mut invoices = Vec::with_capacity(rows.objects.len());
-    for mut row in rows.objects {
+    let mut invoices = Vec::with_capacity(rows.rows.len());
+    for mut row in rows.rows {
         let link = pdf_url(&app, &mut row, now).await?;
         row.insert("pdf_url".to_owned(), link.into());
         let invoice = serde_json::from_value(Value::Object(row));

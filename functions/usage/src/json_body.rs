@@ -1,8 +1,8 @@
 //! Bodies: JSON objects, and what becomes of one that is not.
 
+use domain::usage::Rejection;
+use runtime::api::Error;
 use serde_json::Value;
-use shared::api::Error;
-use shared::usage::Rejection;
 
 /// The body as a JSON object; a 400 otherwise.
 pub(crate) fn object(body: &[u8]) -> Result<Value, Error> {

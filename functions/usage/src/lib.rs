@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use aws_types::SdkConfig;
+use domain::usage::Rejection;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
-use shared::api::Error;
-use shared::api::access::{Access, Authenticator};
-use shared::api::router::{Api, Bodies, Routes};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::aws::event_bus::EventBus;
-use shared::config::{self, DatabaseConfig, Environment};
-use shared::routes;
-use shared::store::Database;
-use shared::usage::Rejection;
+use runtime::api::Error;
+use runtime::api::access::{Access, Authenticator};
+use runtime::api::router::{Api, Bodies, Routes};
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::aws::event_bus::EventBus;
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
+use store::Database;
 
 mod alerts;
 mod current;

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
+use domain::period::Month;
+use domain::usage::UsageStanding;
 use futures_util::try_join;
-use shared::period::Month;
-use shared::store;
-use shared::store::usage_terms::PartnerTerms;
-use shared::store::{api_usage, usage_daily};
-use shared::usage::Standing;
+use store::usage_terms::PartnerTerms;
+use store::{api_usage, usage_daily};
 use tokio_postgres::GenericClient;
 
 /// A subject with what its use is compared with.
@@ -60,7 +59,7 @@ pub(crate) async fn standings(
     db: &impl GenericClient,
     meters: &[Meter],
     month: Month,
-) -> Result<Vec<Standing>, store::Error> {
+) -> Result<Vec<UsageStanding>, store::Error> {
     let subjects: Vec<&str> = meters.iter().map(|meter| meter.subject.as_str()).collect();
     let prefixes: Vec<&str> = meters.iter().filter_map(Meter::counts_api_usage).collect();
     let (of_types, requests) = try_join!(
@@ -83,7 +82,7 @@ pub(crate) async fn standings(
         };
         let prefix = meter.counts_api_usage();
         let requests = prefix.and_then(|prefix| requests.get(prefix)).copied();
-        Standing {
+        UsageStanding {
             used: used.saturating_add(requests.unwrap_or(0)),
             limit: meter.limit,
         }

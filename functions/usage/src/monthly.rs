@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::money::Currency;
+use domain::period::Month;
+use domain::usage::Subject;
 use futures_util::try_join;
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path, Query};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use shared::api::Error;
-use shared::api::extract::{Json, Now, Path, Query};
-use shared::money::Currency;
-use shared::period::Month;
-use shared::store::usage_daily::{MonthOfType, Totals};
-use shared::store::{api_usage, usage_daily, usage_terms};
-use shared::usage::Subject;
+use store::usage_daily::{MonthOfType, Totals};
+use store::{api_usage, usage_daily, usage_terms};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::money::Currency;
+use domain::usage::UNITS_MAX;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Query};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use shared::api::Error;
-use shared::api::extract::{Json, Now, Query};
-use shared::money::Currency;
-use shared::usage::UNITS_MAX;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;
@@ -83,7 +83,7 @@ pub(crate) async fn get(
     }))
 }
 
-shared::refusals! {
+runtime::refusals! {
     /// Why there is no quote.
     pub(crate) enum QuoteError {
         /// The host application has no such user.

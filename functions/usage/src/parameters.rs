@@ -1,8 +1,8 @@
 //! Users and partners as paths and parameters name them.
 
+use domain::usage::{Subject, parse_user_id};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use shared::usage::{Subject, parse_user_id};
 use utoipa::{IntoParams, ToSchema};
 
 /// `users.id` of the host application: digits, no sign, no leading zero.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::usage::{VoidRequest, VoidUsage};
 use jiff::Timestamp;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path};
 use serde::{Deserialize, Serialize};
-use shared::api::Error;
-use shared::api::extract::{Json, Now, Path};
-use shared::store::usage_events;
-use shared::usage::{VoidRequest, VoidUsage};
+use store::usage_events;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{Clients, unprocessable};

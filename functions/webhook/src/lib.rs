@@ -8,26 +8,26 @@ use std::sync::Arc;
 
 use aws_types::SdkConfig;
 use axum::extract::State;
+use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
 use lambda_http::lambda_runtime::LambdaEvent;
 use lambda_http::{Body, Request, Response};
+use runtime::api;
+use runtime::api::access::{Access, Authenticator};
+use runtime::api::extract::{Json, Now};
+use runtime::api::router::{Api, RawBody, Routes};
+use runtime::aws::event_bus::EventBus;
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::aws::secrets::{Form, Secret};
+use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
+use runtime::telemetry::log_failure;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use shared::api;
-use shared::api::access::{Access, Authenticator};
-use shared::api::extract::{Json, Now};
-use shared::api::router::{Api, RawBody, Routes};
-use shared::aws::event_bus::EventBus;
-use shared::aws::parked_events::ParkedEvents;
-use shared::aws::secrets::{Form, Secret};
-use shared::config::{self, DatabaseConfig, Environment};
 use shared::ledger;
-use shared::payment::FeeEstimate;
-use shared::routes;
-use shared::store::Database;
-use shared::telemetry::log_failure;
+use store::Database;
 use utoipa::ToSchema;
 
 use receive::Outcome;
@@ -84,7 +84,7 @@ impl App {
                 "STRIPE_WEBHOOK_SECRET_ARN",
                 Form::List,
             ),
-            fee_estimate: FeeEstimate::from_env(environment)?,
+            fee_estimate: config::fee_estimate(environment)?,
         });
         let authenticator = Authenticator::from_env(environment, aws);
         Ok(App {
@@ -152,7 +152,7 @@ impl From<Outcome> for KeptOutcome {
     }
 }
 
-shared::refusals! {
+runtime::refusals! {
     /// Why an event was not kept.
     enum NotKept {
         /// Nobody knows who sent it.

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
+use runtime::api;
+use runtime::aws;
+use runtime::aws::secrets;
+use runtime::telemetry::cause_chain;
 use serde_json::Value;
-use shared::api;
-use shared::aws;
-use shared::aws::secrets;
 use shared::ledger::{self, Applied};
 use shared::publishing::publish_after_commit;
-use shared::store::Object;
-use shared::stripe::event::{self, Event};
-use shared::stripe::signature;
-use shared::telemetry::cause_chain;
+use store::Connection;
+use stripe::event::{self, Event};
+use stripe::signature;
 use tracing::Instrument;
 
 use crate::Clients;
@@ -38,7 +38,7 @@ pub enum Error {
     StoredNowhere(#[source] aws::Error),
 }
 
-/// What became of an event that was kept.
+/// Where an event that was kept is: in the ledger, or parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ledger(ledger::Outcome),
@@ -169,7 +169,7 @@ async fn apply(
     event: &Event,
     payload: &str,
     now: Timestamp,
-) -> Result<(Object, Applied), ledger::Error> {
+) -> Result<(Connection, Applied), ledger::Error> {
     let mut client = app.database.client().await?;
     let applied = ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await?;
     Ok((client, applied))

@@ -1,4 +1,4 @@
-//! Invariants M and C: whatever the order, duplication and concurrency, the ledger is the same,
+//! Invariants M and C (`docs/ledger.md`): whatever the order, duplication and concurrency, the ledger is the same,
 //! and it is what the story says, to the cent.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
@@ -6,20 +6,20 @@
 mod bundle;
 
 use bundle::Webhook;
+use domain::payment::FeeEstimate;
+use fake_stripe::{Expected, Scenario, Shape, scenarios};
 use jiff::Timestamp;
-use local::fake_stripe::{Expected, Scenario, Shape, scenarios};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use runtime::config::Environment;
 use serde_json::Value;
-use shared::config::Environment;
 use shared::ledger::{apply_event, apply_fetched};
-use shared::payment::FeeEstimate;
-use shared::stripe::event::Event;
-use shared::test_support::{LEDGER, TestDatabase, differing_rows, ledger_rows};
+use stripe::event::Event;
+use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
 
-/// Random orders of each sequence that `stripe.md` lists …
+/// Random orders of each of the usual sequences of events …
 const ORDERS: usize = 200;
 /// … and of the further ones, which vary them.
 const ORDERS_OF_VARIATIONS: usize = 40;
@@ -97,7 +97,7 @@ async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {
     for (event, payload) in events {
         let now = event.created_at.unwrap();
         if let Err(error) = apply_event(db, event, payload, FEES, now).await {
-            let chain = shared::telemetry::cause_chain(&error);
+            let chain = runtime::telemetry::cause_chain(&error);
             panic!("{} {}: {chain}", event.event_type, event.event_id);
         }
     }
@@ -541,7 +541,7 @@ impl Told {
             Told::Fetched(object, at) => {
                 let objects = std::slice::from_ref(object);
                 if let Err(error) = apply_fetched(db, objects, *at, FEES).await {
-                    panic!("{object}: {}", shared::telemetry::cause_chain(&error));
+                    panic!("{object}: {}", runtime::telemetry::cause_chain(&error));
                 }
             }
         }

@@ -12,15 +12,15 @@ use jiff::{SignedDuration, Timestamp};
 use lambda_http::http::{Request as HttpRequest, StatusCode};
 use lambda_http::lambda_runtime::LambdaEvent;
 use lambda_http::{Body, Context, Request, Response};
+use runtime::aws::parked_events::{ParkedEvents, ParkedState};
+use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use shared::aws::parked_events::{ParkedEvents, ParkedState};
-use shared::config::Environment;
-use shared::stripe::signature;
-use shared::test_support::access::{self, PUBLIC};
-use shared::test_support::contract::Contract;
-use shared::test_support::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
+use stripe::signature;
+use testing::access::{self, PUBLIC};
+use testing::contract::Contract;
+use testing::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
 use webhook::{App, handle, routes};
 
 const SECRET: &str = "whsec_failures_current";
@@ -416,7 +416,7 @@ async fn a_deployment_without_a_secret_is_not_the_callers_fault() {
     }
     let created = aws_sdk_secretsmanager::Client::new(&site.aws)
         .create_secret()
-        .name(shared::test_support::unique("webhook-secret"))
+        .name(testing::unique("webhook-secret"))
         .secret_string(" , ");
     let arn = created.send().await.unwrap().arn.unwrap();
     let pairs = [
@@ -1013,7 +1013,7 @@ async fn a_secret_rotated_in_secrets_manager_is_read_again_at_the_first_failed_c
     let moto = FaultProxy::start(moto_address().await);
     let through_proxy = aws::sdk_config(&format!("http://{}", moto.address()));
     let manager = aws_sdk_secretsmanager::Client::new(&site.aws);
-    let name = shared::test_support::unique("webhook-secret");
+    let name = testing::unique("webhook-secret");
     let created = manager
         .create_secret()
         .name(&name)

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use bundle::Webhook;
 use serde_json::{Value, json};
-use shared::test_support::services::progress_to_stderr;
-use shared::test_support::{fixtures_dir, logs};
+use testing::services::progress_to_stderr;
+use testing::{fixtures_dir, logs};
 
 /// Events the ledger cannot apply, and what their bodies lack.
 const LACKING: &[(&str, &str)] = &[

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
+use domain::payment::FeeEstimate;
 use futures_util::future::join;
+use runtime::telemetry::cause_chain;
 use serde_json::{Value, json};
 use shared::ledger::apply_event;
-use shared::payment::FeeEstimate;
-use shared::stripe::event::Event;
-use shared::telemetry::cause_chain;
-use shared::test_support::TestDatabase;
+use stripe::event::Event;
+use testing::TestDatabase;
 use tokio_postgres::Transaction;
 
 const FEES: FeeEstimate = FeeEstimate {

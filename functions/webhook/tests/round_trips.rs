@@ -3,18 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 #![expect(clippy::print_stdout, reason = "the figure is part of the report")]
 
+use fake_stripe::account::NewPrice;
+use fake_stripe::billing::{Buyer, NewSubscription};
+use fake_stripe::payments::Outcome;
+use fake_stripe::{Account, Shape};
 use jiff::Timestamp;
 use lambda_http::http::{Method, Request};
 use lambda_http::{Body, RequestExt};
-use local::fake_stripe::account::NewPrice;
-use local::fake_stripe::billing::{Buyer, NewSubscription};
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{Account, Shape};
+use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::Value;
-use shared::config::Environment;
-use shared::stripe::signature;
-use shared::test_support::{Aws, FaultProxy, TestDatabase};
+use stripe::signature;
+use testing::{Aws, FaultProxy, TestDatabase};
 use webhook::App;
 
 const SECRET: &str = "whsec_test_of_the_round_trips";
@@ -113,7 +113,7 @@ fn story(shape: Shape) -> (Vec<Value>, Vec<Value>) {
     let (_, subscription) = account.checkout(buyer, &new).unwrap();
     let known = account.events_since(0).len();
     account.renew(&subscription, Outcome::Succeeds).unwrap();
-    let render = |events: &[local::fake_stripe::account::LoggedEvent]| {
+    let render = |events: &[fake_stripe::account::LoggedEvent]| {
         events
             .iter()
             .filter_map(|event| event.render(shape))

@@ -7,13 +7,11 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Map, Value, json};
 
-use super::{Tree, flatten, is_ident, is_punct, literals, split_tests, tokens};
+use super::{Tree, documents, flatten, is_ident, is_punct, literals, split_tests, tokens};
 
 /// The calls of the SDK and what they need to be allowed.
-const ACTIONS: [(&str, &str); 19] = [
+const ACTIONS: [(&str, &str); 18] = [
     ("put_object", "s3:PutObject"),
-    // Without the SDK: `s3_put::put_first(…)`.
-    ("put_first", "s3:PutObject"),
     ("create_multipart_upload", "s3:PutObject"),
     ("upload_part", "s3:PutObject"),
     ("complete_multipart_upload", "s3:PutObject"),
@@ -199,18 +197,24 @@ fn refers_or_names(value: &Value, resource: &str) -> bool {
 
 // Secrets.
 
-/// The variables that the README's configuration table calls secret.
-fn secret_variables(readme: &str) -> BTreeSet<&str> {
-    readme
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .filter(|line| {
-            line.split('|')
-                .nth(4)
-                .is_some_and(|cell| cell.trim() == "yes")
+/// The variables that `docs/configuration.md` calls secret.
+fn secret_variables(tree: &Tree) -> BTreeSet<&str> {
+    documents::described(tree.get("docs/configuration.md"))
+        .iter()
+        .filter(|one| one.is_secret)
+        .map(|one| one.name)
+        .collect()
+}
+
+/// The variables that the template gives each function.
+pub(super) fn given(tree: &Tree) -> Vec<(String, BTreeSet<String>)> {
+    let template = template(tree);
+    functions(&template)
+        .into_iter()
+        .map(|(_, folder, properties)| {
+            let variables = environment(&template, properties).into_iter();
+            (folder.to_owned(), variables.map(|(name, _)| name).collect())
         })
-        .filter_map(|line| line.split('|').nth(1))
-        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .collect()
 }
 
@@ -225,7 +229,7 @@ fn environment<'a>(template: &'a Value, properties: &'a Value) -> Map<String, Va
 
 pub(super) fn no_secret_is_in_the_template(tree: &Tree) -> Vec<String> {
     let template = template(tree);
-    let secret = secret_variables(tree.get("README.md"));
+    let secret = secret_variables(tree);
     let mut complaints = Vec::new();
     for kind in ["secretsmanager", "ssm-secure"] {
         if tree
@@ -254,6 +258,7 @@ pub(super) fn secrets_are_those_read(tree: &Tree) -> Vec<String> {
     let template = template(tree);
     let in_code: BTreeSet<String> = tree
         .deployed()
+        .filter(|(path, _)| !path.ends_with(documents::VARIABLES))
         .flat_map(|(_, tokens)| literals(tokens))
         .collect();
     let mut complaints = Vec::new();
@@ -391,12 +396,12 @@ fn impls(tokens: TokenStream) -> Vec<(String, TokenStream)> {
 /// The methods of a client, and the actions each needs, those of the methods it calls included.
 type Methods = BTreeMap<String, BTreeSet<String>>;
 
-/// Every type of `shared/src/aws` and its methods.
+/// Every type of `shared/runtime/src/aws` and its methods.
 fn clients(tree: &Tree) -> BTreeMap<String, Methods> {
     let mut clients: BTreeMap<String, (Methods, BTreeMap<String, BTreeSet<String>>)> =
         BTreeMap::new();
     for (path, tokens) in tree.deployed() {
-        if !path.starts_with("shared/src/aws/") {
+        if !path.starts_with("shared/runtime/src/aws/") {
             continue;
         }
         for (type_, body) in impls(tokens) {
@@ -535,19 +540,15 @@ fn actions_needed(tree: &Tree, folder: &str) -> BTreeSet<String> {
             .strip_prefix("shared/src/")
             .and_then(|inside| inside.split(['/', '.']).next())
             .unwrap_or_default();
-        let is_edge = matches!(
-            module,
-            "" | "aws" | "store" | "stripe" | "api" | "config" | "lib" | "test_support"
-        );
-        if !is_edge && flat.iter().any(|token| is_ident(token, module)) {
+        if !matches!(module, "" | "lib") && flat.iter().any(|token| is_ident(token, module)) {
             called.extend(calls_with_question_marks(tokens));
         }
     }
     let app = format!("functions/{folder}/src/lib.rs");
     let mut held = types_in("App", &split_tests(tokens(&app, tree.get(&app))).0);
-    // What it holds may hold a client in its turn: `Filing` has the bucket.
+    // What it holds may hold a client in its turn: `InvoiceArchive` has the bucket.
     for (path, tokens) in tree.deployed() {
-        if path.starts_with("shared/src/") && !path.starts_with("shared/src/aws/") {
+        if path.starts_with("shared/") && !path.starts_with("shared/runtime/src/aws/") {
             let types: Vec<String> = held.keys().cloned().collect();
             for type_ in types {
                 for (inner, field) in types_in(&type_, &tokens) {
@@ -930,12 +931,12 @@ mod can_fail {
         fn f(app: &App) { app.event_bus.publish(x); configured(&app.bucket)?.get(key); map.put(1); }";
     const AWS: [(&str, &str); 2] = [
         (
-            "shared/src/aws/event_bus.rs",
+            "shared/runtime/src/aws/event_bus.rs",
             "impl EventBus { fn publish(&self) { self.send() } fn send(&self) { self.client.put_events() }
                 fn check(&self) { self.client.describe_event_bus() } }",
         ),
         (
-            "shared/src/aws/document_bucket.rs",
+            "shared/runtime/src/aws/document_bucket.rs",
             "impl<'a> DocumentBucket { fn get(&self) { self.client.get_object() } fn put(&self) { self.client.put_object() } }",
         ),
     ];
@@ -997,10 +998,10 @@ Resources:
         let files = [
             ("template.yaml", template.as_str()),
             ("functions/usage/src/lib.rs", LIB),
-            ("shared/src/config.rs", CONFIG),
+            ("shared/runtime/src/config.rs", CONFIG),
             (
-                "README.md",
-                "| `TOKENS`, `PASSWORD` | | u | yes | |\n| `PLAIN` | | u | | |\n",
+                "docs/configuration.md",
+                "| `TOKENS` | | usage | yes | |\n| `PASSWORD` | | usage | yes | |\n| `PLAIN` | | usage | | |\n",
             ),
             (
                 "docs/runbook.md",

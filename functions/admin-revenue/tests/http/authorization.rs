@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use shared::test_support::TestDatabase;
+use testing::TestDatabase;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ledger::{JWT_SECRET, app, bearer, body, request};

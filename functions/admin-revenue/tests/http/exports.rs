@@ -6,7 +6,7 @@ use admin_revenue::handle;
 use jiff::Timestamp;
 use lambda_http::{Body, Response};
 use serde_json::Value;
-use shared::test_support::{Aws, TestDatabase};
+use testing::{Aws, TestDatabase};
 
 use crate::ledger::{Ledger, admin, app_with_aws, request};
 

@@ -7,7 +7,7 @@ use lambda_http::http::HeaderValue;
 
 use crate::ledger::{JWT_SECRET, Ledger, admin, bearer, body, request};
 use serde_json::json;
-use shared::test_support::logs;
+use testing::logs;
 
 fn envelope(text: &str) -> Request {
     lambda_http::request::from_str(text).expect("an envelope")

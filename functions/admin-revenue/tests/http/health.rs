@@ -4,7 +4,7 @@ use crate::ledger::{admin, app_with_aws, bearer, body, request};
 use admin_revenue::{App, handle};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use shared::test_support::{Aws, TestDatabase};
+use testing::{Aws, TestDatabase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn health(app: &App) -> (u16, Value) {

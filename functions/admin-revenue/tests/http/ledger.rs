@@ -1,15 +1,16 @@
 //! A ledger with rows of a test's own, and requests to the real handler over it.
 
 use admin_revenue::{App, handle};
+use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::{Body, Request, Response};
+use runtime::config::Environment;
+use runtime::telemetry;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::payment::FeeEstimate;
-use shared::stripe::event::Event;
-use shared::test_support::{Aws, TestDatabase};
-use shared::{ledger, telemetry};
+use shared::ledger;
+use stripe::event::Event;
+use testing::{Aws, TestDatabase};
 
 /// Signs the tests' tokens.
 pub(crate) const JWT_SECRET: &str = "the secret of the host application";
@@ -161,7 +162,7 @@ pub(crate) async fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
     ];
     variables.extend(pairs);
     // Nothing of the revenue report asks AWS; the health check's tests bring their own.
-    let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
+    let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
     App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
 }
 

@@ -2,7 +2,7 @@
 
 use crate::ledger::Ledger;
 use serde_json::{Value, json};
-use shared::test_support::unique;
+use testing::unique;
 
 const NOW: &str = "2025-10-20T12:00:00Z";
 const UNIT: i64 = 1_000_000;

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use admin_revenue::{App, handle};
 use jiff::Timestamp;
 use lambda_http::Body;
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::aws::parked_events::ParkedEvents;
-use shared::config::Environment;
-use shared::test_support::{Aws, TestDatabase};
+use testing::{Aws, TestDatabase};
 
 use crate::ledger::{Ledger, app_with_aws, bearer, body, request};
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use lambda_http::http::HeaderValue;
-use shared::test_support::{TestDatabase, logs};
+use testing::{TestDatabase, logs};
 
 use crate::requests::{admin, answer, app, body};
 

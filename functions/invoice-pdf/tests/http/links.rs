@@ -2,13 +2,13 @@
 
 use invoice_pdf::{App, routes};
 use jiff::Timestamp;
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::Environment;
+use runtime::http_call::http_get;
 use serde_json::{Value, json};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::Environment;
-use shared::http_call::http_get;
-use shared::test_support::access::{self, VIEWER_OR_PARTNER};
-use shared::test_support::contract::Contract;
-use shared::test_support::{Aws, TestDatabase, logs};
+use testing::access::{self, VIEWER_OR_PARTNER};
+use testing::contract::Contract;
+use testing::{Aws, TestDatabase, logs};
 
 use crate::requests::{JWT_SECRET, admin, answer, app, bearer, body, partner, request};
 

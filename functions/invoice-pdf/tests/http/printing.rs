@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 use invoice_pdf::App;
 use jiff::Timestamp;
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::Environment;
+use runtime::http_call::http_get;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::Environment;
-use shared::http_call::http_get;
-use shared::test_support::{Aws, TestDatabase};
+use testing::{Aws, TestDatabase};
 
 use crate::requests::{admin, answer, app, body, partner, request};
 

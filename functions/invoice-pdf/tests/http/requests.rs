@@ -6,10 +6,10 @@ use invoice_pdf::{App, handle, routes};
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::{Body, Request, Response};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::test_support::contract::Contract;
-use shared::test_support::{Aws, aws};
+use testing::contract::Contract;
+use testing::{Aws, aws};
 
 /// Signs the tests' tokens.
 pub(crate) const JWT_SECRET: &str = "the secret of the host application";

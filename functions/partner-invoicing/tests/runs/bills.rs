@@ -1,12 +1,12 @@
 //! What is billed: usage, changes inside a period, late usage, credits, review, edges of time.
 
+use domain::partner::pricing::Usage;
+use domain::period::Period;
 use jiff::Timestamp;
 use partner_invoicing::{Error, handle};
 use serde_json::{Value, json};
-use shared::period::Period;
-use shared::pricing::Usage;
-use shared::store::contract_usage::{self, Window};
-use shared::store::contracts;
+use store::contract_usage::{self, Window};
+use store::contracts;
 
 use crate::site::{Site, at, event, run, run_in_part, run_with};
 

@@ -3,8 +3,8 @@
 
 use partner_invoicing::{Error, handle};
 use serde_json::{Value, json};
-use shared::test_support::services::{Moto, progress_to_stderr};
-use shared::test_support::{FaultProxy, aws};
+use testing::services::{Moto, progress_to_stderr};
+use testing::{FaultProxy, aws};
 
 use crate::site::{Site, at, event, run, run_in_part};
 

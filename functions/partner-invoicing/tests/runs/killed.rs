@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use local::fake_stripe::account::Account;
-use local::fake_stripe::delivery::http_client;
-use local::fake_stripe::{FakeStripe, Options};
+use fake_stripe::account::Account;
+use fake_stripe::delivery::http_client;
+use fake_stripe::{FakeStripe, Options};
 use partner_invoicing::{App, Error, handle};
 use serde_json::{Value, json};
-use shared::test_support::{Aws, FaultProxy, Function};
+use testing::{Aws, FaultProxy, Function};
 use tokio::net::TcpListener;
 
 use crate::failures::story;

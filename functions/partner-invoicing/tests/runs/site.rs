@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use aws_types::SdkConfig;
+use domain::partner::contract::Contract;
 use jiff::Timestamp;
 use partner_invoicing::{App, Error, handle};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::contract::Contract;
-use shared::store::contracts;
-use shared::test_support::{Aws, TestDatabase, aws, sample};
+use store::contracts;
+use testing::{Aws, TestDatabase, aws, sample};
 use tokio_postgres::Client;
 
 /// Everything the function uses.

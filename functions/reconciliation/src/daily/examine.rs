@@ -1,9 +1,9 @@
 //! One object, looked at again before anything is concluded: Stripe is asked for it, then the ledger for its rows.
 
+use domain::reconciliation::{self, Discrepancy};
 use serde_json::Value;
-use shared::reconciliation::{self, Discrepancy};
-use shared::store::{self, reconciliation_runs};
-use shared::stripe::{client, reader};
+use store::reconciliation_runs;
+use stripe::{client, reader};
 use tokio_postgres::Client;
 
 use super::rows::Rows;

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use domain::reconciliation::{Kind, ObjectType};
+use runtime::telemetry::log_failure;
 use serde_json::{Map, Value, json};
 use shared::ledger::{self, Outcome};
-use shared::reconciliation::{Kind, ObjectType};
-use shared::store::reconciliation_runs::{self, OpenItem};
-use shared::store::{self, payment_facts, stripe_events};
-use shared::stripe::client;
-use shared::telemetry::log_failure;
+use store::reconciliation_runs::{self, OpenItem};
+use store::{payment_facts, stripe_events};
+use stripe::client;
 use tokio_postgres::Client;
 
 use crate::missed_webhooks;
@@ -164,7 +164,7 @@ impl Run<'_> {
         let Some((subject, id)) = of_item else {
             return Ok(());
         };
-        let differs = |found: &[shared::reconciliation::Discrepancy]| {
+        let differs = |found: &[domain::reconciliation::Discrepancy]| {
             found.iter().any(|one| {
                 one.kind.as_str() == item.kind
                     && one.object_type.as_str() == item.object_type
@@ -209,7 +209,7 @@ impl Run<'_> {
             return Ok(());
         };
         let rows = self.rows(Subject::Charge, id).await?;
-        if rows.attempt(id).is_some_and(|one| one.settlement.is_none()) {
+        if rows.charge(id).is_some_and(|one| one.settlement.is_none()) {
             self.apply(transaction).await?;
             self.tally.fees_settled += 1;
         }

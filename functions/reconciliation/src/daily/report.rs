@@ -1,10 +1,10 @@
 //! The run's items as a CSV in the bucket.
 
+use documents::csv_export::{self, Cell};
+use runtime::aws;
 use serde_json::Value;
-use shared::aws;
-use shared::document::csv_export::{self, Cell};
-use shared::store::reconciliation_runs;
-use shared::store::{self, list::Object};
+use store::list::Object;
+use store::reconciliation_runs;
 use tokio_postgres::Client;
 
 use super::Run;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use domain::money::Currency;
+use domain::reconciliation::Discrepancy;
 use serde::Serialize;
-use shared::money::Currency;
-use shared::reconciliation::Discrepancy;
 
 /// Something that could not be checked, or not to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

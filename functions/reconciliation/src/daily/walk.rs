@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use futures_util::join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
-use shared::store::reconciliation_window::{self as window, Slice};
-use shared::stripe::client::{self, Pages};
-use shared::stripe::reader::{self, Facts};
+use store::reconciliation_window::{self as window, Slice};
+use stripe::client::{self, Pages};
+use stripe::reader::{self, Facts};
 use tokio_postgres::Client;
 
 use super::rows::Rows;
@@ -187,12 +187,14 @@ impl Run<'_> {
         if created(&charge.object)? < self.window.last_day_from() {
             return Ok(());
         }
-        for attempt in &charge.facts.attempts {
-            if attempt.status == "succeeded" && attempt.is_captured {
-                let sum = self.tally.charged.entry(attempt.currency).or_default();
-                *sum = sum.checked_add(attempt.amount_captured_cents).ok_or(
-                    client::Error::Unreadable("the charges' sum is out of range"),
-                )?;
+        for one in &charge.facts.charges {
+            if one.status == "succeeded" && one.is_captured {
+                let sum = self.tally.charged.entry(one.currency).or_default();
+                *sum =
+                    sum.checked_add(one.amount_captured_cents)
+                        .ok_or(client::Error::Unreadable(
+                            "the charges' sum is out of range",
+                        ))?;
             }
         }
         Ok(())

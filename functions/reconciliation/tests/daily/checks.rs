@@ -1,8 +1,8 @@
 //! The ledger against itself: the rollup of usage and the totals of invoices.
 
-use local::fake_stripe::account::Account;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
+use fake_stripe::account::Account;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
 use reconciliation::Deadline;
 use serde_json::json;
 use std::time::Duration;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fake_stripe::account::Account;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
+use fake_stripe::{Shape, scenarios};
 use jiff::SignedDuration;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{Shape, scenarios};
 use reconciliation::{Error, handle};
 use serde_json::{Value, json};
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use local::fake_stripe::Fault;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
+use fake_stripe::Fault;
+use fake_stripe::account::Account;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
 use reconciliation::{Deadline, Error};
 use serde_json::{Value, json};
 

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::NewSubscription;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
+use fake_stripe::account::{Account, NewPrice};
+use fake_stripe::billing::NewSubscription;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
 use reconciliation::{Deadline, Error, handle};
+use runtime::aws::document_bucket::DocumentBucket;
+use runtime::config::Environment;
 use serde_json::{Map, Value, json};
-use shared::aws::document_bucket::DocumentBucket;
-use shared::config::Environment;
 use shared::ledger;
-use shared::stripe::client::Client as Stripe;
+use stripe::client::Client as Stripe;
 
 use crate::site::{FEES, Site, assert_counts, at, event, ingest, morning};
 
@@ -213,7 +213,7 @@ async fn deliveries_while_a_run_pages_are_no_discrepancies() {
     busy(&mut account, 60);
     account.set_now(morning());
     let mut site = Site::new(account).await;
-    let events = site.announced(local::fake_stripe::Shape::Endive);
+    let events = site.announced(fake_stripe::Shape::Endive);
     let mut db = site.client().await;
     let delivering = async {
         for event in events {

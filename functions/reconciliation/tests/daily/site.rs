@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use aws_types::SdkConfig;
+use domain::payment::FeeEstimate;
+use fake_stripe::account::{Account, NewPrice};
+use fake_stripe::billing::{Buyer, NewSubscription};
+use fake_stripe::{FakeStripe, Fault, Options, Shape};
 use jiff::Timestamp;
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::{Buyer, NewSubscription};
-use local::fake_stripe::{FakeStripe, Fault, Options, Shape};
 use reconciliation::{App, Deadline, Error, handle, handle_until};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
 use shared::ledger;
-use shared::payment::FeeEstimate;
-use shared::store::reconciliation_runs;
-use shared::stripe::client::Patience;
-use shared::stripe::event::Event;
-use shared::test_support::{Aws, TestDatabase, logs, sample};
+use store::reconciliation_runs;
+use stripe::client::Patience;
+use stripe::event::Event;
+use testing::{Aws, TestDatabase, logs, sample};
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
 
@@ -235,7 +235,7 @@ pub(crate) async fn ingest(client: &mut Client, event: Value, now: Timestamp) {
     let payload = event.to_string();
     let event = Event::from_value(event).unwrap();
     if let Err(error) = ledger::ingest(client, &event, &payload, FEES, now).await {
-        let chain = shared::telemetry::cause_chain(&error);
+        let chain = runtime::telemetry::cause_chain(&error);
         panic!("{} {}: {chain}", event.event_type, event.event_id);
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use local::fake_stripe::Fault;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
+use fake_stripe::Fault;
+use fake_stripe::account::Account;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
 use reconciliation::{Error, handle};
 use serde_json::{Value, json};
-use shared::stripe::client::Patience;
+use stripe::client::Patience;
 
 use crate::site::{Site, assert_counts, at, event, morning, status};
 

@@ -1,16 +1,16 @@
 //! A year of business of which every tenth webhook is lost: with a run a day the ledger is the undisturbed one.
 
+use fake_stripe::Shape;
+use fake_stripe::account::{Account, NewPrice};
+use fake_stripe::billing::{Buyer, NewSubscription, Proration};
+use fake_stripe::payments::Outcome;
 use jiff::{SignedDuration, Timestamp, ToSpan, tz::TimeZone};
-use local::fake_stripe::Shape;
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::{Buyer, NewSubscription, Proration};
-use local::fake_stripe::payments::Outcome;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reconciliation::handle;
+use runtime::config::Environment;
 use serde_json::json;
-use shared::config::Environment;
-use shared::test_support::{differing_rows, ledger_rows};
+use testing::{differing_rows, ledger_rows};
 use tokio_postgres::Client;
 
 use crate::site::{Site, at, ingest};

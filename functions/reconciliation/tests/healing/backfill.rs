@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use fake_stripe::account::{Account, NewPrice};
+use fake_stripe::billing::NewSubscription;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
+use fake_stripe::{Shape, sample_account, scenarios};
 use jiff::{SignedDuration, Timestamp};
-use local::fake_stripe::account::{Account, NewPrice};
-use local::fake_stripe::billing::NewSubscription;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{Shape, sample_account, scenarios};
 use reconciliation::{App, Deadline, handle_until};
 use serde_json::{Value, json};
-use shared::test_support::logs;
+use testing::logs;
 
 use crate::site::{MOVEMENTS, Site, event, faults, later, patience_with, run, run_until, serve};
 

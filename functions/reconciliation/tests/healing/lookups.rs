@@ -1,12 +1,12 @@
 //! Look-ups: each kind is asked for, applied and closed; nobody is asked twice, nothing is lost.
 
+use fake_stripe::account::NewPrice;
+use fake_stripe::objects::{Metadata, Tier};
+use fake_stripe::{Account, FakeStripe, Shape, scenarios};
 use jiff::{SignedDuration, Timestamp};
-use local::fake_stripe::account::NewPrice;
-use local::fake_stripe::objects::{Metadata, Tier};
-use local::fake_stripe::{Account, FakeStripe, Shape, scenarios};
 use reconciliation::Deadline;
 use serde_json::{Value, json};
-use shared::test_support::logs;
+use testing::logs;
 
 use crate::site::{Site, faults, later, run, run_until, serve};
 
@@ -18,7 +18,7 @@ fn spring() -> Timestamp {
 
 /// An account with payments whose fees nobody has told yet.
 fn payments(number: usize) -> Account {
-    use local::fake_stripe::payments::Outcome;
+    use fake_stripe::payments::Outcome;
     let mut account = Account::new("Lookup", spring());
     let customer = account.create_customer(None, None, Metadata::new());
     for _ in 0..number {
@@ -123,7 +123,7 @@ async fn tiers_and_lines_beyond_the_tenth_are_fetched() {
     account
         .subscribe(
             &customer,
-            &local::fake_stripe::billing::NewSubscription {
+            &fake_stripe::billing::NewSubscription {
                 items: vec![(price.as_str(), 7)],
                 trial_days: None,
                 coupon: None,
@@ -277,7 +277,7 @@ async fn a_run_that_was_killed_gives_its_look_ups_back() {
     let stripe: FakeStripe = serve(account, Shape::Endive).await;
     let app = site.app(&stripe);
     let now = later(&stripe);
-    stripe.inject(local::fake_stripe::Fault::Hang {
+    stripe.inject(fake_stripe::Fault::Hang {
         path: String::new(),
         times: 100,
     });

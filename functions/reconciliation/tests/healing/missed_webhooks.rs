@@ -1,11 +1,11 @@
 //! Missed webhooks: what Stripe could not deliver, and what nobody was asked to take.
 
+use fake_stripe::account::Account;
+use fake_stripe::delivery::Endpoint;
+use fake_stripe::objects::Metadata;
+use fake_stripe::payments::Outcome;
+use fake_stripe::{Fault, Shape, sample_account};
 use jiff::SignedDuration;
-use local::fake_stripe::account::Account;
-use local::fake_stripe::delivery::Endpoint;
-use local::fake_stripe::objects::Metadata;
-use local::fake_stripe::payments::Outcome;
-use local::fake_stripe::{Fault, Shape, sample_account};
 use reconciliation::Deadline;
 use serde_json::{Value, json};
 

@@ -5,10 +5,10 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use local::bundle::Bundle;
 use local::token;
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::stripe::signature;
-use shared::test_support::{Aws, TestDatabase, sample};
+use stripe::signature;
+use testing::{Aws, TestDatabase, sample};
 
 const WEBHOOK_SECRET: &str = "whsec_test_of_the_whole_life";
 const ADMIN_SECRET: &str = "a test's key of the admin tokens, long enough";

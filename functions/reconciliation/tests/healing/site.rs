@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use aws_types::SdkConfig;
+use domain::payment::FeeEstimate;
+use fake_stripe::{Account, FakeStripe, Fault, Options, Shape, scenarios};
 use jiff::{SignedDuration, Timestamp};
-use local::fake_stripe::{Account, FakeStripe, Fault, Options, Shape, scenarios};
 use reconciliation::{App, Deadline, handle_until};
+use runtime::config::Environment;
+use runtime::telemetry::cause_chain;
 use serde_json::Value;
-use shared::config::Environment;
 use shared::ledger;
-use shared::payment::FeeEstimate;
-use shared::stripe::client::Patience;
-use shared::stripe::event::Event;
-use shared::telemetry::cause_chain;
-use shared::test_support::{Aws, TestDatabase, logs, sample};
+use stripe::client::Patience;
+use stripe::event::Event;
+use testing::{Aws, TestDatabase, logs, sample};
 use tokio::net::TcpListener;
 
 pub(crate) const FEES: FeeEstimate = FeeEstimate {

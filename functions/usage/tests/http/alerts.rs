@@ -1,8 +1,8 @@
 //! `usage.threshold_reached`: once per subject, month and threshold.
 
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::test_support::Aws;
+use testing::Aws;
 use usage::App;
 
 use crate::ledger::{JWT_SECRET, Ledger, NOW, SERVICE_TOKEN, call, event, partner_event, post};

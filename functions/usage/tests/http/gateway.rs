@@ -2,8 +2,8 @@
 
 use lambda_http::Request;
 use serde_json::{Value, json};
-use shared::test_support::contract::Contract;
-use shared::test_support::logs;
+use testing::contract::Contract;
+use testing::logs;
 use usage::routes;
 
 use crate::ledger::{Ledger, NOW, answer, body, event, service};

@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::{Body, Request, Response};
+use runtime::config::Environment;
 use serde_json::{Value, json};
-use shared::config::Environment;
-use shared::store::usage_daily::{self, Difference};
-use shared::test_support::TestDatabase;
-use shared::test_support::contract::Contract;
+use store::usage_daily::{self, Difference};
+use testing::TestDatabase;
+use testing::contract::Contract;
 use usage::{App, handle, routes};
 
 /// Signs the tests' JWTs.
@@ -142,7 +142,7 @@ pub(crate) fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
     ];
     variables.retain(|(name, _)| pairs.iter().all(|(other, _)| other != name));
     variables.extend(pairs.iter().filter(|(_, value)| !value.is_empty()));
-    let sdk = shared::test_support::aws::sdk_config("http://127.0.0.1:1");
+    let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
     App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
 }
 

@@ -1,7 +1,7 @@
 //! What a partner is told of its money: the running invoice, and the invoices it has been sent.
 
 use serde_json::{Value, json};
-use shared::test_support::logs;
+use testing::logs;
 
 use crate::ledger::{Ledger, NOW, app, bearer, call, partner_event, request, service};
 

@@ -261,9 +261,7 @@ async fn who_has_no_plan_is_on_the_free_one_and_who_is_not_there_is_a_404() {
     let (status, body): (u16, Value) = ledger.reserve(2, 1, "a", false).await;
     assert_eq!((status, &body["code"]), (503, &json!("not_configured")));
     assert_eq!(body.get("detail"), None, "a 5xx tells nothing");
-    assert!(
-        shared::test_support::logs::captured().contains("plan_limits has no plan named unheard of")
-    );
+    assert!(testing::logs::captured().contains("plan_limits has no plan named unheard of"));
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! Who may call what: every route with every kind of token.
 
 use serde_json::json;
-use shared::test_support::access::{self, PARTNER, Row, SERVICE};
-use shared::test_support::logs;
+use testing::access::{self, PARTNER, Row, SERVICE};
+use testing::logs;
 use usage::routes;
 
 use crate::ledger::{JWT_SECRET, Ledger, NOW, SERVICE_TOKEN, app, bearer, call, request, service};

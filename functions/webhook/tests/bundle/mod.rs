@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
+use runtime::aws::parked_events::ParkedEvents;
+use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::Value;
-use shared::aws::parked_events::ParkedEvents;
-use shared::config::Environment;
-use shared::stripe::signature;
-use shared::test_support::{Aws, TestDatabase};
+use stripe::signature;
+use testing::{Aws, TestDatabase};
 use webhook::App;
 
 pub(crate) const SECRET: &str = "whsec_test_of_the_webhook";

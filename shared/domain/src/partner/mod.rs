@@ -1,0 +1,7 @@
+//! Partner billing: contracts, their billing cycles, prices, credits and statements of account.
+
+pub mod account_statement;
+pub mod contract;
+pub mod credit;
+pub mod cycle;
+pub mod pricing;

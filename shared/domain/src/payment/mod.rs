@@ -1,0 +1,1925 @@
+//! Payments: the facts Stripe announces about one payment, and the one row they add up to.
+//!
+//! An intent, its charges, refunds, disputes and invoice links each have a row with the latest snapshot. [`derive`]
+//! turns them into the payment and its revenue entries. It is a pure function, so the order in which the facts arrived
+//! cannot matter.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::money::{self, Currency, div_half_even};
+use crate::payment::key::PaymentKey;
+use crate::revenue::entries::{EntryKind, RevenueEntry};
+use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
+use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, RefundStatus};
+
+pub mod key;
+
+/// A payment intent as one snapshot shows it.
+/// Source: <https://docs.stripe.com/api/payment_intents/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PaymentIntent {
+    pub stripe_payment_intent_id: String,
+    pub stripe_customer_id: Option<String>,
+    pub amount_cents: i64,
+    pub amount_received_cents: Option<i64>,
+    pub currency: Currency,
+    pub status: String,
+    pub latest_charge_id: Option<String>,
+    pub stripe_invoice_id: Option<String>,
+    pub payment_method: Option<String>,
+    pub failure_code: Option<String>,
+    pub decline_code: Option<String>,
+    pub failure_message: Option<String>,
+    /// The time of the earliest event that shows the success.
+    pub succeeded_at: Option<Timestamp>,
+    pub canceled_at: Option<Timestamp>,
+    /// The user in the intent's metadata (`metadata.user_id`).
+    pub user_id: Option<i32>,
+    pub created_at: Timestamp,
+    pub version: Version,
+}
+
+impl Snapshot for PaymentIntent {
+    fn key(&self) -> String {
+        self.stripe_payment_intent_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &PaymentIntent) {
+        earliest(&mut self.succeeded_at, earlier.succeeded_at);
+        known(&mut self.stripe_invoice_id, &earlier.stripe_invoice_id);
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+    }
+}
+
+/// One charge: one attempt at a payment. Source: <https://docs.stripe.com/api/charges/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Charge {
+    pub stripe_charge_id: String,
+    pub stripe_payment_intent_id: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub stripe_invoice_id: Option<String>,
+    pub amount_cents: i64,
+    pub amount_captured_cents: i64,
+    pub currency: Currency,
+    /// `pending`, `failed` or `succeeded`.
+    pub status: String,
+    pub is_captured: bool,
+    pub failure_code: Option<String>,
+    pub decline_code: Option<String>,
+    pub failure_message: Option<String>,
+    pub payment_method: Option<String>,
+    pub user_id: Option<i32>,
+    /// The time of the earliest event that shows the capture.
+    pub succeeded_at: Option<Timestamp>,
+    /// `amount_refunded` by the time (unix seconds) of the snapshot that showed it, for accounts that get no event for
+    /// each refund.
+    pub refund_totals: BTreeMap<i64, i64>,
+    pub stripe_balance_transaction_id: Option<String>,
+    pub settlement: Option<Settlement>,
+    pub attempted_at: Timestamp,
+    pub version: Version,
+}
+
+/// What a charge's balance transaction says, in the currency of the account's balance.
+/// Source: <https://docs.stripe.com/api/balance_transactions/object>.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Settlement {
+    pub currency: Currency,
+    pub amount_cents: i64,
+    pub fee_cents: i64,
+    /// The rate that Stripe shows, as decimal text; `None` without a conversion.
+    pub exchange_rate: Option<String>,
+}
+
+/// A refund as one snapshot shows it. Source: <https://docs.stripe.com/api/refunds/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refund {
+    pub stripe_refund_id: String,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_payment_intent_id: Option<String>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub reason: Option<String>,
+    pub status: String,
+    pub stripe_balance_transaction_id: Option<String>,
+    pub metadata: Value,
+    pub created_at: Timestamp,
+    pub failed_at: Option<Timestamp>,
+    pub version: Version,
+}
+
+/// A dispute as one snapshot shows it. Source: <https://docs.stripe.com/api/disputes/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dispute {
+    pub stripe_dispute_id: String,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_payment_intent_id: Option<String>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub reason: Option<String>,
+    pub status: String,
+    /// The withdrawal and the reinstatement, by the id of their balance transactions.
+    pub balance_transactions: BTreeMap<String, DisputeTransaction>,
+    pub funds_withdrawn_at: Option<Timestamp>,
+    pub funds_reinstated_at: Option<Timestamp>,
+    pub closed_at: Option<Timestamp>,
+    pub evidence_due_by: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub version: Version,
+}
+
+/// One balance transaction of a dispute, in the currency of the account's balance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DisputeTransaction {
+    pub amount_cents: i64,
+    pub fee_cents: i64,
+    pub currency: Currency,
+}
+
+/// The link that says a payment pays an invoice. From API version basil on only `invoice_payment.paid` has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InvoicePayment {
+    pub stripe_invoice_id: String,
+    pub stripe_payment_intent_id: Option<String>,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_invoice_payment_id: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub amount_paid_cents: Option<i64>,
+    pub currency: Option<Currency>,
+    /// `paid` once a fact says so.
+    pub status: Option<String>,
+    pub paid_at: Option<Timestamp>,
+    pub version: Version,
+}
+
+/// Everything that is known about one payment.
+#[derive(Debug, Clone, Default)]
+pub struct PaymentFacts {
+    /// `pi_…`, or `ch_…` for a charge without an intent.
+    pub payment_key: String,
+    pub intent: Option<PaymentIntent>,
+    pub charges: Vec<Charge>,
+    pub refunds: Vec<Refund>,
+    pub disputes: Vec<Dispute>,
+    pub invoice_payments: Vec<InvoicePayment>,
+    /// When the payment's invoice was paid with money: from API version basil on the link does not say so.
+    pub invoice_paid_at: Option<Timestamp>,
+}
+
+/// The estimate until Stripe names the fee: `FEE_ESTIMATE_BPS`, `FEE_ESTIMATE_FIXED_CENTS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeeEstimate {
+    pub bps: i64,
+    /// In minor units; applies to currencies with two decimals only.
+    pub fixed_cents: i64,
+}
+
+/// One row of `payment_history`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payment {
+    pub payment_key: String,
+    pub stripe_payment_intent_id: Option<String>,
+    pub stripe_charge_id: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub stripe_invoice_id: Option<String>,
+    /// The user in the payment's own metadata. The customer's user comes first.
+    pub user_id: Option<i32>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub status: PaymentStatus,
+    pub payment_method: Option<String>,
+    pub stripe_fee_cents: i64,
+    pub fee_source: Option<FeeSource>,
+    pub net_amount_cents: i64,
+    pub failure_code: Option<String>,
+    pub decline_code: Option<String>,
+    pub failure_message: Option<String>,
+    pub refunded_at: Option<Timestamp>,
+    pub refund_reason: Option<String>,
+    pub refund_amount_cents: i64,
+    /// The part of the charge's `amount_refunded` that is no refund: the rest of an authorisation that was captured in
+    /// part. In minor units.
+    pub released_cents: i64,
+    pub stripe_balance_transaction_id: Option<String>,
+    pub settlement: Option<Settlement>,
+    pub succeeded_at: Option<Timestamp>,
+    pub dispute_status: Option<String>,
+    pub disputed_amount_cents: i64,
+    pub created_at: Timestamp,
+    /// What the payment adds to `revenue_daily`.
+    pub entries: Vec<RevenueEntry>,
+}
+
+/// The states of `payment_history.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaymentStatus {
+    Pending,
+    Succeeded,
+    Failed,
+    Refunded,
+    PartiallyRefunded,
+    Disputed,
+    Canceled,
+}
+
+/// Whether a fee is Stripe's or an estimate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeeSource {
+    Actual,
+    Estimated,
+}
+
+impl PaymentStatus {
+    /// The word that is stored in the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PaymentStatus::Pending => "pending",
+            PaymentStatus::Succeeded => "succeeded",
+            PaymentStatus::Failed => "failed",
+            PaymentStatus::Refunded => "refunded",
+            PaymentStatus::PartiallyRefunded => "partially_refunded",
+            PaymentStatus::Disputed => "disputed",
+            PaymentStatus::Canceled => "canceled",
+        }
+    }
+}
+
+impl FeeSource {
+    /// The word that is stored in the column.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FeeSource::Actual => "actual",
+            FeeSource::Estimated => "estimated",
+        }
+    }
+}
+
+/// The rank of an intent's status within one second, ×100, plus the rank of the event's type.
+#[must_use]
+pub fn intent_rank(status: &str, event_type: &str) -> i32 {
+    let status_rank = match IntentStatus::of(status) {
+        IntentStatus::Canceled => 2,
+        IntentStatus::Succeeded => 3,
+        IntentStatus::RequiresPaymentMethod
+        | IntentStatus::RequiresSource
+        | IntentStatus::RequiresConfirmation
+        | IntentStatus::RequiresAction
+        | IntentStatus::RequiresSourceAction
+        | IntentStatus::Processing
+        | IntentStatus::RequiresCapture
+        | IntentStatus::Unknown => 0,
+    };
+    let type_rank = match event_type {
+        "payment_intent.created" => 1,
+        "payment_intent.requires_action" => 2,
+        "payment_intent.processing" => 3,
+        "payment_intent.payment_failed" => 4,
+        "payment_intent.canceled" => 6,
+        "payment_intent.succeeded" => 7,
+        _ => 5,
+    };
+    status_rank * 100 + type_rank
+}
+
+/// The rank of a charge's state within one second, ×100, plus the rank of the event's type.
+#[must_use]
+pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
+    let status_rank = match (ChargeStatus::of(status), is_refunded) {
+        (ChargeStatus::Succeeded, true) => 3,
+        (ChargeStatus::Succeeded, false) => 2,
+        (ChargeStatus::Failed, _) => 1,
+        (ChargeStatus::Pending | ChargeStatus::Unknown, _) => 0,
+    };
+    let type_rank = match event_type {
+        "charge.pending" => 1,
+        "charge.failed" => 2,
+        "charge.succeeded" => 3,
+        "charge.captured" => 4,
+        "charge.updated" => 5,
+        "charge.expired" => 6,
+        "charge.refunded" => 7,
+        // Read inside another object.
+        _ => 0,
+    };
+    status_rank * 100 + type_rank
+}
+
+/// The rank of a refund's status within one second.
+#[must_use]
+pub fn refund_rank(status: &str) -> i32 {
+    match RefundStatus::of(status) {
+        RefundStatus::Pending => 0,
+        RefundStatus::RequiresAction => 100,
+        RefundStatus::Succeeded | RefundStatus::Unknown => 200,
+        RefundStatus::Failed | RefundStatus::Canceled => 300,
+    }
+}
+
+/// The rank of a dispute's status within one second.
+#[must_use]
+pub fn dispute_rank(status: &str) -> i32 {
+    match DisputeStatus::of(status) {
+        DisputeStatus::WarningNeedsResponse => 0,
+        DisputeStatus::WarningUnderReview => 100,
+        DisputeStatus::WarningClosed => 200,
+        DisputeStatus::NeedsResponse => 300,
+        DisputeStatus::UnderReview => 400,
+        DisputeStatus::Unknown => 500,
+        DisputeStatus::Won
+        | DisputeStatus::Lost
+        | DisputeStatus::ChargeRefunded
+        | DisputeStatus::Prevented => 600,
+    }
+}
+
+impl Snapshot for Charge {
+    fn key(&self) -> String {
+        self.stripe_charge_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Charge) {
+        for (at, total) in &earlier.refund_totals {
+            let shown = self.refund_totals.entry(*at).or_insert(*total);
+            *shown = (*shown).max(*total);
+        }
+        earliest(&mut self.succeeded_at, earlier.succeeded_at);
+        known(
+            &mut self.stripe_payment_intent_id,
+            &earlier.stripe_payment_intent_id,
+        );
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+        known(&mut self.stripe_invoice_id, &earlier.stripe_invoice_id);
+        known(
+            &mut self.stripe_balance_transaction_id,
+            &earlier.stripe_balance_transaction_id,
+        );
+        known(&mut self.settlement, &earlier.settlement);
+    }
+}
+
+impl Charge {
+    /// What the charge's word for its status stands for.
+    #[must_use]
+    pub fn known_status(&self) -> ChargeStatus {
+        ChargeStatus::of(&self.status)
+    }
+
+    /// Whether the charge was refused.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.known_status() == ChargeStatus::Failed
+    }
+
+    /// Whether the charge was authorised, captured or not.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.known_status() == ChargeStatus::Succeeded
+    }
+
+    fn is_paid(&self) -> bool {
+        self.has_succeeded() && self.is_captured
+    }
+}
+
+impl PaymentIntent {
+    /// What the intent's word for its status stands for.
+    #[must_use]
+    pub fn known_status(&self) -> IntentStatus {
+        IntentStatus::of(&self.status)
+    }
+}
+
+impl Snapshot for Refund {
+    fn key(&self) -> String {
+        self.stripe_refund_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Refund) {
+        earliest(&mut self.failed_at, earlier.failed_at);
+        known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(
+            &mut self.stripe_payment_intent_id,
+            &earlier.stripe_payment_intent_id,
+        );
+    }
+}
+
+impl Refund {
+    /// Whether the money has gone back, or is on its way.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        !matches!(
+            RefundStatus::of(&self.status),
+            RefundStatus::Failed | RefundStatus::Canceled
+        )
+    }
+}
+
+impl Snapshot for Dispute {
+    fn key(&self) -> String {
+        self.stripe_dispute_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Dispute) {
+        for (id, transaction) in &earlier.balance_transactions {
+            let shown = self
+                .balance_transactions
+                .entry(id.clone())
+                .or_insert(transaction.clone());
+            if *shown < *transaction {
+                shown.clone_from(transaction);
+            }
+        }
+        earliest(&mut self.funds_withdrawn_at, earlier.funds_withdrawn_at);
+        earliest(&mut self.funds_reinstated_at, earlier.funds_reinstated_at);
+        earliest(&mut self.closed_at, earlier.closed_at);
+        known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(
+            &mut self.stripe_payment_intent_id,
+            &earlier.stripe_payment_intent_id,
+        );
+    }
+}
+
+impl Dispute {
+    /// Whether the dispute is an inquiry: no money has moved, and maybe none will.
+    #[must_use]
+    pub fn is_inquiry(&self) -> bool {
+        self.status.starts_with("warning_")
+    }
+
+    fn holds_money(&self) -> bool {
+        !self.is_inquiry()
+            && !matches!(
+                DisputeStatus::of(&self.status),
+                DisputeStatus::Won | DisputeStatus::ChargeRefunded | DisputeStatus::Prevented
+            )
+    }
+
+    /// The dispute's fees in minor units of its currency: of the withdrawal and of the reinstatement.
+    pub fn fees_cents(&self) -> Result<(i64, i64), money::Error> {
+        let mut withdrawal = 0_i64;
+        let mut reinstatement = 0_i64;
+        for transaction in self.balance_transactions.values() {
+            let fee = convert(
+                transaction.fee_cents,
+                transaction.currency,
+                self.currency,
+                (self.amount_cents, transaction.amount_cents.saturating_abs()),
+            )?;
+            let side = if transaction.amount_cents < 0 {
+                &mut withdrawal
+            } else {
+                &mut reinstatement
+            };
+            *side = side.checked_add(fee).ok_or(money::Error::OutOfRange)?;
+        }
+        Ok((withdrawal, reinstatement))
+    }
+}
+
+impl Snapshot for InvoicePayment {
+    fn key(&self) -> String {
+        self.link_key()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &InvoicePayment) {
+        known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(
+            &mut self.stripe_invoice_payment_id,
+            &earlier.stripe_invoice_payment_id,
+        );
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+        known(&mut self.amount_paid_cents, &earlier.amount_paid_cents);
+        known(&mut self.currency, &earlier.currency);
+        // "canceled" < "open" < "paid": the greater word is also the later one.
+        known(&mut self.status, &earlier.status);
+        earliest(&mut self.paid_at, earlier.paid_at);
+    }
+}
+
+impl InvoicePayment {
+    /// The key of the link: the invoice and the payment.
+    #[must_use]
+    pub fn link_key(&self) -> String {
+        let payment = self
+            .stripe_payment_intent_id
+            .as_deref()
+            .or(self.stripe_charge_id.as_deref())
+            .unwrap_or_default();
+        format!("{}:{payment}", self.stripe_invoice_id)
+    }
+
+    fn is_paid(&self) -> bool {
+        self.status.as_deref() == Some("paid")
+    }
+}
+
+/// The payment that these facts add up to; `None` while they do not name one (a refund whose charge has not arrived).
+pub fn derive(
+    facts: &PaymentFacts,
+    estimate: FeeEstimate,
+) -> Result<Option<Payment>, money::Error> {
+    let paid_charge = facts
+        .charges
+        .iter()
+        .filter(|charge| charge.is_paid())
+        .max_by_key(|charge| (&charge.version, &charge.stripe_charge_id));
+    let newest_charge = facts
+        .charges
+        .iter()
+        .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
+    let shown_charge = paid_charge.or(newest_charge);
+    let paid_link = facts
+        .invoice_payments
+        .iter()
+        .filter(|link| link.is_paid())
+        .max_by_key(|link| link.link_key());
+    let intent = facts.intent.as_ref();
+
+    let Some(currency) = intent
+        .map(|intent| intent.currency)
+        .or(shown_charge.map(|charge| charge.currency))
+        .or(paid_link.and_then(|link| link.currency))
+    else {
+        return Ok(None);
+    };
+    let Some(created_at) = intent
+        .map(|intent| intent.created_at)
+        .or(facts.charges.iter().map(|charge| charge.attempted_at).min())
+        .or(paid_link.and_then(|link| link.paid_at))
+    else {
+        return Ok(None);
+    };
+    let intent_paid = intent.filter(|intent| intent.known_status() == IntentStatus::Succeeded);
+    let is_paid = intent_paid.is_some() || paid_charge.is_some() || paid_link.is_some();
+    let Some(amount_cents) = intent_paid
+        .map(|intent| intent.amount_received_cents.unwrap_or(intent.amount_cents))
+        .or(paid_charge.map(|charge| charge.amount_captured_cents))
+        .or(paid_link.and_then(|link| link.amount_paid_cents))
+        .or(intent.map(|intent| intent.amount_cents))
+        .or(newest_charge.map(|charge| charge.amount_cents))
+    else {
+        return Ok(None);
+    };
+    let succeeded_at = if is_paid {
+        Some(succeeded_at(facts, created_at))
+    } else {
+        None
+    };
+
+    let captured_cents = intent_paid
+        .and_then(|intent| intent.amount_received_cents)
+        .or(paid_charge.map(|charge| charge.amount_captured_cents));
+    let release = captured_cents.and_then(|captured| Release::of(facts, paid_charge, captured));
+    let refunds = if is_paid {
+        refunds(facts, release.as_ref())
+    } else {
+        Vec::new()
+    };
+    let refund_amount_cents = sum(refunds.iter().map(|refund| refund.amount_cents))?;
+    let holding = facts
+        .disputes
+        .iter()
+        .filter(|dispute| is_paid && dispute.holds_money());
+    let disputed_amount_cents = sum(holding.clone().map(|dispute| dispute.amount_cents))?;
+    let (stripe_fee_cents, fee_source) = match succeeded_at {
+        Some(_) => fee(paid_charge, amount_cents, currency, estimate)?,
+        None => (0, None),
+    };
+    let status = if is_paid {
+        if holding.count() > 0 {
+            PaymentStatus::Disputed
+        } else if refund_amount_cents >= amount_cents && refund_amount_cents > 0 {
+            PaymentStatus::Refunded
+        } else if refund_amount_cents > 0 {
+            PaymentStatus::PartiallyRefunded
+        } else {
+            PaymentStatus::Succeeded
+        }
+    } else {
+        unpaid_status(intent, newest_charge)
+    };
+    let net_amount_cents = if is_paid {
+        sum([
+            amount_cents,
+            -stripe_fee_cents,
+            -refund_amount_cents,
+            -disputed_amount_cents,
+        ]
+        .into_iter())?
+    } else {
+        0
+    };
+    let has_failed = matches!(status, PaymentStatus::Failed | PaymentStatus::Canceled);
+    let newest_refund = refunds
+        .iter()
+        .max_by_key(|refund| (refund.created_at, &refund.source_id));
+    let newest_dispute = facts
+        .disputes
+        .iter()
+        .max_by_key(|d| (d.created_at, &d.stripe_dispute_id));
+    let intent_failure = intent.filter(|intent| has_failed && intent.failure_code.is_some());
+    let charge_failure = newest_charge.filter(|charge| has_failed && charge.has_failed());
+
+    let mut payment = Payment {
+        payment_key: facts.payment_key.clone(),
+        stripe_payment_intent_id: intent
+            .map(|intent| intent.stripe_payment_intent_id.clone())
+            .or_else(|| {
+                let key = PaymentKey::of(&facts.payment_key);
+                key.intent_id().map(str::to_owned)
+            })
+            .or_else(|| shown_charge.and_then(|a| a.stripe_payment_intent_id.clone())),
+        stripe_charge_id: shown_charge
+            .map(|charge| charge.stripe_charge_id.clone())
+            .or_else(|| intent.and_then(|intent| intent.latest_charge_id.clone()))
+            .or_else(|| paid_link.and_then(|link| link.stripe_charge_id.clone())),
+        stripe_customer_id: first_known([
+            intent.and_then(|intent| intent.stripe_customer_id.clone()),
+            shown_charge.and_then(|charge| charge.stripe_customer_id.clone()),
+            facts
+                .invoice_payments
+                .iter()
+                .filter_map(|l| l.stripe_customer_id.clone())
+                .max(),
+        ]),
+        stripe_invoice_id: paid_link
+            .map(|link| link.stripe_invoice_id.clone())
+            .or_else(|| {
+                facts
+                    .invoice_payments
+                    .iter()
+                    .map(|l| l.stripe_invoice_id.clone())
+                    .max()
+            }),
+        user_id: intent
+            .and_then(|intent| intent.user_id)
+            .or(shown_charge.and_then(|charge| charge.user_id)),
+        amount_cents,
+        currency,
+        status,
+        payment_method: first_known([
+            shown_charge.and_then(|charge| charge.payment_method.clone()),
+            intent.and_then(|intent| intent.payment_method.clone()),
+        ]),
+        stripe_fee_cents,
+        fee_source,
+        net_amount_cents,
+        failure_code: first_known([
+            intent_failure.and_then(|intent| intent.failure_code.clone()),
+            charge_failure.and_then(|charge| charge.failure_code.clone()),
+        ]),
+        decline_code: first_known([
+            intent_failure.and_then(|intent| intent.decline_code.clone()),
+            charge_failure.and_then(|charge| charge.decline_code.clone()),
+        ]),
+        failure_message: first_known([
+            intent_failure.and_then(|intent| intent.failure_message.clone()),
+            charge_failure.and_then(|charge| charge.failure_message.clone()),
+        ]),
+        refunded_at: newest_refund.map(|refund| refund.created_at),
+        refund_reason: newest_refund.and_then(|refund| refund.reason.clone()),
+        refund_amount_cents,
+        released_cents: release.as_ref().map_or(0, Release::in_totals_cents),
+        stripe_balance_transaction_id: paid_charge
+            .and_then(|charge| charge.stripe_balance_transaction_id.clone()),
+        settlement: paid_charge.and_then(|charge| charge.settlement.clone()),
+        succeeded_at,
+        dispute_status: newest_dispute.map(|dispute| dispute.status.clone()),
+        disputed_amount_cents,
+        created_at,
+        entries: Vec::new(),
+    };
+    payment.entries = entries(&payment, facts, &refunds)?;
+    Ok(Some(payment))
+}
+
+/// A refund that counts as cash: an announced one, or one that shows only in the charge's total.
+struct CountedRefund {
+    source_id: String,
+    amount_cents: i64,
+    reason: Option<String>,
+    created_at: Timestamp,
+}
+
+/// The rest of an authorisation that was captured in part. Stripe releases it with the capture and shows it as a
+/// refund, although that money never came: in `amount_refunded` from then on, and mostly as a separate refund object.
+/// Source: <https://docs.stripe.com/payments/place-a-hold-on-a-payment-method>.
+struct Release<'a> {
+    /// `None` while only the intent is known.
+    charge: Option<&'a Charge>,
+    /// In minor units of the payment's currency, like the next.
+    amount_cents: i64,
+    captured_cents: i64,
+    /// The latest of the facts that announce the capture, each at its earliest event.
+    captured_at: Option<Timestamp>,
+}
+
+impl<'a> Release<'a> {
+    fn of(
+        facts: &'a PaymentFacts,
+        paid_charge: Option<&'a Charge>,
+        captured_cents: i64,
+    ) -> Option<Release<'a>> {
+        // The intent may show the capture before the charge does.
+        let authorised = facts
+            .charges
+            .iter()
+            .filter(|charge| charge.has_succeeded())
+            .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
+        let charge = paid_charge.or(authorised);
+        let intent = facts.intent.as_ref();
+        let authorised_cents = charge
+            .map(|charge| charge.amount_cents)
+            .or(intent.map(|intent| intent.amount_cents))?;
+        let is_in_part = captured_cents > 0 && captured_cents < authorised_cents;
+        is_in_part.then(|| Release {
+            charge,
+            amount_cents: authorised_cents - captured_cents,
+            captured_cents,
+            captured_at: charge
+                .and_then(|charge| charge.succeeded_at)
+                .max(intent.and_then(|intent| intent.succeeded_at)),
+        })
+    }
+
+    /// How much of it is in the charge's `amount_refunded`: all, or nothing where the account's log leaves it out. From
+    /// the capture on no total that includes it is below it.
+    fn in_totals_cents(&self) -> i64 {
+        let Some(charge) = self.charge else {
+            return 0;
+        };
+        // A charge shown in the second of its capture may have been read before it, unless its own event shows the
+        // capture.
+        let since = charge
+            .succeeded_at
+            .map(Timestamp::as_second)
+            .or(self.captured_at.map(|at| at.as_second() + 1));
+        let newest = charge.refund_totals.iter().next_back();
+        let is_held = newest.is_some_and(|(newest_at, _)| {
+            charge
+                .refund_totals
+                .range(since.unwrap_or(*newest_at).min(*newest_at)..)
+                .all(|(_, total)| *total >= self.amount_cents)
+        });
+        if is_held { self.amount_cents } else { 0 }
+    }
+
+    /// The refund object that stands for it, if one of those that count does: the first with its amount, since nothing
+    /// is refunded before the capture. It may also be missing while a later refund has the same amount. So the refund
+    /// must be from the time of the capture, or more than the captured amount would have gone back, or the objects must
+    /// add up to a total that includes it.
+    fn refund<'b>(&self, counted: &[&'b Refund]) -> Option<&'b Refund> {
+        let first = counted
+            .iter()
+            .filter(|refund| refund.amount_cents == self.amount_cents)
+            .min_by_key(|refund| (refund.created_at, &refund.stripe_refund_id))?;
+        let sum_until = |at: i64| -> i128 {
+            let made = counted.iter().filter(|r| r.created_at.as_second() <= at);
+            made.map(|refund| i128::from(refund.amount_cents)).sum()
+        };
+        let is_of_the_capture = self.captured_at.is_some_and(|at| first.created_at <= at);
+        let is_too_much = sum_until(i64::MAX) > i128::from(self.captured_cents);
+        let adds_up = self.in_totals_cents() > 0
+            && self
+                .charge
+                .and_then(|charge| charge.refund_totals.last_key_value())
+                .is_some_and(|(at, total)| sum_until(*at) == i128::from(*total));
+        (is_of_the_capture || is_too_much || adds_up).then_some(*first)
+    }
+}
+
+fn refunds(facts: &PaymentFacts, release: Option<&Release<'_>>) -> Vec<CountedRefund> {
+    if !facts.refunds.is_empty() {
+        let counted: Vec<&Refund> = facts.refunds.iter().filter(|r| r.counts()).collect();
+        let released = release.and_then(|release| release.refund(&counted));
+        return counted
+            .into_iter()
+            .filter(|refund| released.is_none_or(|released| released != *refund))
+            .map(|refund| CountedRefund {
+                source_id: refund.stripe_refund_id.clone(),
+                amount_cents: refund.amount_cents,
+                reason: refund.reason.clone(),
+                created_at: refund.created_at,
+            })
+            .collect();
+    }
+    facts
+        .charges
+        .iter()
+        .flat_map(|charge| {
+            let released_cents = release
+                .filter(|release| release.charge == Some(charge))
+                .map_or(0, Release::in_totals_cents);
+            refunds_from_totals(charge, released_cents)
+        })
+        .collect()
+}
+
+/// The steps of `amount_refunded` beyond the released amount, each on the date that showed it. A total that falls again
+/// was a failed refund: it does not count.
+fn refunds_from_totals(charge: &Charge, released_cents: i64) -> Vec<CountedRefund> {
+    let mut lasting: Vec<(i64, i64)> = Vec::new();
+    let mut smallest_later = i64::MAX;
+    for (at, total) in charge.refund_totals.iter().rev() {
+        smallest_later = smallest_later.min(*total);
+        lasting.push((*at, smallest_later));
+    }
+    let mut counted = released_cents;
+    let mut refunds = Vec::new();
+    for (at, total) in lasting.into_iter().rev() {
+        if total > counted {
+            refunds.push(CountedRefund {
+                source_id: format!("{}@{at}", charge.stripe_charge_id),
+                amount_cents: total - counted,
+                reason: None,
+                created_at: Timestamp::from_second(at).unwrap_or(charge.attempted_at),
+            });
+            counted = total;
+        }
+    }
+    refunds
+}
+
+/// The earliest instant at which a fact shows the success; without such a fact the charge's creation.
+fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
+    let shown = facts
+        .charges
+        .iter()
+        .map(|charge| charge.succeeded_at)
+        .chain([
+            facts.intent.as_ref().and_then(|intent| intent.succeeded_at),
+            facts.invoice_paid_at,
+        ])
+        .chain(
+            facts
+                .invoice_payments
+                .iter()
+                .filter(|link| link.is_paid())
+                .map(|l| l.paid_at),
+        )
+        .flatten()
+        .min();
+    let charged = facts
+        .charges
+        .iter()
+        .filter(|a| a.is_paid())
+        .map(|a| a.attempted_at)
+        .min();
+    shown.or(charged).unwrap_or(created_at)
+}
+
+fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Charge>) -> PaymentStatus {
+    let failed_charge = newest.filter(|charge| charge.has_failed());
+    let Some(intent) = intent else {
+        let Some(charge) = newest else {
+            return PaymentStatus::Pending;
+        };
+        let was_released = charge
+            .refund_totals
+            .values()
+            .next_back()
+            .is_some_and(|t| *t > 0);
+        return match charge.known_status() {
+            ChargeStatus::Failed => PaymentStatus::Failed,
+            // An authorization that was released instead of captured.
+            ChargeStatus::Succeeded if was_released => PaymentStatus::Canceled,
+            ChargeStatus::Succeeded | ChargeStatus::Pending | ChargeStatus::Unknown => {
+                PaymentStatus::Pending
+            }
+        };
+    };
+    match intent.known_status() {
+        IntentStatus::Canceled => PaymentStatus::Canceled,
+        IntentStatus::Processing
+        | IntentStatus::RequiresAction
+        | IntentStatus::RequiresConfirmation
+        | IntentStatus::RequiresCapture
+        | IntentStatus::RequiresSourceAction => {
+            let failed_since = failed_charge
+                .is_some_and(|charge| charge.version.created_at > intent.version.created_at);
+            if failed_since {
+                PaymentStatus::Failed
+            } else {
+                PaymentStatus::Pending
+            }
+        }
+        IntentStatus::RequiresPaymentMethod
+        | IntentStatus::RequiresSource
+        | IntentStatus::Succeeded
+        | IntentStatus::Unknown => {
+            if failed_charge.is_some() || intent.failure_code.is_some() {
+                PaymentStatus::Failed
+            } else {
+                PaymentStatus::Pending
+            }
+        }
+    }
+}
+
+fn fee(
+    charge: Option<&Charge>,
+    amount_cents: i64,
+    currency: Currency,
+    estimate: FeeEstimate,
+) -> Result<(i64, Option<FeeSource>), money::Error> {
+    if let Some((charge, settlement)) =
+        charge.and_then(|charge| Some((charge, charge.settlement.as_ref()?)))
+    {
+        let fee = convert(
+            settlement.fee_cents,
+            settlement.currency,
+            currency,
+            (charge.amount_captured_cents, settlement.amount_cents),
+        )?;
+        return Ok((fee, Some(FeeSource::Actual)));
+    }
+    let share = div_half_even(i128::from(amount_cents) * i128::from(estimate.bps), 10_000)?;
+    let fixed = if currency.exponent() == 2 {
+        estimate.fixed_cents
+    } else {
+        0
+    };
+    let fee = share + i128::from(fixed);
+    Ok((
+        i64::try_from(fee).map_err(|_large| money::Error::OutOfRange)?,
+        Some(FeeSource::Estimated),
+    ))
+}
+
+/// An amount settled in another currency, by the ratio of the same balance transaction's amounts
+/// (`docs/money.md`), half-even: exact, and independent of the currencies' exponents.
+fn convert(
+    amount_cents: i64,
+    from: Currency,
+    to: Currency,
+    (charged_cents, settled_cents): (i64, i64),
+) -> Result<i64, money::Error> {
+    if from == to || settled_cents == 0 {
+        return Ok(amount_cents);
+    }
+    let product = i128::from(amount_cents) * i128::from(charged_cents);
+    let converted = div_half_even(product, i128::from(settled_cents))?;
+    i64::try_from(converted).map_err(|_large| money::Error::OutOfRange)
+}
+
+fn entries(
+    payment: &Payment,
+    facts: &PaymentFacts,
+    refunds: &[CountedRefund],
+) -> Result<Vec<RevenueEntry>, money::Error> {
+    let mut entries = Vec::new();
+    let mut add = |kind, source_id: &str, at: Timestamp, amount_cents: i64, is_estimated: bool| {
+        entries.push(RevenueEntry {
+            payment_key: payment.payment_key.clone(),
+            kind,
+            source_id: source_id.to_owned(),
+            occurred_at: at,
+            currency: payment.currency,
+            amount_cents,
+            is_estimated,
+        });
+    };
+    for charge in facts.charges.iter().filter(|charge| charge.has_failed()) {
+        add(
+            EntryKind::Failed,
+            &charge.stripe_charge_id,
+            charge.attempted_at,
+            0,
+            false,
+        );
+    }
+    let has_failed_charge = facts.charges.iter().any(|charge| charge.has_failed());
+    if payment.status == PaymentStatus::Failed && !has_failed_charge {
+        add(
+            EntryKind::Failed,
+            &payment.payment_key,
+            payment.created_at,
+            0,
+            false,
+        );
+    }
+    let Some(succeeded_at) = payment.succeeded_at else {
+        return Ok(entries);
+    };
+    add(
+        EntryKind::Gross,
+        &payment.payment_key,
+        succeeded_at,
+        payment.amount_cents,
+        false,
+    );
+    let is_estimated = payment.fee_source == Some(FeeSource::Estimated);
+    add(
+        EntryKind::Fee,
+        &payment.payment_key,
+        succeeded_at,
+        payment.stripe_fee_cents,
+        is_estimated,
+    );
+    for refund in refunds {
+        add(
+            EntryKind::Refund,
+            &refund.source_id,
+            refund.created_at,
+            refund.amount_cents,
+            false,
+        );
+    }
+    for dispute in facts
+        .disputes
+        .iter()
+        .filter(|dispute| !dispute.is_inquiry())
+    {
+        let (withdrawal_fee, reinstatement_fee) = dispute.fees_cents()?;
+        let id = &dispute.stripe_dispute_id;
+        let lost_at = dispute
+            .closed_at
+            .filter(|_| DisputeStatus::of(&dispute.status) == DisputeStatus::Lost);
+        let Some(withdrawn_at) = dispute.funds_withdrawn_at.or(lost_at) else {
+            continue;
+        };
+        add(
+            EntryKind::Dispute,
+            id,
+            withdrawn_at,
+            dispute.amount_cents,
+            false,
+        );
+        if withdrawal_fee != 0 {
+            add(
+                EntryKind::DisputeFee,
+                id,
+                withdrawn_at,
+                withdrawal_fee,
+                false,
+            );
+        }
+        if let Some(reinstated_at) = dispute.funds_reinstated_at {
+            add(
+                EntryKind::DisputeReinstated,
+                id,
+                reinstated_at,
+                -dispute.amount_cents,
+                false,
+            );
+            if reinstatement_fee != 0 {
+                add(
+                    EntryKind::DisputeFeeReinstated,
+                    id,
+                    reinstated_at,
+                    reinstatement_fee,
+                    false,
+                );
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// The payment row of an invoice that was paid outside Stripe: no fee, dated by the invoice.
+#[must_use]
+pub fn out_of_band(
+    stripe_invoice_id: &str,
+    stripe_customer_id: Option<&str>,
+    amount_cents: i64,
+    currency: Currency,
+    paid_at: Timestamp,
+) -> Payment {
+    let entry = |kind, amount_cents| RevenueEntry {
+        payment_key: stripe_invoice_id.to_owned(),
+        kind,
+        source_id: stripe_invoice_id.to_owned(),
+        occurred_at: paid_at,
+        currency,
+        amount_cents,
+        is_estimated: false,
+    };
+    Payment {
+        payment_key: stripe_invoice_id.to_owned(),
+        stripe_payment_intent_id: None,
+        stripe_charge_id: None,
+        stripe_customer_id: stripe_customer_id.map(str::to_owned),
+        stripe_invoice_id: Some(stripe_invoice_id.to_owned()),
+        user_id: None,
+        amount_cents,
+        currency,
+        status: PaymentStatus::Succeeded,
+        payment_method: Some("out_of_band".to_owned()),
+        stripe_fee_cents: 0,
+        fee_source: Some(FeeSource::Actual),
+        net_amount_cents: amount_cents,
+        failure_code: None,
+        decline_code: None,
+        failure_message: None,
+        refunded_at: None,
+        refund_reason: None,
+        refund_amount_cents: 0,
+        released_cents: 0,
+        stripe_balance_transaction_id: None,
+        settlement: None,
+        succeeded_at: Some(paid_at),
+        dispute_status: None,
+        disputed_amount_cents: 0,
+        created_at: paid_at,
+        entries: vec![
+            entry(EntryKind::Gross, amount_cents),
+            entry(EntryKind::Fee, 0),
+        ],
+    }
+}
+
+/// The payment row of a wire, a check or an ACH transfer for an invoice that Stripe does not know: no fee, dated by the
+/// payment itself.
+#[must_use]
+pub fn manual(
+    payment_key: &str,
+    payment_method: &str,
+    amount_cents: i64,
+    currency: Currency,
+    paid_at: Timestamp,
+) -> Payment {
+    Payment {
+        stripe_invoice_id: None,
+        payment_method: Some(payment_method.to_owned()),
+        ..out_of_band(payment_key, None, amount_cents, currency, paid_at)
+    }
+}
+
+fn first_known<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
+    candidates.into_iter().flatten().next()
+}
+
+fn sum(amounts: impl Iterator<Item = i64>) -> Result<i64, money::Error> {
+    let mut total = 0_i64;
+    for amount in amounts {
+        total = total.checked_add(amount).ok_or(money::Error::OutOfRange)?;
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::revenue::entries::replacement;
+
+    const ESTIMATE: FeeEstimate = FeeEstimate {
+        bps: 290,
+        fixed_cents: 30,
+    };
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn code(code: &str) -> Currency {
+        Currency::parse(code).unwrap()
+    }
+
+    fn version(created_at: Timestamp) -> Version {
+        Version {
+            created_at,
+            rank: 0,
+            event_id: "evt_1".into(),
+        }
+    }
+
+    fn intent(status: &str, created_at: &str, currency: &str, amount_cents: i64) -> PaymentIntent {
+        let created_at = at(created_at);
+        PaymentIntent {
+            stripe_payment_intent_id: "pi_1".into(),
+            stripe_customer_id: None,
+            amount_cents,
+            amount_received_cents: Some(if status == "succeeded" {
+                amount_cents
+            } else {
+                0
+            }),
+            currency: code(currency),
+            status: status.into(),
+            latest_charge_id: None,
+            stripe_invoice_id: None,
+            payment_method: None,
+            failure_code: None,
+            decline_code: None,
+            failure_message: None,
+            succeeded_at: None,
+            canceled_at: None,
+            user_id: None,
+            created_at,
+            version: version(created_at),
+        }
+    }
+
+    fn charge(id: &str, status: &str, attempted_at: &str, currency: &str, amount: i64) -> Charge {
+        let attempted_at = at(attempted_at);
+        let succeeds = status == "succeeded";
+        Charge {
+            stripe_charge_id: id.into(),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            stripe_customer_id: None,
+            stripe_invoice_id: None,
+            amount_cents: amount,
+            amount_captured_cents: if succeeds { amount } else { 0 },
+            currency: code(currency),
+            status: status.into(),
+            is_captured: succeeds,
+            failure_code: None,
+            decline_code: None,
+            failure_message: None,
+            payment_method: None,
+            user_id: None,
+            succeeded_at: None,
+            refund_totals: BTreeMap::new(),
+            stripe_balance_transaction_id: None,
+            settlement: None,
+            attempted_at,
+            version: version(attempted_at),
+        }
+    }
+
+    /// A paid intent with its only charge.
+    fn paid(instant: &str, currency: &str, amount: i64) -> PaymentFacts {
+        PaymentFacts {
+            payment_key: "pi_1".into(),
+            intent: Some(PaymentIntent {
+                succeeded_at: Some(at(instant)),
+                ..intent("succeeded", instant, currency, amount)
+            }),
+            charges: vec![charge("ch_1", "succeeded", instant, currency, amount)],
+            ..PaymentFacts::default()
+        }
+    }
+
+    fn settled(currency: &str, amount_cents: i64, fee_cents: i64, rate: &str) -> Settlement {
+        Settlement {
+            currency: code(currency),
+            amount_cents,
+            fee_cents,
+            exchange_rate: (!rate.is_empty()).then(|| rate.into()),
+        }
+    }
+
+    fn refund(id: &str, status: &str, created_at: &str, amount_cents: i64) -> Refund {
+        let created_at = at(created_at);
+        Refund {
+            stripe_refund_id: id.into(),
+            stripe_charge_id: Some("ch_1".into()),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            amount_cents,
+            currency: Currency::USD,
+            reason: None,
+            status: status.into(),
+            stripe_balance_transaction_id: None,
+            metadata: Value::Null,
+            created_at,
+            failed_at: None,
+            version: version(created_at),
+        }
+    }
+
+    /// A dispute in which nothing has happened yet.
+    fn dispute(status: &str, currency: &str, amount_cents: i64) -> Dispute {
+        let created_at = at("2026-02-09T12:00:00Z");
+        Dispute {
+            stripe_dispute_id: "dp_1".into(),
+            stripe_charge_id: Some("ch_1".into()),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            amount_cents,
+            currency: code(currency),
+            reason: None,
+            status: status.into(),
+            balance_transactions: BTreeMap::new(),
+            funds_withdrawn_at: None,
+            funds_reinstated_at: None,
+            closed_at: None,
+            evidence_due_by: None,
+            created_at,
+            version: version(created_at),
+        }
+    }
+
+    /// The amount and fee in dollars by which the balance moved.
+    fn moved(id: &str, amount_cents: i64, fee_cents: i64) -> (String, DisputeTransaction) {
+        let transaction = DisputeTransaction {
+            amount_cents,
+            fee_cents,
+            currency: Currency::USD,
+        };
+        (id.into(), transaction)
+    }
+
+    fn payment_of(facts: &PaymentFacts) -> Payment {
+        derive(facts, ESTIMATE).unwrap().unwrap()
+    }
+
+    /// What the payment adds to `revenue_daily`: per day gross, fees, refunds, disputes, payments, failed attempts.
+    fn days(payment: &Payment) -> Vec<(String, [i64; 6])> {
+        let rows = replacement(&[], &payment.entries).unwrap().daily;
+        rows.into_iter()
+            .map(|((day, currency), row)| {
+                assert_eq!(currency, payment.currency);
+                let figures = [
+                    row.gross_cents,
+                    row.fees_cents,
+                    row.refunds_cents,
+                    row.disputes_cents,
+                    row.payments,
+                    row.failed_payments,
+                ];
+                (day.to_string(), figures)
+            })
+            .collect()
+    }
+
+    fn assert_days(payment: &Payment, expected: &[(&str, [i64; 6])], what: &str) {
+        let expected: Vec<(String, [i64; 6])> = expected
+            .iter()
+            .map(|(day, figures)| ((*day).to_owned(), *figures))
+            .collect();
+        assert_eq!(days(payment), expected, "{what}");
+    }
+
+    #[test]
+    fn an_estimate_rounds_half_to_even_and_has_a_fixed_part_in_two_decimals_only() {
+        for (currency, amount, fee) in [
+            ("USD", 2900, 114),   // 84.1 → 84, + 30
+            ("USD", 500, 44),     // 14.5 → 14, + 30
+            ("USD", 2500, 102),   // 72.5 → 72, + 30
+            ("USD", 3500, 132),   // 101.5 → 102, + 30
+            ("USD", 7500, 248),   // 217.5 → 218, + 30
+            ("USD", 1, 30),       // 0.029 → 0, + 30
+            ("EUR", 3000, 117),   // 87, + 30
+            ("ISK", 10_000, 320), // 290, + 30: two decimals at Stripe
+            ("JPY", 2999, 87),    // 86.971 → 87
+            ("JPY", 2500, 72),    // 72.5 → 72
+            ("JPY", 3500, 102),   // 101.5 → 102
+            ("KWD", 10_000, 290), // three decimals
+        ] {
+            let payment = payment_of(&paid("2026-01-15T12:00:00Z", currency, amount));
+            let what = format!("{amount} {currency}");
+            assert_eq!(payment.stripe_fee_cents, fee, "{what}");
+            assert_eq!(payment.fee_source, Some(FeeSource::Estimated), "{what}");
+            assert_eq!(payment.net_amount_cents, amount - fee, "{what}");
+            assert_days(
+                &payment,
+                &[("2026-01-15", [amount, fee, 0, 0, 1, 0])],
+                &what,
+            );
+            let estimated: Vec<&RevenueEntry> =
+                payment.entries.iter().filter(|e| e.is_estimated).collect();
+            assert!(
+                matches!(estimated.as_slice(), [fee] if fee.kind == EntryKind::Fee),
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_actual_fee_is_stated_in_the_currency_of_the_payment() {
+        for (currency, amount, settlement, fee) in [
+            // The same currency: as it is, whatever the estimate (117) says.
+            ("USD", 3000, settled("USD", 3000, 149, ""), 149),
+            // 124 × 3000 / 3240 = 114.81
+            ("EUR", 3000, settled("USD", 3240, 124, "1.08"), 115),
+            // 54.25 settles at 54; 32 × 50 / 54 = 29.63. By the printed rate it would be 29.49.
+            ("EUR", 50, settled("USD", 54, 32, "1.085"), 30),
+            // Yen have no cents: 88 × 2999 / 2009 = 131.37
+            ("JPY", 2999, settled("USD", 2009, 88, "0.0067"), 131),
+            // And three decimals: 990 × 10 000 / 3250 = 3046.15
+            ("KWD", 10_000, settled("USD", 3250, 990, "3.25"), 3046),
+            // Halves go to even: 22.5 and 23.5.
+            ("GBP", 500, settled("NZD", 1000, 45, "2"), 22),
+            ("GBP", 500, settled("NZD", 1000, 47, "2"), 24),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", currency, amount);
+            facts.charges[0].settlement = Some(settlement.clone());
+            let payment = payment_of(&facts);
+            let what = format!("{amount} {currency}, {settlement:?}");
+            assert_eq!(payment.stripe_fee_cents, fee, "{what}");
+            assert_eq!(payment.fee_source, Some(FeeSource::Actual), "{what}");
+            assert_eq!(payment.net_amount_cents, amount - fee, "{what}");
+            assert_eq!(payment.settlement, Some(settlement), "{what}");
+            assert_days(
+                &payment,
+                &[("2026-01-15", [amount, fee, 0, 0, 1, 0])],
+                &what,
+            );
+            assert!(!payment.entries.iter().any(|e| e.is_estimated), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_refund_in_a_later_month_leaves_gross_in_its_month() {
+        // 8000 × 2.9 % = 232, + 30.
+        let mut facts = paid("2026-01-31T23:59:59Z", "USD", 8000);
+        facts.refunds = vec![refund("re_1", "succeeded", "2026-02-01T00:00:00Z", 3000)];
+        let in_part = payment_of(&facts);
+        assert_eq!(in_part.status, PaymentStatus::PartiallyRefunded);
+        // 8000 − 262 − 3000
+        assert_eq!(in_part.net_amount_cents, 4738);
+        assert_days(
+            &in_part,
+            &[
+                ("2026-01-31", [8000, 262, 0, 0, 1, 0]),
+                ("2026-02-01", [0, 0, 3000, 0, 0, 0]),
+            ],
+            "in part",
+        );
+
+        facts
+            .refunds
+            .push(refund("re_2", "succeeded", "2026-03-15T08:00:00Z", 5000));
+        let whole = payment_of(&facts);
+        assert_eq!(whole.status, PaymentStatus::Refunded);
+        assert_eq!(whole.refund_amount_cents, 8000);
+        // Stripe keeps its fee.
+        assert_eq!(whole.net_amount_cents, -262);
+        assert_days(
+            &whole,
+            &[
+                ("2026-01-31", [8000, 262, 0, 0, 1, 0]),
+                ("2026-02-01", [0, 0, 3000, 0, 0, 0]),
+                ("2026-03-15", [0, 0, 5000, 0, 0, 0]),
+            ],
+            "whole",
+        );
+    }
+
+    #[test]
+    fn a_refund_that_failed_or_was_canceled_counts_nowhere() {
+        let gross = ("2026-01-15", [6000, 204, 0, 0, 1, 0]); // 6000 × 2.9 % = 174, + 30
+        let first = ("2026-01-20", [0, 0, 1500, 0, 0, 0]);
+        let second = ("2026-02-02", [0, 0, 2000, 0, 0, 0]);
+        for (status, refunded, net, expected) in [
+            ("succeeded", 3500, 2296, vec![gross, first, second]),
+            ("pending", 3500, 2296, vec![gross, first, second]),
+            ("requires_action", 3500, 2296, vec![gross, first, second]),
+            ("failed", 1500, 4296, vec![gross, first]),
+            ("canceled", 1500, 4296, vec![gross, first]),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+            facts.refunds = vec![
+                refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500),
+                refund("re_2", status, "2026-02-02T00:00:00Z", 2000),
+            ];
+            let payment = payment_of(&facts);
+            assert_eq!(payment.status, PaymentStatus::PartiallyRefunded, "{status}");
+            assert_eq!(payment.refund_amount_cents, refunded, "{status}");
+            assert_eq!(payment.net_amount_cents, net, "{status}");
+            assert_days(&payment, &expected, status);
+        }
+        let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+        facts.refunds = vec![refund("re_1", "failed", "2026-01-20T00:00:00Z", 6000)];
+        let payment = payment_of(&facts);
+        assert_eq!(payment.status, PaymentStatus::Succeeded);
+        assert_eq!(payment.refunded_at, None);
+        assert_days(&payment, &[gross], "the only one failed");
+    }
+
+    #[test]
+    fn refunds_known_by_the_total_alone_are_its_lasting_steps() {
+        let gross = ("2026-01-15", [6000, 204, 0, 0, 1, 0]);
+        let totals = |totals: &[(&str, i64)]| -> BTreeMap<i64, i64> {
+            totals
+                .iter()
+                .map(|(day, total)| (at(&format!("{day}T12:00:00Z")).as_second(), *total))
+                .collect()
+        };
+        for (shown, refunded, expected) in [
+            (
+                totals(&[
+                    ("2026-01-15", 0),
+                    ("2026-01-20", 1500),
+                    ("2026-02-02", 3500),
+                ]),
+                3500,
+                vec![
+                    gross,
+                    ("2026-01-20", [0, 0, 1500, 0, 0, 0]),
+                    ("2026-02-02", [0, 0, 2000, 0, 0, 0]),
+                ],
+            ),
+            // The second one failed on the fourth.
+            (
+                totals(&[
+                    ("2026-01-20", 1500),
+                    ("2026-02-02", 3500),
+                    ("2026-02-04", 1500),
+                ]),
+                1500,
+                vec![gross, ("2026-01-20", [0, 0, 1500, 0, 0, 0])],
+            ),
+            (
+                totals(&[("2026-01-20", 1500), ("2026-02-04", 0)]),
+                0,
+                vec![gross],
+            ),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+            facts.charges[0].refund_totals = shown;
+            let payment = payment_of(&facts);
+            assert_eq!(payment.refund_amount_cents, refunded);
+            assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded);
+            assert_days(&payment, &expected, "totals");
+        }
+        // Refunds that are known one by one go first.
+        let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+        facts.charges[0].refund_totals = totals(&[("2026-01-21", 1500)]);
+        facts.refunds = vec![refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500)];
+        assert_days(
+            &payment_of(&facts),
+            &[gross, ("2026-01-20", [0, 0, 1500, 0, 0, 0])],
+            "both",
+        );
+    }
+
+    #[test]
+    fn the_rest_of_a_capture_in_part_is_left_out_of_its_refunds() {
+        let captured = "2026-01-15T12:00:00Z";
+        let day = |day: &str| at(&format!("{day}T12:00:00Z")).as_second();
+        let (capture, moment, later) =
+            (day("2026-01-15"), day("2026-01-15") + 60, day("2026-02-02"));
+        let one = |id: &str, seconds: i64, amount: i64| {
+            let created_at = Timestamp::from_second(seconds).unwrap().to_string();
+            refund(id, "succeeded", &created_at, amount)
+        };
+        // What the charge showed, the refund objects, and what of it went back.
+        for (what, totals, refunds, refunded) in [
+            ("a total", vec![(capture, 4000)], vec![], 0),
+            ("no capture shown", vec![(later, 5000)], vec![], 1000),
+            (
+                "all refunded",
+                vec![(capture, 4000), (later, 10_000)],
+                vec![],
+                6000,
+            ),
+            (
+                "all refunded, the release left out",
+                vec![(capture, 0), (later, 6000)],
+                vec![],
+                6000,
+            ),
+            (
+                "a refund that failed",
+                vec![(capture, 4000), (moment, 5000), (later, 4000)],
+                vec![],
+                0,
+            ),
+            (
+                "an object of the capture",
+                vec![],
+                vec![one("re_1", capture, 4000)],
+                0,
+            ),
+            (
+                "an object made in a moment, that the total holds",
+                vec![(capture, 4000), (later, 4000)],
+                vec![one("re_1", moment, 4000)],
+                0,
+            ),
+            (
+                "more than was captured",
+                vec![],
+                vec![one("re_1", moment, 4000), one("re_2", later, 3000)],
+                3000,
+            ),
+            (
+                "as much as the release, whose object is missing",
+                vec![(capture, 4000), (later, 8000)],
+                vec![one("re_1", later, 4000)],
+                4000,
+            ),
+            (
+                "as much as the release",
+                vec![(capture, 4000), (later, 8000)],
+                vec![one("re_1", capture, 4000), one("re_2", later, 4000)],
+                4000,
+            ),
+        ] {
+            let mut facts = paid(captured, "USD", 6000);
+            facts.intent.as_mut().unwrap().amount_cents = 10_000;
+            facts.charges[0].amount_cents = 10_000;
+            facts.charges[0].refund_totals = totals.into_iter().collect();
+            facts.charges[0].succeeded_at = (what != "no capture shown").then(|| at(captured));
+            facts.refunds = refunds;
+            let payment = payment_of(&facts);
+            assert_eq!(payment.amount_cents, 6000, "{what}");
+            assert_eq!(payment.refund_amount_cents, refunded, "{what}");
+            assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded, "{what}");
+        }
+    }
+
+    /// A dispute, and the payment's status, disputed amount, net and days it leads to.
+    type Disputed<'a> = (
+        &'a str,
+        Dispute,
+        PaymentStatus,
+        i64,
+        i64,
+        Vec<(&'a str, [i64; 6])>,
+    );
+
+    #[test]
+    fn a_dispute_moves_money_on_its_own_dates() {
+        use PaymentStatus::{Disputed as Open, Succeeded};
+        // 5000 × 2.9 % = 145, + 30. Net 4825; 5000 − 175 − 5000 while it is disputed whole.
+        let gross = ("2026-01-15", [5000, 175, 0, 0, 1, 0]);
+        let withdrawn = || Dispute {
+            funds_withdrawn_at: Some(at("2026-02-10T00:00:00Z")),
+            balance_transactions: BTreeMap::from([moved("txn_1", -5000, 1500)]),
+            ..dispute("needs_response", "USD", 5000)
+        };
+        let gone = ("2026-02-10", [0, 1500, 0, 5000, 0, 0]);
+        let closed_at = Some(at("2026-03-20T09:00:00Z"));
+        let reinstated_at = Some(at("2026-04-01T00:00:00Z"));
+        let cases: [Disputed<'_>; 10] = [
+            ("open", withdrawn(), Open, 5000, -175, vec![gross, gone]),
+            (
+                "open, the withdrawal not announced",
+                dispute("under_review", "USD", 5000),
+                Open,
+                5000,
+                -175,
+                vec![gross],
+            ),
+            (
+                "won, its fee kept",
+                Dispute {
+                    status: "won".into(),
+                    closed_at,
+                    funds_reinstated_at: reinstated_at,
+                    balance_transactions: BTreeMap::from([
+                        moved("txn_1", -5000, 1500),
+                        moved("txn_2", 5000, 0),
+                    ]),
+                    ..withdrawn()
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross, gone, ("2026-04-01", [0, 0, 0, -5000, 0, 0])],
+            ),
+            (
+                "won, its fee given back",
+                Dispute {
+                    status: "won".into(),
+                    closed_at,
+                    funds_reinstated_at: reinstated_at,
+                    balance_transactions: BTreeMap::from([
+                        moved("txn_1", -5000, 1500),
+                        moved("txn_2", 5000, -1500),
+                    ]),
+                    ..withdrawn()
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross, gone, ("2026-04-01", [0, -1500, 0, -5000, 0, 0])],
+            ),
+            (
+                "won before anything was withdrawn",
+                Dispute {
+                    closed_at,
+                    ..dispute("won", "USD", 5000)
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross],
+            ),
+            (
+                "lost",
+                Dispute {
+                    status: "lost".into(),
+                    closed_at,
+                    ..withdrawn()
+                },
+                Open,
+                5000,
+                -175,
+                vec![gross, gone],
+            ),
+            (
+                "lost, the withdrawal not announced",
+                Dispute {
+                    closed_at,
+                    balance_transactions: BTreeMap::from([moved("txn_1", -5000, 1500)]),
+                    ..dispute("lost", "USD", 5000)
+                },
+                Open,
+                5000,
+                -175,
+                vec![gross, ("2026-03-20", [0, 1500, 0, 5000, 0, 0])],
+            ),
+            (
+                "lost in part",
+                Dispute {
+                    closed_at,
+                    funds_withdrawn_at: Some(at("2026-02-10T00:00:00Z")),
+                    balance_transactions: BTreeMap::from([moved("txn_1", -2000, 1500)]),
+                    ..dispute("lost", "USD", 2000)
+                },
+                Open,
+                2000,
+                2825, // 5000 − 175 − 2000
+                vec![gross, ("2026-02-10", [0, 1500, 0, 2000, 0, 0])],
+            ),
+            (
+                "an inquiry",
+                dispute("warning_needs_response", "USD", 5000),
+                Succeeded,
+                0,
+                4825,
+                vec![gross],
+            ),
+            (
+                "an inquiry that came to nothing",
+                Dispute {
+                    closed_at,
+                    ..dispute("warning_closed", "USD", 5000)
+                },
+                Succeeded,
+                0,
+                4825,
+                vec![gross],
+            ),
+        ];
+        for (what, dispute, status, disputed, net, expected) in cases {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 5000);
+            facts.disputes = vec![dispute];
+            let payment = payment_of(&facts);
+            assert_eq!(payment.status, status, "{what}");
+            assert_eq!(payment.disputed_amount_cents, disputed, "{what}");
+            assert_eq!(payment.stripe_fee_cents, 175, "{what}");
+            assert_eq!(payment.net_amount_cents, net, "{what}");
+            assert_days(&payment, &expected, what);
+        }
+    }
+
+    #[test]
+    fn the_fee_of_a_dispute_is_converted_by_its_own_balance_transaction() {
+        let mut facts = paid("2026-01-15T12:00:00Z", "EUR", 5000);
+        facts.disputes = vec![Dispute {
+            funds_withdrawn_at: Some(at("2026-02-10T00:00:00Z")),
+            balance_transactions: BTreeMap::from([moved("txn_1", -5400, 1500)]),
+            ..dispute("needs_response", "EUR", 5000)
+        }];
+        // 1500 × 5000 / 5400 = 1388.89
+        assert_eq!(facts.disputes[0].fees_cents(), Ok((1389, 0)));
+        assert_days(
+            &payment_of(&facts),
+            &[
+                ("2026-01-15", [5000, 175, 0, 0, 1, 0]),
+                ("2026-02-10", [0, 1389, 0, 5000, 0, 0]),
+            ],
+            "in euros",
+        );
+    }
+
+    #[test]
+    fn an_intent_that_failed_and_was_retried_is_one_payment() {
+        let failed = |id: &str, instant: &str| charge(id, "failed", instant, "USD", 4900);
+        let waiting = intent(
+            "requires_payment_method",
+            "2026-01-30T10:00:00Z",
+            "USD",
+            4900,
+        );
+        let mut facts = PaymentFacts {
+            payment_key: "pi_1".into(),
+            intent: Some(waiting),
+            charges: vec![
+                failed("ch_1", "2026-01-30T10:00:00Z"),
+                failed("ch_2", "2026-01-31T10:00:00Z"),
+            ],
+            ..PaymentFacts::default()
+        };
+        let two_failures = [
+            ("2026-01-30", [0, 0, 0, 0, 0, 1]),
+            ("2026-01-31", [0, 0, 0, 0, 0, 1]),
+        ];
+        for (status, expected) in [
+            ("requires_payment_method", PaymentStatus::Failed),
+            ("canceled", PaymentStatus::Canceled),
+        ] {
+            facts.intent.as_mut().unwrap().status = status.into();
+            let payment = payment_of(&facts);
+            assert_eq!(payment.status, expected);
+            assert_eq!(payment.amount_cents, 4900);
+            let unpaid = (payment.stripe_fee_cents, payment.net_amount_cents);
+            assert_eq!(unpaid, (0, 0), "{status}");
+            assert_eq!(payment.fee_source, None, "{status}");
+            assert_eq!(payment.succeeded_at, None, "{status}");
+            assert_days(&payment, &two_failures, status);
+        }
+
+        let success = at("2026-02-02T10:00:00Z");
+        facts.intent = Some(PaymentIntent {
+            succeeded_at: Some(success),
+            ..intent("succeeded", "2026-01-30T10:00:00Z", "USD", 4900)
+        });
+        let third = charge("ch_3", "succeeded", "2026-02-02T10:00:00Z", "USD", 4900);
+        facts.charges.push(third);
+        let payment = payment_of(&facts);
+        assert_eq!(payment.status, PaymentStatus::Succeeded);
+        assert_eq!(payment.stripe_charge_id.as_deref(), Some("ch_3"));
+        assert_eq!(payment.succeeded_at, Some(success));
+        // 4900 × 2.9 % = 142.1 → 142, + 30.
+        assert_eq!(payment.stripe_fee_cents, 172);
+        assert_eq!(payment.net_amount_cents, 4728);
+        assert_days(
+            &payment,
+            &[
+                two_failures[0],
+                two_failures[1],
+                ("2026-02-02", [4900, 172, 0, 0, 1, 0]),
+            ],
+            "paid at last",
+        );
+    }
+
+    #[test]
+    fn a_payment_is_dated_by_the_earliest_fact_that_shows_its_success() {
+        let created = "2026-01-31T23:59:50Z";
+        let link = |paid_at: &str| InvoicePayment {
+            stripe_invoice_id: "in_1".into(),
+            stripe_payment_intent_id: Some("pi_1".into()),
+            stripe_charge_id: None,
+            stripe_invoice_payment_id: None,
+            stripe_customer_id: None,
+            amount_paid_cents: Some(2900),
+            currency: Some(Currency::USD),
+            status: Some("paid".into()),
+            paid_at: Some(at(paid_at)),
+            version: version(at(paid_at)),
+        };
+        // Announced by the intent, by the charge, by the invoice; nothing announced is fetched.
+        let (before, after) = ("2026-01-31T23:59:59Z", "2026-02-01T00:00:00Z");
+        for (by_intent, by_charge, by_invoice, day) in [
+            (Some(after), None, None, "2026-02-01"),
+            (None, Some(after), None, "2026-02-01"),
+            (Some(after), Some(before), None, "2026-01-31"),
+            (Some(before), Some(after), Some(after), "2026-01-31"),
+            (Some(after), Some(after), Some(before), "2026-01-31"),
+            (None, None, Some(after), "2026-02-01"),
+            (None, None, None, "2026-01-31"),
+        ] {
+            let mut facts = paid(created, "USD", 2900);
+            facts.intent.as_mut().unwrap().succeeded_at = by_intent.map(at);
+            facts.charges[0].succeeded_at = by_charge.map(at);
+            facts.invoice_payments = by_invoice.map(link).into_iter().collect();
+            let what = format!("{by_intent:?} {by_charge:?} {by_invoice:?}");
+            let payment = payment_of(&facts);
+            // Three announcements are one payment, counted once.
+            assert_days(&payment, &[(day, [2900, 114, 0, 0, 1, 0])], &what);
+        }
+    }
+
+    #[test]
+    fn a_payment_outside_stripe_is_gross_without_a_fee() {
+        let paid_at = at("2026-04-13T00:01:00Z");
+        let payment = out_of_band("in_1", Some("cus_1"), 12_000, Currency::USD, paid_at);
+        assert_eq!(payment.payment_key, "in_1");
+        assert_eq!(payment.payment_method.as_deref(), Some("out_of_band"));
+        assert_eq!(payment.status, PaymentStatus::Succeeded);
+        assert_eq!(payment.stripe_fee_cents, 0);
+        assert_eq!(payment.fee_source, Some(FeeSource::Actual));
+        assert_eq!(payment.net_amount_cents, 12_000);
+        assert_eq!(payment.succeeded_at, Some(paid_at));
+        assert_eq!(payment.created_at, paid_at);
+        assert!(!payment.entries.iter().any(|entry| entry.is_estimated));
+        assert_days(
+            &payment,
+            &[("2026-04-13", [12_000, 0, 0, 0, 1, 0])],
+            "out of band",
+        );
+    }
+}

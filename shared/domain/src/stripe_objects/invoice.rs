@@ -1,0 +1,349 @@
+//! Invoices and credit notes: their snapshots, and what remains to be paid.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::money::{self, Currency};
+use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
+
+/// An invoice as one snapshot shows it. Amounts in minor units of `currency`.
+/// Source: <https://docs.stripe.com/api/invoices/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Invoice {
+    pub stripe_invoice_id: String,
+    /// Stripe's invoice number; `None` until the invoice is finalised.
+    pub number: Option<String>,
+    pub stripe_customer_id: Option<String>,
+    pub stripe_subscription_id: Option<String>,
+    pub status: InvoiceStatus,
+    pub currency: Currency,
+    pub subtotal_cents: i64,
+    pub tax_cents: i64,
+    pub discount_cents: i64,
+    pub total_cents: i64,
+    pub amount_paid_cents: i64,
+    /// What remains to be paid, from Stripe's `amount_remaining`.
+    pub amount_remaining_cents: i64,
+    /// What was paid outside Stripe.
+    pub out_of_band_cents: i64,
+    /// Credit notes before payment that this snapshot takes into account.
+    pub credit_notes_cents: i64,
+    pub billing_period_start: Option<Timestamp>,
+    pub billing_period_end: Option<Timestamp>,
+    pub due_at: Option<Timestamp>,
+    pub paid_at: Option<Timestamp>,
+    pub voided_at: Option<Timestamp>,
+    pub finalized_at: Option<Timestamp>,
+    pub deleted_at: Option<Timestamp>,
+    pub attempt_count: i32,
+    pub next_payment_attempt_at: Option<Timestamp>,
+    pub lines: Vec<Line>,
+    /// Whether `lines` has all lines: an event brings only the first ones.
+    pub lines_complete: bool,
+    pub tax_breakdown: Value,
+    pub billing_reason: Option<String>,
+    pub collection_method: Option<String>,
+    pub invoice_pdf_url: Option<String>,
+    pub notes: Option<String>,
+    pub metadata: Value,
+    pub created_at: Timestamp,
+    pub version: Version,
+}
+
+/// The metadata member of an invoice at Stripe that has the id of the partner's invoice it collects.
+pub const PARTNER_INVOICE_METADATA: &str = "partner_invoice_id";
+
+/// An invoice of ours that Stripe does not know, with what its payment needs. Amounts in minor units.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartnerInvoice {
+    pub id: i64,
+    /// The partner who is billed.
+    pub api_key_prefix: Option<String>,
+    pub status: InvoiceStatus,
+    pub currency: Currency,
+    pub total_cents: i64,
+    pub credit_applied_cents: i64,
+    pub amount_paid_cents: i64,
+    /// Whether a run will hand it over to Stripe for collection.
+    pub is_for_stripe: bool,
+}
+
+impl PartnerInvoice {
+    /// What remains to be paid: the total less credits and payments. Zero once the invoice is paid or void.
+    pub fn amount_due_cents(&self) -> Result<i64, money::Error> {
+        match self.status {
+            InvoiceStatus::Paid | InvoiceStatus::Void => Ok(0),
+            InvoiceStatus::Draft | InvoiceStatus::Open | InvoiceStatus::Uncollectible => self
+                .total_cents
+                .checked_sub(self.credit_applied_cents)
+                .and_then(|rest| rest.checked_sub(self.amount_paid_cents))
+                .ok_or(money::Error::OutOfRange),
+        }
+    }
+}
+
+/// Where the PDF of an invoice is stored: `invoices/<kind>/<year>/<month>/<number>.pdf`, by the day of issue. Numbers
+/// are unique, so keys are too: a character other than an ASCII letter, a digit, a dot or a hyphen is written as `_`
+/// and the hexadecimal digits of its bytes.
+#[must_use]
+pub fn pdf_key(kind: &str, issued_on: Date, number: &str) -> String {
+    let mut name = String::with_capacity(number.len());
+    for byte in number.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-') {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    let (year, month) = (issued_on.year(), issued_on.month());
+    format!("invoices/{kind}/{year:04}/{month:02}/{name}.pdf")
+}
+
+/// One line, in the shape of `invoices.line_items`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    pub description: Option<String>,
+    pub quantity: Option<i64>,
+    /// The price in whole minor units; `None` when it has decimals. `unit_amount_decimal` is always exact.
+    pub unit_price_cents: Option<i64>,
+    pub unit_amount_decimal: Option<String>,
+    pub total_cents: i64,
+    pub currency: Option<Currency>,
+    pub price: Option<String>,
+    pub product: Option<String>,
+    pub proration: bool,
+    pub period_start: Option<Timestamp>,
+    pub period_end: Option<Timestamp>,
+}
+
+/// The states of `invoices.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InvoiceStatus {
+    Draft,
+    Open,
+    Uncollectible,
+    Paid,
+    Void,
+}
+
+impl InvoiceStatus {
+    /// The word that is stored in the column: Stripe's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InvoiceStatus::Draft => "draft",
+            InvoiceStatus::Open => "open",
+            InvoiceStatus::Uncollectible => "uncollectible",
+            InvoiceStatus::Paid => "paid",
+            InvoiceStatus::Void => "void",
+        }
+    }
+
+    /// The status that a word names; `None` for an unknown word. A deleted draft is void: nothing is owed any more.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<InvoiceStatus> {
+        match word {
+            "draft" => Some(InvoiceStatus::Draft),
+            "open" => Some(InvoiceStatus::Open),
+            "uncollectible" => Some(InvoiceStatus::Uncollectible),
+            "paid" => Some(InvoiceStatus::Paid),
+            "void" | "deleted" => Some(InvoiceStatus::Void),
+            _ => None,
+        }
+    }
+}
+
+/// The rank of an invoice's status within one second, ×100, plus the rank of the event's type.
+#[must_use]
+pub fn rank(status: InvoiceStatus, event_type: &str) -> i32 {
+    let status_rank = match status {
+        InvoiceStatus::Draft => 0,
+        InvoiceStatus::Open => 1,
+        InvoiceStatus::Uncollectible => 2,
+        InvoiceStatus::Paid => 3,
+        InvoiceStatus::Void => 4,
+    };
+    let type_rank = match event_type {
+        "invoice.created" => 1,
+        "invoice.finalized" => 2,
+        "invoice.will_be_due" => 3,
+        "invoice.sent" => 4,
+        "invoice.overdue" => 6,
+        "invoice.payment_action_required" => 7,
+        "invoice.payment_failed" => 8,
+        "invoice.paid" => 9,
+        "invoice.payment_succeeded" => 10,
+        "invoice.marked_uncollectible" => 11,
+        "invoice.voided" => 12,
+        "invoice.deleted" => 13,
+        _ => 5,
+    };
+    status_rank * 100 + type_rank
+}
+
+impl Snapshot for Invoice {
+    fn key(&self) -> String {
+        self.stripe_invoice_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &Invoice) {
+        known(&mut self.number, &earlier.number);
+        known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
+        known(
+            &mut self.stripe_subscription_id,
+            &earlier.stripe_subscription_id,
+        );
+        earliest(&mut self.paid_at, earlier.paid_at);
+        earliest(&mut self.voided_at, earlier.voided_at);
+        earliest(&mut self.finalized_at, earlier.finalized_at);
+        earliest(&mut self.deleted_at, earlier.deleted_at);
+        self.attempt_count = self.attempt_count.max(earlier.attempt_count);
+        // Once known it stays known: the snapshots of some API versions do not show it.
+        if self.status == InvoiceStatus::Paid {
+            self.out_of_band_cents = self.out_of_band_cents.max(earlier.out_of_band_cents);
+        }
+        // A webhook carries ten lines at most; the full list was read once and is frozen.
+        let is_fuller = earlier.lines.len() > self.lines.len();
+        if earlier.lines_complete && !self.lines_complete && is_fuller {
+            self.lines.clone_from(&earlier.lines);
+            self.lines_complete = true;
+        }
+    }
+}
+
+impl Invoice {
+    /// The id of the partner's invoice that this invoice collects, from its metadata.
+    #[must_use]
+    pub fn collects(&self) -> Option<i64> {
+        let id = self.metadata.get(PARTNER_INVOICE_METADATA)?.as_str()?;
+        id.parse().ok()
+    }
+
+    /// What was sold: `subscription` or `one_off`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        let reason = self.billing_reason.as_deref().unwrap_or_default();
+        if self.stripe_subscription_id.is_some() || reason.starts_with("subscription") {
+            "subscription"
+        } else {
+            "one_off"
+        }
+    }
+
+    /// What is due (`docs/money.md`): 0 once paid or void, otherwise what remains, less the credit notes issued since.
+    ///
+    /// # Errors
+    /// When the credit notes' sum is out of range.
+    pub fn amount_due_cents(&self, credit_notes: &[CreditNote]) -> Result<i64, money::Error> {
+        match self.status {
+            InvoiceStatus::Paid | InvoiceStatus::Void => Ok(0),
+            InvoiceStatus::Draft | InvoiceStatus::Open | InvoiceStatus::Uncollectible => {
+                let since = self.credited_cents(credit_notes)? - self.credit_notes_cents;
+                let due = self
+                    .amount_remaining_cents
+                    .checked_sub(since)
+                    .and_then(|due| due.checked_add(self.given_back_cents(credit_notes)?));
+                Ok(due.ok_or(money::Error::OutOfRange)?.max(0))
+            }
+        }
+    }
+
+    /// What credit notes took off before payment: the amount in this snapshot, or what the notes add up to when that is
+    /// more.
+    pub fn credited_cents(&self, credit_notes: &[CreditNote]) -> Result<i64, money::Error> {
+        let issued = credit_notes
+            .iter()
+            .filter(|note| note.status != "void")
+            .try_fold(0_i64, |sum, note| sum.checked_add(note.pre_payment_cents))
+            .ok_or(money::Error::OutOfRange)?;
+        Ok(issued.max(self.credit_notes_cents))
+    }
+
+    /// What this snapshot had taken off for credit notes that were voided later.
+    fn given_back_cents(&self, credit_notes: &[CreditNote]) -> Option<i64> {
+        let shown_at = self.version.created_at;
+        credit_notes
+            .iter()
+            .filter(|note| note.created_at <= shown_at)
+            .filter(|note| note.voided_at.is_some_and(|voided_at| voided_at > shown_at))
+            .try_fold(0_i64, |sum, note| sum.checked_add(note.pre_payment_cents))
+            .map(|sum| sum.min(self.credit_notes_cents))
+    }
+
+    /// Whether money is known to have arrived, without saying from which payment (API version basil and later).
+    #[must_use]
+    pub fn is_paid_with_money(&self) -> bool {
+        self.status == InvoiceStatus::Paid && self.amount_paid_cents > 0
+    }
+}
+
+/// A credit note as one snapshot shows it.
+/// Source: <https://docs.stripe.com/api/credit_notes/object>.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreditNote {
+    pub stripe_credit_note_id: String,
+    pub stripe_invoice_id: String,
+    pub stripe_customer_id: Option<String>,
+    pub amount_cents: i64,
+    /// The part of the note that reduces what is still to be paid.
+    pub pre_payment_cents: i64,
+    pub currency: Currency,
+    /// Stripe's word: `issued` or `void`.
+    pub status: String,
+    pub reason: Option<String>,
+    pub voided_at: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub version: Version,
+}
+
+impl Snapshot for CreditNote {
+    fn key(&self) -> String {
+        self.stripe_credit_note_id.clone()
+    }
+
+    fn version(&self) -> &Version {
+        &self.version
+    }
+
+    fn absorb(&mut self, earlier: &CreditNote) {
+        earliest(&mut self.voided_at, earlier.voided_at);
+    }
+}
+
+impl CreditNote {
+    /// The rank of a credit note's status within one second.
+    #[must_use]
+    pub fn rank(status: &str) -> i32 {
+        if status == "void" { 100 } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::civil::date;
+
+    use super::*;
+
+    #[test]
+    fn every_number_has_a_key_of_its_own() {
+        for (number, name) in [
+            ("API-202510-dpabc", "API-202510-dpabc"),
+            ("API-202510-dp_pk_alpha", "API-202510-dp_5fpk_5falpha"),
+            ("INV/1", "INV_2f1"),
+            ("INV_2f1", "INV_5f2f1"),
+            ("../../parked/x", ".._2f.._2fparked_2fx"),
+            ("Ü 1", "_c3_9c_201"),
+        ] {
+            assert_eq!(
+                pdf_key("partner", date(2025, 11, 1), number),
+                format!("invoices/partner/2025/11/{name}.pdf")
+            );
+        }
+    }
+}

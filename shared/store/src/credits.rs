@@ -1,0 +1,405 @@
+//! `credits`: store credit that a refund was issued as.
+
+use jiff::Timestamp;
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use super::list::{self, Object, Order, sorted};
+use super::{Error, columns};
+use domain::money::Currency;
+use domain::page::{Page, Rows, Span};
+use domain::partner::credit::{Application, Available};
+use domain::payment::Refund;
+
+/// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
+/// failed. The user is the payment's.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn upsert_for_refund(db: &impl GenericClient, refund: &Refund) -> Result<(), Error> {
+    let remaining_cents = if refund.counts() {
+        refund.amount_cents
+    } else {
+        0
+    };
+    db.execute_typed(
+        "-- credits::upsert_for_refund
+         INSERT INTO credits (stripe_refund_id, stripe_customer_id, user_id, invoice_id,
+             amount_cents, remaining_cents, currency, reason, description, created_by, created_at)
+         SELECT $1, payment.stripe_customer_id, payment.user_id, payment.invoice_id, $2, $3, $4,
+             'refund', 'Refund issued as store credit', 'stripe', $5
+         FROM (SELECT) AS one LEFT JOIN LATERAL (
+             SELECT stripe_customer_id, user_id, invoice_id FROM payment_history
+             WHERE stripe_payment_intent_id = $6 OR stripe_charge_id = $7
+             ORDER BY superseded, id LIMIT 1
+         ) AS payment ON true
+         ON CONFLICT (stripe_refund_id) DO UPDATE SET
+             stripe_customer_id = excluded.stripe_customer_id, user_id = excluded.user_id,
+             invoice_id = excluded.invoice_id,
+             remaining_cents = least(credits.remaining_cents, excluded.remaining_cents)",
+        &[
+            (&refund.stripe_refund_id, Type::TEXT),
+            (&refund.amount_cents, Type::INT8),
+            (&remaining_cents, Type::INT8),
+            (&refund.currency.as_str(), Type::TEXT),
+            (&refund.created_at, Type::TIMESTAMPTZ),
+            (&refund.stripe_payment_intent_id, Type::TEXT),
+            (&refund.stripe_charge_id, Type::TEXT),
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes back the credits of refunds that turned out not to be issued as credit, as far as nothing
+/// of them has been used.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn delete_unused(
+    db: &impl GenericClient,
+    stripe_refund_ids: &[String],
+) -> Result<(), Error> {
+    db.execute_typed(
+        "-- credits::delete_unused
+         DELETE FROM credits
+         WHERE stripe_refund_id = ANY($1) AND applied_to_invoice_id IS NULL
+           AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = credits.id)",
+        &[(&stripe_refund_ids, Type::TEXT_ARRAY)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Which credits a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub user_id: Option<i32>,
+    pub api_key_prefix: Option<&'a str>,
+    /// Of `created_at`.
+    pub created: Span,
+}
+
+/// A page of credits.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<i64>,
+) -> Result<Rows<i64, Object>, Error> {
+    list::read(
+        db,
+        "-- credits::list
+             SELECT id, user_id, api_key_prefix, stripe_customer_id, stripe_refund_id, invoice_id,
+                    amount_cents, remaining_cents, currency, reason, description,
+                    applied_to_invoice_id, expires_at, voided_at, created_by, created_at,
+                    created_at AS listed_at
+             FROM credits
+             WHERE true",
+        Order {
+            at: "created_at",
+            key: "id",
+        },
+        &[
+            sorted("user_id", &filter.user_id, Type::INT4),
+            sorted("api_key_prefix", &filter.api_key_prefix, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
+}
+
+/// What was taken from credits for an invoice, in the order in which it was taken.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn applied_to(db: &impl GenericClient, invoice_id: i64) -> Result<Vec<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::applied_to
+             SELECT credit_applications.credit_id, credit_applications.amount_cents,
+                    credits.currency, credits.reason, credits.description,
+                    credit_applications.applied_at
+             FROM credit_applications JOIN credits ON credits.id = credit_applications.credit_id
+             WHERE credit_applications.invoice_id = $1
+             ORDER BY credit_applications.id",
+            &[(&invoice_id, Type::INT8)],
+        )
+        .await?;
+    rows.iter().map(columns::object).collect()
+}
+
+/// What remains of the credits of a customer and of its user, per currency; expired and voided ones are nothing.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn balances(
+    db: &impl GenericClient,
+    stripe_customer_id: &str,
+    user_id: Option<i32>,
+    now: Timestamp,
+) -> Result<Vec<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::balances
+             SELECT currency, CAST(sum(remaining_cents) AS BIGINT) AS remaining_cents
+             FROM credits
+             WHERE (stripe_customer_id = $1 OR user_id = $2) AND voided_at IS NULL
+               AND (expires_at IS NULL OR expires_at > $3)
+             GROUP BY currency HAVING sum(remaining_cents) > 0 ORDER BY currency",
+            &[
+                (&stripe_customer_id, Type::TEXT),
+                (&user_id, Type::INT4),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    rows.iter().map(columns::object).collect()
+}
+
+/// A credit about to be granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCredit<'a> {
+    /// Whose: a user's, or a partner's.
+    pub user_id: Option<i32>,
+    pub api_key_prefix: Option<&'a str>,
+    pub amount_cents: i64,
+    pub currency: Currency,
+    pub reason: &'a str,
+    pub description: Option<&'a str>,
+    pub expires_at: Option<Timestamp>,
+    /// Who grants it.
+    pub created_by: &'a str,
+}
+
+/// Grants a credit and returns its id; `None` when there is no such user, or no contract with such a prefix.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn insert(
+    db: &impl GenericClient,
+    credit: &NewCredit<'_>,
+    now: Timestamp,
+) -> Result<Option<i64>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::insert
+             INSERT INTO credits (user_id, api_key_prefix, amount_cents, remaining_cents, currency,
+                 reason, description, expires_at, created_by, created_at)
+             SELECT $1, $2, $3, $3, $4, $5, $6, $7, $8, $9
+             WHERE EXISTS (SELECT FROM users WHERE id = $1)
+                OR EXISTS (SELECT FROM api_partner_contracts WHERE api_key_prefix = $2)
+             RETURNING id",
+            &[
+                (&credit.user_id, Type::INT4),
+                (&credit.api_key_prefix, Type::TEXT),
+                (&credit.amount_cents, Type::INT8),
+                (&credit.currency.as_str(), Type::TEXT),
+                (&credit.reason, Type::TEXT),
+                (&credit.description, Type::TEXT),
+                (&credit.expires_at, Type::TIMESTAMPTZ),
+                (&credit.created_by, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    rows.first().map(|row| Ok(row.try_get("id")?)).transpose()
+}
+
+/// One credit, locked until the end of the transaction.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- credits::lock
+             SELECT id, user_id, api_key_prefix, stripe_customer_id, stripe_refund_id, invoice_id,
+                    amount_cents, remaining_cents, currency, reason, description,
+                    applied_to_invoice_id, expires_at, voided_at, created_by, created_at
+             FROM credits WHERE id = $1 FOR UPDATE",
+            &[(&id, Type::INT8)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
+}
+
+/// Takes a credit back; false when it was voided before or something of it has been used.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<bool, Error> {
+    let changed = db
+        .execute_typed(
+            "-- credits::void
+             UPDATE credits SET remaining_cents = 0, voided_at = $2
+             WHERE id = $1 AND voided_at IS NULL AND remaining_cents = amount_cents
+               AND applied_to_invoice_id IS NULL
+               AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = $1)",
+            &[(&id, Type::INT8), (&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Ok(changed == 1)
+}
+
+/// What remains of partners' credits, each partner's in one currency, with the partner's prefix; locked in ascending
+/// order until the end of the transaction.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn lock_available(
+    db: &impl GenericClient,
+    partners: &[(&str, Currency)],
+) -> Result<Vec<(String, Available)>, Error> {
+    let prefixes: Vec<&str> = partners.iter().map(|(prefix, _)| *prefix).collect();
+    let currencies: Vec<&str> = partners
+        .iter()
+        .map(|(_, currency)| currency.as_str())
+        .collect();
+    let rows = db
+        .query_typed(
+            "-- credits::lock_available
+             SELECT credits.id, credits.api_key_prefix, credits.remaining_cents, credits.expires_at
+             FROM credits
+             JOIN unnest($1, $2) AS asked (prefix, currency)
+                 ON credits.api_key_prefix = asked.prefix AND credits.currency = asked.currency
+             WHERE credits.remaining_cents > 0 AND credits.voided_at IS NULL
+             ORDER BY credits.id FOR UPDATE OF credits",
+            &[
+                (&prefixes, Type::TEXT_ARRAY),
+                (&currencies, Type::TEXT_ARRAY),
+            ],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let available = Available {
+                credit_id: row.try_get("id")?,
+                remaining_cents: row.try_get("remaining_cents")?,
+                expires_at: row.try_get("expires_at")?,
+            };
+            Ok((row.try_get("api_key_prefix")?, available))
+        })
+        .collect()
+}
+
+/// Takes from credits, which are locked, for invoices, each credit for one of them.
+///
+/// # Errors
+/// When the statement fails, also because a credit has less than is taken.
+pub async fn apply(
+    db: &impl GenericClient,
+    applications: &[(i64, Application)],
+    now: Timestamp,
+) -> Result<(), Error> {
+    if applications.is_empty() {
+        return Ok(());
+    }
+    let invoice_ids: Vec<i64> = applications.iter().map(|(invoice, _)| *invoice).collect();
+    let ids: Vec<i64> = applications
+        .iter()
+        .map(|(_, taken)| taken.credit_id)
+        .collect();
+    let amounts: Vec<i64> = applications
+        .iter()
+        .map(|(_, taken)| taken.amount_cents)
+        .collect();
+    let changed = db
+        .execute_typed(
+            "-- credits::apply
+             WITH taken AS (
+                 SELECT invoice_id, credit_id, amount_cents, position
+                 FROM unnest($1, $2, $3) WITH ORDINALITY AS taken (invoice_id, credit_id, amount_cents, position)
+             ), applied AS (
+                 INSERT INTO credit_applications (credit_id, invoice_id, amount_cents, applied_at)
+                 SELECT credit_id, invoice_id, amount_cents, $4 FROM taken ORDER BY position
+             )
+             UPDATE credits
+             SET remaining_cents = credits.remaining_cents - taken.amount_cents,
+                 applied_to_invoice_id = taken.invoice_id
+             FROM taken WHERE credits.id = taken.credit_id",
+            &[
+                (&invoice_ids, Type::INT8_ARRAY),
+                (&ids, Type::INT8_ARRAY),
+                (&amounts, Type::INT8_ARRAY),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    let expected = u64::try_from(applications.len()).unwrap_or(u64::MAX);
+    Error::check_row_count("credits::apply", expected, changed)
+}
+
+/// Locks the credits that were applied to an invoice, in ascending order, so that two invoices never wait for each
+/// other's crosswise.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn lock_applied_to(db: &impl GenericClient, invoice_id: i64) -> Result<(), Error> {
+    db.query_typed(
+        "-- credits::lock_applied_to
+         SELECT id FROM credits
+         WHERE id IN (SELECT credit_id FROM credit_applications WHERE invoice_id = $1)
+         ORDER BY id FOR UPDATE",
+        &[(&invoice_id, Type::INT8)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Gives what was taken for an invoice back to its credits, which are locked. Their applications go; the audit log has
+/// them.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn give_back(db: &impl GenericClient, invoice_id: i64) -> Result<(), Error> {
+    db.execute_typed(
+        "-- credits::give_back
+         WITH taken AS (
+             DELETE FROM credit_applications WHERE invoice_id = $1
+             RETURNING credit_id, amount_cents
+         ), returned AS (
+             SELECT credit_id, CAST(sum(amount_cents) AS BIGINT) AS amount_cents
+             FROM taken GROUP BY credit_id
+         )
+         UPDATE credits
+         SET remaining_cents = credits.remaining_cents + returned.amount_cents,
+             applied_to_invoice_id = (SELECT invoice_id FROM credit_applications
+                                      WHERE credit_id = credits.id AND invoice_id <> $1
+                                      ORDER BY id DESC LIMIT 1)
+         FROM returned WHERE credits.id = returned.credit_id",
+        &[(&invoice_id, Type::INT8)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Gives what was taken for a partner's invoice that Stripe collected, and that is void now, back to its credits.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn give_back_void(db: &impl GenericClient, stripe_invoice_id: &str) -> Result<(), Error> {
+    db.execute_typed(
+        "-- credits::give_back_void
+         WITH voided AS (
+             UPDATE invoices SET credit_applied_cents = 0
+             WHERE stripe_invoice_id = $1 AND contract_id IS NOT NULL AND status = 'void' AND NOT superseded
+             RETURNING id
+         ), taken AS (
+             DELETE FROM credit_applications WHERE invoice_id IN (SELECT id FROM voided)
+             RETURNING credit_id, invoice_id, amount_cents
+         )
+         UPDATE credits
+         SET remaining_cents = credits.remaining_cents + taken.amount_cents,
+             applied_to_invoice_id = (SELECT before.invoice_id FROM credit_applications AS before
+                                      WHERE before.credit_id = credits.id AND before.invoice_id <> taken.invoice_id
+                                      ORDER BY before.id DESC LIMIT 1)
+         FROM taken WHERE credits.id = taken.credit_id",
+        &[(&stripe_invoice_id, Type::TEXT)],
+    )
+    .await?;
+    Ok(())
+}

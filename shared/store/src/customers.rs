@@ -1,0 +1,343 @@
+//! `customers` and `users`: the Stripe customer, and the application's user behind it.
+
+use jiff::Timestamp;
+use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
+
+use super::list::{self, Object, Order, few};
+use super::{Error, columns};
+use domain::page::{Page, Rows, Span};
+use domain::stripe_objects::customer::{Customer, LinkSource, UserLink};
+
+/// A stored customer, and the user it resolves to at present.
+#[derive(Debug, Clone)]
+pub struct StoredCustomer {
+    pub customer: Customer,
+    pub user_id: Option<i32>,
+}
+
+/// The customers with these ids that are there.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn get(
+    db: &impl GenericClient,
+    stripe_customer_ids: &[String],
+) -> Result<Vec<StoredCustomer>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::get
+             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
+                    metadata, created_at, user_link_rank, user_link_at, user_link_event_id,
+                    user_link_user_id, source_created_at, source_rank, source_event_id
+             FROM customers WHERE stripe_customer_id = ANY($1)",
+            &[(&stripe_customer_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+/// Inserts or replaces the row. The user is the one events named, else the one whose row in
+/// `users` names the customer (the smallest id if several do).
+///
+/// # Errors
+/// When the statement fails.
+pub async fn upsert(
+    db: &impl GenericClient,
+    customer: &Customer,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let link = customer.link.as_ref();
+    let changed = db
+        .execute_typed(
+            "-- customers::upsert
+             INSERT INTO customers (stripe_customer_id, user_id, email, name, currency, delinquent,
+                 deleted_at, metadata, created_at, user_link_rank, user_link_at,
+                 user_link_event_id, user_link_user_id, source_created_at, source_rank,
+                 source_event_id, updated_at)
+             VALUES ($1, COALESCE($12, (SELECT min(id) FROM users WHERE stripe_customer_id = $1)),
+                 $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+             ON CONFLICT (stripe_customer_id) DO UPDATE SET
+                 user_id = excluded.user_id, email = excluded.email, name = excluded.name,
+                 currency = excluded.currency, delinquent = excluded.delinquent,
+                 deleted_at = excluded.deleted_at, metadata = excluded.metadata,
+                 created_at = excluded.created_at, user_link_rank = excluded.user_link_rank,
+                 user_link_at = excluded.user_link_at,
+                 user_link_event_id = excluded.user_link_event_id,
+                 user_link_user_id = excluded.user_link_user_id,
+                 source_created_at = excluded.source_created_at,
+                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
+                 updated_at = excluded.updated_at",
+            &[
+                (&customer.stripe_customer_id, Type::TEXT),
+                (&customer.email, Type::TEXT),
+                (&customer.name, Type::TEXT),
+                (&customer.currency.as_ref().map(|c| c.as_str()), Type::TEXT),
+                (&customer.delinquent, Type::BOOL),
+                (&customer.deleted_at, Type::TIMESTAMPTZ),
+                (&customer.metadata, Type::JSONB),
+                (&customer.created_at, Type::TIMESTAMPTZ),
+                (&link.map_or(0, |link| link.source.rank()), Type::INT4),
+                (&link.map(|link| link.named_at), Type::TIMESTAMPTZ),
+                (&link.map(|link| link.event_id.as_str()), Type::TEXT),
+                (&link.map(|link| link.user_id), Type::INT4),
+                (&customer.version.created_at, Type::TIMESTAMPTZ),
+                (&customer.version.rank, Type::INT4),
+                (&customer.version.event_id, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+            ],
+        )
+        .await?;
+    Error::check_row_count("customers::upsert", 1, changed)
+}
+
+/// Carries a customer's user to everything that names the customer.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn spread_user(db: &impl GenericClient, stripe_customer_id: &str) -> Result<(), Error> {
+    db.execute_typed(
+        "-- customers::spread_user
+         WITH customer AS (
+             SELECT stripe_customer_id AS id, user_id FROM customers
+             WHERE stripe_customer_id = $1 AND user_id IS NOT NULL
+         ), subscription AS (
+             UPDATE subscriptions SET user_id = customer.user_id FROM customer
+             WHERE stripe_customer_id = customer.id
+               AND subscriptions.user_id IS DISTINCT FROM customer.user_id
+         ), invoice AS (
+             UPDATE invoices SET user_id = customer.user_id FROM customer
+             WHERE stripe_customer_id = customer.id
+               AND invoices.user_id IS DISTINCT FROM customer.user_id
+         ), credit AS (
+             UPDATE credits SET user_id = customer.user_id FROM customer
+             WHERE stripe_customer_id = customer.id
+               AND credits.user_id IS DISTINCT FROM customer.user_id
+         )
+         UPDATE payment_history SET user_id = customer.user_id FROM customer
+         WHERE stripe_customer_id = customer.id
+           AND payment_history.user_id IS DISTINCT FROM customer.user_id",
+        &[(&stripe_customer_id, Type::TEXT)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// The user a customer resolves to.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn user_of(
+    db: &impl GenericClient,
+    stripe_customer_id: &str,
+) -> Result<Option<i32>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::user_of
+             SELECT user_id FROM customers WHERE stripe_customer_id = $1",
+            &[(&stripe_customer_id, Type::TEXT)],
+        )
+        .await?;
+    rows.first()
+        .map_or(Ok(None), |row| Ok(row.try_get("user_id")?))
+}
+
+/// The customer that was made at Stripe for a partner's contract, the first one if there are several.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn of_contract(
+    db: &impl GenericClient,
+    contract_id: i64,
+) -> Result<Option<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::of_contract
+             SELECT stripe_customer_id FROM customers
+             WHERE metadata ->> 'contract_id' = $1 AND deleted_at IS NULL
+             ORDER BY created_at, stripe_customer_id LIMIT 1",
+            &[(&contract_id.to_string(), Type::TEXT)],
+        )
+        .await?;
+    rows.first()
+        .map(|row| Ok(row.try_get("stripe_customer_id")?))
+        .transpose()
+}
+
+/// Fills `users.stripe_customer_id` when empty. When several customers claim one user, the one
+/// that was linked first stands, whatever the order of arrival; what was filled in for a customer
+/// that has gone to another user is emptied; what the application itself wrote is never replaced.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn fill_user(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
+    db.execute_typed(
+        "-- customers::fill_user
+         WITH claimant AS (
+             SELECT stripe_customer_id FROM customers
+             WHERE user_id = $1 AND user_link_rank > 0
+             ORDER BY user_link_at, stripe_customer_id LIMIT 1
+         ), holder AS (
+             SELECT users.stripe_customer_id, customers.user_link_filled IS TRUE AS is_ours
+             FROM users LEFT JOIN customers USING (stripe_customer_id)
+             WHERE users.id = $1
+         ), filled AS (
+             UPDATE users SET stripe_customer_id = claimant.stripe_customer_id
+             FROM holder LEFT JOIN claimant ON true
+             WHERE users.id = $1
+               AND (holder.stripe_customer_id IS NULL OR holder.is_ours)
+               AND users.stripe_customer_id IS DISTINCT FROM claimant.stripe_customer_id
+             RETURNING users.stripe_customer_id
+         )
+         UPDATE customers SET user_link_filled = (customers.stripe_customer_id = filled.stripe_customer_id)
+         FROM filled WHERE customers.user_id = $1",
+        &[(&user_id, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Sets `users.plan`, unless it says so already, and remembers what stood there before the bundle
+/// first wrote it, or what the application has written since.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn set_user_plan(db: &impl GenericClient, user_id: i32, plan: &str) -> Result<(), Error> {
+    db.execute_typed(
+        "-- customers::set_user_plan
+         WITH remembered AS (
+             INSERT INTO user_plans AS stored (user_id, plan_before, plan_set)
+             SELECT id, plan, $2 FROM users WHERE id = $1
+             ON CONFLICT (user_id) DO UPDATE SET
+                 plan_before = CASE WHEN excluded.plan_before IS DISTINCT FROM stored.plan_set
+                                    THEN excluded.plan_before ELSE stored.plan_before END,
+                 plan_set = excluded.plan_set
+         )
+         UPDATE users SET plan = $2 WHERE id = $1 AND plan IS DISTINCT FROM $2",
+        &[(&user_id, Type::INT4), (&plan, Type::TEXT)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Takes back what the bundle wrote into `users.plan` while less was known; a word of the
+/// application stays.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn restore_user_plan(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
+    db.execute_typed(
+        "-- customers::restore_user_plan
+         WITH remembered AS (
+             DELETE FROM user_plans WHERE user_id = $1 RETURNING plan_before, plan_set
+         )
+         UPDATE users SET plan = remembered.plan_before FROM remembered
+         WHERE users.id = $1 AND users.plan = remembered.plan_set
+           AND users.plan IS DISTINCT FROM remembered.plan_before",
+        &[(&user_id, Type::INT4)],
+    )
+    .await?;
+    Ok(())
+}
+
+fn from_row(row: &Row) -> Result<StoredCustomer, Error> {
+    let key: String = row.try_get("stripe_customer_id")?;
+    let named_at: Option<Timestamp> = row.try_get("user_link_at")?;
+    let event_id: Option<String> = row.try_get("user_link_event_id")?;
+    let linked: Option<i32> = row.try_get("user_link_user_id")?;
+    let link = LinkSource::from_rank(row.try_get("user_link_rank")?)
+        .zip(named_at)
+        .zip(event_id.zip(linked))
+        .map(|((source, named_at), (event_id, user_id))| UserLink {
+            source,
+            named_at,
+            event_id,
+            user_id,
+        });
+    Ok(StoredCustomer {
+        user_id: row.try_get("user_id")?,
+        customer: Customer {
+            email: row.try_get("email")?,
+            name: row.try_get("name")?,
+            currency: columns::optional_currency(row, "customers", "currency", &key)?,
+            delinquent: row.try_get("delinquent")?,
+            metadata: row.try_get("metadata")?,
+            deleted_at: row.try_get("deleted_at")?,
+            created_at: row.try_get("created_at")?,
+            link,
+            version: columns::version(row)?,
+            stripe_customer_id: key,
+        },
+    })
+}
+
+/// Which customers a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter {
+    pub user_id: Option<i32>,
+    /// Of `created_at`; a customer that is only named so far counts as of 1970.
+    pub created: Span,
+}
+
+/// A page of customers; those that are only named so far come last.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter,
+    page: &Page<String>,
+) -> Result<Rows<String, Object>, Error> {
+    list::read(
+        db,
+        "-- customers::list
+             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
+                    created_at, updated_at,
+                    COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS listed_at
+             FROM customers
+             WHERE true",
+        Order {
+            at: "COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00')",
+            key: "stripe_customer_id",
+        },
+        &[few("user_id", &filter.user_id, Type::INT4)],
+        filter.created,
+        page,
+    )
+    .await
+}
+
+/// One customer.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find(
+    db: &impl GenericClient,
+    stripe_customer_id: &str,
+) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::find
+             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
+                    metadata, created_at, updated_at
+             FROM customers WHERE stripe_customer_id = $1",
+            &[(&stripe_customer_id, Type::TEXT)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
+}
+
+/// One user of the application.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn find_user(db: &impl GenericClient, user_id: i32) -> Result<Option<Object>, Error> {
+    let rows = db
+        .query_typed(
+            "-- customers::find_user
+             SELECT id, email, full_name, plan, stripe_customer_id FROM users WHERE id = $1",
+            &[(&user_id, Type::INT4)],
+        )
+        .await?;
+    rows.first().map(columns::object).transpose()
+}

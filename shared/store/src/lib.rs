@@ -1,0 +1,440 @@
+//! The ledger in Postgres: the connection pool, and the errors of statements.
+//!
+//! One module per table. Every statement is unnamed (`query_typed`, `execute_typed`), so that RDS Proxy or PgBouncer in
+//! transaction mode can be used. The first parameter of every function is `db: &impl GenericClient` of
+//! `tokio_postgres`: `&**client` for a pooled client, `&*transaction` for a transaction begun on one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use deadpool_postgres::Object as Connection;
+use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio::sync::RwLock;
+use tokio_postgres::error::SqlState;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use runtime::api;
+use runtime::config::{BoxError, DatabaseConfig, SslMode};
+
+pub mod api_usage;
+pub mod audit_log;
+pub mod catalog;
+pub mod checkout_sessions;
+mod columns;
+pub mod contract_usage;
+pub mod contracts;
+pub mod credits;
+pub mod customers;
+pub mod exports;
+pub mod fetched_objects;
+pub mod idempotency_keys;
+pub mod import_cursors;
+pub mod invoice_runs;
+pub mod invoiced_usage;
+pub mod invoices;
+pub mod list;
+pub mod locks;
+pub mod migrations;
+pub mod movement_report;
+pub mod mrr_movements;
+pub mod outbox;
+pub mod partner_invoices;
+pub mod payment_facts;
+pub mod payment_history;
+pub mod reconciliation_runs;
+pub mod reconciliation_window;
+pub mod reports;
+pub mod revenue_daily;
+pub mod revenue_report;
+pub mod settled_periods;
+pub mod statements;
+pub mod stripe_events;
+pub mod stripe_lookups;
+pub mod subscriptions;
+pub mod usage_alerts;
+pub mod usage_daily;
+pub mod usage_events;
+pub mod usage_terms;
+
+/// How long to wait for a connection: the webhook has to answer within 5 seconds, whatever is unavailable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection that was frozen with its sandbox and does not answer in this time is replaced.
+const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A pool of connections that opens them when they are needed: one, unless `DATABASE_POOL_SIZE` says otherwise, since a
+/// sandbox serves one request at a time. Clones share the pool.
+#[derive(Clone)]
+pub struct Database {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: DatabaseConfig,
+    pool: RwLock<Option<Pool>>,
+}
+
+impl Database {
+    /// Prepares the pool without connecting, so that a function can start while its database is unavailable.
+    #[must_use]
+    pub fn connect_lazily(config: &DatabaseConfig) -> Database {
+        Database {
+            shared: Arc::new(Shared {
+                config: config.clone(),
+                pool: RwLock::new(None),
+            }),
+        }
+    }
+
+    /// A connection that has just been checked. One that died while the sandbox was frozen is replaced silently.
+    ///
+    /// When the credentials are a secret and the server refuses them, the secret is fetched again, once.
+    pub async fn client(&self) -> Result<Connection, Error> {
+        let pool = self.pool().await?;
+        match pool.get().await {
+            Err(PoolError::Backend(error))
+                if self.shared.config.can_rotate() && is_refused_login(&error) =>
+            {
+                self.forget(&pool).await;
+                let pool = self.pool().await?;
+                pool.get().await.map_err(unavailable)
+            }
+            other => other.map_err(unavailable),
+        }
+    }
+
+    /// Opens the first connection during a function's start, where no caller waits for it. The first request reports a
+    /// failure.
+    pub async fn warm(&self) {
+        if let Err(error) = self.client().await {
+            tracing::warn!(
+                cause = runtime::telemetry::cause_chain(&error),
+                "the database could not be reached ahead of the first request"
+            );
+        }
+    }
+
+    async fn pool(&self) -> Result<Pool, Error> {
+        if let Some(pool) = self.shared.pool.read().await.as_ref() {
+            return Ok(pool.clone());
+        }
+        let mut slot = self.shared.pool.write().await;
+        if let Some(pool) = slot.as_ref() {
+            return Ok(pool.clone());
+        }
+        let pool = tokio::time::timeout(CONNECT_TIMEOUT, build_pool(&self.shared.config))
+            .await
+            .map_err(|elapsed| Error::Unavailable(Cause::of(&elapsed)))?
+            .map_err(|error| Error::Unavailable(Cause::of(error.as_ref())))?;
+        Ok(slot.insert(pool).clone())
+    }
+
+    /// Drops the pool, unless another caller has replaced it already.
+    async fn forget(&self, refused: &Pool) {
+        let mut slot = self.shared.pool.write().await;
+        if slot
+            .as_ref()
+            .is_some_and(|current| std::ptr::eq(current.manager(), refused.manager()))
+        {
+            *slot = None;
+        }
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.shared.config.fmt(formatter)
+    }
+}
+
+async fn build_pool(config: &DatabaseConfig) -> Result<Pool, BoxError> {
+    let mut target = config.resolve().await?;
+    target
+        .postgres
+        .connect_timeout(CONNECT_TIMEOUT)
+        // Notices a vanished peer by unacknowledged data, not after TCP's 15 minutes.
+        .tcp_user_timeout(Duration::from_secs(5))
+        .ssl_mode(match target.ssl_mode {
+            SslMode::Disable => tokio_postgres::config::SslMode::Disable,
+            SslMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            SslMode::Require | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
+        });
+    if target.postgres.get_application_name().is_none() {
+        target.postgres.application_name("deedpro-billing");
+    }
+    let recycling = ManagerConfig {
+        recycling_method: RecyclingMethod::Verified,
+    };
+    let manager = if target.ssl_mode == SslMode::Disable {
+        Manager::from_config(target.postgres, tokio_postgres::NoTls, recycling)
+    } else {
+        let tls = runtime::tls::client_config(config.ca_file())?;
+        Manager::from_config(target.postgres, MakeRustlsConnect::new(tls), recycling)
+    };
+    Ok(Pool::builder(manager)
+        .max_size(config.pool_size())
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(CONNECT_TIMEOUT))
+        .create_timeout(Some(CONNECT_TIMEOUT))
+        .recycle_timeout(Some(RECYCLE_TIMEOUT))
+        .build()?)
+}
+
+fn unavailable(error: PoolError) -> Error {
+    match &error {
+        PoolError::Backend(error) => Error::Unavailable(Cause::of_postgres(error)),
+        PoolError::Timeout(_)
+        | PoolError::Closed
+        | PoolError::NoRuntimeSpecified
+        | PoolError::PostCreateHook(_) => Error::Unavailable(Cause::of(&error)),
+    }
+}
+
+fn is_refused_login(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        *code == SqlState::INVALID_PASSWORD
+            || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION
+    })
+}
+
+/// Why a statement failed. Contains no values of rows: Postgres quotes them in its messages, and an e-mail address must
+/// not reach the logs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be reached, is shutting down, is read-only or gave up on the statement: try again later.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] Cause),
+    /// A unique or exclusion constraint refused the row.
+    #[error("the constraint {constraint} refused the row")]
+    Conflict {
+        /// The name of the constraint in the migration.
+        constraint: String,
+    },
+    /// The statement failed: a bug, or a transaction that can be run again ([`Error::is_retryable`]).
+    #[error("the statement failed")]
+    Query(#[source] Cause),
+    /// A write changed an unexpected number of rows.
+    #[error("{statement} changed {changed} rows instead of {expected}")]
+    RowCount {
+        /// The name of the statement, from its first line.
+        statement: &'static str,
+        /// The number of rows it had to change.
+        expected: u64,
+        /// The number of rows it changed.
+        changed: u64,
+    },
+    /// A stored value is not valid for its column.
+    #[error("{table}.{column} of row {row} cannot be read")]
+    Unreadable {
+        /// The name of the table.
+        table: &'static str,
+        /// The name of the column.
+        column: &'static str,
+        /// The key of the row, which is never personal.
+        row: String,
+    },
+}
+
+impl Error {
+    /// Whether waiting may help: then the caller answers 503, parks the event, or leaves the work to the next run.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Error::Unavailable(_))
+    }
+
+    /// Whether the transaction lost against another one (serialisation failure, deadlock) and can be run again at once.
+    pub fn is_retryable(&self) -> bool {
+        self.sqlstate()
+            .is_some_and(|code| code == "40001" || code == "40P01")
+    }
+
+    /// Postgres' code of five characters; `None` when Postgres did not answer.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Error::Unavailable(cause) | Error::Query(cause) => cause.sqlstate.as_deref(),
+            Error::Conflict { .. } => Some("23505"),
+            Error::RowCount { .. } | Error::Unreadable { .. } => None,
+        }
+    }
+
+    /// The name of the constraint that refused the row: unique, exclusion, check or foreign key.
+    pub fn constraint(&self) -> Option<&str> {
+        match self {
+            Error::Conflict { constraint } => Some(constraint),
+            Error::Unavailable(cause) | Error::Query(cause) => cause.constraint.as_deref(),
+            Error::RowCount { .. } | Error::Unreadable { .. } => None,
+        }
+    }
+
+    /// An error unless `statement` changed exactly `expected` rows.
+    pub fn check_row_count(
+        statement: &'static str,
+        expected: u64,
+        changed: u64,
+    ) -> Result<(), Error> {
+        if expected == changed {
+            Ok(())
+        } else {
+            Err(Error::RowCount {
+                statement,
+                expected,
+                changed,
+            })
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Error {
+        let cause = Cause::of_postgres(&error);
+        match cause.sqlstate.as_deref() {
+            Some(code) if is_unavailable(code) => Error::Unavailable(cause),
+            Some("23505" | "23P01") => Error::Conflict {
+                constraint: cause.constraint.unwrap_or_default(),
+            },
+            Some(_) => Error::Query(cause),
+            // Without a code the connection failed, or a value did not fit the column it was read from.
+            None if is_connection_failure(&error) => Error::Unavailable(cause),
+            None => Error::Query(cause),
+        }
+    }
+}
+
+/// Classes 08 (connection), 53 (out of resources) and 57 (shutdown, failover, statement timeout), a lock not obtained
+/// in time, and a standby that was promoted during the transaction.
+fn is_unavailable(code: &str) -> bool {
+    code.starts_with("08")
+        || code.starts_with("53")
+        || code.starts_with("57")
+        || matches!(code, "55P03" | "25006" | "28P01" | "28000" | "3D000")
+}
+
+fn is_connection_failure(error: &tokio_postgres::Error) -> bool {
+    use std::error::Error as _;
+    if error.is_closed() {
+        return true;
+    }
+    match error.source() {
+        Some(source) => source.is::<std::io::Error>(),
+        // "timeout waiting for server", "unexpected message from server": the kinds are not public.
+        None => {
+            let text = error.to_string();
+            text.starts_with("timeout") || text.starts_with("unexpected message")
+        }
+    }
+}
+
+/// The root cause of a database failure, without the values of any row.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+pub struct Cause {
+    text: String,
+    sqlstate: Option<String>,
+    constraint: Option<String>,
+}
+
+impl Cause {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Cause {
+        Cause {
+            text: runtime::telemetry::cause_chain(error),
+            sqlstate: None,
+            constraint: None,
+        }
+    }
+
+    fn of_postgres(error: &tokio_postgres::Error) -> Cause {
+        let Some(refusal) = error.as_db_error() else {
+            return Cause::of(error);
+        };
+        let code = refusal.code().code();
+        // The detail and, for invalid data (class 22), the message itself quote values of the row.
+        let mut text = if code.starts_with("22") {
+            format!("Postgres refused a value ({code})")
+        } else {
+            format!("Postgres: {} ({code})", refusal.message())
+        };
+        for (label, name) in [
+            ("table", refusal.table()),
+            ("column", refusal.column()),
+            ("constraint", refusal.constraint()),
+        ] {
+            if let Some(name) = name {
+                text.push_str(&format!(", {label} {name}"));
+            }
+        }
+        Cause {
+            text,
+            sqlstate: Some(code.to_owned()),
+            constraint: refusal.constraint().map(str::to_owned),
+        }
+    }
+}
+
+impl api::CommonError for Error {}
+
+impl From<Error> for api::Error {
+    fn from(error: Error) -> api::Error {
+        if error.is_unavailable() || error.is_retryable() {
+            api::Error::Unavailable(Box::new(error))
+        } else {
+            api::Error::Internal(Box::new(error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::config::Environment;
+
+    fn database(pairs: &[(&str, &str)]) -> Database {
+        let environment = Environment::from_pairs(pairs.iter().copied());
+        let config =
+            DatabaseConfig::from_env(&environment, &runtime::aws::sdk_config(&environment))
+                .unwrap();
+        Database::connect_lazily(&config)
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_not_there_is_unavailable() {
+        // Port 1 of this machine: refused at once.
+        let error = database(&[("DATABASE_URL", "postgres://u:hush@127.0.0.1:1/d")])
+            .client()
+            .await
+            .unwrap_err();
+        assert!(error.is_unavailable());
+        let chain = runtime::telemetry::cause_chain(&error);
+        assert!(
+            chain.starts_with("the database is unavailable: "),
+            "{chain}"
+        );
+        assert!(!chain.contains("hush"));
+    }
+
+    #[tokio::test]
+    async fn a_ca_file_that_is_not_there_is_told() {
+        let error = database(&[
+            ("DATABASE_URL", "postgres://u@127.0.0.1:1/d"),
+            ("DATABASE_SSLMODE", "require"),
+            ("DATABASE_CA_FILE", "/nowhere/ca.pem"),
+        ])
+        .client()
+        .await
+        .unwrap_err();
+        assert!(error.is_unavailable());
+    }
+
+    #[test]
+    fn codes_say_whether_waiting_helps() {
+        for code in ["08006", "53300", "57P01", "57014", "55P03", "25006"] {
+            assert!(is_unavailable(code), "{code}");
+        }
+        for code in ["23505", "40001", "42P01", "22P02"] {
+            assert!(!is_unavailable(code), "{code}");
+        }
+        let lost = Error::Query(Cause {
+            text: String::new(),
+            sqlstate: Some("40P01".to_owned()),
+            constraint: None,
+        });
+        assert!(lost.is_retryable() && !lost.is_unavailable());
+    }
+}

@@ -1,0 +1,167 @@
+//! Pages of lists by keyset: where one ended, and its rows as the JSON objects that their columns name.
+//!
+//! A list is sorted by an instant and a key, both descending, and a page goes on strictly below where the one before
+//! ended. So a walk meets every row that was there when it began exactly once, whatever is added meanwhile.
+//!
+//! A page with a filter is asked for as a range of the index that begins with the filter's column, and is sorted by
+//! that column too. Asked for with `=`, Postgres may think it cheaper to go through the history until enough rows with
+//! the value have come by, which takes for ever when they are all old.
+
+use domain::page::{Page, Position, Rows, Span};
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
+
+use super::{Error, columns};
+
+/// A row by the names of its columns.
+pub type Object = Map<String, Value>;
+
+/// The column every list selects besides those it shows: the instant it is sorted by.
+pub(super) const LISTED_AT: &str = "listed_at";
+
+/// What tells rows of one instant apart: a surrogate id, or the text that is a table's key.
+pub trait Key: Clone + Ord + Default + ToSql + Sync + for<'a> FromSql<'a> {
+    /// The column's type.
+    fn column_type() -> Type;
+}
+
+impl Key for i64 {
+    fn column_type() -> Type {
+        Type::INT8
+    }
+}
+
+impl Key for String {
+    fn column_type() -> Type {
+        Type::TEXT
+    }
+}
+
+/// What a list is sorted by: expressions over its table's columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    pub(super) at: &'static str,
+    /// What tells rows of one instant apart, also the name of a selected column.
+    pub(super) key: &'static str,
+}
+
+/// A column that must have a value.
+pub(super) struct Filter<'a> {
+    column: &'static str,
+    value: &'a (dyn ToSql + Sync),
+    type_: Type,
+    /// An index ends in what the list is sorted by; else the rows with one value are few.
+    is_sorted: bool,
+}
+
+/// A filter with an index `(column, at, key)`; `None` when the list is not asked for it.
+pub(super) fn sorted<'a, T: ToSql + Sync>(
+    column: &'static str,
+    value: &'a Option<T>,
+    type_: Type,
+) -> Option<Filter<'a>> {
+    Some(Filter {
+        column,
+        value: value.as_ref()?,
+        type_,
+        is_sorted: true,
+    })
+}
+
+/// A filter with an index `(column)` that finds few rows; `None` when the list is not asked for it.
+pub(super) fn few<'a, T: ToSql + Sync>(
+    column: &'static str,
+    value: &'a Option<T>,
+    type_: Type,
+) -> Option<Filter<'a>> {
+    Some(Filter {
+        is_sorted: false,
+        ..sorted(column, value, type_)?
+    })
+}
+
+/// Reads a page. `select` is the statement up to and including its first conditions; of the filters that are given the
+/// first decides which index is read, so those that leave fewer rows go first.
+pub(super) async fn read<K: Key>(
+    db: &impl GenericClient,
+    select: &str,
+    order: Order,
+    filters: &[Option<Filter<'_>>],
+    span: Span,
+    page: &Page<K>,
+) -> Result<Rows<K, Object>, Error> {
+    let Order { at, key } = order;
+    let ends = [
+        page.after.clone(),
+        // No key is smaller than the default, so nothing of this instant is below.
+        span.to.map(|to| Position(to, K::default())),
+    ];
+    let Position(below_at, below_key) = ends
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(Position(Timestamp::MAX, K::default()));
+    let rows = i64::from(page.limit) + 1;
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+        (&rows, Type::INT8),
+        (&below_at, Type::TIMESTAMPTZ),
+        (&below_key, K::column_type()),
+    ];
+    let mut text = select.to_owned();
+    let mut from = None;
+    if let Some(instant) = &span.from {
+        parameters.push((instant, Type::TIMESTAMPTZ));
+        from = Some(parameters.len());
+    }
+    let given: Vec<&Filter<'_>> = filters.iter().flatten().collect();
+    let lead = given.first().filter(|filter| filter.is_sorted);
+    let lead = lead.map(|filter| filter.column);
+    for filter in given {
+        parameters.push((filter.value, filter.type_.clone()));
+        let (column, number) = (filter.column, parameters.len());
+        if lead != Some(column) {
+            text.push_str(&format!(" AND {column} = ${number}"));
+            continue;
+        }
+        text.push_str(&format!(
+            " AND {column} >= ${number} AND ({column}, {at}, {key}) < (${number}, $2, $3)"
+        ));
+        if let Some(from) = from {
+            text.push_str(&format!(" AND ({column}, {at}) >= (${number}, ${from})"));
+        }
+    }
+    match lead {
+        Some(column) => text.push_str(&format!(" ORDER BY {column} DESC, ")),
+        None => {
+            text.push_str(&format!(" AND ({at}, {key}) < ($2, $3)"));
+            if let Some(from) = from {
+                text.push_str(&format!(" AND {at} >= ${from}"));
+            }
+            text.push_str(" ORDER BY ");
+        }
+    }
+    text.push_str(&format!("{at} DESC, {key} DESC LIMIT $1"));
+    let rows = db.query_typed(&text, &parameters).await?;
+    read_rows(&rows, page, key)
+}
+
+/// A page from its rows, of which one more was asked for than the page has.
+fn read_rows<K: Key>(rows: &[Row], page: &Page<K>, key: &str) -> Result<Rows<K, Object>, Error> {
+    let limit = usize::from(page.limit);
+    let shown = &rows[..rows.len().min(limit)];
+    let next = match shown.last() {
+        Some(last) if rows.len() > limit => {
+            Some(Position(last.try_get(LISTED_AT)?, last.try_get(key)?))
+        }
+        Some(_) | None => None,
+    };
+    Ok(Rows {
+        rows: shown
+            .iter()
+            .map(columns::object)
+            .collect::<Result<_, _>>()?,
+        next,
+    })
+}

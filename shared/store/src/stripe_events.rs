@@ -1,0 +1,155 @@
+//! `stripe_events`: the inbox and the archive of everything Stripe sent.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use super::Error;
+use super::list::{self, Object, Order, sorted};
+use domain::page::{Page, Rows, Span};
+use stripe::event::Event;
+
+/// Inserts the event; false when it is there already. Runs in the transaction of the effects, so
+/// that the key commits with them. `payload` is the body as received.
+///
+/// # Errors
+/// When the statement fails; a payload Postgres cannot store is such a failure.
+pub async fn insert(
+    db: &impl GenericClient,
+    event: &Event,
+    payload: &str,
+    outcome: &str,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let inserted = db
+        .execute_typed(
+            "-- stripe_events::insert
+             INSERT INTO stripe_events (event_id, type, api_version, livemode, account, object_id,
+                                        created_at, payload, received_at, outcome)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, CAST($8 AS jsonb), $9, $10)
+             ON CONFLICT (event_id) DO NOTHING",
+            &[
+                (&event.event_id, Type::TEXT),
+                (&event.event_type, Type::TEXT),
+                (&event.api_version, Type::TEXT),
+                (&event.livemode, Type::BOOL),
+                (&event.account, Type::TEXT),
+                (&event.object_id(), Type::TEXT),
+                (&event.created_at, Type::TIMESTAMPTZ),
+                (&payload, Type::TEXT),
+                (&now, Type::TIMESTAMPTZ),
+                (&outcome, Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(inserted == 1)
+}
+
+/// The payloads of the events about one object in one second, in no particular order.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn of_second(
+    db: &impl GenericClient,
+    object_id: &str,
+    created_at: Timestamp,
+) -> Result<Vec<Value>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::of_second
+             SELECT payload FROM stripe_events WHERE object_id = $1 AND created_at = $2",
+            &[(&object_id, Type::TEXT), (&created_at, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("payload")?)).collect()
+}
+
+/// The payloads of the events with these ids.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn payloads(db: &impl GenericClient, event_ids: &[String]) -> Result<Vec<Value>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::payloads
+             SELECT payload FROM stripe_events WHERE event_id = ANY($1)",
+            &[(&event_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("payload")?)).collect()
+}
+
+/// Which events a list shows; `None` for all.
+#[derive(Debug, Default)]
+pub struct Filter<'a> {
+    pub outcome: Option<&'a str>,
+    pub event_type: Option<&'a str>,
+    /// Of `created_at`, or of `received_at` where the event does not say.
+    pub created: Span,
+}
+
+/// A page of the inbox, without payloads.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn list(
+    db: &impl GenericClient,
+    filter: &Filter<'_>,
+    page: &Page<String>,
+) -> Result<Rows<String, Object>, Error> {
+    list::read(
+        db,
+        "-- stripe_events::list
+             SELECT event_id, type, api_version, livemode, account, object_id, outcome, error,
+                    created_at, received_at, COALESCE(created_at, received_at) AS listed_at
+             FROM stripe_events
+             WHERE true",
+        Order {
+            at: "COALESCE(created_at, received_at)",
+            key: "event_id",
+        },
+        &[
+            sorted("type", &filter.event_type, Type::TEXT),
+            sorted("outcome", &filter.outcome, Type::TEXT),
+        ],
+        filter.created,
+        page,
+    )
+    .await
+}
+
+/// Whether the event is in the inbox.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn exists(db: &impl GenericClient, event_id: &str) -> Result<bool, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::exists
+             SELECT event_id FROM stripe_events WHERE event_id = $1",
+            &[(&event_id, Type::TEXT)],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Those of these events that are not in the inbox, in the given order.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn missing(db: &impl GenericClient, event_ids: &[String]) -> Result<Vec<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_events::missing
+             SELECT asked.event_id FROM unnest($1) WITH ORDINALITY AS asked (event_id, place)
+             WHERE NOT EXISTS (
+                 SELECT FROM stripe_events WHERE stripe_events.event_id = asked.event_id)
+             ORDER BY asked.place",
+            &[(&event_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok(row.try_get("event_id")?))
+        .collect()
+}
