@@ -7,23 +7,26 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use store::customers::{self, Filter};
+use store::customers::{self, CustomerDetails, Filter, User};
 use store::list::Object;
-use store::{credits, invoices, subscriptions};
+use store::subscriptions::{self, ListedSubscription};
+use store::{credits, invoices};
+use utoipa::ToSchema;
 
 use crate::{App, list};
 
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
 
+/// A customer with what it has, owes and pays.
 #[derive(Serialize)]
 struct Customer {
     #[serde(flatten)]
-    customer: Object,
+    customer: CustomerDetails,
     /// The application's user behind it, when that is known.
-    user: Option<Object>,
+    user: Option<User>,
     /// Newest first, up to 500.
-    subscriptions: Vec<Object>,
+    subscriptions: Vec<ListedSubscription>,
     /// Newest first, up to 500.
     open_invoices: Vec<Object>,
     /// What remains of credits, per currency.
@@ -32,7 +35,8 @@ struct Customer {
 }
 
 /// What it pays per month, in one currency.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CustomerMrr)]
 struct Mrr {
     currency: Currency,
     /// The exact figure, rounded half-even.
@@ -72,8 +76,7 @@ pub(crate) async fn get(
     let db = &**client;
     let customer = customers::find(db, stripe_customer_id).await?;
     let customer = customer.ok_or(Error::NotFound)?;
-    let user_id = customer["user_id"].as_i64();
-    let user_id = user_id.and_then(|id| i32::try_from(id).ok());
+    let user_id = customer.user_id;
     let user = match user_id {
         Some(user_id) => customers::find_user(db, user_id).await?,
         None => None,

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
-use store::exports::{self, Export, ExportRow, Field, Filter};
+use store::exports::{self, Export, ExportRow, Filter};
+use store::row::Field;
 
 use crate::{App, attachment};
 
@@ -104,7 +105,7 @@ fn write_row(writer: &mut Writer, row: &ExportRow) -> Result<(), Error> {
             Field::Null => writer.empty(),
             Field::Number(number) => writer.value(number),
             Field::Flag(flag) => writer.value(flag),
-            Field::Text(text) => writer.text(text),
+            Field::Text(text) => writer.text(&text),
             Field::Instant(instant) => writer.value(instant),
         }
         .map_err(unwritten)?;

@@ -14,10 +14,8 @@ use runtime::aws::parked_events::ParkedEvents;
 use runtime::config::{self, DatabaseConfig, Environment};
 use store::Database;
 
-mod asked;
 mod attachment;
 mod audit_log;
-mod cohorts;
 mod contracts;
 mod credits;
 mod customers;
@@ -26,12 +24,10 @@ mod exports;
 mod health;
 mod invoice_writes;
 mod invoices;
-mod movements;
 mod payments;
 mod reconciliation;
 mod reports;
 mod revenue;
-mod sections;
 mod statement;
 mod subscriptions;
 mod write;
@@ -122,8 +118,8 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
         let is_get = request.method() == "GET";
         match route.pattern {
             "/admin/revenue" => revenue::get(app, &request, now).await,
-            "/admin/revenue/movements" => movements::get(app, &request, now).await,
-            "/admin/revenue/cohorts" => cohorts::get(app, &request, now).await,
+            "/admin/revenue/movements" => revenue::movements(app, &request, now).await,
+            "/admin/revenue/cohorts" => revenue::cohorts(app, &request, now).await,
             "/admin/reports/{report}" => {
                 reports::get(app, &request, parameter("report"), now).await
             }

@@ -8,38 +8,24 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::members::{self, Members};
 use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::json;
+use shared::csv_rows::cell;
 use store::audit_log::{self, Entry};
-use store::list::Object;
-use store::reconciliation_runs;
+use store::reconciliation_runs::{self, ReconciliationItem, ReconciliationRun};
+use store::row::{Field, Fields as _};
 use tokio_postgres::Client;
+use utoipa::ToSchema;
 
 use crate::{App, exports, list, write};
 
-/// The columns of the file.
-const HEADER: [&str; 14] = [
-    "id",
-    "run_id",
-    "kind",
-    "resolution",
-    "object_type",
-    "object_id",
-    "currency",
-    "stripe_value",
-    "ledger_value",
-    "detail",
-    "found_at",
-    "resolved_at",
-    "accepted_by",
-    "accepted_reason",
-];
-
-#[derive(Serialize)]
+/// A run with a page of what it found.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReconciliationRunWithItems)]
 struct Run {
     #[serde(flatten)]
-    run: Object,
+    run: ReconciliationRun,
     /// In the order in which they were found.
-    items: Vec<Object>,
+    items: Vec<ReconciliationItem>,
     next_cursor: Option<String>,
 }
 
@@ -85,14 +71,23 @@ pub(crate) async fn get(
             format!("reconciliation-{run_id}.csv"),
             items.map_err(Error::from),
         );
-        return exports::answer(app, request, now, &name, &HEADER, items, write_item).await;
+        return exports::answer(
+            app,
+            request,
+            now,
+            &name,
+            ReconciliationItem::NAMES,
+            items,
+            write_item,
+        )
+        .await;
     }
     let limit = usize::from(limit);
     let rows = i64::from(query.limit()?) + 1;
     let mut items = reconciliation_runs::items(&**client, run_id, after, rows).await?;
     let is_last = items.len() <= limit;
     items.truncate(limit);
-    let next = items.last().filter(|_| !is_last).map(id_of);
+    let next = items.last().filter(|_| !is_last).map(|item| item.id);
     let run = Run {
         run,
         next_cursor: next.as_ref().map(api::cursor).transpose()?,
@@ -122,7 +117,7 @@ pub(crate) async fn accept(
     }
     let before = reconciliation_runs::lock_item(&transaction, id).await?;
     let before = before.ok_or(Error::NotFound)?;
-    if before["resolution"] != "open" {
+    if before.resolution != "open" {
         return Err(Error::Conflict {
             code: "item_resolved",
             detail: "this item was healed or accepted before".to_owned(),
@@ -135,8 +130,8 @@ pub(crate) async fn accept(
         actor,
         action: "reconciliation_item.accept",
         target: format!("reconciliation_item:{id}"),
-        before: Some(Value::Object(before)),
-        after: after.clone().map(Value::Object),
+        before: Some(json!(before)),
+        after: Some(json!(after)),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &after).await?;
@@ -144,24 +139,10 @@ pub(crate) async fn accept(
     Ok(answer)
 }
 
-fn write_item(writer: &mut Writer, item: &Object) -> Result<(), Error> {
-    let cells = HEADER.iter().map(|column| cell(&item[*column]));
+fn write_item(writer: &mut Writer, item: &ReconciliationItem) -> Result<(), Error> {
+    let cells = item.fields().into_iter().map(|field| match field {
+        Field::Text(text) => Cell::number_or_text(&text),
+        field => cell(field),
+    });
     writer.row(cells).map_err(exports::unwritten)
-}
-
-fn cell(value: &Value) -> Cell {
-    match value {
-        Value::Null => Cell::Empty,
-        // Also an amount in a column of texts: a negative one is no formula.
-        Value::String(text) if text.parse::<i64>().is_ok() => Cell::value(text),
-        Value::String(text) => Cell::from(text.as_str()),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-            Cell::value(value)
-        }
-    }
-}
-
-/// Ours: a number in every row.
-fn id_of(item: &Object) -> i64 {
-    item["id"].as_i64().unwrap_or(i64::MAX)
 }

@@ -3,21 +3,10 @@
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::{Error, Query};
+use store::exports::Export;
 use store::subscriptions::{self, Filter};
 
 use crate::{App, list};
-
-/// Those of Stripe.
-const STATUSES: [&str; 8] = [
-    "incomplete",
-    "incomplete_expired",
-    "trialing",
-    "active",
-    "past_due",
-    "canceled",
-    "unpaid",
-    "paused",
-];
 
 pub(crate) async fn list(
     app: &App,
@@ -32,7 +21,7 @@ pub(crate) async fn list(
         ],
     )?;
     let filter = Filter {
-        status: query.one_of("status", &STATUSES)?,
+        status: query.one_of("status", Export::Subscriptions.statuses())?,
         user_id: query.integer("user_id")?,
         stripe_customer_id: query.text("customer")?,
         plan_name: query.text("plan")?,

@@ -29,6 +29,15 @@ impl Cell {
     pub fn value(value: impl ToString) -> Cell {
         Cell::Value(value.to_string())
     }
+
+    /// A text that may be an amount: a negative one is no formula.
+    #[must_use]
+    pub fn number_or_text(text: &str) -> Cell {
+        if text.parse::<i64>().is_ok() {
+            return Cell::value(text);
+        }
+        Cell::from(text)
+    }
 }
 
 impl From<&str> for Cell {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::civil::{Date, Weekday};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::money::{self, div_half_even, narrow};
 use crate::period::{Month, Period, day_of, start_of_day};
@@ -388,7 +389,7 @@ struct Standing {
 
 /// One period of the bridge. `opening + new + expansion − contraction − churned + reactivation + fx = closing`, exactly;
 /// a figure that is undefined is null and named in `null_reasons`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PeriodFigures {
     /// `2025-10-05`, `2025-W40`, `2025-10`.
     pub period: String,
