@@ -206,13 +206,13 @@ async fn read(
     let user_id = invoice.get("user_id").and_then(Value::as_i64);
     let user_id = user_id.and_then(|user_id| i32::try_from(user_id).ok());
     let user = match (&customer, user_id) {
-        (Some(customer), _) if customer.name.is_some() => None,
+        (Some(found), _) if found.customer.name.is_some() => None,
         (_, Some(user_id)) => customers::find_user(db, user_id).await?,
         (_, None) => None,
     };
     let customer = match (user, customer) {
         (Some(user), _) => Some(payer(user.full_name, user.email)),
-        (None, customer) => customer.map(|customer| payer(customer.name, customer.email)),
+        (None, found) => found.map(|found| payer(found.customer.name, found.customer.email)),
     };
     let takes_credits = invoice.get("credit_applied_cents").and_then(Value::as_i64) != Some(0);
     let credits = if takes_credits {

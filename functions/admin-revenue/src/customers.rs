@@ -76,7 +76,7 @@ pub(crate) async fn get(
     let db = &**client;
     let customer = customers::find(db, stripe_customer_id).await?;
     let customer = customer.ok_or(Error::NotFound)?;
-    let user_id = customer.user_id;
+    let user_id = customer.customer.user_id;
     let user = match user_id {
         Some(user_id) => customers::find_user(db, user_id).await?,
         None => None,

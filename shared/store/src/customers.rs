@@ -1,12 +1,14 @@
 //! `customers` and `users`: the Stripe customer, and the application's user behind it.
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
+use utoipa::ToSchema;
 
 use super::Error;
-use super::columns::{self, columns};
+use super::columns::{self, FromRow, columns};
 use super::list::{self, Order, few};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
@@ -31,24 +33,21 @@ columns! {
     }
 }
 
-columns! {
-    /// A customer with what Stripe notes of it.
-    pub struct CustomerDetails of "customers" {
-        pub stripe_customer_id: String,
-        /// The application's user behind it; null until that is known.
-        pub user_id: Option<i32>,
-        pub email: Option<String>,
-        pub name: Option<String>,
-        /// Its default at Stripe.
-        pub currency: Option<Currency>,
-        pub delinquent: Option<bool>,
-        /// Deleted at Stripe.
-        pub deleted_at: Option<Timestamp>,
-        /// Stripe's.
-        pub metadata: Value,
-        /// At Stripe; null for one that is only named so far.
-        pub created_at: Option<Timestamp>,
-        pub updated_at: Timestamp,
+/// A customer with what Stripe notes of it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct CustomerDetails {
+    #[serde(flatten)]
+    pub customer: ListedCustomer,
+    /// Stripe's.
+    pub metadata: Value,
+}
+
+impl FromRow for CustomerDetails {
+    fn from_row(row: &Row) -> Result<CustomerDetails, Error> {
+        Ok(CustomerDetails {
+            customer: ListedCustomer::from_row(row)?,
+            metadata: row.try_get("metadata")?,
+        })
     }
 }
 
@@ -375,8 +374,8 @@ pub async fn find(
         db,
         &format!(
             "-- customers::find
-             SELECT {} FROM customers WHERE stripe_customer_id = $1",
-            CustomerDetails::COLUMNS
+             SELECT {}, metadata FROM customers WHERE stripe_customer_id = $1",
+            ListedCustomer::COLUMNS
         ),
         &[(&stripe_customer_id, Type::TEXT)],
     )
