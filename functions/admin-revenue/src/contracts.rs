@@ -12,10 +12,10 @@ use store::contracts::{self, Filter};
 use store::list::Object;
 use tokio_postgres::Client;
 
-use crate::{App, list, write};
+use crate::{Clients, list, write};
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -32,7 +32,7 @@ pub(crate) async fn list(
 
 /// One contract.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,
@@ -47,7 +47,7 @@ pub(crate) async fn get(
 
 /// Enters a contract: 201.
 pub(crate) async fn create(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -84,7 +84,7 @@ pub(crate) async fn create(
 
 /// Changes the members that are given, `null` ones to their defaults. What comes out has to be valid as a whole.
 pub(crate) async fn change(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

@@ -1,171 +1,238 @@
 //! `/admin/credits…`: what is given to users and partners to be taken off their invoices.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use domain::money::Currency;
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::members::{self, Members};
-use runtime::api::{self, Error, Query};
+use runtime::api::Error;
+use runtime::api::extract::{Json, NoMembers, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::{Moment, ObjectId, PlainText};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::audit_log::{self, Entry};
+use shared::write::{Created, Write, Writer, Written};
 use store::credits::{self, Filter, NewCredit};
-use tokio_postgres::Client;
+use store::list::Object;
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{App, list, write};
+use crate::Clients;
 
-const REASONS: [&str; 4] = ["refund", "promotional", "goodwill", "chargeback"];
 /// The largest credit, in minor units: sums of many fit.
 const LARGEST_CENTS: i64 = 1_000_000_000_000_000;
 
-pub(crate) async fn list(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(
-        request,
-        &["user_id", "api_key_prefix", "from", "to", "limit", "cursor"],
-    )?;
-    let filter = Filter {
-        user_id: query.integer("user_id")?,
-        api_key_prefix: query.text("api_key_prefix")?,
-        created: list::span(&query)?,
-    };
-    let page = list::page(&query)?;
-    let client = app.database.client().await?;
-    list::answer(credits::list(&**client, &filter, &page).await?)
+/// Store credit of a user or a partner.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Credit {
+    id: i64,
+    /// Whose: `users.id` of the host application; null for a partner's.
+    user_id: Option<i32>,
+    /// Whose: the prefix of a partner's API key; null for a user's.
+    api_key_prefix: Option<String>,
+    stripe_customer_id: Option<String>,
+    /// The refund that was issued as this credit.
+    stripe_refund_id: Option<String>,
+    /// The invoice whose refund it is.
+    invoice_id: Option<i64>,
+    /// As granted, in minor units.
+    amount_cents: i64,
+    /// What is left of it.
+    remaining_cents: i64,
+    currency: Currency,
+    /// `refund`, `promotional`, `goodwill` or `chargeback`.
+    reason: Option<String>,
+    description: Option<String>,
+    /// The invoice from which it was taken off last.
+    applied_to_invoice_id: Option<i64>,
+    expires_at: Option<Timestamp>,
+    voided_at: Option<Timestamp>,
+    /// Who granted it; `stripe` for a refund's.
+    created_by: Option<String>,
+    created_at: Timestamp,
 }
 
-/// Grants a credit to a user or to a partner: 201.
+impl Credit {
+    fn of(row: Object) -> Result<Credit, Error> {
+        let credit = serde_json::from_value(Value::Object(row));
+        credit.map_err(|error| Error::Internal(Box::new(error)))
+    }
+}
+
+/// Whose credits are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct CreditsQuery {
+    /// Only a user's.
+    #[param(minimum = 0)]
+    user_id: Option<i32>,
+    /// Only a partner's.
+    #[param(inline)]
+    api_key_prefix: Option<PlainText>,
+}
+
+/// Credits, newest first.
+#[utoipa::path(get, path = "/admin/credits")]
+pub(crate) async fn list(
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<CreditsQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<Credit>>, Error> {
+    let filter = Filter {
+        user_id: asked.user_id,
+        api_key_prefix: asked.api_key_prefix.as_ref().map(PlainText::as_str),
+        created: span.span()?,
+    };
+    let page = page.page()?;
+    let client = app.database.client().await?;
+    let rows = credits::list(&**client, &filter, &page).await?;
+    let credits = rows.rows.into_iter().map(Credit::of);
+    let credits = credits.collect::<Result<_, _>>()?;
+    Ok(Json(ListOf::new(credits, rows.next.as_ref())?))
+}
+
+/// A credit to be granted, to a user or to a partner.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GrantCredit {
+    /// Whose: `users.id` of the host application. Exactly one of this and `api_key_prefix`.
+    user_id: Option<i32>,
+    /// Whose: the prefix of a partner's API key.
+    api_key_prefix: Option<PlainText>,
+    /// In minor units.
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
+    amount_cents: i64,
+    currency: Currency,
+    reason: CreditReason,
+    description: Option<PlainText>,
+    /// When it lapses, an instant to come; never when not given.
+    expires_at: Option<Moment>,
+}
+
+/// Why a credit is granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CreditReason {
+    /// Instead of money back.
+    Refund,
+    Promotional,
+    Goodwill,
+    /// Instead of a dispute.
+    Chargeback,
+}
+
+impl CreditReason {
+    fn as_str(self) -> &'static str {
+        match self {
+            CreditReason::Refund => "refund",
+            CreditReason::Promotional => "promotional",
+            CreditReason::Goodwill => "goodwill",
+            CreditReason::Chargeback => "chargeback",
+        }
+    }
+}
+
+impl GrantCredit {
+    /// What a type cannot say: exactly one owner, an amount within range.
+    fn check(&self) -> Result<(), Error> {
+        match (self.user_id, &self.api_key_prefix) {
+            (Some(_), Some(_)) => {
+                let detail = "a credit is a user's or a partner's";
+                return Err(Error::invalid_member("api_key_prefix", detail));
+            }
+            (None, None) => {
+                let detail = "it, or api_key_prefix, is missing";
+                return Err(Error::invalid_member("user_id", detail));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        if (1..=LARGEST_CENTS).contains(&self.amount_cents) {
+            return Ok(());
+        }
+        let detail = format!("a whole number from 1 to {LARGEST_CENTS}");
+        Err(Error::invalid_member("amount_cents", detail))
+    }
+}
+
+/// Grants a credit to a user or to a partner.
+#[utoipa::path(post, path = "/admin/credits")]
 pub(crate) async fn create(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let principal = app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let key = write::key(request)?;
-    let members = Members::parse(
-        request,
-        &[
-            "user_id",
-            "api_key_prefix",
-            "amount_cents",
-            "currency",
-            "reason",
-            "description",
-            "expires_at",
-        ],
-    )?;
-    let credit = read(&members, write::actor(&principal))?;
-    let mut client = app.database.client().await?;
-    let client: &mut Client = &mut client;
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
-        return Ok(answer);
-    }
+    writer: Writer,
+    Json(credit): Json<GrantCredit>,
+) -> Result<Created<Credit>, Error> {
+    credit.check()?;
+    writer.run(|cx| Box::pin(grant(cx, credit))).await
+}
+
+async fn grant(cx: Write<'_>, credit: GrantCredit) -> Result<Credit, Error> {
+    let expires_at = credit.expires_at.map(|Moment(at)| at);
     // Not before: the same request gets its first answer also when the credit has expired since.
-    if credit.expires_at.is_some_and(|expiry| expiry <= now) {
-        return Err(members::invalid("expires_at", "an instant to come"));
+    if expires_at.is_some_and(|expiry| expiry <= cx.now) {
+        return Err(Error::invalid_member("expires_at", "an instant to come"));
     }
-    let Some(id) = credits::insert(&transaction, &credit, now).await? else {
+    let new = NewCredit {
+        user_id: credit.user_id,
+        api_key_prefix: credit.api_key_prefix.as_ref().map(PlainText::as_str),
+        amount_cents: credit.amount_cents,
+        currency: credit.currency,
+        reason: credit.reason.as_str(),
+        description: credit.description.as_ref().map(PlainText::as_str),
+        expires_at,
+        created_by: cx.actor,
+    };
+    let Some(id) = credits::insert(cx.db, &new, cx.now).await? else {
         return Err(match credit.user_id {
-            Some(_) => members::invalid("user_id", "there is no such user"),
-            None => members::invalid("api_key_prefix", "no contract has this prefix"),
+            Some(_) => Error::invalid_member("user_id", "there is no such user"),
+            None => Error::invalid_member("api_key_prefix", "no contract has this prefix"),
         });
     };
-    let after = credits::lock(&transaction, id).await?;
-    let entry = Entry {
-        actor: write::actor(&principal),
-        action: "credit.create",
-        target: format!("credit:{id}"),
-        before: None,
-        after: after.clone().map(Value::Object),
-    };
-    audit_log::insert(&transaction, &entry, now).await?;
-    let answer = write::finish(&transaction, key.as_ref(), StatusCode::CREATED, &after).await?;
-    transaction.commit().await.map_err(store::Error::from)?;
-    Ok(answer)
+    let after = credits::lock(cx.db, id).await?.ok_or(Error::NotFound)?;
+    let audited = Some(Value::Object(after.clone()));
+    cx.audit("credit.create", format!("credit:{id}"), None, audited)
+        .await?;
+    Credit::of(after)
+}
+
+/// The credit of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct CreditPath {
+    /// The credit's number.
+    #[param(inline)]
+    id: ObjectId,
+}
+
+runtime::refusals! {
+    /// Why a credit is not voided.
+    pub(crate) enum VoidError {
+        /// Something of it was taken off an invoice.
+        Used = 409 "credit_used" "something of this credit has been used",
+        /// It was before.
+        Voided = 409 "credit_voided" "this credit was voided before",
+    }
 }
 
 /// Takes a credit back of which nothing has been used.
+#[utoipa::path(post, path = "/admin/credits/{id}/void")]
 pub(crate) async fn void(
-    app: &App,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let principal = app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let key = write::required_key(request)?;
-    Members::parse(request, &[])?;
-    let id = api::parse_id(id).ok_or(Error::NotFound)?;
-    let mut client = app.database.client().await?;
-    let client: &mut Client = &mut client;
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
-        return Ok(answer);
-    }
-    let before = credits::lock(&transaction, id).await?;
-    let before = before.ok_or(Error::NotFound)?;
-    if !credits::void(&transaction, id, now).await? {
-        let (code, detail) = if before["voided_at"].is_null() {
-            ("credit_used", "something of this credit has been used")
-        } else {
-            ("credit_voided", "this credit was voided before")
-        };
-        let detail = detail.to_owned();
-        return Err(Error::Conflict { code, detail });
-    }
-    let after = credits::lock(&transaction, id).await?;
-    let entry = Entry {
-        actor: write::actor(&principal),
-        action: "credit.void",
-        target: format!("credit:{id}"),
-        before: Some(Value::Object(before)),
-        after: after.clone().map(Value::Object),
-    };
-    audit_log::insert(&transaction, &entry, now).await?;
-    let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &after).await?;
-    transaction.commit().await.map_err(store::Error::from)?;
-    Ok(answer)
+    writer: Writer,
+    Path(CreditPath { id }): Path<CreditPath>,
+    Json(NoMembers {}): Json<NoMembers>,
+) -> Result<Written<Credit>, VoidError> {
+    writer.run(|cx| Box::pin(take_back(cx, id))).await
 }
 
-fn read<'a>(members: &'a Members, created_by: &'a str) -> Result<NewCredit<'a>, Error> {
-    let user_id = match members.integer("user_id")? {
-        Some(id) => Some(
-            i32::try_from(id)
-                .map_err(|_too_large| members::invalid("user_id", "a user's number"))?,
-        ),
-        None => None,
-    };
-    let api_key_prefix = members.text("api_key_prefix")?;
-    match (user_id, api_key_prefix) {
-        (Some(_), Some(_)) => Err(members::invalid(
-            "api_key_prefix",
-            "a credit is a user's or a partner's",
-        )),
-        (None, None) => Err(members::invalid(
-            "user_id",
-            "it, or api_key_prefix, is missing",
-        )),
-        (Some(_), None) | (None, Some(_)) => Ok(()),
-    }?;
-    let amount_cents = members::required("amount_cents", members.integer("amount_cents")?)?;
-    if !(1..=LARGEST_CENTS).contains(&amount_cents) {
-        let expected = format!("a whole number from 1 to {LARGEST_CENTS}");
-        return Err(members::invalid("amount_cents", expected));
+async fn take_back(cx: Write<'_>, ObjectId(id): ObjectId) -> Result<Credit, VoidError> {
+    let before = credits::lock(cx.db, id).await?.ok_or(Error::NotFound)?;
+    if !credits::void(cx.db, id, cx.now).await? {
+        return Err(if before["voided_at"].is_null() {
+            VoidError::Used
+        } else {
+            VoidError::Voided
+        });
     }
-    let currency: Currency = members::required("currency", members.currency("currency")?)?;
-    Ok(NewCredit {
-        user_id,
-        api_key_prefix,
-        amount_cents,
-        currency,
-        reason: members::required("reason", members.one_of("reason", &REASONS)?)?,
-        description: members.text("description")?,
-        expires_at: members.moment("expires_at")?,
-        created_by,
-    })
+    let after = credits::lock(cx.db, id).await?.ok_or(Error::NotFound)?;
+    let (was, is) = (Value::Object(before), Value::Object(after.clone()));
+    cx.audit("credit.void", format!("credit:{id}"), Some(was), Some(is))
+        .await?;
+    Ok(Credit::of(after)?)
 }

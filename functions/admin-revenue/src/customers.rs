@@ -13,7 +13,7 @@ use store::subscriptions::{self, ListedSubscription};
 use store::{credits, invoices};
 use utoipa::ToSchema;
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
@@ -45,7 +45,7 @@ struct Mrr {
 }
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -62,7 +62,7 @@ pub(crate) async fn list(
 
 /// One customer.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     stripe_customer_id: &str,
     now: Timestamp,

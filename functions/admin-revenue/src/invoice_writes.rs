@@ -17,7 +17,7 @@ use store::outbox::{self, NewMessage};
 use store::{credits, payment_history};
 use tokio_postgres::{Client, GenericClient};
 
-use crate::{App, write};
+use crate::{Clients, write};
 
 const METHODS: [&str; 3] = ["wire", "check", "ach"];
 /// What the audit log keeps of an invoice.
@@ -34,7 +34,7 @@ const AUDITED: [&str; 8] = [
 
 /// Voids an invoice of which nothing has been paid; credits that were applied to it go back.
 pub(crate) async fn void(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,
@@ -83,7 +83,7 @@ pub(crate) async fn void(
 
 /// Notes a wire, a check or an ACH transfer for an invoice, of all that is due or of a part.
 pub(crate) async fn mark_paid(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

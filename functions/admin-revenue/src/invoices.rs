@@ -13,7 +13,7 @@ use store::list::Object;
 use store::{credits, payment_history};
 use tokio_postgres::GenericClient;
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 const STATUSES: [&str; 5] = ["draft", "open", "paid", "void", "uncollectible"];
 const KINDS: [&str; 4] = ["subscription", "one_off", "partner", "overage"];
@@ -44,7 +44,7 @@ struct Invoice {
 
 /// A partner sees its own, and may not ask for another's.
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -91,7 +91,7 @@ pub(crate) async fn list(
 
 /// One invoice, by our number or by Stripe's id, with its lines, its payments and the credits applied to it.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

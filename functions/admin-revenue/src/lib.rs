@@ -1,17 +1,24 @@
 //! admin-revenue: the figures the admin dashboard shows, the lists and objects behind them, and whether everything they
 //! need can be reached.
 
+use std::sync::Arc;
+
 use aws_types::SdkConfig;
 use domain::money::Currency;
 use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
+use runtime::api::access::{Access, Authenticator};
 use runtime::api::authentication::JwtVerifier;
+use runtime::api::router::KeyRule;
+use runtime::api::router::{Api, Routes};
 use runtime::api::{self, Error, list};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::aws::event_bus::EventBus;
 use runtime::aws::parked_events::ParkedEvents;
 use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
+use shared::write::WriteState;
 use store::Database;
 
 mod attachment;
@@ -32,7 +39,7 @@ mod statement;
 mod subscriptions;
 mod write;
 
-/// Every route of this function: `template.yaml` has the same.
+/// The routes that are matched by hand.
 pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/revenue"),
     ("GET", "/admin/revenue/movements"),
@@ -46,7 +53,6 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/admin/subscriptions"),
     ("GET", "/admin/customers"),
     ("GET", "/admin/contracts"),
-    ("GET", "/admin/credits"),
     ("GET", "/admin/events"),
     ("GET", "/admin/events/parked"),
     ("GET", "/admin/audit-log"),
@@ -61,18 +67,37 @@ pub const ROUTES: &[(&str, &str)] = &[
     // Writes.
     ("POST", "/admin/contracts"),
     ("PATCH", "/admin/contracts/{id}"),
-    ("POST", "/admin/credits"),
-    ("POST", "/admin/credits/{id}/void"),
     ("POST", "/admin/invoices/{id}/void"),
     ("POST", "/admin/invoices/{id}/mark-paid"),
     ("POST", "/admin/events/{event_id}/replay"),
     ("POST", "/admin/reconciliation/items/{id}/accept"),
 ];
 
+/// The function: its routes over what its policy lets it reach.
+#[derive(Debug)]
+pub struct App {
+    clients: Arc<Clients>,
+    api: Api,
+}
+
+/// Every route of this function, who may call it, and what the OpenAPI document says of it.
+#[must_use]
+pub fn routes() -> Routes<impl Clone + Send + Sync + 'static + use<>> {
+    table()
+}
+
+fn table() -> Routes<Arc<Clients>> {
+    let (optional, required) = (KeyRule::Optional, KeyRule::Required);
+    Routes::new()
+        .add(Access::Viewer, routes!(credits::list))
+        .add_write(Access::Finance, optional, routes!(credits::create))
+        .add_write(Access::Finance, required, routes!(credits::void))
+}
+
 /// What this function's policy lets it reach. A missing bucket, table or bus is reported by the health check and by the
 /// routes that need it, and stops no figure.
 #[derive(Debug)]
-pub struct App {
+pub(crate) struct Clients {
     database: Database,
     jwt: JwtVerifier,
     reporting_currency: Currency,
@@ -89,7 +114,7 @@ impl App {
     /// routes that need them, and for the health check `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
-        Ok(App {
+        let clients = Arc::new(Clients {
             database: Database::connect_lazily(&database),
             jwt: JwtVerifier::from_env(environment, sdk),
             reporting_currency: environment.parsed_or("REPORTING_CURRENCY", Currency::USD)?,
@@ -100,17 +125,36 @@ impl App {
                 .optional("STRIPE_API_BASE")
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
             fee_estimate: config::fee_estimate(environment)?,
+        });
+        let authenticator = Authenticator::from_env(environment, sdk);
+        Ok(App {
+            api: table().serve(Arc::clone(&clients), authenticator),
+            clients,
         })
     }
 
     /// Opens the database connection ahead of the first request.
     pub async fn warm(&self) {
-        self.database.warm().await;
+        self.clients.database.warm().await;
+    }
+}
+
+impl WriteState for Clients {
+    fn database(&self) -> &Database {
+        &self.database
+    }
+
+    fn event_bus(&self) -> Option<&EventBus> {
+        self.event_bus.as_ref().ok()
     }
 }
 
 /// Answers one request. Never an `Err`: the gateway would make it a bare 500.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    if request.uri().path().starts_with("/admin/credits") {
+        return app.api.answer(request, now).await;
+    }
+    let app = &*app.clients;
     api::respond(&request, async {
         api::body(&request, api::BODY_LIMIT_BYTES)?;
         let route = api::route(ROUTES, &request)?;
@@ -133,8 +177,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             "/admin/customers" => customers::list(app, &request, now).await,
             "/admin/contracts" if is_get => contracts::list(app, &request, now).await,
             "/admin/contracts" => contracts::create(app, &request, now).await,
-            "/admin/credits" if is_get => credits::list(app, &request, now).await,
-            "/admin/credits" => credits::create(app, &request, now).await,
             "/admin/events" => events::list(app, &request, now).await,
             "/admin/events/parked" => events::parked(app, &request, now).await,
             "/admin/audit-log" => audit_log::list(app, &request, now).await,
@@ -154,7 +196,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             "/admin/contracts/{id}/statement.csv" => {
                 statement::get(app, &request, parameter("id"), now).await
             }
-            "/admin/credits/{id}/void" => credits::void(app, &request, parameter("id"), now).await,
             "/admin/invoices/{id}/void" => {
                 invoice_writes::void(app, &request, parameter("id"), now).await
             }

@@ -9,7 +9,7 @@ use store::list::Object;
 use store::payment_facts;
 use store::payment_history::{self, Filter};
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 const STATUSES: [&str; 7] = [
     "pending",
@@ -32,7 +32,7 @@ struct Payment {
 }
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -64,7 +64,7 @@ pub(crate) async fn list(
 
 /// One payment, by our number or by the id of its intent or of any of its charges.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

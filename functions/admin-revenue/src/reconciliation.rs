@@ -16,7 +16,7 @@ use store::row::{Field, Fields as _};
 use tokio_postgres::Client;
 use utoipa::ToSchema;
 
-use crate::{App, exports, list, write};
+use crate::{Clients, exports, list, write};
 
 /// A run with a page of what it found.
 #[derive(Serialize, ToSchema)]
@@ -31,7 +31,7 @@ struct Run {
 
 /// The runs, newest first.
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -45,7 +45,7 @@ pub(crate) async fn list(
 /// `{run_id}` is one run with a page of its items, `{run_id}.csv` all its items as a file: a segment of the gateway's
 /// path is a parameter as a whole, so the two are one route.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     run_id: &str,
     now: Timestamp,
@@ -98,7 +98,7 @@ pub(crate) async fn get(
 
 /// Accepts an open item with a reason: the same difference of the same object is not reported again.
 pub(crate) async fn accept(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

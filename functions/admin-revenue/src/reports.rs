@@ -13,7 +13,7 @@ use shared::figures::{
 use store::reports::Scope;
 use store::row::Fields;
 
-use crate::{App, attachment, revenue};
+use crate::{Clients, attachment, revenue};
 
 /// The reports of a period.
 const OF_A_PERIOD: [&str; 8] = [
@@ -31,7 +31,7 @@ const AGING: &str = "aging";
 
 /// The rows and totals of a report; null when they could not be read. A file has no null: it is refused then.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     name: &str,
     now: Timestamp,

@@ -9,11 +9,11 @@ use shared::figures::asked::{Asked, Longest, past};
 use shared::figures::revenue::Moment;
 use shared::figures::{cohorts, mrr_movements, revenue};
 
-use crate::App;
+use crate::Clients;
 
 /// The figures now, or as of a past instant. 503 only when the database cannot be reached at all.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -35,7 +35,7 @@ pub(crate) async fn get(
 
 /// The bridge of each day, week or month, oldest first.
 pub(crate) async fn movements(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -61,7 +61,7 @@ pub(crate) async fn movements(
 
 /// The cohorts that began in `[from, to)`.
 pub(crate) async fn cohorts(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

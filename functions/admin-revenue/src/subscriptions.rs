@@ -6,10 +6,10 @@ use runtime::api::{Error, Query};
 use store::exports::Export;
 use store::subscriptions::{self, Filter};
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

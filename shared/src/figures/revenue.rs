@@ -15,7 +15,7 @@ use jiff::civil::Date;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use store::revenue_report::{
-    self, Churned, MonthAtRates, MonthOfCash, Standing, SubscriptionCounts,
+    self, Churned, MonthAtRates, MonthOfCash, MrrStanding, SubscriptionCounts,
 };
 use tokio_postgres::Client;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
@@ -288,7 +288,7 @@ async fn churn(db: &Client, currency: Currency, moment: Moment) -> Section<Churn
         Moment::Now(_) => join(churned, revenue_report::paying_customers_now(db, currency)).await,
         Moment::Past(as_of) => {
             let (churned, standing) = join(churned, revenue_report::standing(db, as_of)).await;
-            let paying = standing.map(|standing| Standing::of(&standing, currency).customers);
+            let paying = standing.map(|standing| MrrStanding::of(&standing, currency).customers);
             (churned, paying)
         }
     };

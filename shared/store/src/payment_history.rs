@@ -10,7 +10,7 @@ use super::list::{self, Object, Order, few, sorted};
 use super::{Error, columns};
 use domain::page::{Page, Rows, Span};
 use domain::payment::{FeeSource, Payment};
-use domain::revenue::entries::{Entry, Replacement};
+use domain::revenue::entries::{Replacement, RevenueEntry};
 
 /// Inserts or replaces the row. The user is the customer's, else the checkout session's, else the
 /// payment's own. The invoice is looked up by its Stripe id; when it arrives later,
@@ -143,10 +143,10 @@ pub async fn replace_entries(
     db: &impl GenericClient,
     replacement: &Replacement,
 ) -> Result<(), Error> {
-    fn column<T>(entries: &[Entry], read: impl Fn(&Entry) -> T) -> Vec<T> {
+    fn column<T>(entries: &[RevenueEntry], read: impl Fn(&RevenueEntry) -> T) -> Vec<T> {
         entries.iter().map(read).collect()
     }
-    fn keys(entries: &[Entry]) -> [Vec<String>; 3] {
+    fn keys(entries: &[RevenueEntry]) -> [Vec<String>; 3] {
         [
             column(entries, |entry| entry.payment_key.clone()),
             column(entries, |entry| entry.kind.as_str().to_owned()),
@@ -154,7 +154,7 @@ pub async fn replace_entries(
         ]
     }
     // A line whose amount or instant changes keeps its key: it is updated, not removed.
-    let gone: Vec<Entry> = replacement
+    let gone: Vec<RevenueEntry> = replacement
         .removed
         .iter()
         .filter(|removed| {
@@ -167,7 +167,7 @@ pub async fn replace_entries(
         .collect();
     let gone = keys(&gone);
     let added = keys(&replacement.added);
-    let days: Vec<Date> = column(&replacement.added, Entry::day);
+    let days: Vec<Date> = column(&replacement.added, RevenueEntry::day);
     let instants: Vec<Timestamp> = column(&replacement.added, |entry| entry.occurred_at);
     let currencies = column(&replacement.added, |entry| {
         entry.currency.as_str().to_owned()
@@ -276,7 +276,7 @@ async fn delete_empty_days(
     Ok(())
 }
 
-fn is_same_line(left: &Entry, right: &Entry) -> bool {
+fn is_same_line(left: &RevenueEntry, right: &RevenueEntry) -> bool {
     left.payment_key == right.payment_key
         && left.kind == right.kind
         && left.source_id == right.source_id

@@ -43,7 +43,7 @@ pub const MEMBERS: [&str; 30] = [
     "notes",
 ];
 
-/// No limit of requests in `monthly_request_limit`, the predecessor's way of saying so.
+/// The `monthly_request_limit` of a contract without a limit, as the predecessor wrote it.
 pub const UNLIMITED: i64 = -1;
 
 /// Longest prefix of a partner's API key.
@@ -52,52 +52,52 @@ pub const API_KEY_PREFIX_CHARS: usize = 255;
 /// The largest number of units or minor units: sums of a year of them fit.
 const LARGEST: i64 = 1_000_000_000_000_000;
 
-/// A contract. Amounts in minor units of `currency`.
+/// A partner contract as people write it, checked as a whole. Amounts are in minor units of `currency`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contract {
     pub api_key_prefix: String,
-    /// Name on the invoice.
+    /// The partner's name on the invoice.
     pub company: Option<String>,
     pub pricing_model: PricingModel,
     pub currency: Currency,
     pub monthly_flat_fee_cents: Option<i64>,
-    /// Per unit.
+    /// The price of a unit; `None` unless the pricing model needs it.
     pub per_deed_price_cents: Option<i64>,
-    /// Per started thousand.
+    /// The price of a started thousand requests; `None` unless the pricing model needs it.
     pub per_1000_requests_cents: Option<i64>,
-    /// Ascending; the last has no end. Empty unless tiered.
+    /// The tiers in ascending order; the last has no upper end. Empty unless the pricing model is `tiered`.
     pub tiers: Vec<Tier>,
     pub tier_mode: Option<TierMode>,
-    /// Free units per month.
+    /// Units per month that cost nothing.
     pub included_units: i64,
-    /// Per month.
+    /// The least that a month costs before tax; 0 for no minimum.
     pub minimum_commitment_cents: i64,
     pub unit_source: UnitSource,
-    /// Of `usage_events`; `None` for all.
+    /// The event types of `usage_events` that are billed; `None` bills all of them.
     pub billable_event_types: Option<Vec<String>>,
     pub billing_cycle: BillingCycle,
     pub payment_terms: PaymentTerms,
     pub payment_method: PaymentMethod,
-    /// [`UNLIMITED`] or a number of requests.
+    /// Requests per month, or [`UNLIMITED`].
     pub monthly_request_limit: i64,
     pub rate_limit_per_minute: Option<i64>,
     pub status: ContractStatus,
-    /// First billed day; `None` for one of the predecessor's that never said.
+    /// The first billed day; `None` for a contract of the predecessor that never had one.
     pub contract_start_date: Option<Date>,
-    /// Last billed day; `None` while open.
+    /// The last billed day; `None` while the contract is open.
     pub contract_end_date: Option<Date>,
-    /// Nothing before is billed; `None` for the start.
+    /// No day before this one is billed; `None` bills from `contract_start_date`.
     pub billed_from: Option<Date>,
-    /// IANA name: where the billing days begin.
+    /// The IANA time zone whose midnights separate the billing days.
     pub timezone: String,
     pub billing_email: Option<String>,
-    /// An object, printed on the invoice.
+    /// A JSON object that is printed on the invoice.
     pub billing_address: Option<Value>,
     pub tax_id: Option<String>,
-    /// Hundredths of a percent, on every line.
+    /// The tax rate in basis points; applies to every line.
     pub tax_rate_bps: i32,
     pub po_number: Option<String>,
-    /// `cus_…`, when it is collected through Stripe.
+    /// Stripe's customer (`cus_…`); set when invoices are collected through Stripe.
     pub stripe_customer_id: Option<String>,
     pub notes: Option<String>,
 }
@@ -105,25 +105,25 @@ pub struct Contract {
 /// One tier: the units above the tier before, up to and including `up_to`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
-    /// `None` in the last.
+    /// The last unit of the tier; `None` in the last tier.
     pub up_to: Option<i64>,
-    /// Per unit, may have decimals below a minor unit.
+    /// The price of a unit in minor units; may have decimals below one.
     pub unit_price_cents: Decimal,
-    /// Once, when the tier is reached.
+    /// What reaching the tier costs once, in minor units.
     pub flat_cents: i64,
 }
 
-/// A member that is not valid.
+/// A member of a contract that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{expected}")]
 pub struct Invalid {
-    /// `tiers[1].up_to`.
+    /// The path of the member, such as `tiers[1].up_to`.
     pub field: String,
-    /// What was expected of it.
+    /// What the member has to be, for people.
     pub expected: String,
 }
 
-/// An enumeration of the words of a column.
+/// An enumeration whose variants are the words of a column.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -133,10 +133,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word.
+            /// Every word, in the order of the variants.
             pub const WORDS: &[&str] = &[$($word),*];
 
-            /// The word in the column.
+            /// The word that is stored in the column.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self {
@@ -144,7 +144,7 @@ macro_rules! words {
                 }
             }
 
-            /// What a stored word stands for.
+            /// The variant that a stored word names; `None` for any other word.
             #[must_use]
             pub fn parse(word: &str) -> Option<$name> {
                 match word {
@@ -163,7 +163,7 @@ words!(
         Flat = "flat",
         /// A price per unit.
         PerDeed = "per_deed",
-        /// Both.
+        /// A flat fee per month and a price per unit.
         Hybrid = "hybrid",
         /// A price per started thousand requests.
         PerRequest = "per_request",
@@ -172,38 +172,35 @@ words!(
     }
 );
 words!(
-    /// Whether each slice has its tier's price, or all units that of the tier reached.
+    /// How a tiered price is computed.
     TierMode {
-        /// Each slice its own.
+        /// Each slice of units has the price of its own tier.
         Graduated = "graduated",
-        /// All units the last.
+        /// All units have the price of the tier they reach.
         Volume = "volume",
     }
 );
 words!(
     /// Where units are counted.
     UnitSource {
-        /// The gateway's rows.
+        /// The requests in the gateway's `api_usage`.
         ApiUsage = "api_usage",
-        /// Metered events.
+        /// The metered events in `usage_events`.
         UsageEvents = "usage_events",
         /// The sum of both.
         Both = "both",
     }
 );
 words!(
-    /// How often an invoice is made.
+    /// How often the partner is invoiced.
     BillingCycle {
-        /// Each month.
         Monthly = "monthly",
-        /// Every three months.
         Quarterly = "quarterly",
-        /// Every twelve months.
         Annual = "annual",
     }
 );
 words!(
-    /// When an invoice is due.
+    /// When an invoice has to be paid.
     PaymentTerms {
         /// On the day of issue.
         Immediate = "immediate",
@@ -220,32 +217,27 @@ words!(
     }
 );
 words!(
-    /// How the partner pays.
+    /// How the partner pays invoices.
     PaymentMethod {
-        /// Through Stripe.
         Stripe = "stripe",
-        /// By wire.
         Wire = "wire",
-        /// By check.
         Check = "check",
-        /// By ACH transfer.
         Ach = "ach",
     }
 );
 words!(
-    /// Whether it is billed on.
+    /// Whether days of the contract are billed.
     ContractStatus {
-        /// It is.
         Active = "active",
-        /// Not beyond the day it was suspended.
+        /// Not billed after the day of the suspension, until it is resumed.
         Suspended = "suspended",
-        /// Not beyond the day it was canceled, and never again.
+        /// Not billed after the day of the cancellation; a canceled contract never resumes.
         Canceled = "canceled",
     }
 );
 
 impl BillingCycle {
-    /// Months of one cycle.
+    /// How many months one cycle has.
     #[must_use]
     pub fn months(self) -> i64 {
         match self {
@@ -257,7 +249,7 @@ impl BillingCycle {
 }
 
 impl PaymentTerms {
-    /// Days from the period's end until an invoice is due; `None` = on the day of issue.
+    /// Days from the period's end until an invoice is due; `None` when it is due on the day of issue.
     #[must_use]
     pub fn days(self) -> Option<i64> {
         match self {
@@ -272,11 +264,11 @@ impl PaymentTerms {
 }
 
 impl Contract {
-    /// Reads a contract from its members, absent and `null` ones with their defaults. A member besides [`MEMBERS`] is
-    /// not valid.
+    /// Reads a contract from its members. A member that is absent or `null` has its default; a member that is not in
+    /// [`MEMBERS`] is not valid.
     ///
     /// # Errors
-    /// The first member that is not valid, or that the pricing model needs and that is not there.
+    /// Names the first member that is not valid, or that is missing although the pricing model needs it.
     pub fn parse(members: &Map<String, Value>) -> Result<Contract, Invalid> {
         if let Some(unknown) = members
             .keys()
@@ -340,7 +332,7 @@ impl Contract {
         Ok(contract)
     }
 
-    /// The tiers in the shape they are written and stored in.
+    /// The tiers in the JSON shape in which they are written and stored.
     #[must_use]
     pub fn tiers_as_json(&self) -> Option<Value> {
         if self.tiers.is_empty() {
@@ -358,7 +350,7 @@ impl Contract {
         Some(tiers.collect())
     }
 
-    /// What no member can be asked for alone.
+    /// The rules that concern several members at once.
     fn check(&self) -> Result<(), Invalid> {
         let (flat, per_deed, per_1000, tiers) = (
             (
@@ -396,7 +388,7 @@ impl Contract {
     }
 }
 
-/// What people wrote.
+/// The members of a contract as somebody wrote them.
 struct Members<'a>(&'a Map<String, Value>);
 
 impl<'a> Members<'a> {
@@ -440,7 +432,7 @@ impl<'a> Members<'a> {
         })
     }
 
-    /// May have lines.
+    /// A text that may have several lines.
     fn notes(&self) -> Result<Option<String>, Invalid> {
         let expected = "a text of up to 10000 characters";
         self.read("notes", expected, |value| {
