@@ -1,26 +1,30 @@
 //! `GET /admin/revenue…`: the dashboard's figures, the MRR bridge and the cohorts.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use domain::revenue::mrr_bridge::Granularity;
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use shared::figures::asked::{Asked, Longest, past};
-use shared::figures::revenue::Moment;
-use shared::figures::{cohorts, mrr_movements, revenue};
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Query};
+use runtime::api::list::SpanQuery;
+use serde::Deserialize;
+use shared::figures::asked::{Longest, past};
+use shared::figures::cohorts::{self, Cohorts};
+use shared::figures::mrr_movements::{self, MrrMovements, Profile};
+use shared::figures::revenue::{self, Moment, Revenue};
+use utoipa::IntoParams;
 
 use crate::Clients;
+use crate::parameters::FiguresQuery;
 
-/// The figures now, or as of a past instant. 503 only when the database cannot be reached at all.
+/// The dashboard's figures, now or as of a past instant.
+#[utoipa::path(get, path = "/admin/revenue")]
 pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(request, &["currency", "as_of"])?;
-    let currency = query.currency("currency")?;
-    let moment = match query.instant("as_of")? {
+    State(app): State<Arc<Clients>>,
+    Query(figures): Query<FiguresQuery>,
+    Now(now): Now,
+) -> Result<Json<Revenue>, Error> {
+    let moment = match figures.as_of() {
         None => Moment::Now(now),
         Some(as_of) => {
             past(Some(as_of), now)?;
@@ -28,56 +32,53 @@ pub(crate) async fn get(
         }
     };
     let client = app.database.client().await?;
-    let currency = currency.unwrap_or(app.reporting_currency);
-    let report = revenue::report(&client, currency, moment).await;
-    api::json(StatusCode::OK, &report)
+    let report = revenue::report(&client, figures.currency(&app), moment).await;
+    Ok(Json(report))
 }
 
-/// The bridge of each day, week or month, oldest first.
+/// How the bridge is cut.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+pub(crate) struct BridgeQuery {
+    /// The length of its periods; a month when not given. Of days at most 366 are shown.
+    #[param(inline)]
+    granularity: Option<Granularity>,
+    /// Which discounts are taken off; `stripe` when not given.
+    #[param(inline)]
+    profile: Option<Profile>,
+}
+
+/// The MRR bridge of each day, week or month, oldest first.
+#[utoipa::path(get, path = "/admin/revenue/movements")]
 pub(crate) async fn movements(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let known = ["from", "to", "granularity", "profile", "currency", "as_of"];
-    let query = Query::parse(request, &known)?;
-    let granularity = query
-        .one_of("granularity", &Granularity::WORDS)?
-        .and_then(Granularity::parse)
-        .unwrap_or(Granularity::Month);
-    let profile = mrr_movements::profile(query.one_of("profile", &mrr_movements::PROFILES)?);
-    let currency = query.currency("currency")?;
+    State(app): State<Arc<Clients>>,
+    Query(bridge): Query<BridgeQuery>,
+    Query(figures): Query<FiguresQuery>,
+    Query(span): Query<SpanQuery>,
+    Now(now): Now,
+) -> Result<Json<MrrMovements>, Error> {
+    let granularity = bridge.granularity.unwrap_or(Granularity::Month);
     let longest = match granularity {
         Granularity::Day => Longest::Days,
         Granularity::Week | Granularity::Month => Longest::Months,
     };
-    let asked = asked(&query, longest, now)?;
+    let asked = figures.range(span.span()?, longest, now)?;
+    let profile = bridge.profile.unwrap_or_default();
     let client = app.database.client().await?;
-    let currency = currency.unwrap_or(app.reporting_currency);
+    let currency = figures.currency(&app);
     let report = mrr_movements::report(&client, currency, profile, granularity, asked).await;
-    api::json(StatusCode::OK, &report)
+    Ok(Json(report))
 }
 
-/// The cohorts that began in `[from, to)`.
+/// Customers by the month they began in, and what is left of them month by month.
+#[utoipa::path(get, path = "/admin/revenue/cohorts")]
 pub(crate) async fn cohorts(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(request, &["from", "to", "currency", "as_of"])?;
-    let currency = query.currency("currency")?;
-    let asked = asked(&query, Longest::Months, now)?;
+    State(app): State<Arc<Clients>>,
+    Query(figures): Query<FiguresQuery>,
+    Query(span): Query<SpanQuery>,
+    Now(now): Now,
+) -> Result<Json<Cohorts>, Error> {
+    let asked = figures.range(span.span()?, Longest::Months, now)?;
     let client = app.database.client().await?;
-    let currency = currency.unwrap_or(app.reporting_currency);
-    api::json(
-        StatusCode::OK,
-        &cohorts::report(&client, currency, asked).await,
-    )
-}
-
-/// `from`, `to` and `as_of`.
-pub(crate) fn asked(query: &Query, longest: Longest, now: Timestamp) -> Result<Asked, Error> {
-    Asked::new(query.from_to()?, query.instant("as_of")?, longest, now)
+    let report = cohorts::report(&client, figures.currency(&app), asked).await;
+    Ok(Json(report))
 }

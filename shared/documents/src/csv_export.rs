@@ -6,6 +6,9 @@ use std::io;
 
 use domain::money::Currency;
 
+/// The media type of every file that is written here.
+pub const CONTENT_TYPE: &str = "text/csv; charset=utf-8; header=present";
+
 /// Why a document could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("the CSV could not be written")]

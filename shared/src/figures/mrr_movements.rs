@@ -5,7 +5,7 @@ use domain::revenue::mrr_bridge::{Granularity, MrrBridge, Pending, PeriodFigures
 use domain::stripe_objects::subscription::DiscountProfile;
 use jiff::SignedDuration;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use store::movement_report;
 use store::revenue_report::{self, MrrStanding};
 use tokio_postgres::Client;
@@ -14,8 +14,30 @@ use utoipa::ToSchema;
 use super::asked::Asked;
 use super::sections::{FieldError, Nulls, Section};
 
-/// The words of `?profile=`. `at_period_end` is the default's other name: a subscription set to end churns when it ends.
-pub const PROFILES: [&str; 4] = ["stripe", "at_period_end", "all_discounts", "no_discounts"];
+/// Which discounts are taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Those that last forever.
+    #[default]
+    Stripe,
+    /// The default's other name: a subscription set to end churns when it ends.
+    AtPeriodEnd,
+    /// Every one.
+    AllDiscounts,
+    /// None.
+    NoDiscounts,
+}
+
+impl From<Profile> for DiscountProfile {
+    fn from(profile: Profile) -> DiscountProfile {
+        match profile {
+            Profile::Stripe | Profile::AtPeriodEnd => DiscountProfile::Stripe,
+            Profile::AllDiscounts => DiscountProfile::AllDiscounts,
+            Profile::NoDiscounts => DiscountProfile::NoDiscounts,
+        }
+    }
+}
 
 /// The bridge of one currency. What could not be read is null and named in `errors`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -23,8 +45,7 @@ pub struct MrrMovements {
     /// Which discounts are taken off.
     pub profile: &'static str,
     pub currency: Currency,
-    /// `day`, `week` or `month`.
-    pub granularity: &'static str,
+    pub granularity: Granularity,
     pub from: Timestamp,
     /// Exclusive; `as_of`, inclusive, when that is earlier.
     pub to: Timestamp,
@@ -70,24 +91,15 @@ const DEFINITIONS: MrrDefinitions = MrrDefinitions {
         MRR - what the subscriptions set to cancel count, those in trial included",
 };
 
-/// The profile of a word of [`PROFILES`]; Stripe's where none is given.
-#[must_use]
-pub fn profile(word: Option<&str>) -> DiscountProfile {
-    match word {
-        Some("all_discounts") => DiscountProfile::AllDiscounts,
-        Some("no_discounts") => DiscountProfile::NoDiscounts,
-        Some(_) | None => DiscountProfile::Stripe,
-    }
-}
-
 /// The periods of a range, oldest first; null when they could not be read.
 pub async fn report(
     db: &Client,
     currency: Currency,
-    profile: DiscountProfile,
+    profile: Profile,
     granularity: Granularity,
     asked: Asked,
 ) -> MrrMovements {
+    let profile = DiscountProfile::from(profile);
     let mut nulls = Nulls::default();
     let periods = periods(db, currency, profile, granularity, asked, &mut nulls).await;
     MrrMovements {
@@ -97,7 +109,7 @@ pub async fn report(
             DiscountProfile::NoDiscounts => "no_discounts",
         },
         currency,
-        granularity: granularity.as_str(),
+        granularity,
         from: asked.range.start,
         to: asked.to(),
         as_of: asked.as_of,
