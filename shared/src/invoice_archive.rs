@@ -170,6 +170,13 @@ impl InvoiceArchive {
     }
 }
 
+fn payer(name: Option<String>, email: Option<String>) -> Object {
+    Object::from_iter([
+        ("name".to_owned(), Value::from(name)),
+        ("email".to_owned(), Value::from(email)),
+    ])
+}
+
 /// What is printed of an invoice: its row, and whom and what the row points to.
 async fn read(
     db: &impl GenericClient,
@@ -198,10 +205,14 @@ async fn read(
     };
     let user_id = invoice.get("user_id").and_then(Value::as_i64);
     let user_id = user_id.and_then(|user_id| i32::try_from(user_id).ok());
-    let customer = match (customer, user_id) {
-        (Some(customer), _) if customer.get("name").is_some_and(Value::is_string) => Some(customer),
-        (customer, Some(user_id)) => customers::find_user(db, user_id).await?.or(customer),
-        (customer, None) => customer,
+    let user = match (&customer, user_id) {
+        (Some(found), _) if found.customer.name.is_some() => None,
+        (_, Some(user_id)) => customers::find_user(db, user_id).await?,
+        (_, None) => None,
+    };
+    let customer = match (user, customer) {
+        (Some(user), _) => Some(payer(user.full_name, user.email)),
+        (None, found) => found.map(|found| payer(found.customer.name, found.customer.email)),
     };
     let takes_credits = invoice.get("credit_applied_cents").and_then(Value::as_i64) != Some(0);
     let credits = if takes_credits {

@@ -177,6 +177,13 @@ impl Write<'_> {
     }
 }
 
+impl Write<'_> {
+    /// Has domain events be published after the commit that are in the outbox already.
+    pub fn publish(&mut self, messages: Vec<outbox::Message>) {
+        self.messages.extend(messages);
+    }
+}
+
 impl Writer {
     /// The name of who writes.
     #[must_use]

@@ -21,10 +21,8 @@ use runtime::routes;
 use shared::write::WriteState;
 use store::Database;
 
-mod asked;
 mod attachment;
 mod audit_log;
-mod cohorts;
 mod contracts;
 mod credits;
 mod customers;
@@ -33,39 +31,24 @@ mod exports;
 mod health;
 mod invoice_writes;
 mod invoices;
-mod movements;
+mod parameters;
 mod payments;
 mod reconciliation;
 mod reports;
 mod revenue;
-mod sections;
 mod statement;
 mod subscriptions;
 mod write;
 
 /// The routes that are matched by hand.
 pub const ROUTES: &[(&str, &str)] = &[
-    ("GET", "/admin/revenue"),
-    ("GET", "/admin/revenue/movements"),
-    ("GET", "/admin/revenue/cohorts"),
-    ("GET", "/admin/reports/{report}"),
-    ("GET", "/admin/exports/{export}"),
-    ("GET", "/admin/health"),
     // Lists.
     ("GET", "/admin/invoices"),
     ("GET", "/admin/payments"),
-    ("GET", "/admin/subscriptions"),
-    ("GET", "/admin/customers"),
     ("GET", "/admin/contracts"),
-    ("GET", "/admin/events"),
-    ("GET", "/admin/events/parked"),
-    ("GET", "/admin/audit-log"),
-    ("GET", "/admin/reconciliation"),
-    ("GET", "/admin/reconciliation/{run_id}"),
     // Objects.
     ("GET", "/admin/invoices/{id}"),
     ("GET", "/admin/payments/{id}"),
-    ("GET", "/admin/customers/{stripe_customer_id}"),
     ("GET", "/admin/contracts/{id}"),
     ("GET", "/admin/contracts/{id}/statement.csv"),
     // Writes.
@@ -73,8 +56,6 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("PATCH", "/admin/contracts/{id}"),
     ("POST", "/admin/invoices/{id}/void"),
     ("POST", "/admin/invoices/{id}/mark-paid"),
-    ("POST", "/admin/events/{event_id}/replay"),
-    ("POST", "/admin/reconciliation/items/{id}/accept"),
 ];
 
 /// The function: its routes over what its policy lets it reach.
@@ -93,6 +74,22 @@ pub fn routes() -> Routes<impl Clone + Send + Sync + 'static + use<>> {
 fn table() -> Routes<Arc<Clients>> {
     let (optional, required) = (KeyRule::Optional, KeyRule::Required);
     Routes::new()
+        .add(Access::Viewer, routes!(revenue::get))
+        .add(Access::Viewer, routes!(revenue::movements))
+        .add(Access::Viewer, routes!(revenue::cohorts))
+        .add(Access::Viewer, routes!(reports::get))
+        .add(Access::Viewer, routes!(exports::get))
+        .add(Access::Viewer, routes!(health::get))
+        .add(Access::Viewer, routes!(subscriptions::list))
+        .add(Access::Viewer, routes!(customers::list))
+        .add(Access::Viewer, routes!(customers::get))
+        .add(Access::Viewer, routes!(events::list))
+        .add(Access::Viewer, routes!(events::parked))
+        .add_write(Access::Admin, optional, routes!(events::replay))
+        .add(Access::Viewer, routes!(audit_log::list))
+        .add(Access::Viewer, routes!(reconciliation::list))
+        .add(Access::Viewer, routes!(reconciliation::get))
+        .add_write(Access::Finance, optional, routes!(reconciliation::accept))
         .add(Access::Viewer, routes!(credits::list))
         .add_write(Access::Finance, optional, routes!(credits::create))
         .add_write(Access::Finance, required, routes!(credits::void))
@@ -155,7 +152,7 @@ impl WriteState for Clients {
 
 /// Answers one request. Never an `Err`: the gateway would make it a bare 500.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
-    if request.uri().path().starts_with("/admin/credits") {
+    if matches!(api::route(ROUTES, &request), Err(Error::NotFound)) {
         return app.api.answer(request, now).await;
     }
     let app = &*app.clients;
@@ -165,34 +162,12 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
         let parameter = |name| route.parameter(name).unwrap_or_default();
         let is_get = request.method() == "GET";
         match route.pattern {
-            "/admin/revenue" => revenue::get(app, &request, now).await,
-            "/admin/revenue/movements" => movements::get(app, &request, now).await,
-            "/admin/revenue/cohorts" => cohorts::get(app, &request, now).await,
-            "/admin/reports/{report}" => {
-                reports::get(app, &request, parameter("report"), now).await
-            }
-            "/admin/exports/{export}" => {
-                exports::get(app, &request, parameter("export"), now).await
-            }
-            "/admin/health" => health::get(app, &request, now).await,
             "/admin/invoices" => invoices::list(app, &request, now).await,
             "/admin/payments" => payments::list(app, &request, now).await,
-            "/admin/subscriptions" => subscriptions::list(app, &request, now).await,
-            "/admin/customers" => customers::list(app, &request, now).await,
             "/admin/contracts" if is_get => contracts::list(app, &request, now).await,
             "/admin/contracts" => contracts::create(app, &request, now).await,
-            "/admin/events" => events::list(app, &request, now).await,
-            "/admin/events/parked" => events::parked(app, &request, now).await,
-            "/admin/audit-log" => audit_log::list(app, &request, now).await,
-            "/admin/reconciliation" => reconciliation::list(app, &request, now).await,
-            "/admin/reconciliation/{run_id}" => {
-                reconciliation::get(app, &request, parameter("run_id"), now).await
-            }
             "/admin/invoices/{id}" => invoices::get(app, &request, parameter("id"), now).await,
             "/admin/payments/{id}" => payments::get(app, &request, parameter("id"), now).await,
-            "/admin/customers/{stripe_customer_id}" => {
-                customers::get(app, &request, parameter("stripe_customer_id"), now).await
-            }
             "/admin/contracts/{id}" if is_get => {
                 contracts::get(app, &request, parameter("id"), now).await
             }
@@ -205,12 +180,6 @@ pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Bod
             }
             "/admin/invoices/{id}/mark-paid" => {
                 invoice_writes::mark_paid(app, &request, parameter("id"), now).await
-            }
-            "/admin/events/{event_id}/replay" => {
-                events::replay(app, &request, parameter("event_id"), now).await
-            }
-            "/admin/reconciliation/items/{id}/accept" => {
-                reconciliation::accept(app, &request, parameter("id"), now).await
             }
             _ => Err(Error::NotFound),
         }
