@@ -6,10 +6,9 @@ use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::members;
 use runtime::api::{self, Error, Query};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use store::audit_log::{self, Entry};
 use store::contracts::{self, Filter};
-use store::list::Object;
 use tokio_postgres::Client;
 
 use crate::{App, list, write};
@@ -74,7 +73,7 @@ pub(crate) async fn create(
         action: "contract.create",
         target: format!("contract:{id}"),
         before: None,
-        after: after.clone().map(Value::Object),
+        after: Some(write::audited(&after)?),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     let answer = write::finish(&transaction, key.as_ref(), StatusCode::CREATED, &after).await?;
@@ -101,16 +100,14 @@ pub(crate) async fn change(
     let mut client = app.database.client().await?;
     let client: &mut Client = &mut client;
     let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if !contracts::lock(&transaction, id).await? {
-        return Err(Error::NotFound);
-    }
-    let before = contracts::find(&transaction, id).await?;
+    let before = contracts::lock(&transaction, id).await?;
     let before = before.ok_or(Error::NotFound)?;
-    let mut members = before.clone();
-    members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
+    let mut members = before.members();
     members.extend(changes);
     let contract = parse(&members)?;
-    if before["status"] == "canceled" && contract.status != ContractStatus::Canceled {
+    if before.status == ContractStatus::Canceled.as_str()
+        && contract.status != ContractStatus::Canceled
+    {
         return Err(Error::Conflict {
             code: "contract_canceled",
             detail: "a canceled contract stays canceled".to_owned(),
@@ -122,15 +119,15 @@ pub(crate) async fn change(
         actor: write::actor(&principal),
         action: "contract.update",
         target: format!("contract:{id}"),
-        before: Some(Value::Object(before)),
-        after: after.clone().map(Value::Object),
+        before: Some(write::audited(&before)?),
+        after: Some(write::audited(&after)?),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     transaction.commit().await.map_err(store::Error::from)?;
     api::json(StatusCode::OK, &after)
 }
 
-fn parse(members: &Object) -> Result<Contract, Error> {
+fn parse(members: &Map<String, Value>) -> Result<Contract, Error> {
     Contract::parse(members).map_err(|invalid| members::invalid(&invalid.field, &invalid.expected))
 }
 

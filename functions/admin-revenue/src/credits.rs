@@ -1,19 +1,18 @@
 //! `/admin/credits…`: what is given to users and partners to be taken off their invoices.
 
 use domain::money::Currency;
+use domain::partner::credit::CreditReason;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::members::{self, Members};
 use runtime::api::{self, Error, Query};
-use serde_json::Value;
 use store::audit_log::{self, Entry};
 use store::credits::{self, Filter, NewCredit};
 use tokio_postgres::Client;
 
 use crate::{App, list, write};
 
-const REASONS: [&str; 4] = ["refund", "promotional", "goodwill", "chargeback"];
 /// The largest credit, in minor units: sums of many fit.
 const LARGEST_CENTS: i64 = 1_000_000_000_000_000;
 
@@ -81,7 +80,7 @@ pub(crate) async fn create(
         action: "credit.create",
         target: format!("credit:{id}"),
         before: None,
-        after: after.clone().map(Value::Object),
+        after: Some(write::audited(&after)?),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     let answer = write::finish(&transaction, key.as_ref(), StatusCode::CREATED, &after).await?;
@@ -110,7 +109,7 @@ pub(crate) async fn void(
     let before = credits::lock(&transaction, id).await?;
     let before = before.ok_or(Error::NotFound)?;
     if !credits::void(&transaction, id, now).await? {
-        let (code, detail) = if before["voided_at"].is_null() {
+        let (code, detail) = if before.voided_at.is_none() {
             ("credit_used", "something of this credit has been used")
         } else {
             ("credit_voided", "this credit was voided before")
@@ -123,8 +122,8 @@ pub(crate) async fn void(
         actor: write::actor(&principal),
         action: "credit.void",
         target: format!("credit:{id}"),
-        before: Some(Value::Object(before)),
-        after: after.clone().map(Value::Object),
+        before: Some(write::audited(&before)?),
+        after: Some(write::audited(&after)?),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &after).await?;
@@ -158,12 +157,13 @@ fn read<'a>(members: &'a Members, created_by: &'a str) -> Result<NewCredit<'a>, 
         return Err(members::invalid("amount_cents", expected));
     }
     let currency: Currency = members::required("currency", members.currency("currency")?)?;
+    let reason = members.one_of("reason", CreditReason::WORDS)?;
     Ok(NewCredit {
         user_id,
         api_key_prefix,
         amount_cents,
         currency,
-        reason: members::required("reason", members.one_of("reason", &REASONS)?)?,
+        reason: members::required("reason", reason.and_then(CreditReason::parse))?,
         description: members.text("description")?,
         expires_at: members.moment("expires_at")?,
         created_by,

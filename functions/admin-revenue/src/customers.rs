@@ -2,14 +2,17 @@
 
 use domain::money::{Currency, div_half_even_cents};
 use domain::page::Page;
+use domain::stripe_objects::invoice::InvoiceStatus;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use serde::Serialize;
+use store::credits::{self, CreditBalance};
 use store::customers::{self, Filter};
+use store::invoices::{self, InvoiceSummary};
 use store::list::Object;
-use store::{credits, invoices, subscriptions};
+use store::subscriptions;
 
 use crate::{App, list};
 
@@ -25,9 +28,9 @@ struct Customer {
     /// Newest first, up to 500.
     subscriptions: Vec<Object>,
     /// Newest first, up to 500.
-    open_invoices: Vec<Object>,
+    open_invoices: Vec<InvoiceSummary>,
     /// What remains of credits, per currency.
-    credit_balances: Vec<Object>,
+    credit_balances: Vec<CreditBalance>,
     mrr: Vec<Mrr>,
 }
 
@@ -88,7 +91,7 @@ pub(crate) async fn get(
     };
     let open = invoices::Filter {
         stripe_customer_id: Some(stripe_customer_id),
-        status: Some("open"),
+        status: Some(InvoiceStatus::Open),
         ..invoices::Filter::default()
     };
     let mrr = subscriptions::mrr_of_customer(db, stripe_customer_id).await?;

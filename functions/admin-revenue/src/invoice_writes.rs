@@ -2,35 +2,73 @@
 //!
 //! Lock order: the idempotency key, the invoice, then its credits in ascending order, then the days of the revenue.
 
+use domain::money::Currency;
+use domain::payment::{self, ManualPaymentMethod};
+use domain::revenue::entries;
 use domain::stripe_objects::invoice::{InvoiceStatus, PartnerInvoice};
-use domain::{payment, revenue::entries};
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::members::{self, Members};
 use runtime::api::{self, Error, Query};
+use serde::Serialize;
 use serde_json::{Value, json};
 use store::audit_log::{self, Entry};
-use store::invoices::{self, Locked};
-use store::list::Object;
+use store::credits::{self, AppliedCredit};
+use store::invoices::{self, InvoiceRow, Locked};
 use store::outbox::{self, NewMessage};
-use store::{credits, payment_history};
+use store::payment_history;
 use tokio_postgres::{Client, GenericClient};
 
 use crate::{App, write};
 
-const METHODS: [&str; 3] = ["wire", "check", "ach"];
 /// What the audit log keeps of an invoice.
-const AUDITED: [&str; 8] = [
-    "invoice_number",
-    "status",
-    "total_cents",
-    "credit_applied_cents",
-    "amount_paid_cents",
-    "amount_due_cents",
-    "paid_at",
-    "voided_at",
-];
+#[derive(Serialize)]
+struct AuditedInvoice<'a> {
+    invoice_number: &'a str,
+    status: InvoiceStatus,
+    total_cents: Option<i64>,
+    credit_applied_cents: i64,
+    amount_paid_cents: Option<i64>,
+    amount_due_cents: Option<i64>,
+    paid_at: Option<Timestamp>,
+    voided_at: Option<Timestamp>,
+    /// What voiding it gave back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credits: Option<&'a [AppliedCredit]>,
+    /// The payment that was noted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payment: Option<AuditedPayment<'a>>,
+}
+
+/// What the audit log keeps of a payment outside Stripe.
+#[derive(Serialize)]
+struct AuditedPayment<'a> {
+    payment_key: &'a str,
+    amount_cents: i64,
+    currency: Currency,
+    method: ManualPaymentMethod,
+    reference: Option<&'a str>,
+    paid_at: Timestamp,
+}
+
+impl<'a> From<&'a InvoiceRow> for AuditedInvoice<'a> {
+    fn from(invoice: &'a InvoiceRow) -> AuditedInvoice<'a> {
+        let row = &invoice.summary;
+        AuditedInvoice {
+            invoice_number: &row.invoice_number,
+            status: row.status,
+            total_cents: row.total_cents,
+            credit_applied_cents: row.credit_applied_cents,
+            amount_paid_cents: row.amount_paid_cents,
+            amount_due_cents: row.amount_due_cents,
+            paid_at: row.paid_at,
+            voided_at: row.voided_at,
+            credits: None,
+            payment: None,
+        }
+    }
+}
 
 /// Voids an invoice of which nothing has been paid; credits that were applied to it go back.
 pub(crate) async fn void(
@@ -60,20 +98,22 @@ pub(crate) async fn void(
             "something of this invoice has been paid",
         ));
     }
-    let before = invoices::find(&transaction, Some(id), None).await?;
+    let before = shown(&transaction, id).await?;
     let given_back = credits::applied_to(&transaction, id).await?;
     credits::lock_applied_to(&transaction, id).await?;
     credits::give_back(&transaction, id).await?;
     invoices::void(&transaction, id, now).await?;
     let after = shown(&transaction, id).await?;
-    let mut audited_before = audited(&before.unwrap_or_default());
-    audited_before["credits"] = json!(given_back);
+    let before = AuditedInvoice {
+        credits: Some(&given_back),
+        ..AuditedInvoice::from(&before)
+    };
     let entry = Entry {
         actor: write::actor(&principal),
         action: "invoice.void",
         target: format!("invoice:{id}"),
-        before: Some(audited_before),
-        after: Some(audited(&after)),
+        before: Some(write::audited(&before)?),
+        after: Some(write::audited(&AuditedInvoice::from(&after))?),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &after).await?;
@@ -99,7 +139,8 @@ pub(crate) async fn mark_paid(
             "a whole number of at least 1",
         ));
     }
-    let method = members::required("method", members.one_of("method", &METHODS)?)?;
+    let method = members.one_of("method", ManualPaymentMethod::WORDS)?;
+    let method = members::required("method", method.and_then(ManualPaymentMethod::parse))?;
     let reference = members.text("reference")?;
     let paid_at = members::required("paid_at", members.moment("paid_at")?)?;
     if paid_at > now {
@@ -130,7 +171,7 @@ pub(crate) async fn mark_paid(
             "Stripe is to collect this invoice whole: note a payment of all that is due, or let the next run hand it over",
         ));
     }
-    let before = invoices::find(&transaction, Some(id), None).await?;
+    let before = shown(&transaction, id).await?;
     let number = payment_history::count_manual(&transaction, id).await? + 1;
     let payment = payment::manual(
         &format!("manual:{id}:{number}"),
@@ -160,21 +201,23 @@ pub(crate) async fn mark_paid(
     let messages = announcements(&invoice, &payment, rest_cents);
     let messages = outbox::insert_all(&transaction, &messages, now).await?;
     let after = shown(&transaction, id).await?;
-    let mut audited_after = audited(&after);
-    audited_after["payment"] = json!({
-        "payment_key": payment.payment_key,
-        "amount_cents": amount_cents,
-        "currency": invoice.currency,
-        "method": method,
-        "reference": reference,
-        "paid_at": paid_at,
-    });
+    let audited = AuditedInvoice {
+        payment: Some(AuditedPayment {
+            payment_key: &payment.payment_key,
+            amount_cents,
+            currency: invoice.currency,
+            method,
+            reference,
+            paid_at,
+        }),
+        ..AuditedInvoice::from(&after)
+    };
     let entry = Entry {
         actor: write::actor(&principal),
         action: "invoice.mark_paid",
         target: format!("invoice:{id}"),
-        before: Some(audited(&before.unwrap_or_default())),
-        after: Some(audited_after),
+        before: Some(write::audited(&AuditedInvoice::from(&before))?),
+        after: Some(write::audited(&audited)?),
     };
     audit_log::insert(&transaction, &entry, now).await?;
     let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &after).await?;
@@ -199,19 +242,10 @@ async fn lock(db: &impl GenericClient, id: i64, instead: &str) -> Result<Partner
     }
 }
 
-/// The invoice as the list shows it.
-async fn shown(db: &impl GenericClient, id: i64) -> Result<Object, Error> {
+/// The invoice as it is now.
+async fn shown(db: &impl GenericClient, id: i64) -> Result<InvoiceRow, Error> {
     let invoice = invoices::find(db, Some(id), None).await?;
-    let mut invoice = invoice.ok_or(Error::NotFound)?;
-    invoice.remove("line_items");
-    Ok(invoice)
-}
-
-fn audited(invoice: &Object) -> Value {
-    let members = AUDITED.iter();
-    let members =
-        members.filter_map(|name| Some(((*name).to_owned(), invoice.get(*name)?.clone())));
-    Value::Object(members.collect())
+    invoice.ok_or(Error::NotFound)
 }
 
 fn announcements(

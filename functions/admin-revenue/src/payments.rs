@@ -1,34 +1,24 @@
 //! `GET /admin/payments…`: the payments, newest first; one with its attempts, refunds and disputes.
 
+use domain::payment::PaymentStatus;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use serde::Serialize;
-use store::list::Object;
-use store::payment_facts;
-use store::payment_history::{self, Filter};
+use store::payment_history::{self, Filter, SettledPayment};
+use store::payment_parts::{self, PaymentAttempt, PaymentDispute, PaymentRefund};
 
 use crate::{App, list};
-
-const STATUSES: [&str; 7] = [
-    "pending",
-    "succeeded",
-    "failed",
-    "refunded",
-    "partially_refunded",
-    "disputed",
-    "canceled",
-];
 
 #[derive(Serialize)]
 struct Payment {
     #[serde(flatten)]
-    payment: Object,
+    payment: SettledPayment,
     /// The charges, first to last.
-    attempts: Vec<Object>,
-    refunds: Vec<Object>,
-    disputes: Vec<Object>,
+    attempts: Vec<PaymentAttempt>,
+    refunds: Vec<PaymentRefund>,
+    disputes: Vec<PaymentDispute>,
 }
 
 pub(crate) async fn list(
@@ -51,7 +41,9 @@ pub(crate) async fn list(
         ],
     )?;
     let filter = Filter {
-        status: query.one_of("status", &STATUSES)?,
+        status: query
+            .one_of("status", PaymentStatus::WORDS)?
+            .and_then(PaymentStatus::parse),
         user_id: query.integer("user_id")?,
         stripe_customer_id: query.text("customer")?,
         invoice_id: query.integer("invoice_id")?,
@@ -80,16 +72,16 @@ pub(crate) async fn get(
     let db = &**client;
     let payment = payment_history::find(db, number, key).await?;
     let payment = payment.ok_or(Error::NotFound)?;
-    let intent = payment["stripe_payment_intent_id"].as_str();
-    let charge = payment["stripe_charge_id"].as_str();
-    let attempts = payment_facts::list_attempts(db, intent, charge).await?;
+    let intent = payment.payment.stripe_payment_intent_id.as_deref();
+    let charge = payment.payment.stripe_charge_id.as_deref();
+    let attempts = payment_parts::attempts(db, intent, charge).await?;
     let charges: Vec<&str> = attempts
         .iter()
-        .filter_map(|attempt| attempt["stripe_charge_id"].as_str())
+        .map(|attempt| attempt.stripe_charge_id.as_str())
         .chain(charge)
         .collect();
-    let refunds = payment_facts::list_refunds(db, intent, &charges).await?;
-    let disputes = payment_facts::list_disputes(db, intent, &charges).await?;
+    let refunds = payment_parts::refunds(db, intent, &charges).await?;
+    let disputes = payment_parts::disputes(db, intent, &charges).await?;
     let payment = Payment {
         payment,
         attempts,

@@ -37,9 +37,8 @@ pub(crate) async fn get(
     let client = app.database.client().await?;
     let contract = contracts::find(&**client, id).await?;
     let contract = contract.ok_or(Error::NotFound)?;
-    let text = |column: &str| contract[column].as_str().unwrap_or_default();
-    let currency = Currency::parse(text("currency"))?;
-    let entries = statements::entries(&**client, text("api_key_prefix")).await?;
+    let currency = Currency::parse(&contract.currency)?;
+    let entries = statements::entries(&**client, &contract.api_key_prefix).await?;
     let lines = account_statement::lines(entries, currency, from, to)?;
     let name = format!("statement-{id}.csv");
     let lines = stream::iter(lines.into_iter().map(Ok));

@@ -12,6 +12,7 @@ use runtime::api::authentication::Principal;
 use runtime::api::{self, Error};
 use runtime::telemetry::log_failure;
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::publishing;
 use store::idempotency_keys::{self, Use};
@@ -38,6 +39,11 @@ pub(crate) fn actor(principal: &Principal) -> &str {
     subject
         .filter(|name| api::is_plain(name))
         .unwrap_or("admin")
+}
+
+/// A row as the audit log keeps it.
+pub(crate) fn audited(row: &impl Serialize) -> Result<Value, Error> {
+    serde_json::to_value(row).map_err(|error| Error::Internal(Box::new(error)))
 }
 
 /// The request's key; a 400 naming the header when it is no key.

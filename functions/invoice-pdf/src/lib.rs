@@ -2,6 +2,7 @@
 //! is a quarter of what it would have to load.
 
 use aws_types::SdkConfig;
+use domain::stripe_objects::invoice::InvoiceStatus;
 use jiff::Timestamp;
 use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
@@ -82,23 +83,24 @@ async fn get(
     let invoice = invoices::find(&**client, number, stripe_id).await?;
     let invoice = invoice
         // Another partner's is as good as none.
-        .filter(|invoice| access.allows(invoice["api_key_prefix"].as_str()))
+        .filter(|invoice| access.allows(invoice.summary.api_key_prefix.as_deref()))
         .ok_or(Error::NotFound)?;
-    let text = |column: &str| invoice[column].as_str();
-    let key = match (text("pdf_key"), text("stripe_invoice_id")) {
-        (Some(key), _) => key.to_owned(),
-        (None, Some(_)) if text("invoice_pdf_url").is_some() => {
-            let link = text("invoice_pdf_url").unwrap_or_default();
-            return api::redirect(StatusCode::FOUND, link);
-        }
-        (None, _) => {
-            if text("status") == Some("draft") || text("deleted_at").is_some() {
+    let row = &invoice.summary;
+    let key = match (
+        &invoice.internals.pdf_key,
+        &row.stripe_invoice_id,
+        &row.invoice_pdf_url,
+    ) {
+        (Some(key), _, _) => key.to_owned(),
+        (None, Some(_), Some(link)) => return api::redirect(StatusCode::FOUND, link),
+        (None, _, _) => {
+            if row.status == InvoiceStatus::Draft || invoice.details.deleted_at.is_some() {
                 return Err(Error::Conflict {
                     code: "invoice_draft",
                     detail: "a draft has no PDF: it is printed once it is final".to_owned(),
                 });
             }
-            if invoice["lines_complete"] == false {
+            if !invoice.details.lines_complete {
                 return Err(Error::Conflict {
                     code: "invoice_incomplete",
                     detail: "not all lines of this invoice are known yet".to_owned(),
@@ -112,7 +114,7 @@ async fn get(
     };
     let bucket = app.document_bucket.as_ref();
     let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-    let filename = format!("{}.pdf", text("invoice_number").unwrap_or("invoice"));
+    let filename = format!("{}.pdf", row.invoice_number);
     let link = bucket.presigned_get(&key, &filename, now).await?;
     api::redirect(StatusCode::FOUND, &link)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// Why an amount could not be computed or a currency not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,8 @@ pub enum Error {
 }
 
 /// An ISO 4217 code, upper case. Any three letters are a currency: Stripe adds new ones without notice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, pattern = "^[A-Z]{3}$", examples("USD"))]
 pub struct Currency([u8; 3]);
 
 impl Currency {

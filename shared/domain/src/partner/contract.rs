@@ -5,9 +5,11 @@ use std::str::FromStr;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::money::Currency;
+use crate::words::words;
 
 /// The members of a contract that people write.
 pub const MEMBERS: [&str; 30] = [
@@ -102,6 +104,24 @@ pub struct Contract {
     pub notes: Option<String>,
 }
 
+/// What of a contract its invoices print. It is frozen in `invoices.metadata.contract` when one is issued, so that a later
+/// change of the contract does not change the document.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BillingDetails {
+    pub api_key_prefix: Option<String>,
+    pub company: Option<String>,
+    /// An object of texts.
+    pub billing_address: Option<Value>,
+    pub billing_email: Option<String>,
+    pub tax_id: Option<String>,
+    pub po_number: Option<String>,
+    /// IANA name of the zone whose days are printed; `None` for UTC.
+    pub timezone: Option<String>,
+    pub payment_terms: Option<PaymentTerms>,
+    pub payment_method: Option<PaymentMethod>,
+}
+
 /// One tier: the units above the tier before, up to and including `up_to`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tier {
@@ -121,39 +141,6 @@ pub struct Invalid {
     pub field: String,
     /// What was expected of it.
     pub expected: String,
-}
-
-/// An enumeration of the words of a column.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl $name {
-            /// Every word.
-            pub const WORDS: &[&str] = &[$($word),*];
-
-            /// The word in the column.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $($name::$variant => $word,)*
-                }
-            }
-
-            /// What a stored word stands for.
-            #[must_use]
-            pub fn parse(word: &str) -> Option<$name> {
-                match word {
-                    $($word => Some($name::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
 }
 
 words!(
@@ -338,6 +325,22 @@ impl Contract {
         };
         contract.check()?;
         Ok(contract)
+    }
+
+    /// What its invoices print.
+    #[must_use]
+    pub fn billing_details(&self) -> BillingDetails {
+        BillingDetails {
+            api_key_prefix: Some(self.api_key_prefix.clone()),
+            company: self.company.clone(),
+            billing_address: self.billing_address.clone(),
+            billing_email: self.billing_email.clone(),
+            tax_id: self.tax_id.clone(),
+            po_number: self.po_number.clone(),
+            timezone: Some(self.timezone.clone()),
+            payment_terms: Some(self.payment_terms),
+            payment_method: Some(self.payment_method),
+        }
     }
 
     /// The tiers in the shape they are written and stored in.
