@@ -1,11 +1,16 @@
 //! Publishing: domain events from the outbox to the bus, after the commit of their effect.
 
-use jiff::Timestamp;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_postgres::Client;
 
 use runtime::aws::event_bus::{Entry, EventBus, Outcome};
+use runtime::telemetry::log_failure;
 use store::{Database, outbox};
+
+/// Longest time the bus may take after a commit: the sweep publishes the rest.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What became of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +60,28 @@ pub async fn publish(
         published: published.len(),
         failed: failed.len(),
     })
+}
+
+/// Publishes what has been committed, best effort and for at most a second: what stays behind, without a bus all of it,
+/// the sweep publishes. A failure is logged here, since the effect it belongs to has happened.
+pub async fn publish_after_commit(
+    db: &Client,
+    bus: Option<&EventBus>,
+    messages: &[outbox::Message],
+    now: Timestamp,
+) {
+    let Some(bus) = bus else {
+        tracing::warn!("no bus is configured: messages stay in the outbox");
+        return;
+    };
+    match tokio::time::timeout(PUBLISH_TIMEOUT, publish(db, bus, messages, now)).await {
+        Ok(Ok(published)) if published.failed > 0 => {
+            tracing::warn!(failed = published.failed, "messages stay in the outbox");
+        }
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => log_failure("messages stay in the outbox", &error),
+        Err(_elapsed) => tracing::warn!("the bus is slow: messages stay in the outbox"),
+    }
 }
 
 /// Publishes what is due in the outbox, oldest first, up to `limit` messages.

@@ -13,11 +13,13 @@ use std::path::Path;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use saphyr::{LoadableYamlNode, Yaml};
 
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/template.rs"]
 mod template;
 
 /// The visible top level; the second half only when there is something in it.
-const TOP_LEVEL: [&str; 9] = [
+const TOP_LEVEL: [&str; 10] = [
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE",
@@ -25,6 +27,7 @@ const TOP_LEVEL: [&str; 9] = [
     "events",
     "functions",
     "migrations",
+    "rust-toolchain.toml",
     "shared",
     "template.yaml",
 ];
@@ -45,7 +48,7 @@ const FUNCTIONS: [&str; 10] = [
 ];
 
 /// The crates that the domain may depend on: none of them does I/O.
-const DOMAIN_CRATES: [&str; 7] = [
+const DOMAIN_CRATES: [&str; 8] = [
     "jiff",
     "rust_decimal",
     "serde",
@@ -53,6 +56,7 @@ const DOMAIN_CRATES: [&str; 7] = [
     "thiserror",
     "num-rational",
     "num-traits",
+    "utoipa",
 ];
 
 const VAGUE_NAMES: [&str; 8] = [
@@ -63,7 +67,7 @@ const MAIN_LINES: usize = 40;
 
 type Check = fn(&Tree) -> Vec<String>;
 
-const CHECKS: [(&str, Check); 25] = [
+const CHECKS: [(&str, Check); 28] = [
     ("top_level", top_level),
     ("file_names", file_names),
     ("first_lines", first_lines),
@@ -83,6 +87,12 @@ const CHECKS: [(&str, Check); 25] = [
     ),
     ("router_is_the_route_tables", router_is_the_route_tables),
     ("no_machine_paths", no_machine_paths),
+    ("cited_documents_exist", documents::cited_documents_exist),
+    ("decisions_are_records", documents::decisions_are_records),
+    (
+        "configuration_is_what_is_read",
+        documents::configuration_is_what_is_read,
+    ),
     ("functions_are_complete", template::functions_are_complete),
     (
         "no_secret_is_in_the_template",
@@ -950,7 +960,7 @@ mod can_fail {
 
     /// As many complaints as `expected`, each containing its text.
     #[track_caller]
-    fn complains(check: Check, files: &[(&str, &str)], expected: &[&str]) {
+    pub(super) fn complains(check: Check, files: &[(&str, &str)], expected: &[&str]) {
         let found = check(&tree(files));
         assert_eq!(found.len(), expected.len(), "{found:#?}");
         for (found, expected) in found.iter().zip(expected) {

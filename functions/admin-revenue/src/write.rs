@@ -82,10 +82,10 @@ pub(crate) async fn begin(
     let Some(Key { key, first_use }) = key else {
         return Ok(None);
     };
-    if idempotency_keys::take(db, key, first_use, now).await? {
+    if idempotency_keys::take_bare(db, key, first_use, now).await? {
         return Ok(None);
     }
-    let answered = idempotency_keys::get(db, key).await?;
+    let answered = idempotency_keys::get_bare(db, key).await?;
     if answered.first_use != *first_use {
         return Err(Error::Conflict {
             code: "idempotency_key_reused",
@@ -116,7 +116,7 @@ pub(crate) async fn finish(
     if let Some(Key { key, .. }) = key {
         let text = std::str::from_utf8(response.body())
             .map_err(|error| Error::Internal(Box::new(error)))?;
-        idempotency_keys::answer(db, key, i32::from(status.as_u16()), text).await?;
+        idempotency_keys::answer_bare(db, key, i32::from(status.as_u16()), text).await?;
     }
     Ok(response)
 }

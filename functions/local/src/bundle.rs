@@ -8,14 +8,14 @@ use runtime::config::{self, Environment};
 use serde_json::Value;
 
 /// One route of the HTTP API and the function behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The function's name.
     pub function: &'static str,
     /// `GET`, `POST`, …
-    pub method: &'static str,
+    pub method: String,
     /// The path with `{param}` segments, as in the deployment template.
-    pub path: &'static str,
+    pub path: String,
 }
 
 /// Why an invocation failed, as the Invoke API tells it.
@@ -90,22 +90,27 @@ impl Bundle {
     /// Every route of every function.
     #[must_use]
     pub fn routes() -> Vec<Route> {
-        let tables = [
+        let consts = [
             ("webhook", webhook::ROUTES),
             ("admin-revenue", admin_revenue::ROUTES),
-            ("usage", usage::ROUTES),
             ("invoice-pdf", invoice_pdf::ROUTES),
         ];
-        tables
-            .into_iter()
-            .flat_map(|(function, table)| {
-                table.iter().map(move |&(method, path)| Route {
-                    function,
-                    method,
-                    path,
-                })
+        let consts = consts.into_iter().flat_map(|(function, table)| {
+            table.iter().map(move |&(method, path)| Route {
+                function,
+                method: method.to_owned(),
+                path: path.to_owned(),
             })
-            .collect()
+        });
+        let tables = [("usage", usage::routes().table())];
+        let tables = tables.into_iter().flat_map(|(function, table)| {
+            table.into_iter().map(move |route| Route {
+                function,
+                method: route.method.to_string(),
+                path: route.path,
+            })
+        });
+        consts.chain(tables).collect()
     }
 
     /// Invokes `function` with `event`, as the Lambda service does: JSON in, JSON out.

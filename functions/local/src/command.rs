@@ -77,6 +77,15 @@ enum Command {
         /// A JSON file with a whole event
         event: PathBuf,
     },
+    /// Make something happen at the fake Stripe of the running bundle, or list what can happen
+    Stripe {
+        /// Such as pay_once; left out, all operations are listed
+        operation: Option<String>,
+        /// A JSON object with the operation's arguments
+        arguments: Option<String>,
+    },
+    /// Print the revenue summary of the running bundle
+    Summary,
     /// Print a token for the bundle of this port
     Token {
         #[command(subcommand)]
@@ -115,6 +124,14 @@ pub async fn run(arguments: Arguments, clock: Clock) -> Result<(), Error> {
         Some(Command::Services) => run_services(&data, port, clock).await,
         Some(Command::Invoke { function, event }) => invoke(&data, port, &function, &event).await,
         Some(Command::Send { event }) => send(&data, port, &event, clock).await,
+        Some(Command::Stripe {
+            operation: Some(operation),
+            arguments,
+        }) => operate(&data, port, &operation, arguments.as_deref()).await,
+        Some(Command::Stripe {
+            operation: None, ..
+        }) => list_operations(&data, port).await,
+        Some(Command::Summary) => print_summary(&data, port, clock).await,
         Some(Command::Token { kind }) => print_token(&data, port, &kind, clock),
     }
 }
@@ -302,8 +319,7 @@ impl<'a> Running<'a> {
         });
         if let Some(arguments) = subscribe {
             text.push_str(&format!(
-                "  curl {}/_fake/operations/subscribe -d '{arguments}'\n",
-                state.stripe_api_base
+                "  cargo run -q -p local -- stripe subscribe{place} '{arguments}'\n"
             ));
         }
         text.push_str("\nCtrl-C stops everything; the ledger and the fake Stripe's account stay for the next start.\n");
@@ -546,6 +562,73 @@ async fn send(data: &DataDir, port: u16, event: &Path, clock: Clock) -> Result<(
     if !status.is_success() {
         return Err(Error::new(format!("the webhook answered {status}")));
     }
+    Ok(())
+}
+
+/// Runs one operation of the fake Stripe and prints the ids it made. Its events are on their way to the webhook then.
+async fn operate(
+    data: &DataDir,
+    port: u16,
+    operation: &str,
+    arguments: Option<&str>,
+) -> Result<(), Error> {
+    let state = running(data, port)?;
+    let request = http_client()
+        .map_err(Error::no_http_client)?
+        .post(format!(
+            "{}/_fake/operations/{operation}",
+            state.stripe_api_base
+        ))
+        .body(arguments.unwrap_or("{}").to_owned());
+    let answer = ask_stripe(request, data, port).await?;
+    print(&answer.to_string());
+    Ok(())
+}
+
+/// Prints every operation of the fake Stripe with its arguments.
+async fn list_operations(data: &DataDir, port: u16) -> Result<(), Error> {
+    let state = running(data, port)?;
+    let request = http_client()
+        .map_err(Error::no_http_client)?
+        .get(format!("{}/_fake/operations", state.stripe_api_base));
+    let answer = ask_stripe(request, data, port).await?;
+    let operations = answer.get("data").and_then(Value::as_array);
+    let text_of = |one: &Value, name: &str| {
+        let text = one.get(name).and_then(Value::as_str);
+        text.unwrap_or_default().to_owned()
+    };
+    for one in operations.into_iter().flatten() {
+        let (name, arguments) = (text_of(one, "name"), text_of(one, "arguments"));
+        print(&format!("{name:<21} {arguments}"));
+    }
+    Ok(())
+}
+
+/// The answer of the fake Stripe as JSON; a refusal is an error with its message.
+async fn ask_stripe(
+    request: reqwest::RequestBuilder,
+    data: &DataDir,
+    port: u16,
+) -> Result<Value, Error> {
+    let unreachable = |error| Error::because(not_running(data, port), error);
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    let text = response.text().await.map_err(unreachable)?;
+    if !status.is_success() {
+        return Err(Error::new(format!(
+            "the fake Stripe answered {status}: {text}"
+        )));
+    }
+    serde_json::from_str(&text)
+        .map_err(|error| Error::because("the fake Stripe answered no JSON", error))
+}
+
+/// The same table as at the start, with the figures of now.
+async fn print_summary(data: &DataDir, port: u16, clock: Clock) -> Result<(), Error> {
+    let mut state = running(data, port)?;
+    // The one in the file may have run out.
+    state.admin_token = token::admin(&state.admin_jwt_secret, clock())?;
+    print(&summary::text(&revenue(&state).await?, &Outcomes::new()));
     Ok(())
 }
 

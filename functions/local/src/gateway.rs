@@ -33,7 +33,7 @@ pub enum Routing {
     /// This route, with the values of its `{param}` segments.
     Found(Route, BTreeMap<String, String>),
     /// The path is known, the method is not; these are.
-    MethodNotAllowed(Vec<&'static str>),
+    MethodNotAllowed(Vec<String>),
     /// No route has this path.
     NotFound,
 }
@@ -44,16 +44,16 @@ pub fn route(routes: &[Route], method: &Method, path: &str) -> Routing {
     let mut allowed = Vec::new();
     let mut found: Option<(Route, BTreeMap<String, String>)> = None;
     for candidate in routes {
-        let Some(parameters) = matches(candidate.path, path) else {
+        let Some(parameters) = matches(&candidate.path, path) else {
             continue;
         };
-        allowed.push(candidate.method);
+        allowed.push(candidate.method.clone());
         // `/invoices/export` goes before `/invoices/{id}`: the fewer parameters, the better.
         let better = found
             .as_ref()
             .is_none_or(|(_, other)| parameters.len() < other.len());
         if candidate.method == method.as_str() && better {
-            found = Some((*candidate, parameters));
+            found = Some((candidate.clone(), parameters));
         }
     }
     match found {
@@ -110,7 +110,7 @@ pub struct Incoming<'a> {
 #[must_use]
 pub fn event(
     request: &Incoming<'_>,
-    route: Route,
+    route: &Route,
     parameters: &BTreeMap<String, String>,
     request_id: &str,
     now: Timestamp,
@@ -293,23 +293,18 @@ mod tests {
     use lambda_http::{Body, RequestExt};
     use std::collections::BTreeMap;
 
-    const ROUTES: [Route; 3] = [
-        Route {
-            function: "a",
-            method: "GET",
-            path: "/invoices/{id}",
-        },
-        Route {
-            function: "a",
-            method: "GET",
-            path: "/invoices/export",
-        },
-        Route {
-            function: "b",
-            method: "POST",
-            path: "/invoices/{id}/void",
-        },
-    ];
+    fn routes() -> [Route; 3] {
+        [
+            ("a", "GET", "/invoices/{id}"),
+            ("a", "GET", "/invoices/export"),
+            ("b", "POST", "/invoices/{id}/void"),
+        ]
+        .map(|(function, method, path)| Route {
+            function,
+            method: method.to_owned(),
+            path: path.to_owned(),
+        })
+    }
 
     fn parts(body: &[u8], content_type: &str) -> lambda_http::Request {
         let mut headers = HeaderMap::new();
@@ -331,7 +326,7 @@ mod tests {
         let parameters = BTreeMap::from([("id".to_owned(), "a%20b".to_owned())]);
         let event = event(
             &incoming,
-            ROUTES[0],
+            &routes()[0],
             &parameters,
             "request-1",
             Timestamp::UNIX_EPOCH,
@@ -398,8 +393,8 @@ mod tests {
 
     #[test]
     fn a_path_finds_its_route_or_says_why_not() {
-        let found = |method, path| match route(&ROUTES, &method, path) {
-            Routing::Found(route, _) => route.path.to_owned(),
+        let found = |method, path| match route(&routes(), &method, path) {
+            Routing::Found(route, _) => route.path,
             Routing::MethodNotAllowed(methods) => methods.join(","),
             Routing::NotFound => "not found".to_owned(),
         };

@@ -72,7 +72,7 @@ async fn answer(
     if let Some(function) = invoked_function(uri.path()) {
         return match method {
             Method::POST => invocation(&server, function, &headers, &body, now).await,
-            _ => method_not_allowed(&["POST"], &request_id),
+            _ => method_not_allowed("POST", &request_id),
         };
     }
     match gateway::route(&server.routes, &method, uri.path()) {
@@ -82,7 +82,7 @@ async fn answer(
             "there is no such path",
             &request_id,
         ),
-        Routing::MethodNotAllowed(allowed) => method_not_allowed(&allowed, &request_id),
+        Routing::MethodNotAllowed(allowed) => method_not_allowed(&allowed.join(", "), &request_id),
         Routing::Found(route, parameters) => {
             let incoming = Incoming {
                 method: &method,
@@ -91,7 +91,7 @@ async fn answer(
                 body: &body,
                 source_ip: &peer.ip().to_string(),
             };
-            let event = gateway::event(&incoming, route, &parameters, &request_id, now);
+            let event = gateway::event(&incoming, &route, &parameters, &request_id, now);
             let answer = invoke(&server, route.function, event, now).await;
             match answer.map(|answer| gateway::http_response(&answer)) {
                 Ok(Ok(response)) => response.map(Body::from),
@@ -193,7 +193,7 @@ fn invoked_function(path: &str) -> Option<&str> {
     (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
-fn method_not_allowed(allowed: &[&str], request_id: &str) -> Response<Body> {
+fn method_not_allowed(allowed: &str, request_id: &str) -> Response<Body> {
     let title = "the path does not take this method";
     let response = problem(
         StatusCode::METHOD_NOT_ALLOWED,
@@ -201,7 +201,7 @@ fn method_not_allowed(allowed: &[&str], request_id: &str) -> Response<Body> {
         title,
         request_id,
     );
-    match HeaderValue::try_from(allowed.join(", ")) {
+    match HeaderValue::try_from(allowed) {
         Ok(allow) => with_header(response, header::ALLOW.as_str(), allow),
         Err(_) => response,
     }

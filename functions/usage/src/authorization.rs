@@ -16,7 +16,7 @@ pub(crate) async fn check_reader(
 ) -> Result<(), Error> {
     let headers = request.headers();
     let jwt = match app.jwt.authenticate(headers, now).await {
-        Ok(principal) if principal.is_admin => return Ok(()),
+        Ok(principal) if principal.role == Some(runtime::api::access::Role::Admin) => return Ok(()),
         Ok(principal) if principal.partner.as_deref() == Some(api_key_prefix) => return Ok(()),
         Ok(_) => {
             return Err(Error::Forbidden {

@@ -1,21 +1,24 @@
 //! `GET /usage/partner/{prefix}/current`: the invoice that the contract would produce if its period ended now.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use domain::money::Currency;
 use domain::partner::cycle::{BillingPeriod, Calendar, StoredContract};
 use domain::partner::pricing::{self, RatedLine, Usage};
 use domain::period::Period;
-use domain::usage::Subject;
 use jiff::Timestamp;
 use jiff::civil::Date;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path};
 use serde::Serialize;
 use store::contract_usage::{self, Window};
 use store::{contracts, usage_terms};
 use tokio_postgres::GenericClient;
+use utoipa::ToSchema;
 
-use crate::App;
+use crate::Clients;
+use crate::parameters::PartnerPath;
 
 /// A contract that cannot be billed: the predecessor's were never checked.
 #[derive(Debug, thiserror::Error)]
@@ -26,27 +29,32 @@ struct Unpriceable {
     expected: String,
 }
 
-#[derive(Serialize)]
-struct Current {
+/// The invoice that a contract would produce if its period ended now.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CurrentInvoice {
     api_key_prefix: String,
     contract_id: i64,
+    /// How the contract prices usage.
     pricing_model: &'static str,
     currency: Currency,
     /// Usage up to here is in it.
     as_of: Timestamp,
     /// Null when nothing of this cycle will be billed, or all of it has been.
     period: Option<CurrentPeriod>,
+    /// What was used of the period.
     usage: Usage,
     /// As the invoice will have them; none when there would be no invoice.
     lines: Vec<RatedLine>,
+    /// Before tax.
     subtotal_cents: i64,
     tax_cents: i64,
     /// Before credits, and before corrections of earlier periods.
     total_cents: i64,
 }
 
-#[derive(Serialize)]
-struct CurrentPeriod {
+/// The period of the invoice that would be made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CurrentPeriod {
     /// `[start, end)` of the invoice.
     start: Timestamp,
     end: Timestamp,
@@ -66,24 +74,22 @@ impl From<&BillingPeriod> for CurrentPeriod {
     }
 }
 
-/// Rates what the contract's running period has come to so far, with the code that rates its invoices.
+/// What the partner's running period has come to so far, rated by the code that rates its invoices.
+#[utoipa::path(get, path = "/usage/partner/{prefix}/current")]
 pub(crate) async fn get(
-    app: &App,
-    request: &Request,
-    prefix: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    Query::parse(request, &[])?;
-    Subject::parse(&format!("partner:{prefix}")).ok_or(Error::NotFound)?;
+    State(app): State<Arc<Clients>>,
+    Path(PartnerPath { prefix }): Path<PartnerPath>,
+    Now(now): Now,
+) -> Result<Json<CurrentInvoice>, Error> {
     let client = app.database.client().await?;
     let db = &**client;
-    let read = contracts::of_prefix(db, prefix).await?;
+    let read = contracts::of_prefix(db, prefix.as_str()).await?;
     let read = read.ok_or(Error::NotFound)?;
     let contract = read
         .contract
         .map_err(|invalid| unpriceable(read.id, invalid.field, invalid.expected))?;
     let period = running_period(db, &contract, now).await?;
-    let mut current = Current {
+    let mut current = CurrentInvoice {
         api_key_prefix: read.api_key_prefix,
         contract_id: contract.id,
         pricing_model: contract.terms.pricing_model.as_str(),
@@ -107,7 +113,7 @@ pub(crate) async fn get(
             current.total_cents = bill.total_cents;
         }
     }
-    api::json(StatusCode::OK, &current)
+    Ok(Json(current))
 }
 
 async fn running_period(

@@ -1,34 +1,80 @@
 //! `POST /usage/events`: one event or a batch, each with a verdict, each counted once for ever.
 
-use domain::usage::{Event, Rejection};
+use std::sync::Arc;
+
+use axum::extract::State;
+use domain::usage::{Event, Rejection, UsageEvent};
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
+use lambda_http::RequestExt;
+use lambda_http::http::request::Parts;
 use lambda_http::request::RequestContext;
-use lambda_http::{Body, Request, RequestExt, Response};
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Query, object, object_of};
+use runtime::api::router::RawBody;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use shared::publishing::publish_after_commit;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::ingest::{Candidate, Verdict, ingest};
-use crate::{App, json_body};
+use crate::{BODIES, Clients, unprocessable};
 
 /// Most events of a batch.
 const EVENTS_MAX: usize = 1_000;
 
-/// The predecessor's parameters of one event, and the key and time that it had not.
-const PARAMETERS: &[&str] = &[
-    "idempotency_key",
-    "user_id",
-    "api_key_prefix",
-    "event_type",
-    "resource_id",
-    "billable",
-    "cost_units",
-    "unit_price_cents",
-    "occurred_at",
-    "metadata",
-    "atomic",
-];
+/// Whether a batch is all or nothing; and the predecessor's parameters of one event, with the key and the time that it
+/// had not, for a request without a body.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct EventQuery {
+    /// Whether one event that cannot be stored keeps all of the batch out.
+    atomic: Option<bool>,
+    /// Without a body: the event's key; the header `Idempotency-Key` will do.
+    idempotency_key: Option<String>,
+    /// Without a body: who used it.
+    #[param(value_type = Option<i64>)]
+    user_id: Option<String>,
+    /// Without a body: who used it.
+    api_key_prefix: Option<String>,
+    /// Without a body: what was used.
+    event_type: Option<String>,
+    /// Without a body: the thing it was used on.
+    resource_id: Option<String>,
+    /// Without a body: whether it counts.
+    #[param(value_type = Option<bool>)]
+    billable: Option<String>,
+    /// Without a body: how many units.
+    #[param(value_type = Option<i64>)]
+    cost_units: Option<String>,
+    /// Without a body: per unit, in minor units.
+    #[param(value_type = Option<i64>)]
+    unit_price_cents: Option<String>,
+    /// Without a body: when it happened.
+    occurred_at: Option<String>,
+    /// Without a body: a JSON object.
+    metadata: Option<String>,
+}
+
+/// One event, or a batch of 1 to 1000.
+#[derive(Debug, Deserialize, ToSchema)]
+#[expect(
+    dead_code,
+    reason = "it is read event by event, so that one that is wrong keeps no other out"
+)]
+#[serde(untagged)]
+pub(crate) enum UsageEvents {
+    One(UsageEvent),
+    Batch(UsageBatch),
+}
+
+/// A batch of events.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "as its events are")]
+pub(crate) struct UsageBatch {
+    /// 1 to 1000; each has a verdict of its own.
+    #[schema(min_items = 1, max_items = 1000)]
+    events: Vec<UsageEvent>,
+}
 
 /// What a request brings.
 enum Input {
@@ -36,9 +82,10 @@ enum Input {
     Batch(Vec<Value>),
 }
 
-#[derive(Serialize)]
-struct Answer {
-    results: Vec<EventResult>,
+/// What became of each event, in the order they were sent, and how many of each verdict there are.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UsageVerdicts {
+    results: Vec<UsageVerdict>,
     accepted: usize,
     duplicate: usize,
     conflict: usize,
@@ -46,24 +93,53 @@ struct Answer {
     late: usize,
 }
 
-#[derive(Serialize)]
-struct EventResult {
+/// What became of an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UsageVerdict {
+    /// As sent; null when that was no text.
     idempotency_key: Option<String>,
-    verdict: &'static str,
+    verdict: VerdictWord,
+    /// The member at fault, of an event that was not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<String>,
+    /// What was expected of it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     message: Option<String>,
 }
 
-/// Reads every event, writes those that can be read, and answers what became of each.
+/// What became of an event, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum VerdictWord {
+    Accepted,
+    /// Accepted into a period that is invoiced: it goes on the next invoice.
+    Late,
+    /// It was there already.
+    Duplicate,
+    /// Another one was there under its key.
+    Conflict,
+    /// It cannot be read; `field` and `message` say why.
+    Rejected,
+}
+
+/// Stores usage events, each once for ever: every event that can be read is stored, and the answer says what became of
+/// each. Of one event alone, or with `atomic`, what cannot be stored is a refusal.
+#[utoipa::path(
+    post,
+    path = "/usage/events",
+    request_body(content = UsageEvents, description = "Left out when the query has the event")
+)]
 pub(crate) async fn post(
-    app: &App,
-    request: &Request,
-    body: &[u8],
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let (input, atomic) = input(request, body)?;
+    State(app): State<Arc<Clients>>,
+    Query(query): Query<EventQuery>,
+    parts: Parts,
+    RawBody(body): RawBody,
+    Now(now): Now,
+) -> Result<Json<UsageVerdicts>, EventsError> {
+    let atomic = query.atomic == Some(true);
+    let input = input(&parts, &query, &body)?;
     let (values, is_batch) = match input {
         Input::One(value) => (vec![value], false),
         Input::Batch(values) => (values, true),
@@ -73,32 +149,35 @@ pub(crate) async fn post(
     let mut places = Vec::with_capacity(values.len());
     for (index, value) in values.into_iter().enumerate() {
         let idempotency_key = value["idempotency_key"].as_str().map(str::to_owned);
-        let (field, message) = match Event::read(value, now) {
+        let read = object_of::<UsageEvent>(value)
+            .map_err(|(field, message)| Rejection { field, message })
+            .and_then(|said| Event::new(said, now));
+        let (field, message) = match read {
             Ok(event) => {
                 candidates.push(Candidate::new(event));
                 places.push(index);
                 (None, None)
             }
             Err(rejection) if atomic || !is_batch => {
-                return Err(json_body::unprocessable(placed(rejection, index, is_batch)));
+                return Err(unprocessable(placed(rejection, index, is_batch)).into());
             }
             Err(rejection) if rejection.field.is_empty() => {
                 (Some("events".to_owned()), Some(rejection.message))
             }
             Err(rejection) => (Some(rejection.field), Some(rejection.message)),
         };
-        results.push(EventResult {
+        results.push(UsageVerdict {
             idempotency_key,
-            verdict: "rejected",
+            verdict: VerdictWord::Rejected,
             field,
             message,
         });
     }
     if !candidates.is_empty() {
-        let verdicts = store(app, &candidates, atomic, now).await?;
+        let verdicts = store(&app, &candidates, atomic, now).await?;
         for (index, verdict) in places.into_iter().zip(verdicts) {
             if verdict == Verdict::Conflict && (atomic || !is_batch) {
-                return Err(conflict(index, is_batch));
+                return Err(conflict(index, is_batch).into());
             }
             tell(&mut results[index], verdict);
         }
@@ -109,20 +188,27 @@ pub(crate) async fn post(
             .filter(|result| result.verdict == verdict)
             .count()
     };
-    let answer = Answer {
-        accepted: count("accepted"),
-        duplicate: count("duplicate"),
-        conflict: count("conflict"),
-        rejected: count("rejected"),
-        late: count("late"),
+    Ok(Json(UsageVerdicts {
+        accepted: count(VerdictWord::Accepted),
+        duplicate: count(VerdictWord::Duplicate),
+        conflict: count(VerdictWord::Conflict),
+        rejected: count(VerdictWord::Rejected),
+        late: count(VerdictWord::Late),
         results,
-    };
-    api::json(StatusCode::OK, &answer)
+    }))
+}
+
+runtime::refusals! {
+    /// Why no event of a request was stored.
+    pub(crate) enum EventsError {
+        /// Of one event alone, or of an atomic batch.
+        KeyReused = 409 "idempotency_key_reused" "the key was used before with another payload",
+    }
 }
 
 /// Writes the candidates and publishes what follows from them.
 async fn store(
-    app: &App,
+    app: &Clients,
     candidates: &[Candidate],
     atomic: bool,
     now: Timestamp,
@@ -132,7 +218,7 @@ async fn store(
         .await
         .map_err(beyond_the_range)?;
     if !ingested.messages.is_empty() {
-        app.publish(&client, &ingested.messages, now).await;
+        publish_after_commit(&client, Some(&app.event_bus), &ingested.messages, now).await;
     }
     Ok(ingested.verdicts)
 }
@@ -148,15 +234,15 @@ fn beyond_the_range(error: store::Error) -> Error {
     Error::from(error)
 }
 
-fn tell(result: &mut EventResult, verdict: Verdict) {
+fn tell(result: &mut UsageVerdict, verdict: Verdict) {
     result.verdict = match verdict {
-        Verdict::Accepted => "accepted",
-        Verdict::Late => "late",
-        Verdict::Duplicate => "duplicate",
+        Verdict::Accepted => VerdictWord::Accepted,
+        Verdict::Late => VerdictWord::Late,
+        Verdict::Duplicate => VerdictWord::Duplicate,
         Verdict::Conflict => {
             result.field = Some("idempotency_key".to_owned());
             result.message = Some(KEY_REUSED.to_owned());
-            "conflict"
+            VerdictWord::Conflict
         }
     };
 }
@@ -185,50 +271,65 @@ fn placed(rejection: Rejection, index: usize, is_batch: bool) -> Rejection {
     Rejection { field, ..rejection }
 }
 
-/// What the request brings, and whether it is all or nothing.
-fn input(request: &Request, body: &[u8]) -> Result<(Input, bool), Error> {
-    let is_query = body.iter().all(u8::is_ascii_whitespace);
-    let known: &[&str] = if is_query { PARAMETERS } else { &["atomic"] };
-    let query = Query::parse(request, known)?;
-    let atomic = query.one_of("atomic", &["true", "false"])? == Some("true");
-    let input = if is_query {
-        Input::One(Value::Object(of_query(request, &query)?))
-    } else {
-        of_body(json_body::object(body)?)?
-    };
-    Ok((input, atomic))
+/// What the request brings.
+fn input(parts: &Parts, query: &EventQuery, body: &[u8]) -> Result<Input, Error> {
+    let of_query = of_query(query)?;
+    if body.iter().all(u8::is_ascii_whitespace) {
+        let mut event = of_query;
+        if !event.contains_key("idempotency_key")
+            && let Some(key) = key_beside_the_query(parts)?
+        {
+            event.insert("idempotency_key".to_owned(), key.into());
+        }
+        return Ok(Input::One(Value::Object(event)));
+    }
+    if let Some(parameter) = of_query.keys().next() {
+        return Err(Error::BadRequest {
+            code: "unknown_parameter",
+            field: Some(parameter.clone()),
+            detail: "known parameters beside a body: atomic".to_owned(),
+        });
+    }
+    of_body(object(body, BODIES)?)
 }
 
-fn of_body(mut body: Value) -> Result<Input, Error> {
-    let Some(events) = body.get_mut("events").map(Value::take) else {
-        return Ok(Input::One(body));
+fn of_body(mut body: Map<String, Value>) -> Result<Input, Error> {
+    let Some(events) = body.remove("events") else {
+        return Ok(Input::One(Value::Object(body)));
     };
-    let refused = |field: &str, detail: String| {
-        Err(Error::Unprocessable {
-            field: field.to_owned(),
-            detail,
-        })
-    };
-    let other = body.as_object().and_then(|members| {
-        let mut names = members.keys();
-        names.find(|name| *name != "events").cloned()
-    });
-    if let Some(other) = other {
-        return refused(&other, "events stands alone".to_owned());
+    if let Some(other) = body.keys().next() {
+        return Err(Error::invalid_member(other.as_str(), "events stands alone"));
     }
-    if let Value::Array(events) = events
-        && (1..=EVENTS_MAX).contains(&events.len())
-    {
-        return Ok(Input::Batch(events));
+    match events {
+        Value::Array(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
+            Ok(Input::Batch(events))
+        }
+        _ => Err(Error::invalid_member(
+            "events",
+            format!("a list of 1 to {EVENTS_MAX} events"),
+        )),
     }
-    refused("events", format!("a list of 1 to {EVENTS_MAX} events"))
 }
 
 /// The predecessor's form of one event: no body, everything in the query.
-fn of_query(request: &Request, query: &Query) -> Result<Map<String, Value>, Error> {
+fn of_query(query: &EventQuery) -> Result<Map<String, Value>, Error> {
     let mut event = Map::new();
-    let names = PARAMETERS.iter().filter(|name| **name != "atomic");
-    for (name, text) in names.filter_map(|name| Some((*name, query.get(name)?))) {
+    let members = [
+        ("idempotency_key", &query.idempotency_key),
+        ("user_id", &query.user_id),
+        ("api_key_prefix", &query.api_key_prefix),
+        ("event_type", &query.event_type),
+        ("resource_id", &query.resource_id),
+        ("billable", &query.billable),
+        ("cost_units", &query.cost_units),
+        ("unit_price_cents", &query.unit_price_cents),
+        ("occurred_at", &query.occurred_at),
+        ("metadata", &query.metadata),
+    ];
+    for (name, text) in members {
+        let Some(text) = text else {
+            continue;
+        };
         let expected = |what: &str| Error::invalid_parameter(name, what);
         let value = match name {
             "user_id" | "cost_units" | "unit_price_cents" => {
@@ -246,28 +347,23 @@ fn of_query(request: &Request, query: &Query) -> Result<Map<String, Value>, Erro
             "metadata" => {
                 serde_json::from_str(text).map_err(|_quotes_it| expected("a JSON object"))?
             }
-            _ => text.into(),
+            _ => text.as_str().into(),
         };
         event.insert(name.to_owned(), value);
-    }
-    if !event.contains_key("idempotency_key")
-        && let Some(key) = key_beside_the_query(request)?
-    {
-        event.insert("idempotency_key".to_owned(), key.into());
     }
     Ok(event)
 }
 
 /// The `Idempotency-Key` header, else the gateway's id of the request. The id is new for every request: it keeps an
 /// event of a sender that has no keys, and protects no retry.
-fn key_beside_the_query(request: &Request) -> Result<Option<String>, Error> {
-    if let Some(header) = request.headers().get("idempotency-key") {
+fn key_beside_the_query(parts: &Parts) -> Result<Option<String>, Error> {
+    if let Some(header) = parts.headers.get("idempotency-key") {
         let text = header.to_str().map_err(|_not_ascii| {
             Error::invalid_parameter("idempotency-key", "visible ASCII characters")
         })?;
         return Ok(Some(text.to_owned()));
     }
-    if let Some(RequestContext::ApiGatewayV2(context)) = request.request_context_ref() {
+    if let Some(RequestContext::ApiGatewayV2(context)) = parts.request_context_ref() {
         return Ok(context.request_id.clone());
     }
     Ok(None)

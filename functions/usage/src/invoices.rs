@@ -1,54 +1,88 @@
 //! `GET /usage/partner/{prefix}/invoices`: a partner's own invoices, newest first, with links to their PDFs.
 
-use domain::stripe_objects::invoice::InvoiceStatus;
-use domain::usage::Subject;
-use jiff::Timestamp;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{Error, Query, list};
-use serde::Serialize;
-use store::invoices::{self, SentInvoice};
+use std::sync::Arc;
 
-use crate::App;
+use axum::extract::State;
+use domain::stripe_objects::invoice::InvoiceStatus;
+use jiff::Timestamp;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use serde::{Deserialize, Serialize};
+use store::invoices::{self, SentInvoice};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::Clients;
+use crate::parameters::PartnerPath;
 
 /// What an invoice that a partner has been sent may be.
-const STATUSES: [&str; 4] = ["open", "paid", "void", "uncollectible"];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SentInvoiceStatus {
+    /// To be paid.
+    Open,
+    Paid,
+    Void,
+    /// Not expected to be paid any more.
+    Uncollectible,
+}
 
-#[derive(Serialize)]
-struct PartnerInvoice {
+impl SentInvoiceStatus {
+    fn stored(self) -> InvoiceStatus {
+        match self {
+            SentInvoiceStatus::Open => InvoiceStatus::Open,
+            SentInvoiceStatus::Paid => InvoiceStatus::Paid,
+            SentInvoiceStatus::Void => InvoiceStatus::Void,
+            SentInvoiceStatus::Uncollectible => InvoiceStatus::Uncollectible,
+        }
+    }
+}
+
+/// Which invoices are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct StatusQuery {
+    /// Only those of this status.
+    #[param(inline)]
+    status: Option<SentInvoiceStatus>,
+}
+
+/// An invoice as its partner sees it; amounts in minor units of `currency`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PartnerInvoice {
     #[serde(flatten)]
     invoice: SentInvoice,
-    /// Works for ten minutes; `None` while there is no PDF.
+    /// Works for ten minutes; null while there is no PDF.
     pdf_url: Option<String>,
 }
 
-/// The partner's invoices without drafts. `pdf_url` works for ten minutes; null while there is no PDF.
-pub(crate) async fn get(
-    app: &App,
-    request: &Request,
-    prefix: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    Subject::parse(&format!("partner:{prefix}")).ok_or(Error::NotFound)?;
-    let query = Query::parse(request, &["status", "from", "to", "limit", "cursor"])?;
-    let status = query.one_of("status", &STATUSES)?;
-    let status = status.and_then(InvoiceStatus::parse);
-    let created = list::span(&query)?;
-    let page = list::page(&query)?;
+/// A partner's invoices without drafts, newest first.
+#[utoipa::path(get, path = "/usage/partner/{prefix}/invoices")]
+pub(crate) async fn list(
+    State(app): State<Arc<Clients>>,
+    Path(PartnerPath { prefix }): Path<PartnerPath>,
+    Query(filter): Query<StatusQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+    Now(now): Now,
+) -> Result<Json<ListOf<PartnerInvoice>>, Error> {
+    let status = filter.status.map(SentInvoiceStatus::stored);
+    let (created, page) = (span.span()?, page.page()?);
     let client = app.database.client().await?;
-    let sent = invoices::list_of_partner(&**client, prefix, status, created, &page).await?;
+    let sent =
+        invoices::list_of_partner(&**client, prefix.as_str(), status, created, &page).await?;
     let mut rows = Vec::with_capacity(sent.rows.len());
     for invoice in sent.rows {
         rows.push(PartnerInvoice {
-            pdf_url: pdf_url(app, &invoice, now).await?,
+            pdf_url: pdf_url(&app, &invoice, now).await?,
             invoice,
         });
     }
-    list::answer_with(rows, sent.next.as_ref())
+    Ok(Json(ListOf::new(rows, sent.next.as_ref())?))
 }
 
 /// Our own document in the bucket, else Stripe's. Nothing is asked of S3 for it.
 async fn pdf_url(
-    app: &App,
+    app: &Clients,
     invoice: &SentInvoice,
     now: Timestamp,
 ) -> Result<Option<String>, Error> {

@@ -1,49 +1,102 @@
 //! `GET /usage/limit-check/…`: what is left of this month's limit.
 
+use std::sync::Arc;
+
+use axum::extract::State;
+use domain::money::Currency;
 use domain::period::Month;
-use domain::usage::{PlanTerms, Standing, Subject, parse_user_id};
+use domain::usage::{PlanTerms, Standing};
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde_json::json;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path};
+use serde::{Deserialize, Serialize};
+use shared::publishing::publish_after_commit;
 use store::usage_terms::{self, UserPlan};
 use tokio_postgres::GenericClient;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::meter::{Meter, standings};
-use crate::{App, alerts};
+use crate::parameters::{PartnerPath, UserId};
+use crate::{Clients, alerts};
 
 /// A plan that users have and `plan_limits` has not.
 #[derive(Debug, thiserror::Error)]
 #[error("plan_limits has no plan named {0}")]
 struct NoSuchPlan(String);
 
-/// Where a user stands. Reads only.
+/// The user of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct UserPath {
+    /// `users.id` of the host application.
+    #[param(value_type = i32, minimum = 1)]
+    id: String,
+}
+
+impl UserPath {
+    /// The id.
+    pub(crate) fn id(&self) -> Result<UserId, Error> {
+        UserId::parse(&self.id).ok_or_else(|| Error::invalid_parameter("id", "a user's number"))
+    }
+}
+
+/// Where a user stands in the month.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UserLimit {
+    user_id: i32,
+    /// The user's plan.
+    plan: String,
+    /// Units used this month.
+    used: i64,
+    /// Units included per month; null is unlimited.
+    limit: Option<i64>,
+    /// Units left of them; null is unlimited.
+    remaining_free_units: Option<i64>,
+    /// The highest of 80 and 100 percent of the limit that is reached.
+    threshold: Option<i32>,
+    /// What units beyond the limit cost; null when the plan sells none.
+    overage: Option<OveragePrice>,
+    /// The first instant of the next month.
+    resets_at: Timestamp,
+}
+
+/// What a unit beyond the limit costs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OveragePrice {
+    /// Per unit, in minor units.
+    pub(crate) price_cents: i64,
+    pub(crate) currency: Currency,
+}
+
+impl OveragePrice {
+    pub(crate) fn of(terms: &PlanTerms) -> Option<OveragePrice> {
+        let price_cents = terms.overage_price_cents?;
+        Some(OveragePrice {
+            price_cents,
+            currency: terms.currency,
+        })
+    }
+}
+
+/// What is left of a user's month. Reads only.
+#[utoipa::path(get, path = "/usage/limit-check/user/{id}")]
 pub(crate) async fn user(
-    app: &App,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    Query::parse(request, &[])?;
-    let user_id =
-        parse_user_id(id).ok_or_else(|| Error::invalid_parameter("id", "a user's number"))?;
+    State(app): State<Arc<Clients>>,
+    Path(path): Path<UserPath>,
+    Now(now): Now,
+) -> Result<Json<UserLimit>, Error> {
+    let UserId(user_id) = path.id()?;
     let client = app.database.client().await?;
-    let (plan_name, terms, standing) = of_user(&**client, user_id, now).await?;
-    let overage = terms
-        .overage_price_cents
-        .map(|price_cents| json!({"price_cents": price_cents, "currency": terms.currency}));
-    let answer = json!({
-        "user_id": user_id,
-        "plan": plan_name,
-        "used": standing.used,
-        "limit": standing.limit,
-        "remaining_free_units": standing.remaining(),
-        "threshold": standing.threshold_pct(),
-        "overage": overage,
-        "resets_at": Month::of(now).end(),
-    });
-    api::json(StatusCode::OK, &answer)
+    let (plan, terms, standing) = of_user(&**client, user_id, now).await?;
+    Ok(Json(UserLimit {
+        user_id,
+        plan,
+        used: standing.used,
+        limit: standing.limit,
+        remaining_free_units: standing.remaining(),
+        threshold: standing.threshold_pct(),
+        overage: OveragePrice::of(&terms),
+        resets_at: Month::of(now).end(),
+    }))
 }
 
 /// A user's plan, its terms, and where the user stands in the month. 404 for a user that is not there, 503 for a plan
@@ -65,44 +118,56 @@ pub(crate) async fn of_user(
     Ok((plan_name, terms, standing))
 }
 
+/// Where a partner stands in the month.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PartnerLimit {
+    api_key_prefix: String,
+    /// Whether another request may be made.
+    allowed: bool,
+    /// Requests made this month.
+    used: i64,
+    /// Requests allowed per month; null is unlimited.
+    limit: Option<i64>,
+    /// Requests left of them; null is unlimited.
+    remaining: Option<i64>,
+    /// The highest of 80 and 100 percent of the limit that is reached.
+    threshold: Option<i32>,
+    /// The first instant of the next month.
+    resets_at: Timestamp,
+}
+
 /// Whether a partner may make another request. The gateway's own log raises no alert when it is written; it is raised
 /// here, where the gateway asks.
+#[utoipa::path(get, path = "/usage/limit-check/partner/{prefix}")]
 pub(crate) async fn partner(
-    app: &App,
-    request: &Request,
-    prefix: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    Query::parse(request, &[])?;
-    let subject = Subject::parse(&format!("partner:{prefix}")).ok_or(Error::NotFound)?;
+    State(app): State<Arc<Clients>>,
+    Path(PartnerPath { prefix }): Path<PartnerPath>,
+    Now(now): Now,
+) -> Result<Json<PartnerLimit>, Error> {
     let mut client = app.database.client().await?;
-    let terms = usage_terms::of_partners(&**client, &[prefix]).await?;
+    let terms = usage_terms::of_partners(&**client, &[prefix.as_str()]).await?;
     let terms = terms.into_iter().next().ok_or(Error::NotFound)?;
-    let meter = Meter::of_partner(terms);
-    let standing = standing(&**client, meter, now).await?;
+    let standing = standing(&**client, Meter::of_partner(terms), now).await?;
     let month = Month::of(now);
     if standing.threshold_pct().is_some() {
         let transaction = client.transaction().await.map_err(store::Error::from)?;
-        let reached = [(subject.to_string(), standing)];
-        let reached = reached
-            .each_ref()
-            .map(|(subject, standing)| (subject.as_str(), *standing));
+        let subject = prefix.subject().to_string();
+        let reached = [(subject.as_str(), standing)];
         let messages = alerts::raise(&transaction, &reached, month, now).await?;
         transaction.commit().await.map_err(store::Error::from)?;
         if !messages.is_empty() {
-            app.publish(&client, &messages, now).await;
+            publish_after_commit(&client, Some(&app.event_bus), &messages, now).await;
         }
     }
-    let answer = json!({
-        "api_key_prefix": prefix,
-        "allowed": standing.limit.is_none_or(|limit| standing.used < limit),
-        "used": standing.used,
-        "limit": standing.limit,
-        "remaining": standing.remaining(),
-        "threshold": standing.threshold_pct(),
-        "resets_at": month.end(),
-    });
-    api::json(StatusCode::OK, &answer)
+    Ok(Json(PartnerLimit {
+        api_key_prefix: prefix.as_str().to_owned(),
+        allowed: standing.limit.is_none_or(|limit| standing.used < limit),
+        used: standing.used,
+        limit: standing.limit,
+        remaining: standing.remaining(),
+        threshold: standing.threshold_pct(),
+        resets_at: month.end(),
+    }))
 }
 
 async fn standing(

@@ -1,21 +1,26 @@
 //! `GET /usage/…/monthly`: what was used, by month and type, newest first.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use axum::extract::State;
 use domain::money::Currency;
 use domain::period::Month;
-use domain::usage::{Subject, parse_user_id};
+use domain::usage::Subject;
 use futures_util::try_join;
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path, Query};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use store::usage_daily::{MonthOfType, Totals};
 use store::{api_usage, usage_daily, usage_terms};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::App;
+use crate::Clients;
+use crate::limit_check::UserPath;
+use crate::parameters::{PartnerPath, UserId};
 
 /// Months shown when no range is asked for, the current one included.
 const MONTHS: usize = 12;
@@ -23,24 +28,62 @@ const MONTHS_MAX: usize = 60;
 /// The type under which the gateway's requests are shown.
 const API_REQUEST: &str = "api_request";
 
-#[derive(Serialize)]
-struct MonthRow {
+/// What was used in a month, in one currency.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UsageMonth {
     month: Month,
     currency: Currency,
     #[serde(flatten)]
-    totals: Sums,
-    by_event_type: BTreeMap<String, Sums>,
+    totals: UsageSums,
+    /// The same by type of event; the gateway's requests are `api_request`.
+    by_event_type: BTreeMap<String, UsageSums>,
 }
 
-#[derive(Serialize, Default, Clone, Copy)]
-struct Sums {
+/// Sums of usage events.
+#[derive(Debug, Serialize, Default, Clone, Copy, ToSchema)]
+pub(crate) struct UsageSums {
     events: i64,
     units: i64,
+    /// Of the units those that count against limits and on invoices.
     billable_units: i64,
+    /// In minor units.
     amount_cents: i64,
 }
 
-impl Sums {
+/// The range shown: the last twelve months when nothing is given, at most sixty.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct RangeQuery {
+    /// The first day shown, or the month of it.
+    #[param(value_type = Option<String>, pattern = "^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$", example = "2025-01")]
+    from: Option<DayOrMonth>,
+    /// The day after the last one shown, or the last month.
+    #[param(value_type = Option<String>, pattern = "^[0-9]{4}-[0-9]{2}(-[0-9]{2})?$", example = "2025-10")]
+    to: Option<DayOrMonth>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum DayOrMonth {
+    Day(Date),
+    Month(Month),
+}
+
+impl<'de> Deserialize<'de> for DayOrMonth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<DayOrMonth, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if let Ok(month) = Month::parse(&text) {
+            return Ok(DayOrMonth::Month(month));
+        }
+        match text.parse::<Date>() {
+            // jiff reads the date of an instant, too. A year of margin lets every range be computed.
+            Ok(date) if date.to_string() == text && date.checked_add(1.year()).is_ok() => {
+                Ok(DayOrMonth::Day(date))
+            }
+            _ => Err(D::Error::custom("a date 2025-11-01 or a month 2025-11")),
+        }
+    }
+}
+
+impl UsageSums {
     fn add(&mut self, totals: Totals) {
         // Sums of what Postgres has summed: a month beyond the range would have failed there.
         self.events = self.events.saturating_add(totals.events);
@@ -50,34 +93,36 @@ impl Sums {
     }
 }
 
-/// A user's months.
+/// A user's months, newest first, one for each currency.
+#[utoipa::path(get, path = "/usage/user/{id}/monthly")]
 pub(crate) async fn user(
-    app: &App,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let user_id =
-        parse_user_id(id).ok_or_else(|| Error::invalid_parameter("id", "a user's number"))?;
-    let (from, to) = range(&Query::parse(request, &["from", "to"])?, now)?;
+    State(app): State<Arc<Clients>>,
+    Path(path): Path<UserPath>,
+    Query(range): Query<RangeQuery>,
+    Now(now): Now,
+) -> Result<Json<UsageMonths>, Error> {
+    let UserId(user_id) = path.id()?;
+    let (from, to) = range.days(now)?;
     let client = app.database.client().await?;
     let subject = Subject::User(user_id).to_string();
     let rows = usage_daily::by_month(&**client, &subject, from, to).await?;
-    api::json(StatusCode::OK, &months(rows))
+    Ok(Json(months(rows)))
 }
 
-/// A partner's months: its events, and the requests in the gateway's log where the contract counts them.
+/// A partner's months, newest first, one for each currency: its events, and the requests in the gateway's log where the
+/// contract counts them.
+#[utoipa::path(get, path = "/usage/partner/{prefix}/monthly")]
 pub(crate) async fn partner(
-    app: &App,
-    request: &Request,
-    prefix: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let subject = Subject::parse(&format!("partner:{prefix}")).ok_or(Error::NotFound)?;
-    let (from, to) = range(&Query::parse(request, &["from", "to"])?, now)?;
+    State(app): State<Arc<Clients>>,
+    Path(PartnerPath { prefix }): Path<PartnerPath>,
+    Query(range): Query<RangeQuery>,
+    Now(now): Now,
+) -> Result<Json<UsageMonths>, Error> {
+    let (from, to) = range.days(now)?;
     let client = app.database.client().await?;
     let db = &**client;
-    let subject = subject.to_string();
+    let subject = prefix.subject().to_string();
+    let prefix = prefix.as_str();
     let prefixes = [prefix];
     let (mut rows, contracts) = try_join!(
         usage_daily::by_month(db, &subject, from, to),
@@ -95,18 +140,22 @@ pub(crate) async fn partner(
             totals,
         }));
     }
-    api::json(StatusCode::OK, &months(rows))
+    Ok(Json(months(rows)))
 }
 
+/// Months, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UsageMonths(Vec<UsageMonth>);
+
 /// One row per month and currency, newest first: currencies are never added up.
-fn months(rows: Vec<MonthOfType>) -> Vec<MonthRow> {
-    let mut months: BTreeMap<(std::cmp::Reverse<Month>, Currency), MonthRow> = BTreeMap::new();
+fn months(rows: Vec<MonthOfType>) -> UsageMonths {
+    let mut months: BTreeMap<(std::cmp::Reverse<Month>, Currency), UsageMonth> = BTreeMap::new();
     for row in rows {
         let key = (std::cmp::Reverse(row.month), row.currency);
-        let month = months.entry(key).or_insert_with(|| MonthRow {
+        let month = months.entry(key).or_insert_with(|| UsageMonth {
             month: row.month,
             currency: row.currency,
-            totals: Sums::default(),
+            totals: UsageSums::default(),
             by_event_type: BTreeMap::new(),
         });
         month.totals.add(row.totals);
@@ -116,56 +165,37 @@ fn months(rows: Vec<MonthOfType>) -> Vec<MonthRow> {
             .or_default()
             .add(row.totals);
     }
-    months.into_values().collect()
+    UsageMonths(months.into_values().collect())
 }
 
-/// The first day and the day after the last. Dates are `[from, to)`; a month as `to` is the last one shown.
-fn range(query: &Query, now: Timestamp) -> Result<(Date, Date), Error> {
-    let to = day(query, "to", |month| month.next().first_day())?
-        .unwrap_or_else(|| Month::of(now).next().first_day());
-    let last_day = to.yesterday().unwrap_or(to);
-    let from = match day(query, "from", Month::first_day)? {
-        Some(from) => from,
-        None => Month::of_day(last_day)
-            .last(MONTHS)
-            .last()
-            .map_or(last_day, |month| month.first_day()),
-    };
-    if from > to {
-        return Err(Error::invalid_parameter("from", "it is not after to"));
-    }
-    let farthest = Month::of_day(last_day).last(MONTHS_MAX);
-    if farthest
-        .last()
-        .is_some_and(|month| from < month.first_day())
-    {
-        return Err(Error::invalid_parameter(
-            "from",
-            format!("at most {MONTHS_MAX} months"),
-        ));
-    }
-    Ok((from, to))
-}
-
-fn day(
-    query: &Query,
-    name: &str,
-    of_month: impl FnOnce(Month) -> Date,
-) -> Result<Option<Date>, Error> {
-    let Some(text) = query.get(name) else {
-        return Ok(None);
-    };
-    if let Ok(month) = Month::parse(text) {
-        return Ok(Some(of_month(month)));
-    }
-    match text.parse::<Date>() {
-        // jiff reads the date of an instant, too. A year of margin lets every range be computed.
-        Ok(date) if date.to_string() == text && date.checked_add(1.year()).is_ok() => {
-            Ok(Some(date))
+impl RangeQuery {
+    /// The first day and the day after the last. Dates are `[from, to)`; a month as `to` is the last one shown.
+    fn days(&self, now: Timestamp) -> Result<(Date, Date), Error> {
+        let to = match self.to {
+            Some(DayOrMonth::Day(day)) => day,
+            Some(DayOrMonth::Month(month)) => month.next().first_day(),
+            None => Month::of(now).next().first_day(),
+        };
+        let last_day = to.yesterday().unwrap_or(to);
+        let from = match self.from {
+            Some(DayOrMonth::Day(day)) => day,
+            Some(DayOrMonth::Month(month)) => month.first_day(),
+            None => Month::of_day(last_day)
+                .last(MONTHS)
+                .last()
+                .map_or(last_day, |month| month.first_day()),
+        };
+        if from > to {
+            return Err(Error::invalid_parameter("from", "it is not after to"));
         }
-        _ => Err(Error::invalid_parameter(
-            name,
-            "a date 2025-11-01 or a month 2025-11",
-        )),
+        let farthest = Month::of_day(last_day).last(MONTHS_MAX);
+        if farthest
+            .last()
+            .is_some_and(|month| from < month.first_day())
+        {
+            let detail = format!("at most {MONTHS_MAX} months");
+            return Err(Error::invalid_parameter("from", detail));
+        }
+        Ok((from, to))
     }
 }

@@ -1,44 +1,92 @@
 //! `GET /usage/overage/quote`: what units would cost if they were reserved now.
 
-use domain::usage::{UNITS_MAX, parse_user_id};
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde_json::json;
+use std::sync::Arc;
 
-use crate::App;
+use axum::extract::State;
+use domain::money::Currency;
+use domain::usage::UNITS_MAX;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Query};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::Clients;
 use crate::limit_check::of_user;
+use crate::parameters::UserId;
 
-/// Reads where the user stands and quotes. `total_cents` is null when the plan sells no units beyond its limit.
+/// What is to be quoted.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct QuoteQuery {
+    /// `users.id` of the host application.
+    #[param(inline)]
+    user_id: UserId,
+    /// How many units more.
+    #[param(value_type = i64, minimum = 1, maximum = 1_000_000_000)]
+    units: Units,
+}
+
+#[derive(Debug)]
+struct Units(i64);
+
+impl<'de> Deserialize<'de> for Units {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Units, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.parse() {
+            Ok(units @ 1..=UNITS_MAX) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Ok(Units(units))
+            }
+            _ => Err(D::Error::custom(format!("1 to {UNITS_MAX}"))),
+        }
+    }
+}
+
+/// What units more would cost.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OverageQuote {
+    /// Per unit beyond the limit; null when the plan sells none.
+    overage_price_cents: Option<i64>,
+    currency: Currency,
+    /// As asked for.
+    units: i64,
+    /// Of them inside the limit.
+    free_units: i64,
+    /// Of them beyond it.
+    overage_units: i64,
+    /// Null when the plan sells no units beyond its limit.
+    total_cents: Option<i64>,
+}
+
+/// What units would cost if they were reserved now.
+#[utoipa::path(get, path = "/usage/overage/quote")]
 pub(crate) async fn get(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let query = Query::parse(request, &["user_id", "units"])?;
-    let user_id = query
-        .get("user_id")
-        .and_then(parse_user_id)
-        .ok_or_else(|| Error::invalid_parameter("user_id", "a user's number"))?;
-    let units_expected = || Error::invalid_parameter("units", format!("1 to {UNITS_MAX}"));
-    let units = query.get("units").ok_or_else(units_expected)?;
-    let units = match units.parse() {
-        Ok(number @ 1..=UNITS_MAX) if units.bytes().all(|byte| byte.is_ascii_digit()) => number,
-        _ => return Err(units_expected()),
-    };
+    State(app): State<Arc<Clients>>,
+    Query(query): Query<QuoteQuery>,
+    Now(now): Now,
+) -> Result<Json<OverageQuote>, QuoteError> {
+    let (UserId(user_id), Units(units)) = (query.user_id, query.units);
     let client = app.database.client().await?;
-    let (_, terms, standing) = of_user(&**client, user_id, now).await?;
+    let (_, terms, standing) = match of_user(&**client, user_id, now).await {
+        Err(Error::NotFound) => return Err(QuoteError::NoSuchUser),
+        found => found?,
+    };
     let quote = standing
         .quote(&terms, units)
         .map_err(|error| Error::invalid_parameter("units", error.to_string()))?;
-    let answer = json!({
-        "overage_price_cents": terms.overage_price_cents,
-        "currency": terms.currency,
-        "units": units,
-        "free_units": quote.free_units,
-        "overage_units": quote.overage_units,
-        "total_cents": quote.total.map(|total| total.amount_cents),
-    });
-    api::json(StatusCode::OK, &answer)
+    Ok(Json(OverageQuote {
+        overage_price_cents: terms.overage_price_cents,
+        currency: terms.currency,
+        units,
+        free_units: quote.free_units,
+        overage_units: quote.overage_units,
+        total_cents: quote.total.map(|total| total.amount_cents),
+    }))
+}
+
+runtime::refusals! {
+    /// Why there is no quote.
+    pub(crate) enum QuoteError {
+        /// The host application has no such user.
+        NoSuchUser = 404 "not_found" "there is nothing here",
+    }
 }

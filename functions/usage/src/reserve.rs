@@ -1,21 +1,30 @@
 //! `POST /usage/reserve`: units of a user's quota, taken before they are used; never one too many.
 
-use domain::money::{self, Money};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use domain::money::{self, Currency, Money};
 use domain::period::Month;
-use domain::usage::{PlanTerms, ReservationRequest, Standing};
+use domain::usage::{PlanTerms, Reservation, ReservationRequest, Standing};
 use futures_util::try_join;
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde_json::{Map, Value, json};
+use runtime::api::extract::{Json, Now};
+use runtime::api::{self, Error};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use shared::publishing::publish_after_commit;
 use store::usage_events::{NewEvent, Stored};
 use store::{locks, outbox, usage_events, usage_terms};
 use tokio_postgres::{Client, Transaction};
+use utoipa::openapi::RefOr;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::ingest::sha256;
+use crate::limit_check::OveragePrice;
 use crate::meter::{Meter, standings};
-use crate::{ATTEMPTS, App, alerts, json_body};
+use crate::{ATTEMPTS, Clients, alerts, unprocessable};
 
 /// The member of an event's metadata in which an allowed reservation keeps its answer.
 const VERDICT: &str = "reservation";
@@ -29,57 +38,161 @@ enum Refusal {
     NoSuchPlan(String),
     #[error("the key was used before for something else")]
     KeyReused,
+    #[error("the answer that the reservation got is not readable any more")]
+    Unreadable(#[source] serde_json::Error),
     #[error("the price is out of range")]
     Price(#[from] money::Error),
     #[error("the quota cannot be read or written")]
     Store(#[from] store::Error),
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Error {
-        match refusal {
+/// A reservation that was made.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Reserved {
+    /// True: what is not allowed is a 402.
+    allowed: bool,
+    /// Units used this month, these included.
+    used: i64,
+    /// Units included per month; null is unlimited.
+    limit: Option<i64>,
+    /// Units left of them; null is unlimited.
+    remaining: Option<i64>,
+    /// True when some of the units are beyond the limit, and the next three say what for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    overage: Option<bool>,
+    /// How many are beyond it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    overage_units: Option<i64>,
+    /// What those cost in all, in minor units.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    price_cents: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    currency: Option<Currency>,
+}
+
+/// What the 402 offers instead.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReservationDenied {
+    /// False.
+    allowed: bool,
+    /// Units used this month.
+    used: i64,
+    /// Units included per month.
+    limit: Option<i64>,
+    /// Units left of them: fewer than were asked for.
+    remaining: Option<i64>,
+    /// What units beyond the limit cost, where the plan sells them: send `accept_overage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    overage: Option<OveragePrice>,
+    /// The plan to change to, where there is a larger one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    upgrade: Option<PlanUpgrade>,
+    /// The first instant of the next month.
+    resets_at: Timestamp,
+}
+
+/// A larger plan.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PlanUpgrade {
+    plan: String,
+    /// Per month, in minor units.
+    price_cents: Option<i64>,
+    currency: Currency,
+    /// So many units beyond the limit cost as much as the plan.
+    breakeven_units: Option<i64>,
+}
+
+/// Why units are not reserved.
+#[derive(Debug)]
+pub(crate) enum ReserveError {
+    /// 402: nothing is stored, so that the key may come again.
+    Denied(ReservationDenied),
+    /// Any other refusal.
+    Refused(Error),
+}
+
+/// The codes of a reservation's refusals besides 402.
+const REFUSALS: [(u16, &str, &str); 2] = [
+    (404, "not_found", "there is no such user"),
+    (
+        409,
+        "idempotency_key_reused",
+        "the key was used before for something else",
+    ),
+];
+
+impl<E: api::CommonError> From<E> for ReserveError {
+    fn from(error: E) -> ReserveError {
+        ReserveError::Refused(error.into())
+    }
+}
+
+impl From<Refusal> for ReserveError {
+    fn from(refusal: Refusal) -> ReserveError {
+        ReserveError::Refused(match refusal {
             Refusal::NoSuchUser => Error::NotFound,
             refusal @ Refusal::NoSuchPlan(_) => Error::NotConfigured(Box::new(refusal)),
+            refusal @ Refusal::Unreadable(_) => Error::Internal(Box::new(refusal)),
             Refusal::KeyReused => Error::Conflict {
                 code: "idempotency_key_reused",
                 detail: format!("idempotency_key: {refusal}"),
             },
-            Refusal::Price(error) => Error::Unprocessable {
-                field: "units".to_owned(),
-                detail: error.to_string(),
-            },
+            Refusal::Price(error) => Error::invalid_member("units", error.to_string()),
             Refusal::Store(error) => Error::from(error),
-        }
+        })
+    }
+}
+
+impl IntoResponse for ReserveError {
+    fn into_response(self) -> axum::response::Response {
+        let error = match self {
+            ReserveError::Refused(error) => error,
+            ReserveError::Denied(offer) => Error::payment_required(&offer),
+        };
+        error.into_response()
+    }
+}
+
+impl IntoResponses for ReserveError {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let mut responses = api::refusals_of(&REFUSALS);
+        responses.extend(api::payment_required::<ReservationDenied>());
+        responses
     }
 }
 
 /// What became of a reservation.
 enum Decision {
     /// The answer, kept for whoever asks again, and what to publish.
-    Allowed(Value, Vec<outbox::Message>),
-    /// The members of the 402. Nothing is stored, so that the key may come again.
-    Denied(Map<String, Value>),
+    Allowed(Reserved, Vec<outbox::Message>),
+    /// Nothing is stored, so that the key may come again.
+    Denied(ReservationDenied),
 }
 
-/// Reads the body, decides under the subject's lock, and answers what was decided first under the key.
+/// Takes units of a user's quota before they are used; never one too many. Decided under the subject's lock; the same
+/// key again gets what was decided first.
+#[utoipa::path(post, path = "/usage/reserve")]
 pub(crate) async fn post(
-    app: &App,
-    request: &Request,
-    body: &[u8],
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    Query::parse(request, &[])?;
-    let wanted =
-        ReservationRequest::read(json_body::object(body)?).map_err(json_body::unprocessable)?;
+    State(app): State<Arc<Clients>>,
+    Now(now): Now,
+    Json(body): Json<Reservation>,
+) -> Result<Json<Reserved>, ReserveError> {
+    let wanted = ReservationRequest::new(body).map_err(unprocessable)?;
     let mut client = app.database.client().await?;
     match reserve(&mut client, &wanted, now).await? {
         Decision::Allowed(answer, messages) => {
             if !messages.is_empty() {
-                app.publish(&client, &messages, now).await;
+                publish_after_commit(&client, Some(&app.event_bus), &messages, now).await;
             }
-            api::json(StatusCode::OK, &answer)
+            Ok(Json(answer))
         }
-        Decision::Denied(members) => Err(Error::PaymentRequired { members }),
+        Decision::Denied(offer) => Err(ReserveError::Denied(offer)),
     }
 }
 
@@ -190,53 +303,45 @@ async fn decide(
 }
 
 /// What the key was answered first; a conflict when it stands for something else.
-fn first_verdict(earlier: Stored, digest: &str) -> Result<Value, Refusal> {
+fn first_verdict(earlier: Stored, digest: &str) -> Result<Reserved, Refusal> {
     if earlier.payload_sha256.as_deref() != Some(digest) {
         return Err(Refusal::KeyReused);
     }
     let mut metadata = earlier.metadata.unwrap_or_default();
     match metadata.get_mut(VERDICT) {
-        Some(answer) => Ok(answer.take()),
+        Some(answer) => serde_json::from_value(answer.take()).map_err(Refusal::Unreadable),
         None => Err(Refusal::KeyReused),
     }
 }
 
-fn answer(after: Standing, charge: Money, overage_units: i64) -> Value {
-    let mut answer = json!({
-        "allowed": true,
-        "used": after.used,
-        "limit": after.limit,
-        "remaining": after.remaining(),
-    });
-    if overage_units > 0 {
-        answer["overage"] = true.into();
-        answer["overage_units"] = overage_units.into();
-        answer["price_cents"] = charge.amount_cents.into();
-        answer["currency"] = charge.currency.as_str().into();
+fn answer(after: Standing, charge: Money, overage_units: i64) -> Reserved {
+    let is_beyond = overage_units > 0;
+    Reserved {
+        allowed: true,
+        used: after.used,
+        limit: after.limit,
+        remaining: after.remaining(),
+        overage: is_beyond.then_some(true),
+        overage_units: is_beyond.then_some(overage_units),
+        price_cents: is_beyond.then_some(charge.amount_cents),
+        currency: is_beyond.then_some(charge.currency),
     }
-    answer
 }
 
-/// What the 402 offers instead.
-fn offer(terms: &PlanTerms, standing: Standing, month: Month) -> Map<String, Value> {
-    let mut members = Map::new();
-    members.insert("allowed".to_owned(), false.into());
-    members.insert("used".to_owned(), standing.used.into());
-    members.insert("limit".to_owned(), standing.limit.into());
-    members.insert("remaining".to_owned(), standing.remaining().into());
-    if let Some(price_cents) = terms.overage_price_cents {
-        let overage = json!({"price_cents": price_cents, "currency": terms.currency});
-        members.insert("overage".to_owned(), overage);
+fn offer(terms: &PlanTerms, standing: Standing, month: Month) -> ReservationDenied {
+    let upgrade = terms.upgrade.as_ref();
+    ReservationDenied {
+        allowed: false,
+        used: standing.used,
+        limit: standing.limit,
+        remaining: standing.remaining(),
+        overage: OveragePrice::of(terms),
+        upgrade: upgrade.map(|(plan, price_cents)| PlanUpgrade {
+            plan: plan.clone(),
+            price_cents: *price_cents,
+            currency: terms.currency,
+            breakeven_units: terms.breakeven_units(),
+        }),
+        resets_at: month.end(),
     }
-    if let Some((plan, price_cents)) = &terms.upgrade {
-        let upgrade = json!({
-            "plan": plan,
-            "price_cents": price_cents,
-            "currency": terms.currency,
-            "breakeven_units": terms.breakeven_units(),
-        });
-        members.insert("upgrade".to_owned(), upgrade);
-    }
-    members.insert("resets_at".to_owned(), month.end().to_string().into());
-    members
 }

@@ -1,28 +1,49 @@
 //! `POST /usage/events/{idempotency_key}/void`: an event taken back; its row stays and counts nowhere.
 
-use domain::usage::VoidRequest;
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde_json::json;
-use store::usage_events;
+use std::sync::Arc;
 
-use crate::{App, json_body};
+use axum::extract::State;
+use domain::usage::{VoidRequest, VoidUsage};
+use jiff::Timestamp;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path};
+use serde::{Deserialize, Serialize};
+use store::usage_events;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{Clients, unprocessable};
 
 /// Whoever holds a service token; it names nobody.
 const ACTOR: &str = "service";
 
-/// Takes the event back unless it has been; answers when and why it was, the same every time.
+/// The event of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct EventPath {
+    /// The key that the event was sent with.
+    idempotency_key: String,
+}
+
+/// An event that was taken back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VoidedUsage {
+    idempotency_key: String,
+    /// `user:<id>` or `partner:<prefix>`.
+    subject: String,
+    /// When it was taken back first.
+    voided_at: Timestamp,
+    /// Why it was.
+    reason: String,
+}
+
+/// Takes an event back unless it has been; answers when and why it was, the same every time.
+#[utoipa::path(post, path = "/usage/events/{idempotency_key}/void")]
 pub(crate) async fn post(
-    app: &App,
-    request: &Request,
-    body: &[u8],
-    idempotency_key: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    Query::parse(request, &[])?;
-    let wanted = VoidRequest::read(json_body::object(body)?).map_err(json_body::unprocessable)?;
+    State(app): State<Arc<Clients>>,
+    Path(EventPath { idempotency_key }): Path<EventPath>,
+    Now(now): Now,
+    Json(body): Json<VoidUsage>,
+) -> Result<Json<VoidedUsage>, Error> {
+    let wanted = VoidRequest::new(body).map_err(unprocessable)?;
     if idempotency_key.chars().any(char::is_control) {
         // No event has such a key, and Postgres would not take U+0000 for a text.
         return Err(Error::NotFound);
@@ -30,14 +51,13 @@ pub(crate) async fn post(
     let subject = wanted.subject.to_string();
     let client = app.database.client().await?;
     let db = &**client;
-    usage_events::void(db, &subject, idempotency_key, &wanted.reason, ACTOR, now).await?;
-    let voided = usage_events::voided(db, &subject, idempotency_key).await?;
+    usage_events::void(db, &subject, &idempotency_key, &wanted.reason, ACTOR, now).await?;
+    let voided = usage_events::voided(db, &subject, &idempotency_key).await?;
     let voided = voided.ok_or(Error::NotFound)?;
-    let answer = json!({
-        "idempotency_key": idempotency_key,
-        "subject": subject,
-        "voided_at": voided.voided_at,
-        "reason": voided.reason,
-    });
-    api::json(StatusCode::OK, &answer)
+    Ok(Json(VoidedUsage {
+        idempotency_key,
+        subject,
+        voided_at: voided.voided_at,
+        reason: voided.reason,
+    }))
 }

@@ -1,4 +1,4 @@
-//! Invariants M and C: whatever the order, duplication and concurrency, the ledger is the same,
+//! Invariants M and C (`docs/ledger.md`): whatever the order, duplication and concurrency, the ledger is the same,
 //! and it is what the story says, to the cent.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
@@ -19,7 +19,7 @@ use stripe::event::Event;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
 
-/// Random orders of each sequence that `stripe.md` lists …
+/// Random orders of each of the usual sequences of events …
 const ORDERS: usize = 200;
 /// … and of the further ones, which vary them.
 const ORDERS_OF_VARIATIONS: usize = 40;

@@ -6,6 +6,9 @@ use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
 use jiff::{Timestamp, ToSpan};
 use serde::{Serialize, Serializer};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Why a period or month could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +67,19 @@ pub fn start_of_day(day: Date) -> Timestamp {
 pub struct Month {
     first_day: Date,
 }
+
+impl PartialSchema for Month {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some("A calendar month in UTC"))
+            .pattern(Some("^[0-9]{4}-[0-9]{2}$"))
+            .examples(["2025-10"])
+            .into()
+    }
+}
+
+impl ToSchema for Month {}
 
 impl Month {
     /// The month `instant` lies in.

@@ -11,6 +11,63 @@ use super::objects::Metadata;
 use super::payments::Outcome;
 use super::server::{Fault, State};
 
+/// Every operation of `POST /_fake/operations/<name>` and the members of its body; `?` marks those that may be left out,
+/// with the default in brackets. `outcome` is `succeeds` (the default), `fails` or `fails_for_good`.
+const OPERATIONS: [(&str, &str); 31] = [
+    (
+        "create_price",
+        "unit_amount, currency? (usd), interval? (month), plan?",
+    ),
+    (
+        "create_coupon",
+        "percent_off_bps? or amount_off? with currency? (usd); duration? (forever), duration_in_months?",
+    ),
+    ("create_customer", "email?, name?, metadata?"),
+    ("delete_customer", "customer"),
+    (
+        "checkout",
+        "user_id, price, email?, name?, plan?, and as subscribe",
+    ),
+    (
+        "subscribe",
+        "customer, price, quantity? (1), trial_days?, coupon?, tax_bps? (0), metadata?",
+    ),
+    ("announce_trial_end", "subscription"),
+    ("renew", "subscription, outcome?"),
+    ("retry", "invoice, outcome?"),
+    (
+        "change",
+        "subscription, price?, quantity?, proration? (invoice_now, next_invoice, none), outcome?",
+    ),
+    ("cancel_at_period_end", "subscription, cancel? (true)"),
+    ("end_period", "subscription"),
+    ("cancel_now", "subscription"),
+    (
+        "pause_collection",
+        "subscription, behavior? (void, keep_as_draft, mark_uncollectible; none: resumed)",
+    ),
+    (
+        "create_invoice",
+        "customer, amount, currency? (usd), description?",
+    ),
+    ("send_invoice", "invoice"),
+    ("pay_invoice", "invoice, outcome?"),
+    ("pay_out_of_band", "invoice"),
+    ("void_invoice", "invoice"),
+    ("mark_uncollectible", "invoice"),
+    ("credit", "invoice, amount"),
+    ("pay_once", "customer, amount, currency? (usd), outcome?"),
+    ("confirm_intent", "payment_intent, outcome?"),
+    ("cancel_intent", "payment_intent"),
+    ("refund", "payment_intent, amount"),
+    ("fail_refund", "refund"),
+    ("dispute", "payment_intent"),
+    ("submit_evidence", "dispute"),
+    ("close_dispute", "dispute, won? (false)"),
+    ("pay_out", "amount"),
+    ("pay_out_balance", ""),
+];
+
 /// Answers `/_fake/<path>`; a changed account is delivered by the caller.
 pub(super) fn answer(
     state: &mut State,
@@ -81,6 +138,13 @@ pub(super) fn answer(
             let count = again.len();
             state.resend.extend(again);
             Ok(json!({"events": count}))
+        }
+        ("GET", ["operations"]) => {
+            let operations: Vec<Value> = OPERATIONS
+                .iter()
+                .map(|(name, arguments)| json!({"name": name, "arguments": arguments}))
+                .collect();
+            Ok(json!({"data": operations}))
         }
         ("POST", ["operations", name]) => operate(&mut state.account, name, &arguments),
         _ => Err(super::listing::unknown_path(&path.join("/"))),
@@ -326,4 +390,28 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
         _ => return Err(super::listing::unknown_path(name)),
     };
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_listed_and_there() {
+        let source = include_str!("control.rs");
+        let (_, operate) = source.split_once("fn operate(").expect("the operations");
+        let there = operate
+            .lines()
+            .filter(|line| line.starts_with("        \""))
+            .filter_map(|line| line.split('"').nth(1));
+        let listed: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
+        assert_eq!(there.collect::<Vec<_>>(), listed);
+
+        let document = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/local.md"));
+        for (name, arguments) in OPERATIONS {
+            let row = format!("| `{name}` | {arguments} |");
+            let row = row.replace("|  |", "| |");
+            assert!(document.contains(&row), "docs/local.md lacks: {row}");
+        }
+    }
 }

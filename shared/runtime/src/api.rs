@@ -1,4 +1,41 @@
-//! The HTTP edge: routes, query parameters, cursors, and what becomes of an error on its way to the caller.
+//! The HTTP edge: one function = one route = its request type, its answer type and its documentation.
+//!
+//! ```ignore
+//! /// What is left of a user's month.                                 ← summary and description in the document
+//! #[utoipa::path(get, path = "/usage/limit-check/user/{id}")]
+//! pub(crate) async fn user(
+//!     State(app): State<Arc<Clients>>,                                // what the function may reach
+//!     Path(UserPath { id }): Path<UserPath>,                          // Deserialize + IntoParams; unreadable: 404
+//!     Query(filter): Query<Filter>, Query(page): Query<PageQuery>,    // Deserialize + IntoParams; as many as one likes
+//!     caller: Caller, Now(now): Now,                                  // who, and when
+//!     Json(body): Json<Body>,                                         // Deserialize (deny_unknown_fields) + ToSchema
+//! ) -> Result<Json<UserLimit>, Error> { … }                           // Serialize + ToSchema; refusals! for its own
+//!
+//! pub fn routes() -> Routes<…> {
+//!     Routes::new()
+//!         .add(Access::Viewer, routes!(credits::list))
+//!         .add_write(Access::Finance, KeyRule::Required, routes!(credits::void))
+//! }
+//! ```
+//!
+//! * [`router`]: [`Routes::add`](router::Routes::add) is the only way to a route, and takes its [`access::Access`]. It
+//!   checks the token, then that every parameter of the query is one that the handler's `Query`s list, then calls the
+//!   handler. `table()` has every route for tests, the local gateway and the template check; `document()` the OpenAPI
+//!   document; `serve()` makes the [`Api`](router::Api) that answers.
+//! * [`extract`]: the arguments above, [`extract::Found`] (302) and [`extract::Attachment`] (CSV). They are called
+//!   `Json`, `Path` and `Query` because `utoipa` knows arguments by these names; an argument must be named or
+//!   destructured, since `utoipa` skips `_`.
+//! * [`values`]: members and parameters that are valid once read: [`values::PlainText`], [`values::Moment`],
+//!   [`values::ObjectId`], [`values::InvoiceId`]. In `IntoParams` write `#[param(inline)]` above a type of one's own.
+//! * [`list`]: [`list::PageQuery`], [`list::SpanQuery`] and [`list::ListOf`].
+//! * [`Error`] is what any route may answer; the table documents it. A route's own reasons (404 without a parameter of the
+//!   path, 409, …) are an enum by [`refusals!`](crate::refusals).
+//! * [`write`](mod@write): a handler takes a [`write::Writer`] and hands an action to [`write::Writer::run`], which has
+//!   transaction, idempotency key, audit, commit, stored answer and publishing.
+//!
+//! In an answer a member that may be null is always there. One that may be absent has
+//! `#[serde(skip_serializing_if = "Option::is_none")]` and `#[schema(nullable = false)]`: so the document tells the two
+//! apart, and the tests compare every answer with it.
 
 use std::future::Future;
 use std::str::FromStr;
@@ -6,10 +43,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
-};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use lambda_http::request::RequestContext;
@@ -18,218 +53,25 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::Instrument;
 
-use crate::aws::secrets;
-use crate::config::BoxError;
 use domain::money::Currency;
 use domain::period::{day_of, start_of_day};
 
+pub mod access;
 pub mod authentication;
+pub mod extract;
 pub mod list;
 pub mod members;
+mod problem;
+pub mod router;
+mod text;
+pub mod values;
+
+pub use problem::{CommonError, Error, PROBLEM_JSON, Problem, payment_required, refusals_of};
 
 /// Largest body accepted but from Stripe.
 pub const BODY_LIMIT_BYTES: usize = 1024 * 1024;
 /// Longest query string read.
 const QUERY_LIMIT_BYTES: usize = 8 * 1024;
-
-/// Why a request is not answered with what it asked for: the only place that maps to HTTP.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// 400: the request cannot be read. `code` is stable, `detail` is for people.
-    #[error("{detail}")]
-    BadRequest {
-        /// Stable, snake_case.
-        code: &'static str,
-        /// The parameter or header at fault.
-        field: Option<String>,
-        /// What was expected.
-        detail: String,
-    },
-    /// 401: no token, or none that holds.
-    #[error("{detail}")]
-    Unauthenticated {
-        /// What is wrong with the token, without repeating it.
-        detail: &'static str,
-    },
-    /// 403: the token holds but does not allow this.
-    #[error("{detail}")]
-    Forbidden {
-        /// What would be needed.
-        detail: &'static str,
-    },
-    /// 404: no such path, or nothing under this id.
-    #[error("there is nothing here")]
-    NotFound,
-    /// 405: the path is known, the method is not.
-    #[error("this path answers {allow}")]
-    MethodNotAllowed {
-        /// The methods it answers, comma separated.
-        allow: String,
-    },
-    /// 409: a key was used before with other content, or the state does not allow it.
-    #[error("{detail}")]
-    Conflict {
-        /// Stable, snake_case.
-        code: &'static str,
-        /// What is in the way.
-        detail: String,
-    },
-    /// 413: the body is larger than `limit_bytes`.
-    #[error("the body is larger than {limit_bytes} bytes")]
-    PayloadTooLarge {
-        /// The limit of this route.
-        limit_bytes: usize,
-    },
-    /// 402: the quota is used up. `members` are added to the answer.
-    #[error("the included units are used up")]
-    PaymentRequired {
-        /// What an upgrade or the overage would cost.
-        members: serde_json::Map<String, serde_json::Value>,
-    },
-    /// 422: the body is well-formed, a value in it is not valid.
-    #[error("{detail}")]
-    Unprocessable {
-        /// The member at fault.
-        field: String,
-        /// What was expected.
-        detail: String,
-    },
-    /// 429: too many requests of this caller.
-    #[error("too many requests")]
-    TooManyRequests {
-        /// When to try again.
-        retry_after_seconds: u32,
-    },
-    /// 503: something the request needs is away; trying again may help.
-    #[error("a service this request needs is unavailable")]
-    Unavailable(#[source] BoxError),
-    /// 503 `not_configured`: the deployment lacks a variable, which the log names. Never the caller's fault.
-    #[error("the deployment is not complete")]
-    NotConfigured(#[source] BoxError),
-    /// 500: our mistake.
-    #[error("the request could not be answered")]
-    Internal(#[source] BoxError),
-}
-
-impl Error {
-    /// A parameter that cannot be read.
-    pub fn invalid_parameter(field: &str, detail: impl Into<String>) -> Error {
-        Error::BadRequest {
-            code: "invalid_parameter",
-            field: Some(field.to_owned()),
-            detail: detail.into(),
-        }
-    }
-
-    /// The status it becomes.
-    pub fn status(&self) -> StatusCode {
-        match self {
-            Error::BadRequest { .. } => StatusCode::BAD_REQUEST,
-            Error::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
-            Error::Forbidden { .. } => StatusCode::FORBIDDEN,
-            Error::NotFound => StatusCode::NOT_FOUND,
-            Error::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Error::Conflict { .. } => StatusCode::CONFLICT,
-            Error::PayloadTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Error::PaymentRequired { .. } => StatusCode::PAYMENT_REQUIRED,
-            Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Error::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Error::Unavailable(_) | Error::NotConfigured(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Error::BadRequest { code, .. } | Error::Conflict { code, .. } => code,
-            Error::Unauthenticated { .. } => "unauthenticated",
-            Error::Forbidden { .. } => "forbidden",
-            Error::NotFound => "not_found",
-            Error::MethodNotAllowed { .. } => "method_not_allowed",
-            Error::PayloadTooLarge { .. } => "payload_too_large",
-            Error::PaymentRequired { .. } => "payment_required",
-            Error::Unprocessable { .. } => "unprocessable",
-            Error::TooManyRequests { .. } => "too_many_requests",
-            Error::Unavailable(_) => "unavailable",
-            Error::NotConfigured(_) => "not_configured",
-            Error::Internal(_) => "internal",
-        }
-    }
-
-    fn field(&self) -> Option<&str> {
-        if let Error::BadRequest { field, .. } = self {
-            return field.as_deref();
-        }
-        if let Error::Unprocessable { field, .. } = self {
-            return Some(field);
-        }
-        None
-    }
-
-    /// RFC 9457. A 5xx tells the caller nothing but the code; the log has its causes.
-    fn into_response(self, request_id: &str) -> Response<Body> {
-        let status = self.status();
-        let mut problem = serde_json::Map::new();
-        if let Error::PaymentRequired { members } = &self {
-            problem.clone_from(members);
-        }
-        let title = status.canonical_reason().unwrap_or("Error");
-        problem.insert("code".to_owned(), self.code().into());
-        problem.insert("title".to_owned(), title.into());
-        problem.insert("status".to_owned(), status.as_u16().into());
-        if !status.is_server_error() {
-            problem.insert("detail".to_owned(), self.to_string().into());
-        }
-        problem.insert("request_id".to_owned(), request_id.into());
-        if let Some(field) = self.field() {
-            problem.insert("field".to_owned(), field.into());
-        }
-        let body = serde_json::Value::Object(problem).to_string();
-        let mut response = Response::new(Body::Text(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        if let Error::MethodNotAllowed { allow } = &self {
-            insert(headers, ALLOW, allow);
-        }
-        if let Error::Unauthenticated { .. } = &self {
-            insert(headers, WWW_AUTHENTICATE, "Bearer");
-        }
-        if let Error::TooManyRequests {
-            retry_after_seconds,
-        } = &self
-        {
-            insert(headers, RETRY_AFTER, &retry_after_seconds.to_string());
-        }
-        response
-    }
-}
-
-impl From<secrets::Error> for Error {
-    fn from(error: secrets::Error) -> Error {
-        match error {
-            secrets::Error::NotConfigured { .. } | secrets::Error::Empty { .. } => {
-                Error::NotConfigured(Box::new(error))
-            }
-            secrets::Error::Unavailable(_) => Error::Unavailable(Box::new(error)),
-        }
-    }
-}
-
-impl From<crate::aws::Error> for Error {
-    fn from(error: crate::aws::Error) -> Error {
-        Error::Unavailable(Box::new(error))
-    }
-}
-
-impl From<domain::money::Error> for Error {
-    fn from(error: domain::money::Error) -> Error {
-        Error::Internal(Box::new(error))
-    }
-}
 
 /// Runs an action inside a span with the request's id; turns its error into a response and, when it is ours, into one
 /// log line with all its causes. Every response carries `x-request-id`.
@@ -246,12 +88,12 @@ pub async fn respond(
                 if error.status().is_server_error() {
                     crate::telemetry::log_failure("a request failed", &error);
                 }
-                error.into_response(&request_id)
+                error.to_problem(&request_id)
             }
         };
         metrics::counter!("requests", "status" => response.status().as_str().to_owned())
             .increment(1);
-        insert(response.headers_mut(), "x-request-id", &request_id);
+        problem::insert(response.headers_mut(), "x-request-id", &request_id);
         response
             .headers_mut()
             .entry(CACHE_CONTROL)
@@ -280,13 +122,6 @@ pub fn redirect(status: StatusCode, link: &str) -> Result<Response<Body>, Error>
     *response.status_mut() = status;
     response.headers_mut().insert(LOCATION, link);
     Ok(response)
-}
-
-fn insert(headers: &mut HeaderMap, name: impl http::header::IntoHeaderName, value: &str) {
-    // A value that is no header value would be our own; leaving it out beats failing the response.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
-    }
 }
 
 /// The gateway's request id, else the runtime's, else the caller's own when it is a plain word, else a number.
@@ -421,7 +256,11 @@ impl Query {
     /// Reads the query string; a parameter that is not among `known`, comes twice or is not encoded properly is a
     /// 400 that names it.
     pub fn parse(request: &Request, known: &[&str]) -> Result<Query, Error> {
-        let text = request.uri().query().unwrap_or_default();
+        Query::of(request.uri().query().unwrap_or_default(), known)
+    }
+
+    /// The same of the query's text.
+    fn of(text: &str, known: &[&str]) -> Result<Query, Error> {
         if text.len() > QUERY_LIMIT_BYTES {
             return Err(Error::BadRequest {
                 code: "invalid_query",
@@ -460,6 +299,13 @@ impl Query {
             parameters.push((name, value));
         }
         Ok(Query { parameters })
+    }
+
+    /// Names and values, in order.
+    fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The value as text; given but empty is a value.
@@ -562,20 +408,23 @@ impl Query {
 
     /// Where the previous page ended, as [`cursor`] wrote it.
     pub fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
-        self.get("cursor")
-            .map(|text| {
-                URL_SAFE_NO_PAD
-                    .decode(text)
-                    .ok()
-                    // No text of Postgres has U+0000: it comes from nowhere, and no statement takes it.
-                    .filter(|json| !json.windows(6).any(|letters| letters == b"\\u0000"))
-                    .and_then(|json| serde_json::from_slice(&json).ok())
-                    .ok_or_else(|| {
-                        Error::invalid_parameter("cursor", "pass on the next_cursor of a list")
-                    })
-            })
-            .transpose()
+        self.get("cursor").map(parse_cursor).transpose()
     }
+}
+
+/// A position in a list from what [`cursor`] wrote.
+fn parse_cursor<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+    URL_SAFE_NO_PAD
+        .decode(text)
+        .ok()
+        // No text of Postgres has U+0000: it comes from nowhere, and no statement takes it.
+        .filter(|json| !json.windows(6).any(|letters| letters == b"\\u0000"))
+        .and_then(|json| serde_json::from_slice(&json).ok())
+        .ok_or_else(no_cursor_of_ours)
+}
+
+fn no_cursor_of_ours() -> Error {
+    Error::invalid_parameter("cursor", "pass on the next_cursor of a list")
 }
 
 /// A position in a list as the opaque text of `next_cursor`.

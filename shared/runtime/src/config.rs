@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use domain::payment::FeeEstimate;
 use secrecy::{ExposeSecret, SecretString};
 
+pub mod variables;
+
 /// A variable that is missing or does not say what it should. The value is never repeated: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

@@ -3,7 +3,7 @@
 //! One transaction per event, in three flights: insert the event, lock and load what it touches
 //! ([`neighbourhood`]); decide, without any I/O ([`decision`]); write everything and the domain
 //! events ([`save`]). Every mirrored row is a join of snapshots and every derived row a pure
-//! function of mirrored rows, so the ledger is a function of the set of events (Invariant M).
+//! function of mirrored rows, so the ledger is a function of the set of events (invariant M, `docs/ledger.md`).
 
 mod announcements;
 mod decision;

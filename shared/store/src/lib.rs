@@ -369,6 +369,8 @@ impl Cause {
     }
 }
 
+impl api::CommonError for Error {}
+
 impl From<Error> for api::Error {
     fn from(error: Error) -> api::Error {
         if error.is_unavailable() || error.is_retryable() {

@@ -86,7 +86,7 @@ pub struct Leased {
 
 /// Takes up to `limit` of the look-ups that are due, first asked for first, for this run alone
 /// until `leased_until`. An invoice's payment has an hour to be told by an event of its own
-/// (decision 4), and nothing is fetched with a time before the event that asked for it.
+/// (`docs/stripe.md`), and nothing is fetched with a time before the event that asked for it.
 ///
 /// # Errors
 /// When the statement fails.

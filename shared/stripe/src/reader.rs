@@ -1,6 +1,6 @@
 //! The tolerant reader: what an event says, whatever API version rendered it.
 //!
-//! Every field is looked for along the paths of `WHERE FIELDS LIVE` (README, event table): the new
+//! Every field is looked for along the paths of "Where fields live" in `docs/stripe.md`: the new
 //! path first, then the old ones, never by `api_version`, because versions carry both shapes at
 //! once. A field the ledger needs and none of the paths has is an error that names it, so that
 //! the event is parked instead of writing a NULL over a value.
@@ -82,7 +82,7 @@ impl Facts {
     }
 }
 
-/// Whether the ledger has a use for events of this type (the event table of the README).
+/// Whether the ledger has a use for events of this type (the table of events in `docs/stripe.md`).
 #[must_use]
 pub fn is_applied(event_type: &str) -> bool {
     matches!(

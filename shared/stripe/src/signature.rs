@@ -1,7 +1,7 @@
 //! The `Stripe-Signature` header: checking it on raw bytes, and making it for tests and the fake.
 //!
 //! <https://docs.stripe.com/webhooks#verify-manually>. Where Stripe's own libraries disagree with
-//! one another, the stricter reading is taken: see the README's Decisions.
+//! one another, the stricter reading is taken: see `docs/adr/0007-signatures-are-read-strictly.md`.
 
 use std::borrow::Cow;
 

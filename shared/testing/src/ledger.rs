@@ -1,4 +1,4 @@
-//! What Invariant M compares: the ledger as text.
+//! What invariant M (`docs/ledger.md`) compares: the ledger as text.
 
 use tokio_postgres::{Error, GenericClient};
 

@@ -4,7 +4,9 @@
 //! module starts, one cluster per test process, and against the real AWS SDKs talking to moto.
 //! Whatever is started here ends with the process that started it, however that process ends.
 
+pub mod access;
 pub mod aws;
+pub mod contract;
 pub mod database;
 pub mod fault_proxy;
 pub mod ledger;

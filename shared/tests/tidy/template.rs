@@ -7,7 +7,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use saphyr::{LoadableYamlNode, Yaml};
 use serde_json::{Map, Value, json};
 
-use super::{Tree, flatten, is_ident, is_punct, literals, split_tests, tokens};
+use super::{Tree, documents, flatten, is_ident, is_punct, literals, split_tests, tokens};
 
 /// The calls of the SDK and what they need to be allowed.
 const ACTIONS: [(&str, &str); 19] = [
@@ -199,18 +199,24 @@ fn refers_or_names(value: &Value, resource: &str) -> bool {
 
 // Secrets.
 
-/// The variables that the README's configuration table calls secret.
-fn secret_variables(readme: &str) -> BTreeSet<&str> {
-    readme
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .filter(|line| {
-            line.split('|')
-                .nth(4)
-                .is_some_and(|cell| cell.trim() == "yes")
+/// The variables that `docs/configuration.md` calls secret.
+fn secret_variables(tree: &Tree) -> BTreeSet<&str> {
+    documents::described(tree.get("docs/configuration.md"))
+        .iter()
+        .filter(|one| one.is_secret)
+        .map(|one| one.name)
+        .collect()
+}
+
+/// The variables that the template gives each function.
+pub(super) fn given(tree: &Tree) -> Vec<(String, BTreeSet<String>)> {
+    let template = template(tree);
+    functions(&template)
+        .into_iter()
+        .map(|(_, folder, properties)| {
+            let variables = environment(&template, properties).into_iter();
+            (folder.to_owned(), variables.map(|(name, _)| name).collect())
         })
-        .filter_map(|line| line.split('|').nth(1))
-        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .collect()
 }
 
@@ -225,7 +231,7 @@ fn environment<'a>(template: &'a Value, properties: &'a Value) -> Map<String, Va
 
 pub(super) fn no_secret_is_in_the_template(tree: &Tree) -> Vec<String> {
     let template = template(tree);
-    let secret = secret_variables(tree.get("README.md"));
+    let secret = secret_variables(tree);
     let mut complaints = Vec::new();
     for kind in ["secretsmanager", "ssm-secure"] {
         if tree
@@ -254,6 +260,7 @@ pub(super) fn secrets_are_those_read(tree: &Tree) -> Vec<String> {
     let template = template(tree);
     let in_code: BTreeSet<String> = tree
         .deployed()
+        .filter(|(path, _)| !path.ends_with(documents::VARIABLES))
         .flat_map(|(_, tokens)| literals(tokens))
         .collect();
     let mut complaints = Vec::new();
@@ -995,8 +1002,8 @@ Resources:
             ("functions/usage/src/lib.rs", LIB),
             ("shared/runtime/src/config.rs", CONFIG),
             (
-                "README.md",
-                "| `TOKENS`, `PASSWORD` | | u | yes | |\n| `PLAIN` | | u | | |\n",
+                "docs/configuration.md",
+                "| `TOKENS` | | usage | yes | |\n| `PASSWORD` | | usage | yes | |\n| `PLAIN` | | usage | | |\n",
             ),
             (
                 "docs/runbook.md",

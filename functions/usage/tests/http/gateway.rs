@@ -2,10 +2,11 @@
 
 use lambda_http::Request;
 use serde_json::{Value, json};
+use testing::contract::Contract;
 use testing::logs;
-use usage::handle;
+use usage::routes;
 
-use crate::ledger::{Ledger, NOW, body, event, service};
+use crate::ledger::{Ledger, NOW, answer, body, event, service};
 
 const SAMPLES: [(&str, &str); 10] = [
     (
@@ -63,7 +64,7 @@ async fn the_sample_envelopes_are_answered_one_after_the_other() {
     ledger.contract("dp_pk_live", "api_usage", -1).await;
     let mut answers: Vec<Value> = Vec::new();
     for (name, text) in SAMPLES {
-        let without_a_token = handle(&ledger.app, envelope(text), NOW.parse().unwrap()).await;
+        let without_a_token = answer(&ledger.app, envelope(text), NOW.parse().unwrap()).await;
         assert_eq!(
             without_a_token.status(),
             401,
@@ -73,7 +74,7 @@ async fn the_sample_envelopes_are_answered_one_after_the_other() {
         request
             .headers_mut()
             .insert("authorization", service().parse().unwrap());
-        let response = handle(&ledger.app, request, NOW.parse().unwrap()).await;
+        let response = answer(&ledger.app, request, NOW.parse().unwrap()).await;
         assert_eq!(response.status(), 200, "{name}: {}", body(&response));
         let id = response.headers()["x-request-id"].to_str().unwrap();
         assert!(
@@ -128,6 +129,11 @@ async fn another_method_or_path_is_told_apart() {
     }
     let large = json!({"events": [event(1, &"x".repeat(1024 * 1024))]});
     assert_eq!(ledger.post("/usage/events", &large, NOW).await.0, 413);
+}
+
+#[test]
+fn the_document_says_what_everything_is_and_every_reference_leads_somewhere() {
+    Contract::new(routes().document()).assert_complete();
 }
 
 #[test]

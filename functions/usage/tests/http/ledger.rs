@@ -1,5 +1,7 @@
 //! A database of a test's own, and requests to the real handler over it.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::{Body, Request, Response};
@@ -7,7 +9,8 @@ use runtime::config::Environment;
 use serde_json::{Value, json};
 use store::usage_daily::{self, Difference};
 use testing::TestDatabase;
-use usage::{App, handle};
+use testing::contract::Contract;
+use usage::{App, handle, routes};
 
 /// Signs the tests' JWTs.
 pub(crate) const JWT_SECRET: &str = "the secret of the host application";
@@ -145,8 +148,17 @@ pub(crate) fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
 
 pub(crate) async fn call(app: &App, request: Request, now: &str) -> (u16, Value) {
     let now: Timestamp = now.parse().expect("an instant");
-    let response = handle(app, request, now).await;
+    let response = answer(app, request, now).await;
     (response.status().as_u16(), body(&response))
+}
+
+/// What the function answers, compared with its document: every answer of these tests is.
+pub(crate) async fn answer(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = handle(app, request, now).await;
+    CONTRACT.check(method.as_str(), &path, &response);
+    response
 }
 
 /// A request as the gateway hands it over.

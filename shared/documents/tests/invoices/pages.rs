@@ -102,7 +102,7 @@ fn every_letter_of_a_company_can_be_copied_also_those_the_typeface_lacks() {
     }
 }
 
-/// The design asks for it where it is there; the tests above do not depend on it.
+/// Only where `pdftotext` is there; the tests above do not depend on it.
 #[test]
 fn pdftotext_where_it_is_installed_reads_the_same() {
     if Command::new("pdftotext").arg("-v").output().is_err() {

@@ -8,6 +8,7 @@ use jiff::civil::Date;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use crate::money::{self, Currency, Money, div_half_even_cents, narrow};
 use crate::partner::contract::{Contract, PricingModel, Tier, TierMode};
@@ -21,7 +22,8 @@ pub const ROUNDING: &str = "half_even_per_line";
 const REQUESTS_PER_BLOCK: i64 = 1_000;
 
 /// What was used in a period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = UsedInPeriod)]
 pub struct Usage {
     /// Σ cost units of the contract's unit source.
     pub units: i64,
@@ -30,7 +32,7 @@ pub struct Usage {
 }
 
 /// What a line stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LineKind {
     /// The flat fee.
@@ -47,7 +49,7 @@ pub enum LineKind {
 
 /// A line of a partner's invoice, as it is frozen in `invoices.line_items`: the members of [`crate::stripe_objects::invoice::Line`],
 /// and what it stands for, its tax.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RatedLine {
     pub kind: LineKind,
     pub description: String,

@@ -924,7 +924,7 @@ fn fee(
 }
 
 /// An amount settled in another currency, by the ratio of the same balance transaction's amounts
-/// (decision 31), half-even: exact, and independent of the currencies' exponents.
+/// (`docs/money.md`), half-even: exact, and independent of the currencies' exponents.
 fn convert(
     amount_cents: i64,
     from: Currency,

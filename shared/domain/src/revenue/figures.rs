@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn mrr_is_rounded_once_and_arr_comes_from_the_exact_sum() {
-        // money.md: 1000/day + 2000/week + 6000/2 months + 12000/year.
+        // docs/money.md, worked example: 1000/day + 2000/week + 6000/2 months + 12000/year.
         let micros = 30_416_666_667 + 8_666_666_667 + 3_000_000_000 + 1_000_000_000;
         let mrr = Mrr::of_microcents(micros);
         assert_eq!(mrr.mrr_cents().unwrap(), 43_083);
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn churn_follows_stripes_formula() {
-        // money.md: 100 customers, 10 leave, 30 join: 10 of 130.
+        // docs/money.md, worked example: 100 customers, 10 leave, 30 join: 10 of 130.
         assert_eq!(customer_churn_bps(10, 120).unwrap(), Some(769));
         assert_eq!(customer_churn_bps(0, 5).unwrap(), Some(0));
         assert_eq!(customer_churn_bps(3, 0).unwrap(), Some(10_000));

@@ -74,7 +74,7 @@ impl SubscriptionVersion {
     }
 }
 
-/// The kind of a movement, by `money.md` rule 6.
+/// The kind of a movement, by rule 6 of `docs/money.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     New,

@@ -1,4 +1,4 @@
-//! The MRR bridge: what moved recurring revenue in each period, and the ratios drawn from it (`money.md`, rules 6 to 11).
+//! The MRR bridge: what moved recurring revenue in each period, and the ratios drawn from it (`docs/money.md`, rules 6 to 11).
 //!
 //! Everything is exact, in micro-minor-units of one currency, until the last step.
 
@@ -644,7 +644,7 @@ mod tests {
 
     #[test]
     fn the_worked_example_bridges_as_written() {
-        // money.md: 4 × gold yearly 50000, + 2 × silver monthly 3000, silver gone, gold gone, 3 × gold monthly 5000.
+        // docs/money.md, worked example: 4 × gold yearly 50000, + 2 × silver monthly 3000, silver gone, gold gone, 3 × gold monthly 5000.
         let micro = |day: &str, kind, before, after| Step {
             occurred_at: at(&format!("2025-{day}T00:00:00Z")),
             kind,
@@ -703,7 +703,7 @@ mod tests {
 
     #[test]
     fn both_customer_churns_follow_the_worked_example() {
-        // money.md: 100 customers, 10 leave, 30 join: classic 10.0 %, Stripe's formula 7.69 %.
+        // docs/money.md, worked example: 100 customers, 10 leave, 30 join: classic 10.0 %, Stripe's formula 7.69 %.
         let mut bridge = Bridge::new(
             months("2025-10-01T00:00:00Z", "2025-11-01T00:00:00Z"),
             100 * 1_000 * 1_000_000,

@@ -33,7 +33,7 @@ pub struct UserLink {
     pub user_id: i32,
 }
 
-/// Where a user id was named, weakest first (`stripe.md`, "user of a customer").
+/// Where a user id was named, weakest first (`docs/stripe.md`, "user of a customer").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LinkSource {
     InvoiceMetadata,
@@ -144,7 +144,7 @@ impl CheckoutSession {
         self.plan_name.as_deref().filter(|_| self.is_paid())
     }
 
-    /// Whether nothing more has to be paid (decision 11).
+    /// Whether nothing more has to be paid: what a plan named by it counts from (`docs/stripe.md`).
     #[must_use]
     pub fn is_paid(&self) -> bool {
         matches!(

@@ -228,7 +228,7 @@ impl Invoice {
         }
     }
 
-    /// Decision 5: 0 once paid or void, else what remains, less the credit notes issued since.
+    /// What is due (`docs/money.md`): 0 once paid or void, otherwise what remains, less the credit notes issued since.
     ///
     /// # Errors
     /// When the credit notes' sum is out of range.

@@ -195,7 +195,7 @@ impl Subscription {
             && self.pause_behavior.as_deref() != Some("void")
     }
 
-    /// The recurring revenue by `money.md`: each item per month, exact; discounts; rounded
+    /// The recurring revenue by `docs/money.md`: each item per month, exact; discounts; rounded
     /// half-even once, to 10⁻⁶ of a minor unit.
     ///
     /// # Errors
@@ -216,7 +216,7 @@ impl Subscription {
             )?;
             total = plus(&total, &discounted)?;
         }
-        // A fixed amount is normalised by the first item's interval (decision 16).
+        // A fixed amount is normalised by the first item's interval (rule 4 of `docs/money.md`).
         if let Some(first) = self.items.first() {
             total = self.discount(
                 total,
@@ -314,7 +314,7 @@ fn reduce(amount: ExactAmount, coupon: &Coupon, price: &Price) -> Result<ExactAm
     Ok(amount)
 }
 
-/// What the plan of one subscription is decided from, in the order of decision 11.
+/// What the plan of one subscription is decided from, in the order `docs/stripe.md` gives.
 #[derive(Debug, Default)]
 pub struct PlanEvidence<'a> {
     /// Rows of `plan_prices`.
@@ -367,7 +367,7 @@ pub struct Entitlement {
     pub started_at: Option<Timestamp>,
 }
 
-/// The plan of a user with these subscriptions (decisions 11 and 33). `None` leaves `users.plan`
+/// The plan of a user with these subscriptions (`docs/stripe.md`). `None` leaves `users.plan`
 /// alone: no subscription at all, or entitled ones whose plan nothing names.
 #[must_use]
 pub fn user_plan(entitlements: &[Entitlement]) -> Option<String> {

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::money::{self, Currency, Money};
 use crate::partner::contract::API_KEY_PREFIX_CHARS;
@@ -119,18 +120,39 @@ pub struct Event {
     pub payload: String,
 }
 
-const EVENT_MEMBERS: &[&str] = &[
-    "idempotency_key",
-    "user_id",
-    "api_key_prefix",
-    "event_type",
-    "resource_id",
-    "billable",
-    "cost_units",
-    "unit_price_cents",
-    "occurred_at",
-    "metadata",
-];
+/// A usage event as a sender writes it; a member that is null counts as not given.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageEvent {
+    /// The sender's; with the subject it stands for this event for ever, so that a retry counts once.
+    #[schema(required, nullable = false, min_length = 1, max_length = 255)]
+    pub idempotency_key: Option<String>,
+    /// Who used it: `users.id` of the host application. Exactly one of this and `api_key_prefix`.
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    pub user_id: Option<i64>,
+    /// Who used it: the prefix of a partner's API key.
+    #[schema(min_length = 1, max_length = 255)]
+    pub api_key_prefix: Option<String>,
+    /// What was used.
+    #[schema(required, nullable = false, min_length = 1, max_length = 100)]
+    pub event_type: Option<String>,
+    /// The thing it was used on.
+    #[schema(max_length = 255)]
+    pub resource_id: Option<String>,
+    /// Whether it counts against limits and on invoices; true when not given.
+    pub billable: Option<bool>,
+    /// How many units; 1 when not given.
+    #[schema(minimum = 0, maximum = 1_000_000_000)]
+    pub cost_units: Option<i64>,
+    /// Per unit, in minor units of the subject's currency.
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
+    pub unit_price_cents: Option<i64>,
+    /// When it happened, since 1970 and at most five minutes ahead; now when not given.
+    #[schema(format = DateTime)]
+    pub occurred_at: Option<String>,
+    /// Free form, at most 16 KiB.
+    pub metadata: Option<Map<String, Value>>,
+}
 
 /// What [`Event::payload`] is written from. The time is null when it was left to us.
 #[derive(Serialize)]
@@ -147,19 +169,22 @@ struct Payload<'a> {
 }
 
 impl Event {
-    /// Reads one event; a member that is null counts as not given.
+    /// The event that a sender wrote.
     ///
     /// # Errors
     /// Names the first member that is not what it has to be.
-    pub fn read(value: Value, now: Timestamp) -> Result<Event, Rejection> {
-        let mut members = object(value, EVENT_MEMBERS)?;
-        let idempotency_key = required(key_of(&members)?, "idempotency_key")?;
-        let subject = subject_of(&members)?;
-        let event_type = required(text(&members, "event_type", 1, 100)?, "event_type")?;
-        let resource_id = text(&members, "resource_id", 0, 255)?;
-        let billable = flag(&members, "billable")?.unwrap_or(true);
-        let cost_units = integer(&members, "cost_units", 0, UNITS_MAX)?.unwrap_or(1);
-        let unit_price_cents = integer(&members, "unit_price_cents", 0, AMOUNT_MAX_CENTS)?;
+    pub fn new(said: UsageEvent, now: Timestamp) -> Result<Event, Rejection> {
+        let idempotency_key = key(said.idempotency_key)?;
+        let subject = subject_of(said.user_id, said.api_key_prefix)?;
+        let event_type = required(said.event_type, "event_type")?;
+        let event_type = text(event_type, "event_type", 1, 100)?;
+        let resource_id = said.resource_id;
+        let resource_id = resource_id.map(|id| text(id, "resource_id", 0, 255));
+        let resource_id = resource_id.transpose()?;
+        let billable = said.billable.unwrap_or(true);
+        let cost_units = within(said.cost_units, "cost_units", 0, UNITS_MAX)?.unwrap_or(1);
+        let price = said.unit_price_cents;
+        let unit_price_cents = within(price, "unit_price_cents", 0, AMOUNT_MAX_CENTS)?;
         let amount = i128::from(cost_units) * i128::from(unit_price_cents.unwrap_or(0));
         if amount > i128::from(AMOUNT_MAX_CENTS) {
             return Err(Rejection::of(
@@ -167,8 +192,9 @@ impl Event {
                 format!("cost_units × unit_price_cents is at most {AMOUNT_MAX_CENTS}"),
             ));
         }
-        let said_at = instant(&members, "occurred_at", now)?;
-        let metadata = metadata(&mut members)?;
+        let said_at = said.occurred_at.as_deref();
+        let said_at = said_at.map(|text| occurred_at(text, now)).transpose()?;
+        let metadata = said.metadata.map(metadata).transpose()?;
         let payload = Payload {
             api_key_prefix: subject.api_key_prefix(),
             billable,
@@ -195,7 +221,27 @@ impl Event {
     }
 }
 
-/// A request for units of a user's quota.
+/// A request for units of a user's quota, as the caller writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reservation {
+    /// Whose quota: `users.id` of the host application.
+    #[schema(required, nullable = false, minimum = 1, maximum = 2_147_483_647)]
+    pub user_id: Option<i64>,
+    /// How many units.
+    #[schema(required, nullable = false, minimum = 1, maximum = 1_000_000_000)]
+    pub units: Option<i64>,
+    /// What they are for.
+    #[schema(required, nullable = false, min_length = 1, max_length = 100)]
+    pub event_type: Option<String>,
+    /// The caller's; an allowed reservation always gets its first verdict.
+    #[schema(required, nullable = false, min_length = 1, max_length = 255)]
+    pub idempotency_key: Option<String>,
+    /// Whether units beyond the limit may be charged for; false when not given.
+    pub accept_overage: Option<bool>,
+}
+
+/// A [`Reservation`] that may be decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservationRequest {
     /// The sender's; an allowed one always gets its first verdict.
@@ -222,24 +268,19 @@ struct ReservationPayload<'a> {
 }
 
 impl ReservationRequest {
-    /// Reads the body of a reservation.
+    /// What a caller wrote.
     ///
     /// # Errors
     /// Names the first member that is not what it has to be.
-    pub fn read(value: Value) -> Result<ReservationRequest, Rejection> {
-        let known = [
-            "user_id",
-            "units",
-            "event_type",
-            "idempotency_key",
-            "accept_overage",
-        ];
-        let members = object(value, &known)?;
-        let user_id = required(user_id(&members)?, "user_id")?;
-        let units = required(integer(&members, "units", 1, UNITS_MAX)?, "units")?;
-        let event_type = required(text(&members, "event_type", 1, 100)?, "event_type")?;
-        let idempotency_key = required(key_of(&members)?, "idempotency_key")?;
-        let accept_overage = flag(&members, "accept_overage")?.unwrap_or(false);
+    pub fn new(said: Reservation) -> Result<ReservationRequest, Rejection> {
+        let user_id = required(said.user_id, "user_id").and_then(user_id)?;
+        let units = required(said.units, "units")?;
+        let units = within(Some(units), "units", 1, UNITS_MAX)?;
+        let units = required(units, "units")?;
+        let event_type = required(said.event_type, "event_type")?;
+        let event_type = text(event_type, "event_type", 1, 100)?;
+        let idempotency_key = key(said.idempotency_key)?;
+        let accept_overage = said.accept_overage.unwrap_or(false);
         let payload = canonical(&ReservationPayload {
             event_type: &event_type,
             reserve_units: units,
@@ -256,7 +297,19 @@ impl ReservationRequest {
     }
 }
 
-/// A request to take an event back.
+/// A request to take an event back, as the caller writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VoidUsage {
+    /// Whose event: `user:<id>` or `partner:<prefix>`.
+    #[schema(required, nullable = false, pattern = "^(user|partner):.+$")]
+    pub subject: Option<String>,
+    /// Why, for the audit log.
+    #[schema(required, nullable = false, min_length = 1, max_length = 500)]
+    pub reason: Option<String>,
+}
+
+/// A [`VoidUsage`] that may be carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VoidRequest {
     /// Whose event.
@@ -266,16 +319,16 @@ pub struct VoidRequest {
 }
 
 impl VoidRequest {
-    /// Reads the body of a void.
+    /// What a caller wrote.
     ///
     /// # Errors
     /// Names the first member that is not what it has to be.
-    pub fn read(value: Value) -> Result<VoidRequest, Rejection> {
-        let members = object(value, &["subject", "reason"])?;
-        let subject = required(text(&members, "subject", 1, 100)?, "subject")?;
+    pub fn new(said: VoidUsage) -> Result<VoidRequest, Rejection> {
+        let subject = required(said.subject, "subject")?;
+        let subject = text(subject, "subject", 1, 100)?;
         let subject = Subject::parse(&subject)
             .ok_or_else(|| Rejection::of("subject", "user:<id> or partner:<prefix>"))?;
-        let reason = required(text(&members, "reason", 1, 500)?, "reason")?;
+        let reason = text(required(said.reason, "reason")?, "reason", 1, 500)?;
         Ok(VoidRequest { subject, reason })
     }
 }
@@ -394,82 +447,44 @@ fn is_text(text: &str, min: usize, max: usize) -> bool {
     min <= length && length <= max && !text.chars().any(char::is_control)
 }
 
-fn object(value: Value, known: &[&str]) -> Result<Map<String, Value>, Rejection> {
-    let Value::Object(mut members) = value else {
-        return Err(Rejection::of("", "an object"));
-    };
-    if let Some(unknown) = members.keys().find(|name| !known.contains(&name.as_str())) {
-        let known = known.join(", ");
-        return Err(Rejection::of(unknown, format!("known members: {known}")));
-    }
-    members.retain(|_, value| !value.is_null());
-    Ok(members)
-}
-
 fn required<T>(value: Option<T>, field: &str) -> Result<T, Rejection> {
     value.ok_or_else(|| Rejection::of(field, "it is required"))
 }
 
-fn text(
-    members: &Map<String, Value>,
-    field: &str,
-    min: usize,
-    max: usize,
-) -> Result<Option<String>, Rejection> {
-    let Some(value) = members.get(field) else {
-        return Ok(None);
-    };
-    match value.as_str() {
-        Some(text) if is_text(text, min, max) => Ok(Some(text.to_owned())),
-        _ => Err(Rejection::of(
-            field,
-            format!("a text of {min} to {max} characters without control characters"),
-        )),
+fn text(text: String, field: &str, min: usize, max: usize) -> Result<String, Rejection> {
+    if is_text(&text, min, max) {
+        return Ok(text);
+    }
+    Err(Rejection::of(
+        field,
+        format!("a text of {min} to {max} characters without control characters"),
+    ))
+}
+
+fn key(said: Option<String>) -> Result<String, Rejection> {
+    let key = required(said, "idempotency_key")?;
+    text(key, "idempotency_key", 1, KEY_CHARS)
+}
+
+fn within(number: Option<i64>, field: &str, min: i64, max: i64) -> Result<Option<i64>, Rejection> {
+    match number {
+        Some(number) if number < min || max < number => {
+            let expected = format!("a whole number from {min} to {max}");
+            Err(Rejection::of(field, expected))
+        }
+        number => Ok(number),
     }
 }
 
-fn key_of(members: &Map<String, Value>) -> Result<Option<String>, Rejection> {
-    text(members, "idempotency_key", 1, KEY_CHARS)
+fn user_id(id: i64) -> Result<i32, Rejection> {
+    let id = i32::try_from(id).ok().filter(|id| *id > 0);
+    id.ok_or_else(|| Rejection::of("user_id", format!("a whole number from 1 to {}", i32::MAX)))
 }
 
-fn integer(
-    members: &Map<String, Value>,
-    field: &str,
-    min: i64,
-    max: i64,
-) -> Result<Option<i64>, Rejection> {
-    let Some(value) = members.get(field) else {
-        return Ok(None);
-    };
-    match value.as_i64() {
-        Some(number) if min <= number && number <= max => Ok(Some(number)),
-        _ => Err(Rejection::of(
-            field,
-            format!("a whole number from {min} to {max}"),
-        )),
-    }
-}
-
-fn flag(members: &Map<String, Value>, field: &str) -> Result<Option<bool>, Rejection> {
-    match members.get(field) {
-        None => Ok(None),
-        Some(Value::Bool(flag)) => Ok(Some(*flag)),
-        Some(_) => Err(Rejection::of(field, "true or false")),
-    }
-}
-
-fn user_id(members: &Map<String, Value>) -> Result<Option<i32>, Rejection> {
-    let id = integer(members, "user_id", 1, i64::from(i32::MAX))?;
-    id.map(|id| {
-        i32::try_from(id).map_err(|_checked_above| Rejection::of("user_id", "a user's number"))
-    })
-    .transpose()
-}
-
-fn subject_of(members: &Map<String, Value>) -> Result<Subject, Rejection> {
-    let user = user_id(members)?;
-    let partner = text(members, "api_key_prefix", 1, API_KEY_PREFIX_CHARS)?;
-    match (user, partner) {
+fn subject_of(user: Option<i64>, partner: Option<String>) -> Result<Subject, Rejection> {
+    let user = user.map(user_id).transpose()?;
+    let partner = partner.map(|prefix| text(prefix, "api_key_prefix", 1, API_KEY_PREFIX_CHARS));
+    match (user, partner.transpose()?) {
         (Some(id), None) => Ok(Subject::User(id)),
         (None, Some(prefix)) => Ok(Subject::Partner(prefix)),
         (Some(_), Some(_)) | (None, None) => Err(Rejection::of(
@@ -479,35 +494,20 @@ fn subject_of(members: &Map<String, Value>) -> Result<Subject, Rejection> {
     }
 }
 
-fn instant(
-    members: &Map<String, Value>,
-    field: &str,
-    now: Timestamp,
-) -> Result<Option<Timestamp>, Rejection> {
-    let Some(value) = members.get(field) else {
-        return Ok(None);
-    };
+fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
+    let refused = |message: &str| Err(Rejection::of("occurred_at", message));
     // jiff would also read a time zone in brackets, which RFC 3339 has not.
-    let read = value
-        .as_str()
-        .filter(|text| text.len() <= 40 && !text.contains('['))
-        .and_then(|text| text.parse::<Timestamp>().ok());
-    let Some(instant) = read else {
-        return Err(Rejection::of(
-            field,
-            "an instant as RFC 3339 has it, 2025-11-01T00:00:00Z",
-        ));
+    let read = Some(text).filter(|text| text.len() <= 40 && !text.contains('['));
+    let Some(instant) = read.and_then(|text| text.parse::<Timestamp>().ok()) else {
+        return refused("an instant as RFC 3339 has it, 2025-11-01T00:00:00Z");
     };
     if instant < Timestamp::UNIX_EPOCH {
-        return Err(Rejection::of(field, "an instant since 1970"));
+        return refused("an instant since 1970");
     }
     if instant.duration_since(now) > CLOCK_SKEW {
-        return Err(Rejection::of(
-            field,
-            "an instant that has passed, give or take five minutes",
-        ));
+        return refused("an instant that has passed, give or take five minutes");
     }
-    Ok(Some(to_microseconds(instant)))
+    Ok(to_microseconds(instant))
 }
 
 /// Postgres keeps microseconds; cut off, so that the last instant of a day stays in it.
@@ -515,24 +515,18 @@ fn to_microseconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant)
 }
 
-fn metadata(members: &mut Map<String, Value>) -> Result<Option<Value>, Rejection> {
+fn metadata(object: Map<String, Value>) -> Result<Value, Rejection> {
     let refused = |message: &str| Err(Rejection::of("metadata", message));
-    match members.remove("metadata") {
-        None => Ok(None),
-        Some(Value::Object(object)) => {
-            let value = Value::Object(object);
-            let text = value.to_string();
-            if text.len() > METADATA_BYTES {
-                return refused("at most 16 KiB");
-            }
-            // Postgres has no U+0000 in texts. Looked for in what was read only where the text could have one.
-            if text.contains("\\u0000") && has_nul(&value) {
-                return refused("texts without U+0000");
-            }
-            Ok(Some(value))
-        }
-        Some(_) => refused("an object"),
+    let value = Value::Object(object);
+    let text = value.to_string();
+    if text.len() > METADATA_BYTES {
+        return refused("at most 16 KiB");
     }
+    // Postgres has no U+0000 in texts. Looked for in what was read only where the text could have one.
+    if text.contains("\\u0000") && has_nul(&value) {
+        return refused("texts without U+0000");
+    }
+    Ok(value)
 }
 
 fn has_nul(value: &Value) -> bool {
@@ -570,7 +564,7 @@ mod tests {
         for (name, value) in changes.as_object().unwrap() {
             event[name] = value.clone();
         }
-        Event::read(event, now())
+        Event::new(serde_json::from_value(event).unwrap(), now())
     }
 
     #[test]
@@ -590,7 +584,6 @@ mod tests {
         for (changes, field) in [
             (json!({"idempotency_key": null}), "idempotency_key"),
             (json!({"idempotency_key": ""}), "idempotency_key"),
-            (json!({"idempotency_key": 5}), "idempotency_key"),
             (json!({"idempotency_key": long(256)}), "idempotency_key"),
             (json!({"idempotency_key": "a\nb"}), "idempotency_key"),
             (json!({"user_id": null}), "user_id"),
@@ -598,8 +591,6 @@ mod tests {
             (json!({"user_id": 0}), "user_id"),
             (json!({"user_id": -1}), "user_id"),
             (json!({"user_id": 2_147_483_648_i64}), "user_id"),
-            (json!({"user_id": "42"}), "user_id"),
-            (json!({"user_id": 4.5}), "user_id"),
             (
                 json!({"user_id": null, "api_key_prefix": ""}),
                 "api_key_prefix",
@@ -608,32 +599,19 @@ mod tests {
                 json!({"user_id": null, "api_key_prefix": long(256)}),
                 "api_key_prefix",
             ),
-            (
-                json!({"user_id": null, "api_key_prefix": 1}),
-                "api_key_prefix",
-            ),
             (json!({"event_type": ""}), "event_type"),
             (json!({"event_type": long(101)}), "event_type"),
-            (json!({"event_type": ["deed"]}), "event_type"),
             (json!({"event_type": null}), "event_type"),
             (json!({"event_type": "a\u{0}"}), "event_type"),
             (json!({"resource_id": long(256)}), "resource_id"),
-            (json!({"resource_id": 7}), "resource_id"),
-            (json!({"billable": "true"}), "billable"),
-            (json!({"billable": 1}), "billable"),
             (json!({"cost_units": -1}), "cost_units"),
             (json!({"cost_units": 1_000_000_001}), "cost_units"),
-            (json!({"cost_units": 1.5}), "cost_units"),
-            (json!({"cost_units": 1.0}), "cost_units"),
-            (json!({"cost_units": "1"}), "cost_units"),
             (json!({"unit_price_cents": -1}), "unit_price_cents"),
-            (json!({"unit_price_cents": "5"}), "unit_price_cents"),
             (
                 json!({"unit_price_cents": 1_000_001, "cost_units": 1_000_000_000}),
                 "unit_price_cents",
             ),
             (json!({"occurred_at": "2025-11-20"}), "occurred_at"),
-            (json!({"occurred_at": 1_763_640_000}), "occurred_at"),
             (
                 json!({"occurred_at": "2025-11-20T12:05:00.000001Z"}),
                 "occurred_at",
@@ -651,19 +629,13 @@ mod tests {
                 json!({"occurred_at": "1969-12-31T23:59:59Z"}),
                 "occurred_at",
             ),
-            (json!({"metadata": "x"}), "metadata"),
-            (json!({"metadata": [1]}), "metadata"),
             (json!({"metadata": {"x": long(16 * 1024)}}), "metadata"),
             (json!({"metadata": {"x": [{"y": "\u{0}"}]}}), "metadata"),
             (json!({"metadata": {"\u{0}": 1}}), "metadata"),
-            (json!({"price": 5}), "price"),
         ] {
             let rejection = read(changes.clone()).expect_err(&changes.to_string());
             assert_eq!(rejection.field, field, "{changes}");
             assert!(!rejection.message.is_empty());
-        }
-        for value in [json!(null), json!([]), json!("x"), json!(1)] {
-            assert_eq!(Event::read(value, now()).unwrap_err().field, "");
         }
     }
 
@@ -701,8 +673,9 @@ mod tests {
         let payload = |changes: Value| read(changes).unwrap().payload;
         let plain = payload(json!({}));
         // The time it was read at is not part of what was said.
-        let later = Event::read(
-            json!({"event_type": "deed", "user_id": 42, "idempotency_key": "k"}),
+        let said = json!({"event_type": "deed", "user_id": 42, "idempotency_key": "k"});
+        let later = Event::new(
+            serde_json::from_value(said).unwrap(),
             "2025-11-21T00:00:00Z".parse().unwrap(),
         );
         assert_eq!(later.unwrap().payload, plain);

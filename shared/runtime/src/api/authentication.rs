@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::Mutex;
 
 use super::Error;
+use super::access::Role;
 use crate::aws::secrets::{self, Form, Secret};
 use crate::config::{BoxError, Environment};
 use crate::http_call::http_get;
@@ -33,8 +34,10 @@ const TOKEN_BYTES: usize = 16 * 1024;
 pub struct Principal {
     /// The claim `sub`, for the audit log.
     pub subject: Option<String>,
-    /// `role` equals or contains `admin`, or `scope` has it as a word.
-    pub is_admin: bool,
+    /// The highest of `admin`, `finance` and `viewer` that `role` equals or contains, or `scope` has as a word. A
+    /// token that names a partner is the partner's, whatever role it has, unless that is `admin`: hosts give partners'
+    /// users a role of their own, too.
+    pub role: Option<Role>,
     /// The API key prefix whose own usage and invoices it may read.
     pub partner: Option<String>,
 }
@@ -112,7 +115,7 @@ impl JwtVerifier {
         now: Timestamp,
     ) -> Result<Principal, Error> {
         let principal = self.authenticate(headers, now).await?;
-        if principal.is_admin {
+        if principal.role == Some(Role::Admin) {
             Ok(principal)
         } else {
             Err(Error::Forbidden {
@@ -130,7 +133,7 @@ impl JwtVerifier {
     ) -> Result<Access, Error> {
         let principal = self.authenticate(headers, now).await?;
         match principal.partner {
-            _ if principal.is_admin => Ok(Access::Admin),
+            _ if principal.role == Some(Role::Admin) => Ok(Access::Admin),
             Some(prefix) => Ok(Access::Partner(prefix)),
             None => Err(Error::Forbidden {
                 detail: "this needs the role admin, or a partner's token",
@@ -340,13 +343,18 @@ fn is_past(since: Option<Timestamp>, pause: SignedDuration, now: Timestamp) -> b
 
 fn principal(claims: &Value) -> Principal {
     let text = |claim: &str| claims[claim].as_str().map(str::to_owned);
-    let has_scope = claims["scope"]
-        .as_str()
-        .is_some_and(|scope| scope.split_whitespace().any(|word| word == "admin"));
+    let has = |role: &Role| {
+        let in_scope = claims["scope"]
+            .as_str()
+            .is_some_and(|scope| scope.split_whitespace().any(|word| word == role.as_str()));
+        in_scope || is_or_contains(&claims["role"], role.as_str())
+    };
+    let partner = text("partner").filter(|prefix| super::is_plain(prefix));
+    let role = Role::ALL.into_iter().find(has);
     Principal {
         subject: text("sub"),
-        is_admin: is_or_contains(&claims["role"], "admin") || has_scope,
-        partner: text("partner").filter(|prefix| super::is_plain(prefix)),
+        role: role.filter(|role| partner.is_none() || *role == Role::Admin),
+        partner,
     }
 }
 

@@ -1,0 +1,694 @@
+//! The route table of a function: each route with who may call it, and the OpenAPI document of all.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request as AxumRequest, State};
+use axum::middleware::{Next, from_fn};
+use http::header::{CACHE_CONTROL, HeaderValue};
+use http::request::Parts;
+use http::{Method, Uri};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use lambda_http::{Body, Request, Response, Service};
+use serde_json::{Map, Value, json};
+use tracing::Instrument;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
+use utoipa::openapi::schema::Schema;
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
+use utoipa_axum::router::UtoipaMethodRouter;
+
+use super::access::{Access, Authenticator, Caller};
+use super::extract::{Json, Now, Path, Query};
+use super::problem::{PROBLEM_JSON, Problem, Refusal, insert};
+use super::{BODY_LIMIT_BYTES, Error, Query as Pairs, path, percent_decode, request_id};
+
+/// The header in which a caller sends its key.
+pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Whether a write asks for an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyRule {
+    /// A caller may do without: twice the same is seen by people, or does no harm.
+    Optional,
+    /// Without a key it is a 400: a lost answer must not become a second payment.
+    Required,
+}
+
+/// One route, as tests, the template check, the local gateway and the document know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `GET`, `POST`, …
+    pub method: Method,
+    /// With its parameters in braces: `/admin/invoices/{id}`.
+    pub path: String,
+    /// Who may call it.
+    pub access: Access,
+    /// Whether it takes an `Idempotency-Key`; `None` for what is not a write.
+    pub key: Option<KeyRule>,
+    /// The parameters its query may have.
+    query: Vec<String>,
+}
+
+/// Which bodies of JSON a function takes, apart from what their members are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bodies {
+    /// The code of the 400 for what is no JSON object.
+    pub malformed: &'static str,
+    /// Whether no body at all is an object without members.
+    pub empty_is_object: bool,
+}
+
+impl Default for Bodies {
+    fn default() -> Bodies {
+        Bodies {
+            malformed: "invalid_body",
+            empty_is_object: true,
+        }
+    }
+}
+
+type Schemas = Vec<(String, RefOr<Schema>)>;
+
+thread_local! {
+    // `IntoResponses::responses` has no place for the schemas it refers to: what an answer's type is made of waits here
+    // until its route is added.
+    static ANSWERS: RefCell<Vec<fn(&mut Schemas)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has the document list an answer's type and all that it is made of, with the next route that is added.
+pub(super) fn register<T: ToSchema>() {
+    ANSWERS.with_borrow_mut(|answers| {
+        answers.push(|schemas| {
+            schemas.push((T::name().into_owned(), T::schema()));
+            T::schemas(schemas);
+        });
+    });
+}
+
+/// What the document says of one route besides its [`Route`].
+#[derive(Clone)]
+struct Described {
+    operation: Operation,
+    requests: Schemas,
+    answers: Vec<fn(&mut Schemas)>,
+}
+
+/// A handler with its arguments' parameters: what [`routes!`](crate::routes) makes.
+pub struct Routed<S> {
+    route: UtoipaMethodRouter<S>,
+    parameters: Vec<Parameter>,
+}
+
+impl<S> Routed<S> {
+    /// `utoipa` documents parameters that are listed by hand; here the handler's arguments are asked.
+    pub fn new<M>(route: UtoipaMethodRouter<S>, handler: &impl Handler<M>) -> Routed<S> {
+        Routed {
+            route,
+            parameters: handler.parameters(),
+        }
+    }
+}
+
+/// `routes!(credits::void)`: the handler, its path, and all that the document says of it, for [`Routes::add`].
+#[macro_export]
+macro_rules! routes {
+    ($($handler:tt)+) => {
+        $crate::api::router::Routed::new(::utoipa_axum::routes!($($handler)+), &$($handler)+)
+    };
+}
+
+/// What an argument of a handler reads of the path and the query.
+pub trait Argument {
+    /// As the document lists them.
+    #[must_use]
+    fn parameters() -> Vec<Parameter> {
+        Vec::new()
+    }
+}
+
+impl<S> Argument for State<S> {}
+impl Argument for Parts {}
+impl Argument for RawBody {}
+impl Argument for Caller {}
+impl Argument for Now {}
+
+impl<T> Argument for Json<T> {}
+
+impl<T: IntoParams> Argument for Path<T> {
+    fn parameters() -> Vec<Parameter> {
+        T::into_params(|| Some(ParameterIn::Path))
+    }
+}
+
+impl<T: IntoParams> Argument for Query<T> {
+    fn parameters() -> Vec<Parameter> {
+        T::into_params(|| Some(ParameterIn::Query))
+    }
+}
+
+/// A function whose arguments say what they read.
+pub trait Handler<M> {
+    /// Of all its arguments.
+    fn parameters(&self) -> Vec<Parameter>;
+}
+
+macro_rules! handlers {
+    ($($argument:ident)*) => {
+        impl<F, R, $($argument,)*> Handler<($($argument,)*)> for F
+        where
+            F: Fn($($argument,)*) -> R,
+            $($argument: Argument,)*
+        {
+            fn parameters(&self) -> Vec<Parameter> {
+                let all: Vec<Vec<Parameter>> = vec![$($argument::parameters(),)*];
+                all.into_iter().flatten().collect()
+            }
+        }
+        handlers!(@fewer $($argument)*);
+    };
+    (@fewer) => {};
+    (@fewer $first:ident $($rest:ident)*) => { handlers!($($rest)*); };
+}
+
+handlers!(A B C D E G H I J);
+
+/// The routes of a function, being put together. `S` is the state its handlers share.
+pub struct Routes<S> {
+    router: Router<S>,
+    table: Vec<Arc<Route>>,
+    described: Vec<Described>,
+    bodies: Bodies,
+    body_limit_bytes: usize,
+}
+
+impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
+    fn default() -> Routes<S> {
+        Routes {
+            router: Router::new(),
+            table: Vec::new(),
+            described: Vec::new(),
+            bodies: Bodies::default(),
+            body_limit_bytes: BODY_LIMIT_BYTES,
+        }
+    }
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Routes<S> {
+        Routes::default()
+    }
+
+    /// Has other bodies be taken than `invalid_body` and `{}` for none.
+    #[must_use]
+    pub fn with_bodies(self, bodies: Bodies) -> Routes<S> {
+        Routes { bodies, ..self }
+    }
+
+    /// Takes larger or only smaller bodies than [`BODY_LIMIT_BYTES`].
+    #[must_use]
+    pub fn with_body_limit(self, body_limit_bytes: usize) -> Routes<S> {
+        Routes {
+            body_limit_bytes,
+            ..self
+        }
+    }
+
+    /// Adds what [`routes!(handler)`](crate::routes) names.
+    #[must_use]
+    pub fn add(self, access: Access, route: Routed<S>) -> Routes<S> {
+        self.insert(access, None, route)
+    }
+
+    /// Adds a write, whose handler takes a `shared::write::Writer`.
+    #[must_use]
+    pub fn add_write(self, access: Access, key: KeyRule, route: Routed<S>) -> Routes<S> {
+        self.insert(access, Some(key), route)
+    }
+
+    fn insert(
+        mut self,
+        access: Access,
+        key: Option<KeyRule>,
+        Routed {
+            route: (requests, paths, methods),
+            parameters,
+        }: Routed<S>,
+    ) -> Routes<S> {
+        let answers = ANSWERS.with_borrow_mut(std::mem::take);
+        let mut added: Vec<Arc<Route>> = Vec::new();
+        for (path, item) in paths.paths {
+            for (method, mut operation) in operations(item) {
+                operation.parameters = Some(parameters.iter().cloned().map(RefOr::T).collect());
+                let of_query = parameters
+                    .iter()
+                    .filter(|parameter| parameter.parameter_in == ParameterIn::Query);
+                added.push(Arc::new(Route {
+                    method,
+                    path: path.clone(),
+                    access,
+                    key,
+                    query: of_query.map(|parameter| parameter.name.clone()).collect(),
+                }));
+                self.described.push(Described {
+                    operation,
+                    requests: requests.clone(),
+                    answers: answers.clone(),
+                });
+            }
+        }
+        if let Some(path) = added.first().map(|route| route.path.clone()) {
+            let here: Arc<[Arc<Route>]> = added.clone().into();
+            let methods = methods.route_layer(from_fn(move |request: AxumRequest, next: Next| {
+                let here = Arc::clone(&here);
+                async move {
+                    let route = here.iter().find(|route| route.method == *request.method());
+                    match route {
+                        Some(route) => admit(Arc::clone(route), request, next).await,
+                        // axum would answer HEAD as GET.
+                        None => Err(not_allowed_here()),
+                    }
+                }
+            }));
+            self.router = self.router.route(&path, methods);
+        }
+        self.table.extend(added);
+        self
+    }
+
+    /// Every route, in the order they were added.
+    #[must_use]
+    pub fn table(&self) -> Vec<Route> {
+        self.table.iter().map(|route| (**route).clone()).collect()
+    }
+
+    /// Takes requests for these routes, with the state that the handlers share.
+    #[must_use]
+    pub fn serve(self, state: S, authenticator: Authenticator) -> Api {
+        let router = self
+            .router
+            .fallback(async || Error::NotFound)
+            .method_not_allowed_fallback(async || not_allowed_here());
+        Api {
+            router: router.with_state(state),
+            table: self.table.into(),
+            authenticator,
+            bodies: self.bodies,
+            body_limit_bytes: self.body_limit_bytes,
+        }
+    }
+
+    /// The OpenAPI document of these routes: `paths` and `components.schemas`, for [`merge`].
+    #[must_use]
+    pub fn document(&self) -> Value {
+        let mut paths = Map::new();
+        let mut schemas = Map::new();
+        schemas.insert("Problem".to_owned(), answer_schema(&Problem::schema()));
+        for (route, described) in self.table.iter().zip(&self.described) {
+            for (name, schema) in &described.requests {
+                let schema = serde_json::to_value(schema).unwrap_or_default();
+                schemas.entry(name.clone()).or_insert(schema);
+            }
+            let mut answers = Vec::new();
+            for collect in &described.answers {
+                collect(&mut answers);
+            }
+            for (name, schema) in &answers {
+                schemas.insert(name.clone(), answer_schema(schema));
+            }
+            let item = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
+            item[route.method.as_str().to_lowercase()] =
+                operation(route, &described.operation, self.bodies);
+        }
+        json!({"paths": paths, "components": {"schemas": schemas}})
+    }
+}
+
+/// Answers the requests of a function. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Api {
+    router: Router,
+    table: Arc<[Arc<Route>]>,
+    authenticator: Authenticator,
+    bodies: Bodies,
+    body_limit_bytes: usize,
+}
+
+impl Api {
+    /// Answers one request inside a span with its id. An error becomes a problem and, when it is ours, one log line with
+    /// all its causes. Every answer carries `x-request-id`.
+    pub async fn answer(&self, request: Request, now: Timestamp) -> Response<Body> {
+        let request_id = request_id(&request);
+        let span = tracing::info_span!("request", request_id, path = request.uri().path());
+        async {
+            let mut response = match self.route(request, now).await {
+                Ok(response) => response,
+                Err(error) => {
+                    if error.status().is_server_error() {
+                        crate::telemetry::log_failure("a request failed", &*error);
+                    }
+                    error.to_problem(&request_id)
+                }
+            };
+            metrics::counter!("requests", "status" => response.status().as_str().to_owned())
+                .increment(1);
+            insert(response.headers_mut(), "x-request-id", &request_id);
+            response
+                .headers_mut()
+                .entry(CACHE_CONTROL)
+                .or_insert(HeaderValue::from_static("no-store"));
+            response
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn route(&self, request: Request, now: Timestamp) -> Result<Response<Body>, Arc<Error>> {
+        let request = self.prepared(request, now).map_err(Arc::new)?;
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        // A router is always ready.
+        let Ok(mut response) = self.router.clone().call(request).await;
+        match response.extensions_mut().remove::<Refusal>() {
+            None => collected(response).await.map_err(Arc::new),
+            Some(Refusal(error)) => match &*error {
+                Error::MethodNotAllowed { .. } => Err(Arc::new(self.not_allowed(&method, &uri))),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// The request as the router takes it: below the gateway's stage, its body and all else beside it.
+    fn prepared(&self, request: Request, now: Timestamp) -> Result<AxumRequest, Error> {
+        let path = path(&request).to_owned();
+        let (mut parts, body) = request.into_parts();
+        let body = match body {
+            Body::Text(text) => axum::body::Bytes::from(text),
+            Body::Binary(bytes) => axum::body::Bytes::from(bytes),
+            _ => axum::body::Bytes::new(),
+        };
+        let limit_bytes = self.body_limit_bytes;
+        if body.len() > limit_bytes {
+            return Err(Error::PayloadTooLarge { limit_bytes });
+        }
+        // A path with a `%` that stands for nothing is no path of ours.
+        percent_decode(&path).ok_or(Error::NotFound)?;
+        let target = match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        parts.uri = Uri::try_from(target).map_err(|_no_path| Error::NotFound)?;
+        parts.extensions.insert(Now(now));
+        parts.extensions.insert(RawBody(body));
+        parts.extensions.insert(self.bodies);
+        parts.extensions.insert(self.authenticator.clone());
+        Ok(AxumRequest::from_parts(parts, axum::body::Body::empty()))
+    }
+
+    /// The methods of the path, which is known.
+    fn not_allowed(&self, method: &Method, uri: &Uri) -> Error {
+        let mut allow: Vec<&str> = Vec::new();
+        for route in &*self.table {
+            let known = route.method.as_str();
+            if route.method != *method
+                && matches(&route.path, uri.path())
+                && !allow.contains(&known)
+            {
+                allow.push(known);
+            }
+        }
+        Error::MethodNotAllowed {
+            allow: allow.join(", "),
+        }
+    }
+}
+
+/// Whether a path is of a pattern, segment by segment.
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut segments = path.split('/');
+    let all = pattern.split('/').all(|expected| {
+        segments.next().is_some_and(|segment| {
+            segment == expected || (expected.starts_with('{') && !segment.is_empty())
+        })
+    });
+    all && segments.next().is_none()
+}
+
+fn not_allowed_here() -> Error {
+    Error::MethodNotAllowed {
+        allow: String::new(),
+    }
+}
+
+/// Who may ask is looked at before anything else of the request is; then whether its parameters are known.
+async fn admit(
+    route: Arc<Route>,
+    request: AxumRequest,
+    next: Next,
+) -> Result<axum::response::Response, Error> {
+    let (mut parts, body) = request.into_parts();
+    let authenticator: Authenticator = extension(&parts)?;
+    let Now(now) = extension(&parts)?;
+    let parameters = RawPathParams::from_request_parts(&mut parts, &()).await;
+    let parameters = parameters.map_err(|_not_utf8| Error::NotFound)?;
+    let parameter = |name: &str| {
+        let mut parameters = parameters.iter();
+        let found = parameters.find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.to_owned())
+    };
+    let caller: Caller = authenticator
+        .authorize(route.access, &parts.headers, parameter, now)
+        .await?;
+    let known: Vec<&str> = route.query.iter().map(String::as_str).collect();
+    let pairs = Pairs::of(parts.uri.query().unwrap_or_default(), &known)?;
+    parts.extensions.insert(caller);
+    parts.extensions.insert(Parameters(Arc::new(pairs)));
+    parts.extensions.insert(route);
+    Ok(next.run(AxumRequest::from_parts(parts, body)).await)
+}
+
+/// The query of a request, each parameter known to its route and given once.
+#[derive(Debug, Clone)]
+pub(super) struct Parameters(pub(super) Arc<Pairs>);
+
+/// What came over the wire.
+#[derive(Debug, Clone)]
+pub struct RawBody(pub axum::body::Bytes);
+
+impl<S: Send + Sync> FromRequestParts<S> for RawBody {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<RawBody, Error> {
+        extension(parts)
+    }
+}
+
+/// What the route table has left beside a request.
+pub fn extension<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Error> {
+    let found = parts.extensions.get::<T>().cloned();
+    found.ok_or_else(|| {
+        let path = parts.extensions.get::<MatchedPath>();
+        let path = path.map_or("a path", MatchedPath::as_str);
+        let lacks = format!("{path} lacks {}", std::any::type_name::<T>());
+        Error::Internal(lacks.into())
+    })
+}
+
+async fn collected(response: axum::response::Response) -> Result<Response<Body>, Error> {
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await;
+    let bytes = bytes.map_err(|error| Error::Internal(Box::new(error)))?;
+    let bytes = Vec::from(bytes.to_bytes());
+    let body = match bytes.is_empty() {
+        true => Body::Empty,
+        false => match String::from_utf8(bytes) {
+            Ok(text) => Body::Text(text),
+            Err(other) => Body::Binary(other.into_bytes()),
+        },
+    };
+    Ok(Response::from_parts(parts, body))
+}
+
+fn operations(item: PathItem) -> impl Iterator<Item = (Method, Operation)> {
+    [
+        (Method::GET, item.get),
+        (Method::POST, item.post),
+        (Method::PUT, item.put),
+        (Method::PATCH, item.patch),
+        (Method::DELETE, item.delete),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| Some((method, operation?)))
+}
+
+/// A schema of answers. There a member that may be null is always there: what may be absent says `nullable = false`.
+fn answer_schema(schema: &RefOr<Schema>) -> Value {
+    let mut schema = serde_json::to_value(schema).unwrap_or_default();
+    require_nullable(&mut schema);
+    schema
+}
+
+fn require_nullable(schema: &mut Value) {
+    let nullable: Vec<Value> = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, property)| is_nullable(property))
+        .map(|(name, _)| Value::from(name.as_str()))
+        .collect();
+    if !nullable.is_empty() {
+        let required = schema["required"].as_array().cloned().unwrap_or_default();
+        let missing = nullable.into_iter().filter(|name| !required.contains(name));
+        schema["required"] = required.iter().cloned().chain(missing).collect();
+    }
+    match schema {
+        Value::Object(members) => members.values_mut().for_each(require_nullable),
+        Value::Array(items) => items.iter_mut().for_each(require_nullable),
+        _ => {}
+    }
+}
+
+fn is_nullable(schema: &Value) -> bool {
+    let is_null = |value: &Value| value == "null";
+    let of_type = schema["type"].as_array();
+    let of_any = ["oneOf", "anyOf"]
+        .into_iter()
+        .filter_map(|word| schema[word].as_array());
+    of_type.is_some_and(|types| types.iter().any(is_null))
+        || of_any.flatten().any(|schema| is_null(&schema["type"]))
+}
+
+/// The operation with what the table knows: who may call it, and how every route of its kind may refuse.
+fn operation(route: &Route, described: &Operation, bodies: Bodies) -> Value {
+    let mut operation = serde_json::to_value(described).unwrap_or_default();
+    let words: Vec<&str> = route
+        .path
+        .split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    let method = route.method.as_str().to_lowercase();
+    operation["operationId"] = format!("{method}_{}", words.join("_")).into();
+    let schemes = route.access.schemes().iter();
+    operation["security"] = schemes.map(|scheme| json!({ *scheme: [] })).collect();
+    if let Some(rule) = route.key {
+        let parameter = json!({
+            "name": IDEMPOTENCY_KEY,
+            "in": "header",
+            "required": rule == KeyRule::Required,
+            "description": "The same request again with the same key gets the first answer. A key belongs to who uses it and to the route.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]*$"},
+        });
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.push(parameter),
+            None => operation["parameters"] = json!([parameter]),
+        }
+    }
+    let id =
+        json!({"schema": {"type": "string"}, "description": "The request's id; the logs name it"});
+    if let Some(responses) = operation["responses"].as_object_mut() {
+        for (status, code) in common_refusals(route, described, bodies) {
+            add_refusal(responses, status, code);
+        }
+        for response in responses.values_mut() {
+            response["headers"]["x-request-id"] = id.clone();
+        }
+    }
+    operation
+}
+
+/// What any route of this kind may refuse, by status and code.
+fn common_refusals(
+    route: &Route,
+    described: &Operation,
+    bodies: Bodies,
+) -> Vec<(u16, &'static str)> {
+    let mut refusals = vec![
+        (400, "invalid_query"),
+        (400, "unknown_parameter"),
+        (413, "payload_too_large"),
+        (500, "internal"),
+        (503, "unavailable"),
+        (503, "not_configured"),
+    ];
+    let has_path = route.path.contains('{');
+    if has_path || !route.query.is_empty() {
+        refusals.push((400, "invalid_parameter"));
+    }
+    if has_path {
+        refusals.push((404, "not_found"));
+    }
+    match route.access {
+        Access::Public => {}
+        Access::Service => refusals.push((401, "unauthenticated")),
+        Access::Admin
+        | Access::Finance
+        | Access::Viewer
+        | Access::ViewerOrPartner
+        | Access::Partner { .. } => {
+            refusals.extend([(401, "unauthenticated"), (403, "forbidden")]);
+        }
+    }
+    if described.request_body.is_some() {
+        refusals.extend([(400, bodies.malformed), (422, "unprocessable")]);
+    }
+    if let Some(rule) = route.key {
+        refusals.extend([(400, "invalid_header"), (409, "idempotency_key_reused")]);
+        if rule == KeyRule::Required {
+            refusals.push((400, "missing_header"));
+        }
+    }
+    refusals
+}
+
+/// Adds a code to those that a status comes with.
+fn add_refusal(responses: &mut Map<String, Value>, status: u16, code: &str) {
+    let schema = Ref::from_schema_name("Problem");
+    let response = responses.entry(status.to_string()).or_insert_with(|| {
+        let schema = json!({"allOf": [schema, {"type": "object", "properties": {"code": {"type": "string", "enum": []}}}]});
+        json!({
+            "description": http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused"),
+            "content": {PROBLEM_JSON: {"schema": schema}},
+        })
+    });
+    let codes = response
+        .pointer_mut("/content/application~1problem+json/schema/allOf/1/properties/code/enum")
+        .and_then(Value::as_array_mut);
+    if let Some(codes) = codes
+        && !codes.iter().any(|known| known == code)
+    {
+        codes.push(code.into());
+    }
+}
+
+/// The document of several functions: their paths, and their schemas, of which two of one name are the same.
+///
+/// # Errors
+/// When two functions have the same route, or mean different things by one name; the error says which.
+pub fn merge(documents: impl IntoIterator<Item = Value>) -> Result<Value, String> {
+    let mut merged: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    for mut document in documents {
+        for (kind, pointer) in [("paths", "/paths"), ("schemas", "/components/schemas")] {
+            let members = document.pointer_mut(pointer).map(Value::take);
+            let Some(Value::Object(members)) = members else {
+                continue;
+            };
+            let all = merged.entry(kind).or_default();
+            for (name, value) in members {
+                match all.get(&name) {
+                    Some(known) if *known != value => {
+                        return Err(format!("two functions have another {name} in {kind}"));
+                    }
+                    Some(_) | None => all.insert(name, value),
+                };
+            }
+        }
+    }
+    Ok(json!({
+        "paths": merged.remove("paths").unwrap_or_default(),
+        "components": {"schemas": merged.remove("schemas").unwrap_or_default()},
+    }))
+}

@@ -1,0 +1,84 @@
+//! Documents that are written from the code: `UPDATE_DOCS=1 cargo test -p shared --test documents` writes them.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+
+#[path = "documents/data_model.rs"]
+mod data_model;
+
+use std::fmt::Write as _;
+
+use runtime::config::variables::VARIABLES;
+use testing::workspace_root;
+
+/// Says in a generated file how to write it.
+const GENERATED: &str =
+    "<!-- Written by `UPDATE_DOCS=1 cargo test -p shared --test documents`; do not edit. -->\n";
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whether to write the files is said by who runs the test"
+)]
+fn is_to_be_written() -> bool {
+    std::env::var("UPDATE_DOCS").is_ok_and(|value| value == "1")
+}
+
+/// Writes the document when it was asked for, and compares.
+fn compare(path: &str, text: &str) {
+    let text = format!("{GENERATED}{text}");
+    let file = workspace_root().join(path);
+    if is_to_be_written() {
+        std::fs::write(&file, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&file).unwrap_or_default();
+    let same = committed.lines().zip(text.lines());
+    let line = same.take_while(|(old, new)| old == new).count() + 1;
+    assert!(
+        committed == text,
+        "{path} is stale from line {line} on; write it with UPDATE_DOCS=1 cargo test -p shared --test documents"
+    );
+}
+
+#[test]
+fn the_configuration_is_what_the_list_of_variables_says() {
+    let mut text = String::from(CONFIGURATION);
+    for variable in VARIABLES {
+        let read_by = match variable.read_by.len() {
+            7 => "all".to_owned(),
+            _ => variable.read_by.join(", "),
+        };
+        let secret = if variable.is_secret { "yes" } else { "" };
+        writeln!(
+            text,
+            "| `{}` | {} | {read_by} | {secret} | {} |",
+            variable.name, variable.default, variable.meaning
+        )
+        .unwrap();
+    }
+    text.push_str(CONFIGURATION_BELOW);
+    compare("docs/configuration.md", &text.replace("|  |", "| |"));
+}
+
+const CONFIGURATION: &str = r"# Configuration
+
+Environment variables are the only configuration; `config` is the only module that reads them. A variable that is set to nothing counts as not set. A function whose required configuration is missing refuses to start and names the variable in one JSON line of its log; where only one route needs it, the log of that route's 503 names it.
+
+**Secrets** are never logged. Deployed, each is replaced by the variable with the ARN of a Secrets Manager secret, which is read at run time, kept for five minutes, and read again once when a check fails. No other `AWS_*` variable is read, and no profile, configuration file or metadata service.
+
+| variable | when not set | read by | secret | |
+|---|---|---|---|---|
+";
+
+const CONFIGURATION_BELOW: &str = r##"
+`INVOICE_ISSUER` is one JSON object. All members but `name` may be left out, and an unknown member is refused:
+
+```json
+{"name": "DeedPro Inc.", "address": ["500 Grand Avenue", "Los Angeles, CA 90071"], "tax_id": "US 12-3456789",
+ "email": "billing@deedpro.example", "phone": "+1 …", "website": "deedpro.example",
+ "logo_key": "branding/logo.png", "brand_color": "#1f4e8c", "page_size": "letter", "notes": "Thank you.",
+ "payment_instructions": {"wire": ["Bank, routing, account"], "check": ["…"], "ach": ["…"], "stripe": ["…"]}}
+```
+
+`logo_key` is a PNG or JPEG of at most 256 KiB in `DOCUMENT_BUCKET`, read with the first invoice. `page_size` is `letter` or `a4`. The lines of `payment_instructions` are printed by the contract's `payment_method`.
+
+The variables of the local bundle and the tests are in [local.md](local.md).
+"##;
