@@ -5,23 +5,23 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_postgres::Client;
 
-use runtime::aws::event_bus::{Entry, EventBus, Outcome};
+use runtime::aws::event_bus::{BusEntry, EventBus, Outcome};
 use runtime::telemetry::log_failure;
 use store::{Database, outbox};
 
-/// Longest time the bus may take after a commit: the sweep publishes the rest.
+/// The longest time the bus may take after a commit. The sweep publishes the rest.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What became of the messages.
+/// How many messages were published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Published {
     pub published: usize,
-    /// Still in the outbox; the sweep tries again.
+    /// How many are still in the outbox; the sweep tries again.
     pub failed: usize,
 }
 
-/// Publishes the messages and marks those the bus took. One that is published and not marked is
-/// published again by the sweep: consumers know it by its `event_id`.
+/// Publishes the messages and marks those the bus took. A message that is published but not marked is published again
+/// by the sweep: consumers recognise it by its `event_id`.
 ///
 /// # Errors
 /// When the outbox cannot be marked.
@@ -34,9 +34,9 @@ pub async fn publish(
     if messages.is_empty() {
         return Ok(Published::default());
     }
-    let entries: Vec<Entry<'_>> = messages
+    let entries: Vec<BusEntry<'_>> = messages
         .iter()
-        .map(|message| Entry {
+        .map(|message| BusEntry {
             detail_type: &message.detail_type,
             detail: &message.detail,
         })
@@ -62,8 +62,8 @@ pub async fn publish(
     })
 }
 
-/// Publishes what has been committed, best effort and for at most a second: what stays behind, without a bus all of it,
-/// the sweep publishes. A failure is logged here, since the effect it belongs to has happened.
+/// Publishes committed messages, best effort and for at most a second. The sweep publishes what remains, which is
+/// everything when there is no bus. Logs a failure here, since the effect it belongs to has been committed.
 pub async fn publish_after_commit(
     db: &Client,
     bus: Option<&EventBus>,

@@ -48,11 +48,12 @@ const FUNCTIONS: [&str; 10] = [
 ];
 
 /// The crates that the domain may depend on: none of them does I/O.
-const DOMAIN_CRATES: [&str; 8] = [
+const DOMAIN_CRATES: [&str; 9] = [
     "jiff",
     "rust_decimal",
     "serde",
     "serde_json",
+    "strum",
     "thiserror",
     "num-rational",
     "num-traits",

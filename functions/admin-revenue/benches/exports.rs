@@ -5,8 +5,6 @@
 //! the path. Each export runs in a process of its own, so that its peak is its own; S3 is a stand-in that reads the
 //! parts and throws them away, as `psql` writes to `/dev/null`.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -19,6 +17,7 @@ use runtime::config::Environment;
 use serde_json::json;
 use store::exports::Export;
 use testing::TestDatabase;
+use testing::bench::{self, argument, median, number, ratio};
 
 const PAYMENTS: u64 = 1_000_000;
 /// How much more the larger export has.
@@ -31,15 +30,7 @@ const DATABASE: &str = "--database";
 const BUCKET: &str = "--bucket";
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    bench::run(async {
         match (argument(DATABASE), argument(BUCKET)) {
             (Some(database), Some(bucket)) => export(&database, &bucket).await,
             _ => compare().await,
@@ -47,16 +38,10 @@ fn main() {
     });
 }
 
-fn argument(name: &str) -> Option<String> {
-    std::env::args()
-        .skip_while(|argument| argument != name)
-        .nth(1)
-}
-
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 async fn compare() {
-    let bucket = start_bucket();
-    let payments = argument("--payments").map_or(PAYMENTS, |text| text.parse().expect("a number"));
+    let bucket = bench::start_aws();
+    let payments = number("--payments").unwrap_or(PAYMENTS);
     for payments in [payments, payments * FACTOR] {
         let database = with_payments(payments).await;
         let (mut ours, mut copies, mut peak_kb) = (Vec::new(), Vec::new(), 0);
@@ -67,25 +52,15 @@ async fn compare() {
             peak_kb = peak_kb.max(kb);
         }
         let (ours, copy) = (median(ours), median(copies));
-        let percent = ours.as_millis() * 100 / copy.as_millis();
         println!("payments.csv of {payments} payments, median of {RUNS}:");
         println!(
             "  export {:>6} ms, \\copy {:>6} ms",
             ours.as_millis(),
             copy.as_millis()
         );
-        println!(
-            "  ratio: {}.{:02} (at most 1.50)",
-            percent / 100,
-            percent % 100
-        );
+        println!("  ratio: {} (at most 1.50)", ratio(ours, copy));
         println!("  peak memory: {} MB (at most 64)", peak_kb / 1_000);
     }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 async fn with_payments(payments: u64) -> TestDatabase {
@@ -127,23 +102,11 @@ fn copy(database_url: &str) -> Duration {
 
 /// Time and peak memory (kB) of one export.
 fn export_in_a_process(database_url: &str, bucket: &str) -> (Duration, u64) {
-    let this = std::env::current_exe().expect("this program");
-    let output = Command::new(this)
-        .args([DATABASE, database_url, BUCKET, bucket])
-        .output()
-        .expect("a process");
-    let printed = String::from_utf8(output.stdout).expect("text");
-    let words: Vec<u64> = printed
-        .split_whitespace()
-        .map(|word| word.parse().expect("a number"))
-        .collect();
-    assert_eq!(
-        words.len(),
-        2,
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    (Duration::from_micros(words[0]), words[1])
+    let printed = bench::in_a_process(&[DATABASE, database_url, BUCKET, bucket]);
+    let [micros, peak_kb] = printed[..] else {
+        panic!("{printed:?}");
+    };
+    (Duration::from_micros(micros), peak_kb)
 }
 
 #[expect(
@@ -171,69 +134,5 @@ async fn export(database_url: &str, bucket: &str) {
     let response = handle(&app, request, now).await;
     let elapsed = start.elapsed();
     assert_eq!(response.status(), 303, "too small to go through S3");
-    println!("{} {}", elapsed.as_micros(), peak_kb());
-}
-
-fn peak_kb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kb = line.and_then(|line| line.split_whitespace().nth(1));
-    kb.expect("a peak").parse().expect("a number")
-}
-
-/// As much of S3 as an upload needs; the address.
-fn start_bucket() -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let connection = connection.expect("a connection");
-            std::thread::spawn(move || serve(connection));
-        }
-    });
-    format!("http://{address}")
-}
-
-fn serve(connection: TcpStream) {
-    let mut answers = connection.try_clone().expect("a socket");
-    let mut requests = BufReader::new(connection);
-    while let Some(first_line) = read_request(&mut requests) {
-        let body = if first_line.starts_with("POST") && first_line.contains("?uploads") {
-            "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
-        } else if first_line.starts_with("POST") {
-            "<CompleteMultipartUploadResult><ETag>\"1\"</ETag></CompleteMultipartUploadResult>"
-        } else {
-            ""
-        };
-        let answer = format!(
-            "HTTP/1.1 200 OK\r\netag: \"1\"\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        answers.write_all(answer.as_bytes()).expect("an answer");
-    }
-}
-
-/// The request line; head and body are read.
-fn read_request(requests: &mut BufReader<TcpStream>) -> Option<String> {
-    let mut first_line = String::new();
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if requests.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().expect("a length");
-        }
-        if first_line.is_empty() {
-            first_line.clone_from(&line);
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    std::io::copy(&mut requests.take(length), &mut std::io::sink()).ok()?;
-    Some(first_line)
+    println!("{} {}", elapsed.as_micros(), bench::peak_kb());
 }

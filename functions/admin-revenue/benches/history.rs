@@ -3,7 +3,6 @@
 //! `cargo bench -p admin-revenue --bench history`; `-- --rows 500000` for another larger number. Inserting 5 million rows
 //! takes minutes. At the end a process of its own answers a thousand of these requests, and says how much memory it has.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use admin_revenue::{App, handle};
@@ -14,6 +13,7 @@ use lambda_http::{Body, RequestExt};
 use runtime::config::Environment;
 use serde_json::json;
 use testing::TestDatabase;
+use testing::bench::{self, argument, in_turns, number, ratio};
 
 const FEW: u64 = 10_000;
 const MANY: u64 = 5_000_000;
@@ -50,15 +50,7 @@ const PATHS: [&str; 19] = [
 ];
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    bench::run(async {
         match argument(DATABASE) {
             Some(url) => answer_mixed_requests(&url).await,
             None => compare().await,
@@ -66,15 +58,9 @@ fn main() {
     });
 }
 
-fn argument(name: &str) -> Option<String> {
-    std::env::args()
-        .skip_while(|argument| argument != name)
-        .nth(1)
-}
-
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 async fn compare() {
-    let many = argument("--rows").map_or(MANY, |text| text.parse().expect("a number"));
+    let many = number("--rows").unwrap_or(MANY);
     let few_rows = with_rows(FEW).await;
     println!("inserting {many} rows");
     let start = Instant::now();
@@ -86,44 +72,24 @@ async fn compare() {
     );
     println!("median of {CALLS} calls, µs      {FEW:>9} {many:>9}  ratio (at most 1.50)");
     for path in PATHS {
-        // Warm both, then alternate, so that whatever else the machine does falls on both.
-        let (mut few_times, mut many_times) = (Vec::new(), Vec::new());
-        for call in 0..CALLS + 10 {
-            let (few_time, many_time) = (small.call(path).await, large.call(path).await);
-            if call >= 10 {
-                few_times.push(few_time);
-                many_times.push(many_time);
-            }
-        }
-        let (few_median, many_median) = (median(few_times), median(many_times));
-        let percent = many_median.as_nanos() * 100 / few_median.as_nanos();
+        let (few, many) = in_turns(
+            CALLS,
+            async || small.call(path).await,
+            async || large.call(path).await,
+        )
+        .await;
         println!(
-            "{:>9} {:>9}  {}.{:02}  {path}",
-            few_median.as_micros(),
-            many_median.as_micros(),
-            percent / 100,
-            percent % 100
+            "{:>9} {:>9}  {}  {path}",
+            few.as_micros(),
+            many.as_micros(),
+            ratio(many, few)
         );
     }
-    let this = std::env::current_exe().expect("this program");
-    let output = Command::new(this).args([DATABASE, &many_rows.url]).output();
-    let output = output.expect("a process");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let kb = String::from_utf8(output.stdout).expect("text");
-    let kb: u64 = kb.trim().parse().expect("a number");
+    let kb = bench::in_a_process(&[DATABASE, &many_rows.url])[0];
     println!(
         "resident after {MIXED_REQUESTS} mixed requests: {} MB (at most 48)",
         kb / 1_000
     );
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 #[expect(
@@ -135,10 +101,7 @@ async fn answer_mixed_requests(url: &str) {
     for number in 0..MIXED_REQUESTS {
         function.call(PATHS[number % PATHS.len()]).await;
     }
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kb = line.and_then(|line| line.split_whitespace().nth(1));
-    println!("{}", kb.expect("a size"));
+    println!("{}", bench::resident_kb());
 }
 
 /// A ledger with this many payments, invoices, events and movements of a thousand subscriptions before the last two years,

@@ -5,10 +5,10 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::{Error, Query};
 use store::audit_log::{self, Filter};
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

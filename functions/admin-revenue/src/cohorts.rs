@@ -10,7 +10,7 @@ use serde::Serialize;
 use store::movement_report;
 use tokio_postgres::GenericClient;
 
-use crate::App;
+use crate::Clients;
 use crate::asked::{Asked, Longest, after};
 use crate::sections::{FieldError, Nulls, Section};
 
@@ -33,7 +33,7 @@ struct Report {
 
 /// Checks the token, reads the parameters and answers with the cohorts that began in `[from, to)`.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

@@ -14,7 +14,7 @@ use store::invoices::{self, InvoiceSummary};
 use store::list::Object;
 use store::subscriptions;
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
@@ -44,7 +44,7 @@ struct Mrr {
 }
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -61,7 +61,7 @@ pub(crate) async fn list(
 
 /// One customer.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     stripe_customer_id: &str,
     now: Timestamp,

@@ -19,7 +19,7 @@ use store::stripe_events;
 use stripe::event::Event;
 use tokio_postgres::{Client, Transaction};
 
-use crate::{App, list, write};
+use crate::{Clients, list, write};
 
 const OUTCOMES: [&str; 5] = ["applied", "ignored", "failed", "parked", "poisoned"];
 
@@ -55,7 +55,7 @@ impl From<ParkedState> for Parked {
 
 /// The inbox; with `outcome=parked` or `poisoned` what is not in it.
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -93,7 +93,7 @@ pub(crate) async fn list(
 
 /// The parked and the poisoned, those that came in last first.
 pub(crate) async fn parked(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -117,7 +117,7 @@ struct Replayed<'a> {
 /// Makes a parked or poisoned event due at once and applies it. One that fails stays due, with one attempt used; one
 /// that is in the inbox is a duplicate.
 pub(crate) async fn replay(
-    app: &App,
+    app: &Clients,
     request: &Request,
     event_id: &str,
     now: Timestamp,
@@ -203,7 +203,7 @@ enum Failure {
 }
 
 async fn apply(
-    app: &App,
+    app: &Clients,
     table: &ParkedEvents,
     transaction: &Transaction<'_>,
     event_id: &str,
@@ -237,7 +237,7 @@ async fn apply(
 }
 
 async fn parked_page(
-    app: &App,
+    app: &Clients,
     filter: parked_events::Filter,
     page: &Page<String>,
 ) -> Result<Response<Body>, Error> {
@@ -256,7 +256,7 @@ async fn parked_page(
     list::answer_with(parked, next.as_ref())
 }
 
-fn table(app: &App) -> Result<&ParkedEvents, Error> {
+fn table(app: &Clients) -> Result<&ParkedEvents, Error> {
     app.parked_events
         .as_ref()
         .map_err(|error| Error::NotConfigured(Box::new(error.clone())))

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use documents::csv_export::{self, Cell, Writer};
 use domain::period::{day_of, start_of_day};
-use domain::revenue::entries::Entry;
+use domain::revenue::entries::RevenueEntry;
 use domain::revenue::journal;
 use futures_util::future::join;
 use futures_util::{Stream, TryStreamExt};
@@ -14,7 +14,7 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use store::exports::{self, Export, ExportRow, Field, Filter};
 
-use crate::{App, attachment};
+use crate::{Clients, attachment};
 
 /// Largest file in an answer: a function's answer has at most 6 MB, and the quotes of a CSV are escaped in it.
 const INLINE_BYTES: usize = 4 * 1024 * 1024;
@@ -50,7 +50,7 @@ const FILES: [(&str, File); 7] = [
 /// The rows of `[from, to)`. Up to 4 MiB are answered with 200; more goes to S3 while it is read, and the answer is a
 /// 303 to a link that holds for ten minutes.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     export: &str,
     now: Timestamp,
@@ -112,7 +112,7 @@ fn write_row(writer: &mut Writer, row: &ExportRow) -> Result<(), Error> {
     writer.end_row().map_err(unwritten)
 }
 
-fn write_lines(writer: &mut Writer, entry: &Entry) -> Result<(), Error> {
+fn write_lines(writer: &mut Writer, entry: &RevenueEntry) -> Result<(), Error> {
     for line in journal::lines(entry)? {
         let cells = [
             Cell::value(line.date),
@@ -144,7 +144,7 @@ fn whole_day(field: &str, instant: Option<Timestamp>) -> Result<Option<jiff::civ
 
 /// The rows in the answer, or a redirect to where they were stored.
 pub(crate) async fn answer<T>(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
     name: &str,

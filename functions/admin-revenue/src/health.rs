@@ -15,7 +15,7 @@ use runtime::http_call::http_get;
 use serde::Serialize;
 use store::{Database, revenue_report};
 
-use crate::App;
+use crate::Clients;
 
 /// Longest time one check may take; they run side by side.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -49,7 +49,7 @@ struct Checks {
 
 /// 200 when every check is `ok`, else 503 with the same body.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

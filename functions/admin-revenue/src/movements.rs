@@ -1,7 +1,7 @@
 //! `GET /admin/revenue/movements`: the MRR bridge per day, week or month, and the ratios drawn from it.
 
 use domain::money::Currency;
-use domain::revenue::mrr_bridge::{Bridge, Granularity, Pending, PeriodFigures, spans};
+use domain::revenue::mrr_bridge::{Granularity, MrrBridge, Pending, PeriodFigures, spans};
 use domain::stripe_objects::subscription::DiscountProfile;
 use jiff::SignedDuration;
 use jiff::Timestamp;
@@ -10,10 +10,10 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use store::movement_report;
-use store::revenue_report::{self, Standing};
+use store::revenue_report::{self, MrrStanding};
 use tokio_postgres::GenericClient;
 
-use crate::App;
+use crate::Clients;
 use crate::asked::{Asked, Longest};
 use crate::sections::{FieldError, Nulls, Section};
 
@@ -72,7 +72,7 @@ const DEFINITIONS: Definitions = Definitions {
 
 /// Checks the token, reads the parameters and answers with the periods, oldest first; null when they could not be read.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -147,15 +147,15 @@ async fn bridge(
     profile: DiscountProfile,
     granularity: Granularity,
     asked: Asked,
-) -> Section<Bridge> {
+) -> Section<MrrBridge> {
     let spans = spans(granularity, asked.range);
     let last_before = asked
         .range
         .start
         .saturating_sub(SignedDuration::from_micros(1));
     let standing = revenue_report::standing(db, last_before.unwrap_or(Timestamp::MIN)).await?;
-    let opening = Standing::of(&standing, currency);
-    let mut bridge = Bridge::new(spans, opening.mrr_microcents, opening.customers);
+    let opening = MrrStanding::of(&standing, currency);
+    let mut bridge = MrrBridge::new(spans, opening.mrr_microcents, opening.customers);
     let added = movement_report::add_discounted(db, currency, profile, &mut bridge).await?;
     movement_report::add_movements(db, currency, &added, &mut bridge).await?;
     Ok(bridge)
@@ -165,7 +165,7 @@ async fn pending(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
-    bridge: &Bridge,
+    bridge: &MrrBridge,
 ) -> Section<Vec<Pending>> {
     Ok(movement_report::pending(db, currency, profile, &bridge.ends()).await?)
 }

@@ -1,18 +1,69 @@
 //! `GET /admin/payments…`: the payments, newest first; one with its attempts, refunds and disputes.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use domain::payment::PaymentStatus;
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
-use store::payment_history::{self, Filter, SettledPayment};
+use runtime::api::extract::{Json, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
+use runtime::api::{self, Error};
+use serde::{Deserialize, Serialize};
+use store::payment_history::{self, Filter, PaymentSummary, SettledPayment};
 use store::payment_parts::{self, PaymentAttempt, PaymentDispute, PaymentRefund};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{App, list};
+use crate::Clients;
 
-#[derive(Serialize)]
-struct Payment {
+/// Which payments are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct PaymentsQuery {
+    /// Only those of this status.
+    #[param(inline)]
+    status: Option<PaymentStatus>,
+    /// Only a user's.
+    #[param(minimum = 0)]
+    user_id: Option<i32>,
+    /// Only those of a customer at Stripe.
+    #[param(inline)]
+    customer: Option<PlainText>,
+    /// Only those of an invoice, by our number of it.
+    #[param(minimum = 0)]
+    invoice_id: Option<i64>,
+}
+
+/// Payments, newest first.
+#[utoipa::path(get, path = "/admin/payments")]
+pub(crate) async fn list(
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<PaymentsQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<PaymentSummary>>, Error> {
+    let filter = Filter {
+        status: asked.status,
+        user_id: asked.user_id,
+        stripe_customer_id: asked.customer.as_ref().map(PlainText::as_str),
+        invoice_id: asked.invoice_id,
+        created: span.span()?,
+    };
+    let page = page.page()?;
+    let client = app.database.client().await?;
+    let rows = payment_history::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::of(rows)?))
+}
+
+/// A payment of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct PaymentPath {
+    /// Our number of the payment, or the id of its intent or of any of its charges.
+    #[param(inline)]
+    id: PlainText,
+}
+
+/// A payment with all that belongs to it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PaymentWithParts {
     #[serde(flatten)]
     payment: SettledPayment,
     /// The charges, first to last.
@@ -21,53 +72,14 @@ struct Payment {
     disputes: Vec<PaymentDispute>,
 }
 
-pub(crate) async fn list(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(
-        request,
-        &[
-            "status",
-            "user_id",
-            "customer",
-            "invoice_id",
-            "from",
-            "to",
-            "limit",
-            "cursor",
-        ],
-    )?;
-    let filter = Filter {
-        status: query
-            .one_of("status", PaymentStatus::WORDS)?
-            .and_then(PaymentStatus::parse),
-        user_id: query.integer("user_id")?,
-        stripe_customer_id: query.text("customer")?,
-        invoice_id: query.integer("invoice_id")?,
-        created: list::span(&query)?,
-    };
-    let page = list::page(&query)?;
-    let client = app.database.client().await?;
-    list::answer(payment_history::list(&**client, &filter, &page).await?)
-}
-
 /// One payment, by our number or by the id of its intent or of any of its charges.
+#[utoipa::path(get, path = "/admin/payments/{id}")]
 pub(crate) async fn get(
-    app: &App,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let number = api::parse_id(id);
-    let key = Some(id).filter(|id| number.is_none() && api::is_plain(id));
-    if number.is_none() && key.is_none() {
-        return Err(Error::NotFound);
-    }
+    State(app): State<Arc<Clients>>,
+    Path(PaymentPath { id }): Path<PaymentPath>,
+) -> Result<Json<PaymentWithParts>, Error> {
+    let number = api::parse_id(id.as_str());
+    let key = Some(id.as_str()).filter(|_| number.is_none());
     let client = app.database.client().await?;
     let db = &**client;
     let payment = payment_history::find(db, number, key).await?;
@@ -82,11 +94,10 @@ pub(crate) async fn get(
         .collect();
     let refunds = payment_parts::refunds(db, intent, &charges).await?;
     let disputes = payment_parts::disputes(db, intent, &charges).await?;
-    let payment = Payment {
+    Ok(Json(PaymentWithParts {
         payment,
         attempts,
         refunds,
         disputes,
-    };
-    api::json(StatusCode::OK, &payment)
+    }))
 }

@@ -14,7 +14,7 @@ use store::list::Object;
 use store::reconciliation_runs;
 use tokio_postgres::Client;
 
-use crate::{App, exports, list, write};
+use crate::{Clients, exports, list, write};
 
 /// The columns of the file.
 const HEADER: [&str; 14] = [
@@ -45,7 +45,7 @@ struct Run {
 
 /// The runs, newest first.
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -59,7 +59,7 @@ pub(crate) async fn list(
 /// `{run_id}` is one run with a page of its items, `{run_id}.csv` all its items as a file: a segment of the gateway's
 /// path is a parameter as a whole, so the two are one route.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     run_id: &str,
     now: Timestamp,
@@ -103,7 +103,7 @@ pub(crate) async fn get(
 
 /// Accepts an open item with a reason: the same difference of the same object is not reported again.
 pub(crate) async fn accept(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

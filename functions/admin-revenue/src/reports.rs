@@ -18,7 +18,7 @@ use tokio_postgres::GenericClient;
 
 use crate::asked::{self, Asked, Longest};
 use crate::sections::{FieldError, Nulls, Section, SectionError};
-use crate::{App, attachment};
+use crate::{Clients, attachment};
 
 /// The reports by their names in the path.
 const REPORTS: [(&str, Report); 9] = [
@@ -224,7 +224,7 @@ struct Answer {
 /// Checks the token, reads the parameters of the report and answers with its rows and totals; null when they could not
 /// be read. A file has no null: it is refused then.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     name: &str,
     now: Timestamp,

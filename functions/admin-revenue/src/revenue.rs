@@ -18,11 +18,11 @@ use runtime::api::{self, Error, Query};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use store::revenue_report::{
-    self, Churned, MonthAtRates, MonthOfCash, Standing, SubscriptionCounts,
+    self, Churned, MonthAtRates, MonthOfCash, MrrStanding, SubscriptionCounts,
 };
 use tokio_postgres::GenericClient;
 
-use crate::App;
+use crate::Clients;
 use crate::sections::{FieldError, Nulls, Section, SectionError, log, part, sections};
 
 /// Months in `monthly_breakdown`, the current one included.
@@ -121,7 +121,7 @@ impl CashRead {
 /// Checks the token, reads the parameters, reads each section by itself and answers with those that could be read.
 /// 503 only when the database cannot be reached at all.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {
@@ -285,7 +285,7 @@ async fn churn(db: &impl GenericClient, currency: Currency, moment: Moment) -> S
         Moment::Now(_) => join(churned, revenue_report::paying_customers_now(db, currency)).await,
         Moment::Past(as_of) => {
             let (churned, standing) = join(churned, revenue_report::standing(db, as_of)).await;
-            let paying = standing.map(|standing| Standing::of(&standing, currency).customers);
+            let paying = standing.map(|standing| MrrStanding::of(&standing, currency).customers);
             (churned, paying)
         }
     };

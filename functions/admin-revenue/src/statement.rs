@@ -10,7 +10,7 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::{self, Error, Query};
 use store::{contracts, statements};
 
-use crate::{App, exports};
+use crate::{Clients, exports};
 
 const HEADER: [&str; 8] = [
     "date",
@@ -25,7 +25,7 @@ const HEADER: [&str; 8] = [
 
 /// Opening balance, invoices, payments, credits, voids and closing balance of `[from, to)`, currency by currency.
 pub(crate) async fn get(
-    app: &App,
+    app: &Clients,
     request: &Request,
     id: &str,
     now: Timestamp,

@@ -5,7 +5,7 @@ use lambda_http::{Body, Request, Response};
 use runtime::api::{Error, Query};
 use store::subscriptions::{self, Filter};
 
-use crate::{App, list};
+use crate::{Clients, list};
 
 /// Those of Stripe.
 const STATUSES: [&str; 8] = [
@@ -20,7 +20,7 @@ const STATUSES: [&str; 8] = [
 ];
 
 pub(crate) async fn list(
-    app: &App,
+    app: &Clients,
     request: &Request,
     now: Timestamp,
 ) -> Result<Response<Body>, Error> {

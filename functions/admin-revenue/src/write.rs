@@ -19,7 +19,7 @@ use store::idempotency_keys::{self, Use};
 use store::outbox;
 use tokio_postgres::{Client, GenericClient};
 
-use crate::App;
+use crate::Clients;
 
 const HEADER: &str = "Idempotency-Key";
 const KEY_BYTES: usize = 255;
@@ -122,7 +122,12 @@ pub(crate) async fn finish(
 }
 
 /// Publishes what has been committed; best effort, the sweep publishes what stays behind.
-pub(crate) async fn publish(app: &App, db: &Client, messages: &[outbox::Message], now: Timestamp) {
+pub(crate) async fn publish(
+    app: &Clients,
+    db: &Client,
+    messages: &[outbox::Message],
+    now: Timestamp,
+) {
     let Ok(bus) = &app.event_bus else {
         tracing::warn!("no bus is configured: messages stay in the outbox");
         return;

@@ -1,89 +1,117 @@
 //! invoice-pdf: the PDF of an invoice, printed when nobody has printed it yet. Apart from admin-revenue because printing
 //! is a quarter of what it would have to load.
 
+use std::sync::Arc;
+
 use aws_types::SdkConfig;
+use axum::extract::State;
 use domain::stripe_objects::invoice::InvoiceStatus;
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
 use lambda_http::{Body, Request, Response};
-use runtime::api::authentication::JwtVerifier;
-use runtime::api::{self, Error, Query};
+use runtime::api::Error;
+use runtime::api::access::{Access, Authenticator, Caller};
+use runtime::api::extract::{Found, Now, Path};
+use runtime::api::router::{Api, Routes};
+use runtime::api::values::InvoiceId;
 use runtime::aws;
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
+use serde::Deserialize;
 use shared::invoice_archive::{self, InvoiceArchive};
 use store::{Database, invoices};
+use utoipa::IntoParams;
 
-/// Every route of this function: `template.yaml` has the same.
-pub const ROUTES: &[(&str, &str)] = &[("GET", "/admin/invoices/{id}/pdf")];
+/// The function: its route over what its policy lets it reach.
+#[derive(Debug)]
+pub struct App {
+    clients: Arc<Clients>,
+    api: Api,
+}
+
+/// Every route of this function, who may call it, and what the OpenAPI document says of it.
+#[must_use]
+pub fn routes() -> Routes<impl Clone + Send + Sync + 'static + use<>> {
+    table()
+}
+
+fn table() -> Routes<Arc<Clients>> {
+    Routes::new().add(Access::ViewerOrPartner, routes!(get))
+}
 
 /// What this function's policy lets it reach. A missing bucket or issuer is reported by the request that needs it: an
 /// invoice of Stripe's needs neither.
 #[derive(Debug)]
-pub struct App {
+struct Clients {
     database: Database,
-    jwt: JwtVerifier,
     document_bucket: Result<DocumentBucket, config::Error>,
-    archive: Result<InvoiceArchive, config::Error>,
+    filing: Result<InvoiceArchive, config::Error>,
 }
 
 impl App {
-    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), the variables of [`JwtVerifier`], `DOCUMENT_BUCKET` and
+    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), the variables of [`Authenticator`], `DOCUMENT_BUCKET` and
     /// `INVOICE_ISSUER`; connects to nothing yet.
     ///
     /// # Errors
     /// When a variable is not valid, or none names the database.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
-        Ok(App {
+        let clients = Arc::new(Clients {
             database: Database::connect_lazily(&database),
-            jwt: JwtVerifier::from_env(environment, sdk),
             document_bucket: DocumentBucket::from_env(environment, sdk),
             // Somebody waits for the PDF.
-            archive: InvoiceArchive::from_env(environment, &aws::impatient(sdk)),
+            filing: InvoiceArchive::from_env(environment, &aws::impatient(sdk)),
+        });
+        let authenticator = Authenticator::from_env(environment, sdk);
+        Ok(App {
+            api: table().serve(Arc::clone(&clients), authenticator),
+            clients,
         })
     }
 
     /// Opens the database connection ahead of the first request.
     pub async fn warm(&self) {
-        self.database.warm().await;
+        self.clients.database.warm().await;
     }
 }
 
 /// Answers one request. Never an `Err`: the gateway would make it a bare 500.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
-    api::respond(&request, async {
-        api::body(&request, api::BODY_LIMIT_BYTES)?;
-        let route = api::route(ROUTES, &request)?;
-        get(
-            app,
-            &request,
-            route.parameter("id").unwrap_or_default(),
-            now,
-        )
-        .await
-    })
-    .await
+    app.api.answer(request, now).await
 }
 
-/// The PDF: our own from the bucket, else Stripe's. One that neither has is printed and stored now; a draft has none.
+/// The invoice of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+struct InvoicePath {
+    /// Our number of the invoice, or Stripe's id.
+    #[param(inline)]
+    id: InvoiceId,
+}
+
+runtime::refusals! {
+    /// Why there is no PDF.
+    enum PdfError {
+        /// It is printed once it is final.
+        Draft = 409 "invoice_draft" "a draft has no PDF: it is printed once it is final",
+        /// Stripe has not told all of it yet.
+        Incomplete = 409 "invoice_incomplete" "not all lines of this invoice are known yet",
+    }
+}
+
+/// The PDF of an invoice: our own from the bucket, else Stripe's. One that neither has is printed and stored now.
+#[utoipa::path(get, path = "/admin/invoices/{id}/pdf")]
 async fn get(
-    app: &App,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let access = app
-        .jwt
-        .require_admin_or_partner(request.headers(), now)
-        .await?;
-    Query::parse(request, &[])?;
+    State(app): State<Arc<Clients>>,
+    Path(InvoicePath { id }): Path<InvoicePath>,
+    caller: Caller,
+    Now(now): Now,
+) -> Result<Found, PdfError> {
     let client = app.database.client().await?;
-    let (number, stripe_id) = api::parse_invoice_id(id)?;
+    let (number, stripe_id) = id.parts();
     let invoice = invoices::find(&**client, number, stripe_id).await?;
     let invoice = invoice
         // Another partner's is as good as none.
-        .filter(|invoice| access.allows(invoice.summary.api_key_prefix.as_deref()))
+        .filter(|invoice| caller.may_read(invoice.summary.api_key_prefix.as_deref()))
         .ok_or(Error::NotFound)?;
     let row = &invoice.summary;
     let key = match (
@@ -92,23 +120,17 @@ async fn get(
         &row.invoice_pdf_url,
     ) {
         (Some(key), _, _) => key.to_owned(),
-        (None, Some(_), Some(link)) => return api::redirect(StatusCode::FOUND, link),
+        (None, Some(_), Some(link)) => return Ok(Found(link.to_owned())),
         (None, _, _) => {
             if row.status == InvoiceStatus::Draft || invoice.details.deleted_at.is_some() {
-                return Err(Error::Conflict {
-                    code: "invoice_draft",
-                    detail: "a draft has no PDF: it is printed once it is final".to_owned(),
-                });
+                return Err(PdfError::Draft);
             }
             if !invoice.details.lines_complete {
-                return Err(Error::Conflict {
-                    code: "invoice_incomplete",
-                    detail: "not all lines of this invoice are known yet".to_owned(),
-                });
+                return Err(PdfError::Incomplete);
             }
-            let archive = app.archive.as_ref();
-            let archive = archive.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-            let filed = archive.file(&**client, &invoice, now).await;
+            let filing = app.filing.as_ref();
+            let filing = filing.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
+            let filed = filing.file(&**client, &invoice, now).await;
             filed.map_err(explain)?.pdf_key
         }
     };
@@ -116,7 +138,7 @@ async fn get(
     let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
     let filename = format!("{}.pdf", row.invoice_number);
     let link = bucket.presigned_get(&key, &filename, now).await?;
-    api::redirect(StatusCode::FOUND, &link)
+    Ok(Found(link))
 }
 
 fn explain(error: invoice_archive::Error) -> Error {

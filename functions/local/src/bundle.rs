@@ -5,14 +5,15 @@ use crate::sandboxes::Sandboxes;
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use runtime::config::{self, Environment};
+use runtime::telemetry::cause_chain;
 use serde_json::Value;
 
 /// One route of the HTTP API and the function behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The function's name.
+    /// Name of the function, as in the deployment template.
     pub function: &'static str,
-    /// `GET`, `POST`, …
+    /// HTTP method in capitals.
     pub method: String,
     /// The path with `{param}` segments, as in the deployment template.
     pub path: String,
@@ -29,10 +30,8 @@ pub enum InvokeError {
     Failed(String),
 }
 
-impl InvokeError {
-    fn failed(error: &dyn std::error::Error) -> InvokeError {
-        InvokeError::Failed(crate::chain(error))
-    }
+fn failed(error: impl std::error::Error + 'static) -> InvokeError {
+    InvokeError::Failed(cause_chain(&error))
 }
 
 /// The functions, ready to be invoked.
@@ -53,26 +52,14 @@ impl Bundle {
     /// # Errors
     /// When a function's configuration is not complete.
     pub fn new(environment: &Environment, aws: &SdkConfig) -> Result<Bundle, config::Error> {
-        let given = || (environment.clone(), aws.clone());
-        let (webhook, admin_revenue, usage) = (given(), given(), given());
-        let (partner_invoicing, invoice_pdf) = (given(), given());
-        let (reconciliation, migrate) = (given(), given());
         Ok(Bundle {
-            webhook: Sandboxes::new(move || webhook::App::from_env(&webhook.0, &webhook.1))?,
-            admin_revenue: Sandboxes::new(move || {
-                admin_revenue::App::from_env(&admin_revenue.0, &admin_revenue.1)
-            })?,
-            usage: Sandboxes::new(move || usage::App::from_env(&usage.0, &usage.1))?,
-            partner_invoicing: Sandboxes::new(move || {
-                partner_invoicing::App::from_env(&partner_invoicing.0, &partner_invoicing.1)
-            })?,
-            invoice_pdf: Sandboxes::new(move || {
-                invoice_pdf::App::from_env(&invoice_pdf.0, &invoice_pdf.1)
-            })?,
-            reconciliation: Sandboxes::new(move || {
-                reconciliation::App::from_env(&reconciliation.0, &reconciliation.1)
-            })?,
-            migrate: Sandboxes::new(move || migrate::App::from_env(&migrate.0, &migrate.1))?,
+            webhook: sandboxes(environment, aws, webhook::App::from_env)?,
+            admin_revenue: sandboxes(environment, aws, admin_revenue::App::from_env)?,
+            usage: sandboxes(environment, aws, usage::App::from_env)?,
+            partner_invoicing: sandboxes(environment, aws, partner_invoicing::App::from_env)?,
+            invoice_pdf: sandboxes(environment, aws, invoice_pdf::App::from_env)?,
+            reconciliation: sandboxes(environment, aws, reconciliation::App::from_env)?,
+            migrate: sandboxes(environment, aws, migrate::App::from_env)?,
         })
     }
 
@@ -93,7 +80,6 @@ impl Bundle {
         let consts = [
             ("webhook", webhook::ROUTES),
             ("admin-revenue", admin_revenue::ROUTES),
-            ("invoice-pdf", invoice_pdf::ROUTES),
         ];
         let consts = consts.into_iter().flat_map(|(function, table)| {
             table.iter().map(move |&(method, path)| Route {
@@ -102,7 +88,11 @@ impl Bundle {
                 path: path.to_owned(),
             })
         });
-        let tables = [("usage", usage::routes().table())];
+        let tables = [
+            ("usage", usage::routes().table()),
+            ("admin-revenue", admin_revenue::routes().table()),
+            ("invoice-pdf", invoice_pdf::routes().table()),
+        ];
         let tables = tables.into_iter().flat_map(|(function, table)| {
             table.into_iter().map(move |route| Route {
                 function,
@@ -115,9 +105,9 @@ impl Bundle {
 
     /// Invokes `function` with `event`, as the Lambda service does: JSON in, JSON out.
     ///
-    /// HTTP functions take and answer what API Gateway (payload format 2.0) sends and expects; the
-    /// webhook also takes Stripe's events in EventBridge's envelope. For the others the time is the event's own, so that replaying yesterday's event redoes
-    /// yesterday.
+    /// HTTP functions take and answer what API Gateway (payload format 2.0) sends and expects; the webhook also takes
+    /// Stripe's events in EventBridge's envelope. The scheduled functions take the event's own `time` for now, so that
+    /// yesterday's event repeats what was done yesterday.
     ///
     /// # Errors
     /// When there is no such function, its configuration is not complete, or it fails.
@@ -129,85 +119,63 @@ impl Bundle {
     ) -> Result<Value, InvokeError> {
         match function {
             "webhook" => {
-                let app = self
-                    .webhook
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
+                let app = self.webhook.lease().await.map_err(failed)?;
                 if webhook::is_partner_event(&event) {
                     let answer = webhook::handle_partner_event(&app, event, now).await;
-                    return answer.map_err(|error| InvokeError::failed(&error));
+                    return answer.map_err(failed);
                 }
-                let request =
-                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                let request = gateway::request(&event).map_err(failed)?;
                 Ok(gateway::response(webhook::handle(&app, request, now).await))
             }
             "admin-revenue" => {
-                let app = self
-                    .admin_revenue
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
-                let request =
-                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                let app = self.admin_revenue.lease().await.map_err(failed)?;
+                let request = gateway::request(&event).map_err(failed)?;
                 Ok(gateway::response(
                     admin_revenue::handle(&app, request, now).await,
                 ))
             }
             "usage" => {
-                let app = self
-                    .usage
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
-                let request =
-                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                let app = self.usage.lease().await.map_err(failed)?;
+                let request = gateway::request(&event).map_err(failed)?;
                 Ok(gateway::response(usage::handle(&app, request, now).await))
             }
             "invoice-pdf" => {
-                let app = self
-                    .invoice_pdf
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
-                let request =
-                    gateway::request(&event).map_err(|error| InvokeError::failed(&error))?;
+                let app = self.invoice_pdf.lease().await.map_err(failed)?;
+                let request = gateway::request(&event).map_err(failed)?;
                 Ok(gateway::response(
                     invoice_pdf::handle(&app, request, now).await,
                 ))
             }
             "partner-invoicing" => {
-                let app = self
-                    .partner_invoicing
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
+                let app = self.partner_invoicing.lease().await.map_err(failed)?;
                 let now = time_of(&event).unwrap_or(now);
-                let answer = partner_invoicing::handle(&app, event, now).await;
-                answer.map_err(|error| InvokeError::failed(&error))
+                partner_invoicing::handle(&app, event, now)
+                    .await
+                    .map_err(failed)
             }
             "reconciliation" => {
-                let app = self
-                    .reconciliation
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
+                let app = self.reconciliation.lease().await.map_err(failed)?;
                 let now = time_of(&event).unwrap_or(now);
-                let answer = reconciliation::handle(&app, event, now).await;
-                answer.map_err(|error| InvokeError::failed(&error))
+                reconciliation::handle(&app, event, now)
+                    .await
+                    .map_err(failed)
             }
             "migrate" => {
-                let app = self
-                    .migrate
-                    .lease()
-                    .await
-                    .map_err(|error| InvokeError::failed(&error))?;
-                let answer = migrate::handle(&app, event, now).await;
-                answer.map_err(|error| InvokeError::failed(&error))
+                let app = self.migrate.lease().await.map_err(failed)?;
+                migrate::handle(&app, event, now).await.map_err(failed)
             }
             other => Err(InvokeError::NoSuchFunction(other.to_owned())),
         }
     }
+}
+
+fn sandboxes<App: 'static>(
+    environment: &Environment,
+    aws: &SdkConfig,
+    from_env: fn(&Environment, &SdkConfig) -> Result<App, config::Error>,
+) -> Result<Sandboxes<App, config::Error>, config::Error> {
+    let (environment, aws) = (environment.clone(), aws.clone());
+    Sandboxes::new(move || from_env(&environment, &aws))
 }
 
 /// The `time` of a scheduled event.

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::config::Environment;
 use runtime::telemetry;
+use runtime::telemetry::cause_chain;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -437,7 +438,7 @@ async fn redrive_every_minute(bundle: &Bundle, clock: Clock) {
     loop {
         tokio::time::sleep(Duration::from_secs(60)).await;
         if let Err(error) = redrive(bundle, clock).await {
-            tracing::warn!(error = crate::chain(&error), "trying again in a minute");
+            tracing::warn!(error = cause_chain(&error), "trying again in a minute");
         }
     }
 }
@@ -543,7 +544,7 @@ async fn invoke(data: &DataDir, port: u16, function: &str, event: &Path) -> Resu
     Ok(())
 }
 
-/// Lambda's own limit.
+/// The longest an invocation may run on Lambda.
 const INVOCATION_LIMIT: Duration = Duration::from_mins(15);
 
 async fn send(data: &DataDir, port: u16, event: &Path, clock: Clock) -> Result<(), Error> {

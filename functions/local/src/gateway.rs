@@ -94,15 +94,12 @@ fn matches(template: &str, path: &str) -> Option<BTreeMap<String, String>> {
 /// A request as it comes in from the network.
 #[derive(Debug)]
 pub struct Incoming<'a> {
-    /// `GET`, `POST`, …
     pub method: &'a Method,
-    /// Path and query.
+    /// Path and query as the client sent them.
     pub uri: &'a Uri,
-    /// All headers.
     pub headers: &'a HeaderMap,
-    /// The raw bytes.
     pub body: &'a [u8],
-    /// The caller's address.
+    /// IP address of the client.
     pub source_ip: &'a str,
 }
 

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", local::chain(&error));
+            eprintln!("error: {}", runtime::telemetry::cause_chain(&error));
             ExitCode::FAILURE
         }
     }

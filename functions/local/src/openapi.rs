@@ -10,7 +10,11 @@ use crate::Error;
 /// # Errors
 /// When two functions have the same route, or mean different things by one name; the error says which.
 pub fn document() -> Result<Value, Error> {
-    let documents = [("usage", usage::routes().document())];
+    let documents = [
+        ("admin-revenue", admin_revenue::routes().document()),
+        ("usage", usage::routes().document()),
+        ("invoice-pdf", invoice_pdf::routes().document()),
+    ];
     let documents = documents
         .into_iter()
         .map(|(function, document)| tagged(document, function));

@@ -22,7 +22,7 @@ impl<A, E> fmt::Debug for Sandboxes<A, E> {
 }
 
 impl<A, E> Sandboxes<A, E> {
-    /// Makes the first one, so that a configuration that does not work is told at once.
+    /// Makes the first `App` at once, so that a configuration that does not work fails at the start.
     ///
     /// # Errors
     /// What `make` answers.

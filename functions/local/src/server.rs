@@ -170,7 +170,7 @@ async fn invocation(
     }
 }
 
-/// A task of its own: a caller that hangs up does not cut the function off, and a panic becomes a
+/// Runs the function in a separate task: a caller that hangs up does not cut it off, and a panic becomes a
 /// failed invocation, as in Lambda.
 async fn invoke(
     server: &Arc<Server>,
@@ -217,7 +217,7 @@ fn internal_error(request_id: &str) -> Response<Body> {
     )
 }
 
-/// RFC 9457.
+/// A refusal as `application/problem+json` (RFC 9457).
 fn problem(status: StatusCode, code: &str, title: &str, request_id: &str) -> Response<Body> {
     let body = json!({
         "type": "about:blank",

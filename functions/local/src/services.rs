@@ -7,6 +7,7 @@ use fake_stripe::delivery::Endpoint;
 use fake_stripe::{Account, FakeStripe, Options, sample_account};
 use jiff::Timestamp;
 use runtime::config::Environment;
+use runtime::telemetry::cause_chain;
 use std::path::{Path, PathBuf};
 use testing::aws;
 use testing::services::{self, Moto, Postgres, Progress};
@@ -74,7 +75,7 @@ impl Services {
             (Ok(postgres), Ok(moto)) => (postgres, moto),
             // Both may be missing something: then both are told at once.
             (Err(one), Err(other)) => {
-                let (one, other) = (crate::chain(&one), crate::chain(&other));
+                let (one, other) = (cause_chain(&one), cause_chain(&other));
                 return Err(Error::new(format!("{one}\nerror: {other}")));
             }
             (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
@@ -108,7 +109,7 @@ impl Services {
         Ok(services)
     }
 
-    /// The ledger's URL.
+    /// Postgres URL of the ledger's database.
     #[must_use]
     pub fn database_url(&self) -> String {
         self.postgres.url(DATABASE)
@@ -119,8 +120,6 @@ impl Services {
     pub fn cluster_directory(&self) -> &Path {
         self.postgres.directory()
     }
-
-    /// The fake Stripe.
     #[must_use]
     pub fn stripe(&self) -> &FakeStripe {
         &self.stripe
@@ -131,8 +130,6 @@ impl Services {
     pub fn webhook_endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
-
-    /// The bundle's secrets.
     #[must_use]
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
@@ -176,7 +173,7 @@ impl Services {
         Environment::from_pairs(self.variables())
     }
 
-    /// What the sub-commands and `--json` are told.
+    /// What `--json` prints and the sub-commands read.
     #[must_use]
     pub fn state(&self, base_url: String, admin_token: String) -> State {
         State {

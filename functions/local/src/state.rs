@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 /// Secrets of one bundle, made at its first start.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Secrets {
-    /// Signs webhooks (`whsec_…`).
+    /// Secret that signs webhooks (`whsec_…`).
     pub webhook_secret: String,
     /// Key of the fake Stripe (`sk_test_…`).
     pub stripe_api_key: String,
-    /// Signs admin tokens (HS256).
+    /// Secret that signs admin tokens (HS256).
     pub admin_jwt_secret: String,
     /// Bearer token of the application's backend.
     pub service_token: String,
@@ -31,17 +31,17 @@ impl std::fmt::Debug for Secrets {
 pub struct State {
     /// Where the HTTP routes and the Invoke path are.
     pub base_url: String,
-    /// The ledger.
+    /// Postgres URL of the ledger's database.
     pub database_url: String,
-    /// moto.
+    /// Where moto, the stand-in for AWS, listens.
     pub aws_endpoint_url: String,
     /// The fake Stripe's API.
     pub stripe_api_base: String,
-    /// Signs webhooks.
+    /// Secret that signs webhooks (`whsec_…`).
     pub webhook_secret: String,
     /// A token for the admin routes.
     pub admin_token: String,
-    /// Signs admin tokens.
+    /// Secret that signs admin tokens (HS256).
     pub admin_jwt_secret: String,
     /// A token for the usage routes.
     pub service_token: String,
@@ -86,8 +86,6 @@ impl DataDir {
         };
         Ok(DataDir { path, is_chosen })
     }
-
-    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -142,7 +140,7 @@ impl DataDir {
         self.read("secrets.json")
     }
 
-    /// When the sample story is told from: the first start that told it. Every later start tells
+    /// When the sample story begins: at the first start that loaded it. Every later start tells
     /// the same story, so that its events are the ones the ledger has.
     ///
     /// # Errors

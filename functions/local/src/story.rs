@@ -119,8 +119,8 @@ pub async fn newest_partner_invoice(database_url: &str) -> Result<Option<(String
         .transpose()
 }
 
-/// Delivers the events in order through the real route, each signed now; `progress` is told how
-/// many are done.
+/// Delivers the events in order through the real route, each signed now; `progress` gets the number
+/// of events done so far.
 ///
 /// # Errors
 /// When an event is not answered 200: then it is not stored.

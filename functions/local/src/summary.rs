@@ -5,7 +5,7 @@ use domain::money::{Currency, Money};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The figures as a table, one column per currency, and what became of the sample's events. What
+/// The figures as a table, one column per currency, and the outcomes of the sample's events. What
 /// could not be read says so; it is never a zero.
 #[must_use]
 pub fn text(revenue: &Value, events: &Outcomes) -> String {

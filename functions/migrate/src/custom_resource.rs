@@ -58,18 +58,15 @@ struct Data {
     version: String,
 }
 
-/// The answer did not get through: nobody knows what became of the request.
+/// The answer did not get through: CloudFormation does not know the outcome of its request.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
     /// The address does not answer.
     #[error("the deploy could not be told")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The address refuses.
+    /// The address of the request refused the answer.
     #[error("the deploy did not take the answer: {status}")]
-    Refused {
-        /// Its status.
-        status: u16,
-    },
+    Refused { status: u16 },
 }
 
 /// Whether an invocation comes from CloudFormation.

@@ -67,13 +67,13 @@ pub async fn handle(app: &App, event: Value, now: Timestamp) -> Result<Value, Er
 
 /// Applies what is missing and answers `{"applied": ["V0001__….sql", …], "version": 10}`. Nothing depends on the time.
 ///
-/// A request of CloudFormation (it has a `ResponseURL`) is answered there too, with `FAILED` when the database is not up
-/// to date: the deploy is rolled back then. A `Delete` leaves the database as it is. An `Update` to a release older than
-/// the database, as a roll-back makes, succeeds and changes nothing: migrations go forward only, and the code of the
-/// release before works with them.
+/// A request of CloudFormation (it has a `ResponseURL`) is answered there too, with `FAILED` when the database is not
+/// up to date: the deploy is rolled back then. A `Delete` leaves the database as it is. An `Update` to a release older
+/// than the database, as a roll-back makes, succeeds and changes nothing: migrations go forward only, and the code of
+/// the release before works with them.
 ///
 /// # Errors
-/// See [`Error`]. When the deploy has been told of a failure, the invocation succeeds: repeating it would tell it again.
+/// See [`Error`]. Once CloudFormation has the answer `FAILED`, the invocation succeeds: a repeat would only answer again.
 pub async fn handle_within(
     app: &App,
     event: Value,

@@ -12,9 +12,10 @@ use jiff::tz::TimeZone;
 use migrate::{App, Error, handle};
 use runtime::config::Environment;
 use serde_json::{Value, json};
+use store::idempotency_keys::{self, Owner, Taken, Use};
 use store::migrations;
 use testing::{TestDatabase, logs, sample};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 async fn migrate(database: &TestDatabase) -> Result<Value, Error> {
     let event = sample("invoke_migrate").json();
@@ -22,7 +23,7 @@ async fn migrate(database: &TestDatabase) -> Result<Value, Error> {
 }
 
 /// The one column of the one row of `sql`, which must be JSON.
-async fn json_of(client: &Client, sql: &str) -> Value {
+async fn json_of(client: &impl GenericClient, sql: &str) -> Value {
     client
         .query_one(sql, &[])
         .await
@@ -806,6 +807,146 @@ async fn the_log_has_the_cause_of_a_failed_migration_and_nobodys_data() {
         "three@example.test",
         "pi_disputed",
     ]);
+}
+
+/// What the release before V0031 does with a key: its statements, as they were.
+mod before_v0031 {
+    use serde_json::Value;
+    use tokio_postgres::GenericClient;
+
+    pub(crate) async fn take(db: &impl GenericClient, key: &str, path: &str, digest: &str) -> bool {
+        let taken = db
+            .execute(
+                "INSERT INTO idempotency_keys (key, route, request_sha256, created_at)
+                 VALUES ($1, $2, $3, now()) ON CONFLICT (key) DO NOTHING",
+                &[&key, &path, &digest],
+            )
+            .await;
+        taken.unwrap() == 1
+    }
+
+    pub(crate) async fn answer(db: &impl GenericClient, key: &str, body: &str) {
+        let answered = db
+            .execute(
+                "UPDATE idempotency_keys SET status = 200, body = $2 WHERE key = $1 AND status IS NULL",
+                &[&key, &body],
+            )
+            .await;
+        assert_eq!(answered.unwrap(), 1);
+    }
+
+    /// Path, digest and body of a key that was used.
+    pub(crate) async fn get(db: &impl GenericClient, key: &str) -> Value {
+        super::json_of(
+            db,
+            &format!(
+                "SELECT jsonb_build_array(route, request_sha256, body) FROM idempotency_keys
+                 WHERE key = '{key}' AND status IS NOT NULL"
+            ),
+        )
+        .await
+    }
+}
+
+/// A key that the release before has taken, or takes while this one is rolled out, is known to this one, and the other
+/// way round: a request that is sent again across the upgrade has one effect.
+#[tokio::test]
+async fn a_key_holds_across_the_upgrade_that_gives_it_an_owner() {
+    let database = TestDatabase::empty().await;
+    let mut client = database.client().await;
+    let folder = testing::workspace_root().join("migrations");
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "sql"))
+        .collect();
+    files.sort();
+    let is_older =
+        |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap() < "V0031";
+    let (older, newer): (Vec<_>, Vec<_>) = files.into_iter().partition(is_older);
+    for path in older {
+        let sql = std::fs::read_to_string(path).unwrap();
+        client.batch_execute(&sql).await.unwrap();
+    }
+    assert!(before_v0031::take(&client, "old", "POST /credits/1/void", "d").await);
+    before_v0031::answer(&client, "old", "first").await;
+    for path in newer {
+        let sql = std::fs::read_to_string(path).unwrap();
+        client.batch_execute(&sql).await.unwrap();
+    }
+
+    let now = Timestamp::UNIX_EPOCH;
+    let owner = |key, actor| Owner {
+        key,
+        actor,
+        route: "POST /credits/{id}/void",
+    };
+    let void = |id: i32, digest: &str| Use {
+        route: format!("POST /credits/{id}/void"),
+        request_sha256: digest.to_owned(),
+    };
+    let answered = |taken: Taken| match taken {
+        Taken::Before(answered) => answered.body,
+        Taken::Now => "taken now".to_owned(),
+    };
+
+    // The answer of the release before is given again to the very same request, and to no other.
+    let db = client.transaction().await.unwrap();
+    let same = idempotency_keys::take(&db, &owner("old", "ops"), &void(1, "d"), now).await;
+    assert_eq!(answered(same.unwrap()), "first");
+    db.rollback().await.unwrap();
+    for (key, first_use) in [("old", void(2, "d")), ("old", void(1, "e"))] {
+        let db = client.transaction().await.unwrap();
+        let other = idempotency_keys::take(&db, &owner(key, "ops"), &first_use, now).await;
+        assert_eq!(answered(other.unwrap()), "taken now", "{first_use:?}");
+        db.rollback().await.unwrap();
+    }
+
+    // What this release takes, the release before finds under the text.
+    let db = client.transaction().await.unwrap();
+    let new = owner("new", "ops");
+    let taken = idempotency_keys::take(&db, &new, &void(3, "d"), now).await;
+    assert_eq!(taken.unwrap(), Taken::Now);
+    idempotency_keys::answer(&db, &new, 200, "second")
+        .await
+        .unwrap();
+    db.commit().await.unwrap();
+    assert!(!before_v0031::take(&client, "new", "POST /credits/3/void", "d").await);
+    let found = before_v0031::get(&client, "new").await;
+    assert_eq!(found, json!(["POST /credits/3/void", "d", "second"]));
+
+    // The same text of somebody else is another key; its owner's own answer stays.
+    let db = client.transaction().await.unwrap();
+    let another = owner("new", "boss");
+    let taken = idempotency_keys::take(&db, &another, &void(3, "d"), now).await;
+    assert_eq!(taken.unwrap(), Taken::Now);
+    idempotency_keys::answer(&db, &another, 200, "third")
+        .await
+        .unwrap();
+    db.commit().await.unwrap();
+    for (actor, body) in [("ops", "second"), ("boss", "third")] {
+        let db = client.transaction().await.unwrap();
+        let again = idempotency_keys::take(&db, &owner("new", actor), &void(3, "d"), now).await;
+        assert_eq!(answered(again.unwrap()), body);
+        db.rollback().await.unwrap();
+    }
+    assert_eq!(before_v0031::get(&client, "new").await, found);
+
+    // A request that the release before is working on is waited for.
+    let mut other = database.client().await;
+    let working = other.transaction().await.unwrap();
+    assert!(before_v0031::take(&working, "slow", "POST /credits/4/void", "d").await);
+    let db = client.transaction().await.unwrap();
+    let slow = owner("slow", "ops");
+    let first_use = void(4, "d");
+    let waiting = idempotency_keys::take(&db, &slow, &first_use, now);
+    let working = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        before_v0031::answer(&working, "slow", "fourth").await;
+        working.commit().await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(waiting, working);
+    assert_eq!(answered(waited.unwrap()), "fourth");
 }
 
 #[test]

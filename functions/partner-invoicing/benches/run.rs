@@ -8,9 +8,6 @@
 //! reads what it is sent, throws it away and answers at once; Postgres is the tests' own.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use domain::period::Period;
@@ -18,17 +15,18 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use partner_invoicing::{App, handle};
 use runtime::config::Environment;
-use serde_json::{Value, json};
+use serde_json::json;
 use store::contract_usage::{self, Window};
 use store::contracts;
 use testing::TestDatabase;
+use testing::bench::{self, argument, median, number, ratio};
 use tokio_postgres::Client;
 
 const CONTRACTS: u64 = 1_000;
 /// How many more contracts the larger run has.
 const FACTOR: u64 = 10;
 const REQUESTS: u64 = 1_000_000;
-/// Times of counting, of which the median is told.
+/// Measurements of the counting; the bench prints their median.
 const COUNTS: usize = 5;
 /// As the run reads them, and counts them on so many connections; as in template.yaml.
 const CONTRACTS_PER_PAGE: i64 = 200;
@@ -41,31 +39,12 @@ const DATABASE: &str = "--database";
 const AWS: &str = "--aws";
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    // As the function's own.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    bench::run(async {
         match (argument(DATABASE), argument(AWS)) {
             (Some(database), Some(aws)) => run(&database, &aws).await,
             _ => compare().await,
         }
     });
-}
-
-fn argument(name: &str) -> Option<String> {
-    std::env::args()
-        .skip_while(|argument| argument != name)
-        .nth(1)
-}
-
-fn number(name: &str) -> Option<u64> {
-    argument(name).map(|text| text.parse().expect("a number"))
 }
 
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
@@ -75,7 +54,7 @@ async fn compare() {
         || vec![CONTRACTS, CONTRACTS * FACTOR],
         |contracts| vec![contracts],
     );
-    let aws = start_aws();
+    let aws = bench::start_aws();
     let mut peaks = Vec::new();
     for contracts in sizes {
         let database = with_contracts(contracts, requests).await;
@@ -125,19 +104,12 @@ async fn counting(database: &TestDatabase) {
         assert!(counted == expected, "both count the same");
     }
     let (ours, bare) = (median(ours), median(bare));
-    let percent = ours.as_micros() * 100 / bare.as_micros();
     println!(
-        "  counting usage: {} ms, the bare GROUP BY {} ms; {}.{:02} × (at most 2)",
+        "  counting usage: {} ms, the bare GROUP BY {} ms; {} × (at most 2)",
         ours.as_millis(),
         bare.as_millis(),
-        percent / 100,
-        percent % 100
+        ratio(ours, bare)
     );
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 /// Requests and units by prefix.
@@ -235,7 +207,7 @@ async fn with_contracts(contracts: u64, requests: u64) -> TestDatabase {
     database
 }
 
-/// What a run's process tells of it.
+/// What the process of a run measured.
 struct Told {
     took: Duration,
     invoices: u64,
@@ -245,18 +217,9 @@ struct Told {
 }
 
 fn run_in_a_process(database_url: &str, aws: &str) -> Told {
-    let this = std::env::current_exe().expect("this program");
-    let output = Command::new(this)
-        .args([DATABASE, database_url, AWS, aws])
-        .output()
-        .expect("a process");
-    let printed = String::from_utf8(output.stdout).expect("text");
-    let words: Vec<u64> = printed
-        .split_whitespace()
-        .map(|word| word.parse().expect("a number"))
-        .collect();
-    let [micros, invoices, processor_ms, before_kb, peak_kb] = words[..] else {
-        panic!("{printed}{}", String::from_utf8_lossy(&output.stderr));
+    let printed = bench::in_a_process(&[DATABASE, database_url, AWS, aws]);
+    let [micros, invoices, processor_ms, before_kb, peak_kb] = printed[..] else {
+        panic!("{printed:?}");
     };
     Told {
         took: Duration::from_micros(micros),
@@ -283,7 +246,7 @@ async fn run(database_url: &str, aws: &str) {
     let sdk = testing::aws::sdk_config(aws);
     let app = App::from_env(&environment, &sdk).expect("an app");
     let event = json!({"detail-type": "partner-invoicing.monthly", "time": NOW});
-    let before_kb = peak_kb();
+    let before_kb = bench::peak_kb();
     let start = Instant::now();
     let summary = handle(&app, event, at(NOW)).await.expect("a run");
     let took = start.elapsed().as_micros();
@@ -292,7 +255,7 @@ async fn run(database_url: &str, aws: &str) {
     println!(
         "{took} {invoices} {} {before_kb} {}",
         processor_ms(),
-        peak_kb()
+        bench::peak_kb()
     );
 }
 
@@ -306,71 +269,4 @@ fn processor_ms() -> u64 {
         .map(|ticks| ticks.parse::<u64>().expect("a number"))
         .sum::<u64>()
         * 10
-}
-
-fn peak_kb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kb = line.and_then(|line| line.split_whitespace().nth(1));
-    kb.expect("a peak").parse().expect("a number")
-}
-
-/// As much of S3 and EventBridge as a run needs; the address.
-fn start_aws() -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let address = listener.local_addr().expect("an address");
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            let connection = connection.expect("a connection");
-            std::thread::spawn(move || serve(connection));
-        }
-    });
-    format!("http://{address}")
-}
-
-fn serve(connection: TcpStream) {
-    let mut answers = connection.try_clone().expect("a socket");
-    let mut requests = BufReader::new(connection);
-    while let Some((first_line, body)) = read_request(&mut requests) {
-        let body = if first_line.starts_with("PUT") {
-            String::new()
-        } else {
-            let sent: Value = serde_json::from_slice(&body).expect("what is put on the bus");
-            let entries = sent["Entries"].as_array().expect("entries").len();
-            let taken = vec![json!({"EventId": "1"}); entries];
-            json!({"FailedEntryCount": 0, "Entries": taken}).to_string()
-        };
-        let length = body.len();
-        let answer =
-            format!("HTTP/1.1 200 OK\r\netag: \"1\"\r\ncontent-length: {length}\r\n\r\n{body}");
-        if answers.write_all(answer.as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
-/// The request line and the body.
-fn read_request(requests: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8>)> {
-    let mut first_line = String::new();
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if requests.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse().expect("a length");
-        }
-        if first_line.is_empty() {
-            first_line.clone_from(&line);
-        }
-        if line == "\r\n" {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    requests.read_exact(&mut body).ok()?;
-    Some((first_line, body))
 }

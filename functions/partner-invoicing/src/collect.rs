@@ -16,8 +16,8 @@ use store::{contracts, customers};
 use stripe::client::{self, Client, IdempotencyKey};
 
 use crate::issue::days_until;
-use crate::request::Request;
-use crate::{App, Deadline, Summary};
+use crate::run::Run;
+use crate::{App, Summary};
 
 /// The member of Stripe's metadata that names our invoice; the webhook reads it.
 use domain::stripe_objects::invoice::PARTNER_INVOICE_METADATA as OUR_INVOICE;
@@ -55,30 +55,25 @@ enum Error {
 ///
 /// # Errors
 /// When the database is away.
-pub(crate) async fn collect_all(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    deadline: Deadline,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
+pub(crate) async fn collect_all(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
     let mut after = 0;
     let mut failures_in_a_row = 0;
     loop {
-        let client = app.database.client().await?;
+        let client = run.app.database.client().await?;
         let invoices =
-            partner_invoices::uncollected(&**client, after, request.contract_id, PER_READ).await?;
+            partner_invoices::uncollected(&**client, after, run.request.contract_id, PER_READ)
+                .await?;
         drop(client);
         let Some(last) = invoices.last() else {
             return Ok(());
         };
         after = last.id;
         for invoice in invoices {
-            if deadline.is_reached() {
+            if run.deadline.is_reached() {
                 summary.stopped_early = true;
                 return Ok(());
             }
-            let error = match collect(app, &invoice, now).await {
+            let error = match collect(run.app, &invoice, run.now).await {
                 Ok(()) => {
                     failures_in_a_row = 0;
                     summary.collected += 1;

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
-use jiff::Timestamp;
 use runtime::telemetry::cause_chain;
 use shared::invoice_archive::{self, InvoiceArchive};
 use store::{invoices, partner_invoices};
 
-use crate::request::Request;
-use crate::{App, Deadline, Summary};
+use crate::Summary;
+use crate::run::Run;
 
 /// Invoices looked for at once.
 const PER_READ: i64 = 200;
@@ -25,29 +24,24 @@ const FAILURES: u32 = 20;
 ///
 /// # Errors
 /// When the database is away.
-pub(crate) async fn file_all(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    deadline: Deadline,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
+pub(crate) async fn file_all(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
     let mut after = 0;
     let failures = AtomicU32::new(0);
     loop {
-        if deadline.is_reached() {
+        if run.deadline.is_reached() {
             summary.stopped_early = true;
             return Ok(());
         }
-        let client = app.database.client().await?;
+        let client = run.app.database.client().await?;
         let waiting =
-            partner_invoices::without_pdf(&**client, after, request.contract_id, PER_READ).await?;
+            partner_invoices::without_pdf(&**client, after, run.request.contract_id, PER_READ)
+                .await?;
         drop(client);
         let Some((last, contract_id)) = waiting.last().copied() else {
             return Ok(());
         };
         after = last;
-        let archive = match &app.archive {
+        let archive = match &run.app.archive {
             Ok(archive) => archive,
             Err(error) => {
                 // The same for all of them: one stands for the others.
@@ -57,9 +51,9 @@ pub(crate) async fn file_all(
         };
         let mut jobs = Vec::new();
         for invoices in waiting.chunks(AT_ONCE) {
-            jobs.push(file(app, archive, invoices.to_vec(), &failures, now).boxed());
+            jobs.push(file(run, archive, invoices.to_vec(), &failures).boxed());
         }
-        let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
+        let mut jobs = stream::iter(jobs).buffer_unordered(run.app.concurrency);
         while let Some(filed) = jobs.next().await {
             let filed = filed?;
             summary.pdfs_stored += filed.stored;
@@ -74,7 +68,7 @@ pub(crate) async fn file_all(
     }
 }
 
-/// What became of some invoices.
+/// The outcome of some invoices.
 #[derive(Debug, Default)]
 struct Filed {
     /// PDFs stored and noted.
@@ -84,7 +78,7 @@ struct Filed {
 
 #[derive(Debug)]
 struct Failed {
-    /// Contract and invoice.
+    /// Ids of the contract and of the invoice.
     invoice: (i64, i64),
     error: invoice_archive::Error,
 }
@@ -95,11 +89,10 @@ struct Failed {
 /// # Errors
 /// When the database is away.
 async fn file(
-    app: &App,
+    run: Run<'_>,
     archive: &InvoiceArchive,
     invoices: Vec<(i64, i64)>,
     failures: &AtomicU32,
-    now: Timestamp,
 ) -> Result<Filed, store::Error> {
     let mut filed = Filed::default();
     let contract_of = |id: i64| {
@@ -108,7 +101,7 @@ async fn file(
     };
     let ids: Vec<i64> = invoices.iter().map(|(id, _)| *id).collect();
     let mut prepared = Vec::with_capacity(ids.len());
-    let client = app.database.client().await?;
+    let client = run.app.database.client().await?;
     // One that was voided meanwhile is as good as done.
     for row in invoices::find_all(&**client, &ids).await? {
         match InvoiceArchive::prepare(&**client, &row).await {
@@ -144,9 +137,9 @@ async fn file(
         .map(|(id, pdf)| (*id, pdf.pdf_key.as_str(), pdf.pdf_sha256.as_str()))
         .collect();
     if !pdfs.is_empty() {
-        let client = app.database.client().await?;
+        let client = run.app.database.client().await?;
         // Fewer are noted when another run has noted other PDFs meanwhile: those count.
-        invoices::set_pdfs(&**client, &pdfs, now).await?;
+        invoices::set_pdfs(&**client, &pdfs, run.now).await?;
     }
     filed.stored = i64::try_from(pdfs.len()).unwrap_or(i64::MAX);
     Ok(filed)

@@ -40,7 +40,7 @@ pub(crate) struct Draft {
     pub(crate) fixed_cents: i64,
 }
 
-/// What became of a draft.
+/// The outcome of a draft.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is issued; the credits it took.

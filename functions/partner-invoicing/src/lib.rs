@@ -114,8 +114,13 @@ async fn answer(
     };
     match event.get("detail-type").and_then(Value::as_str) {
         Some("partner-invoicing.monthly") => {
-            let request = request::Request::read(event.get("detail"))?;
-            run::run(app, &request, now, deadline).await
+            let run = run::Run {
+                app,
+                request: &request::Request::read(event.get("detail"))?,
+                now,
+                deadline,
+            };
+            run::run(run).await
         }
         other => Err(Error::Unsupported(other.unwrap_or_default().to_owned())),
     }

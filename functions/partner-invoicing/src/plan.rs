@@ -21,6 +21,7 @@ use tokio_postgres::Client;
 
 use crate::App;
 use crate::request::Request;
+use crate::run::Run;
 
 /// How long after its end an invoiced period is counted again. Thirteen months: an annual cycle's first days too.
 const LATE_FOR: SignedDuration = SignedDuration::from_hours(24 * 396);
@@ -83,22 +84,17 @@ pub(crate) enum Error {
 /// A contract that is planned, or why it cannot be.
 pub(crate) type Planned = (i64, Result<Plan, Error>);
 
-/// Plans these contracts.
-///
-/// # Errors
-/// When a statement fails.
+/// Plans the contracts with a few statements for all of them; one that cannot be planned has its own error.
 pub(crate) async fn plan(
-    app: &App,
+    run: Run<'_>,
     contracts: Vec<StoredContract>,
-    request: &Request,
-    now: Timestamp,
 ) -> Result<Vec<Planned>, store::Error> {
     let ids: Vec<i64> = contracts.iter().map(|contract| contract.id).collect();
-    let client = app.database.client().await?;
+    let client = run.app.database.client().await?;
     let db: &Client = &client;
     let mut invoiced = by(partner_invoices::periods(db, &ids).await?);
     // What somebody has looked at is billed by the contract as it is.
-    let settled = if request.reviewed {
+    let settled = if run.request.reviewed {
         Vec::new()
     } else {
         settled_periods::of_contracts(db, &ids).await?
@@ -110,7 +106,10 @@ pub(crate) async fn plan(
             let invoiced = invoiced.remove(&contract.id).unwrap_or_default();
             let settled = settled.remove(&contract.id).unwrap_or_default();
             let id = contract.id;
-            (id, Plan::begin(contract, invoiced, settled, request, now))
+            (
+                id,
+                Plan::begin(contract, invoiced, settled, run.request, run.now),
+            )
         })
         .collect();
     let with_work: Vec<i64> = plans(&mut planned).map(|plan| plan.contract.id).collect();
@@ -120,7 +119,7 @@ pub(crate) async fn plan(
     let ends = plans(&mut planned)
         .flat_map(|plan| &plan.due)
         .map(|period| period.period.start);
-    let since = ends.fold(late_since(now), Timestamp::min);
+    let since = ends.fold(late_since(run.now), Timestamp::min);
     let mut billed = by_contract(invoiced_usage::of_contracts(db, &with_work, since).await?);
     let totals = partner_invoices::last_totals(db, &with_work).await?;
     let totals = totals.into_iter();
@@ -136,11 +135,11 @@ pub(crate) async fn plan(
         of_contract.totals_before = totals.remove(&key).unwrap_or_default();
         of_contract.billed = billed.remove(id).unwrap_or_default();
         of_contract.since = since;
-        if let Err(error) = of_contract.thaw(late_since(now)) {
+        if let Err(error) = of_contract.thaw(late_since(run.now)) {
             *plan = Err(error);
         }
     }
-    count(app, &mut planned).await?;
+    count(run.app, &mut planned).await?;
     Ok(planned)
 }
 
@@ -317,8 +316,8 @@ impl Plan {
         Ok((usage, amount_cents))
     }
 
-    /// What an invoice of `period` has to correct: its [`Plan::corrections`], and what other invoices have billed of this
-    /// period already, when its own was voided.
+    /// What an invoice of `period` has to correct: its [`Plan::corrections`], and what other invoices have billed of
+    /// this period already, when its own was voided.
     pub(crate) fn late(&self, period: &BillingPeriod) -> Result<Late, Error> {
         let mut late = self.corrections()?;
         let (adjustment, billed) = self.own(period)?;

@@ -9,11 +9,11 @@ use crate::Error;
 /// What a run is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Request {
-    /// This contract alone.
+    /// Bills this contract only; `None` bills every contract.
     pub(crate) contract_id: Option<i64>,
     /// Periods that begin on this day alone, or whose cycle does.
     pub(crate) period_start: Option<Date>,
-    /// Nothing is written.
+    /// Shows what would be issued, and writes nothing.
     pub(crate) dry_run: bool,
     /// Somebody has looked at what needs review: it is issued.
     pub(crate) reviewed: bool,

@@ -31,18 +31,22 @@ const MESSAGES_PER_SWEEP: i64 = 100;
 const UNKNOWN_FOR: SignedDuration = SignedDuration::from_hours(24 * 31);
 const UNKNOWN_LISTED: i64 = 100;
 
-pub(crate) async fn run(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    deadline: Deadline,
-) -> Result<Value, Error> {
+/// What one invocation works on, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub(crate) app: &'a App,
+    pub(crate) request: &'a Request,
+    pub(crate) now: Timestamp,
+    pub(crate) deadline: Deadline,
+}
+
+pub(crate) async fn run(run: Run<'_>) -> Result<Value, Error> {
     let mut summary = Summary {
-        dry_run: request.dry_run,
+        dry_run: run.request.dry_run,
         ..Summary::default()
     };
-    let done = work(app, request, now, deadline, &mut summary).await;
-    let noted = note(app, &summary, now).await;
+    let done = work(run, &mut summary).await;
+    let noted = note(run, &summary).await;
     tell(&summary);
     match done.and(noted) {
         Err(cause) => Err(Error::Database {
@@ -57,44 +61,37 @@ pub(crate) async fn run(
 }
 
 /// Everything, as far as the deadline lets it; an error when the database is away.
-async fn work(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    deadline: Deadline,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
-    if !request.dry_run {
-        let client = app.database.client().await?;
-        summary.run_id = Some(invoice_runs::begin(&**client, now).await?);
+async fn work(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
+    if !run.request.dry_run {
+        let client = run.app.database.client().await?;
+        summary.run_id = Some(invoice_runs::begin(&**client, run.now).await?);
     }
-    issue_all(app, request, now, deadline, summary).await?;
-    report_unknown_prefixes(app, request, now, summary).await?;
-    if request.dry_run {
+    issue_all(run, summary).await?;
+    report_unknown_prefixes(run, summary).await?;
+    if run.request.dry_run {
         return Ok(());
     }
-    file::file_all(app, request, now, deadline, summary).await?;
-    collect::collect_all(app, request, now, deadline, summary).await?;
-    publish(app, now, deadline, summary).await
+    file::file_all(run, summary).await?;
+    collect::collect_all(run, summary).await?;
+    publish(run, summary).await
 }
 
-async fn issue_all(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    deadline: Deadline,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
+async fn issue_all(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
     let mut after = 0;
     loop {
-        if deadline.is_reached() {
+        if run.deadline.is_reached() {
             summary.stopped_early = true;
             summary.stopped_after_contract_id = Some(after);
             return Ok(());
         }
-        let client = app.database.client().await?;
-        let page =
-            contracts::after(&**client, after, request.contract_id, CONTRACTS_PER_PAGE).await?;
+        let client = run.app.database.client().await?;
+        let page = contracts::after(
+            &**client,
+            after,
+            run.request.contract_id,
+            CONTRACTS_PER_PAGE,
+        )
+        .await?;
         drop(client);
         let Some(last) = page.last() else {
             return Ok(());
@@ -112,7 +109,7 @@ async fn issue_all(
                 ),
             }
         }
-        let planned = plan(app, valid, request, now).await?;
+        let planned = plan(run, valid).await?;
         let mut plans = Vec::new();
         for (id, plan) in planned {
             match plan {
@@ -129,18 +126,18 @@ async fn issue_all(
         // Boxed: the compiler gives up on the nesting of the types otherwise.
         let mut jobs = Vec::new();
         for plans in groups {
-            jobs.push(bill_group(app, request, plans, now, deadline).boxed());
+            jobs.push(bill_group(run, plans).boxed());
         }
-        let mut jobs = stream::iter(jobs).buffer_unordered(app.concurrency);
+        let mut jobs = stream::iter(jobs).buffer_unordered(run.app.concurrency);
         while let Some((billed, away)) = jobs.next().await {
             let mut settled = Vec::new();
             for mut billed in billed {
                 settled.append(&mut billed.settled);
                 billed.count(summary);
             }
-            if !settled.is_empty() && !request.dry_run {
-                let client = app.database.client().await?;
-                settled_periods::insert_all(&**client, &settled, now).await?;
+            if !settled.is_empty() && !run.request.dry_run {
+                let client = run.app.database.client().await?;
+                settled_periods::insert_all(&**client, &settled, run.now).await?;
             }
             if let Some(error) = away {
                 return Err(error);
@@ -149,13 +146,13 @@ async fn issue_all(
     }
 }
 
-/// What became of the periods of one contract.
+/// The outcome of the periods of one contract.
 #[derive(Debug, Default)]
 struct Billed {
     contract_id: i64,
     issued: Vec<Issued>,
     nothing_to_bill: i64,
-    /// Those periods.
+    /// The periods with nothing to bill.
     settled: Vec<SettledPeriod>,
     already_present: i64,
     reviews: Vec<Review>,
@@ -214,14 +211,9 @@ struct Job {
 
 /// Bills what is due of some contracts, period after period: of each round one invoice of each contract, all of them in
 /// one transaction. When that fails, or something has changed, the contracts concerned go on alone, so that one that
-/// cannot be billed does not stop the others. What became of them, and why the rest was left when the database is away.
-async fn bill_group(
-    app: &App,
-    request: &Request,
-    plans: Vec<Plan>,
-    now: Timestamp,
-    deadline: Deadline,
-) -> (Vec<Billed>, Option<store::Error>) {
+/// cannot be billed does not stop the others. Answers the outcomes, and the error when the database went away before
+/// the end.
+async fn bill_group(run: Run<'_>, plans: Vec<Plan>) -> (Vec<Billed>, Option<store::Error>) {
     let mut jobs: Vec<Job> = plans.into_iter().map(Job::new).collect();
     let (mut done, mut alone) = (Vec::new(), Vec::new());
     while !jobs.is_empty() {
@@ -234,7 +226,7 @@ async fn bill_group(
                 alone.push(job);
                 continue;
             }
-            match job.next(app, request, now, deadline) {
+            match job.next(run) {
                 Ok(Some((period, draft))) => batch.push((job, period, draft)),
                 Ok(None) => done.push(job.billed),
                 Err(error) => {
@@ -243,7 +235,7 @@ async fn bill_group(
                 }
             }
         }
-        match issue_batch(app, &batch, now).await {
+        match issue_batch(run, &batch).await {
             Ok(outcomes) => {
                 for ((mut job, period, draft), outcome) in batch.into_iter().zip(outcomes) {
                     match outcome {
@@ -268,7 +260,7 @@ async fn bill_group(
         }
     }
     for job in alone {
-        match bill_alone(app, request, job, now, deadline).await {
+        match bill_alone(run, job).await {
             Ok(billed) => done.push(billed),
             Err(error) => return (done, Some(error)),
         }
@@ -277,9 +269,8 @@ async fn bill_group(
 }
 
 async fn issue_batch(
-    app: &App,
+    run: Run<'_>,
     batch: &[(Job, BillingPeriod, issue::Draft)],
-    now: Timestamp,
 ) -> Result<Vec<issue::Outcome>, store::Error> {
     if batch.is_empty() {
         return Ok(Vec::new());
@@ -292,30 +283,24 @@ async fn issue_batch(
             draft,
         })
         .collect();
-    let mut client = app.database.client().await?;
-    issue::issue_all(&mut client, &due, now).await
+    let mut client = run.app.database.client().await?;
+    issue::issue_all(&mut client, &due, run.now).await
 }
 
-/// Bills what is due of one contract, planned anew. A period that cannot be billed ends it: the next one's adjustments
-/// would be wrong.
+/// Plans one contract again and bills what is due of it. A period that cannot be billed ends it: the next one's
+/// adjustments would be wrong.
 ///
 /// # Errors
 /// When the database is away.
-async fn bill_alone(
-    app: &App,
-    request: &Request,
-    mut job: Job,
-    now: Timestamp,
-    deadline: Deadline,
-) -> Result<Billed, store::Error> {
+async fn bill_alone(run: Run<'_>, mut job: Job) -> Result<Billed, store::Error> {
     let contract_id = job.plan.contract.id;
     for _ in 0..ATTEMPTS {
         // A commit may have come through although its answer did not: the new plan knows.
-        let client = app.database.client().await?;
+        let client = run.app.database.client().await?;
         let read = contracts::after(&**client, 0, Some(contract_id), 1).await?;
         let contracts = read.into_iter().filter_map(|read| read.contract.ok());
         drop(client);
-        let planned = plan(app, contracts.collect(), request, now).await?;
+        let planned = plan(run, contracts.collect()).await?;
         job.plan = match planned.into_iter().next() {
             Some((_, Ok(plan))) => plan,
             Some((_, Err(error))) => {
@@ -336,7 +321,7 @@ async fn bill_alone(
         job.billed.nothing_to_bill = 0;
         job.billed.settled.clear();
         job.billed.reviews.clear();
-        match bill_due(app, request, &mut job, now, deadline).await {
+        match bill_due(run, &mut job).await {
             Ok(Progress::Done) => return Ok(job.billed),
             Ok(Progress::Changed) => {}
             Err(Failed::Contract(error)) => {
@@ -372,25 +357,16 @@ enum Failed {
     Store(store::Error),
 }
 
-async fn bill_due(
-    app: &App,
-    request: &Request,
-    job: &mut Job,
-    now: Timestamp,
-    deadline: Deadline,
-) -> Result<Progress, Failed> {
-    while let Some((period, draft)) = job
-        .next(app, request, now, deadline)
-        .map_err(Failed::Contract)?
-    {
+async fn bill_due(run: Run<'_>, job: &mut Job) -> Result<Progress, Failed> {
+    while let Some((period, draft)) = job.next(run).map_err(Failed::Contract)? {
         let due = issue::Due {
             plan: &job.plan,
             period: &period,
             draft: &draft,
         };
-        let client = app.database.client().await;
+        let client = run.app.database.client().await;
         let mut client = client.map_err(Failed::Store)?;
-        let issued = issue::issue_all(&mut client, &[due], now).await;
+        let issued = issue::issue_all(&mut client, &[due], run.now).await;
         match issued.map_err(Failed::Store)?.first() {
             Some(issue::Outcome::Issued {
                 credit_applied_cents,
@@ -417,28 +393,25 @@ impl Job {
     /// counted, and in a dry run everything is listed instead. `None` at the end, and at the deadline.
     fn next(
         &mut self,
-        app: &App,
-        request: &Request,
-        now: Timestamp,
-        deadline: Deadline,
+        run: Run<'_>,
     ) -> Result<Option<(BillingPeriod, issue::Draft)>, crate::plan::Error> {
         while !self.plan.due.is_empty() {
-            if deadline.is_reached() {
+            if run.deadline.is_reached() {
                 self.billed.stopped = true;
                 return Ok(None);
             }
             let period = self.plan.due.remove(0);
             let late = self.plan.late(&period)?;
             self.review_former_currencies(&late);
-            let Some(draft) = issue::draft(&self.plan, &period, late, now)? else {
+            let Some(draft) = issue::draft(&self.plan, &period, late, run.now)? else {
                 self.billed.nothing_to_bill += 1;
                 let settled = settle(&self.plan.contract, &period)?;
                 self.billed.settled.push(settled);
                 continue;
             };
-            let reason = issue::review_reason(&self.plan, &draft, app.review_cap_cents)?
-                .filter(|_| !request.reviewed);
-            if request.dry_run {
+            let reason = issue::review_reason(&self.plan, &draft, run.app.review_cap_cents)?
+                .filter(|_| !run.request.reviewed);
+            if run.request.dry_run {
                 let listed = shown(&self.plan, &period, &draft, reason);
                 self.billed.listed.push(listed);
             }
@@ -451,7 +424,7 @@ impl Job {
                     total_cents: draft.bill.total_cents,
                     currency: draft.bill.currency,
                 });
-            } else if request.dry_run {
+            } else if run.request.dry_run {
                 self.note(&period, draft, 0);
             } else {
                 return Ok(Some((period, draft)));
@@ -553,20 +526,18 @@ impl Billed {
     }
 }
 
-async fn report_unknown_prefixes(
-    app: &App,
-    request: &Request,
-    now: Timestamp,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
-    if request.contract_id.is_some() {
+async fn report_unknown_prefixes(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
+    if run.request.contract_id.is_some() {
         return Ok(());
     }
     let period = Period {
-        start: now.saturating_sub(UNKNOWN_FOR).unwrap_or(Timestamp::MIN),
-        end: now,
+        start: run
+            .now
+            .saturating_sub(UNKNOWN_FOR)
+            .unwrap_or(Timestamp::MIN),
+        end: run.now,
     };
-    let client = app.database.client().await?;
+    let client = run.app.database.client().await?;
     let unknown = contract_usage::unknown_prefixes(&**client, period, UNKNOWN_LISTED).await?;
     for prefix in unknown {
         tracing::warn!(
@@ -585,31 +556,31 @@ async fn report_unknown_prefixes(
 }
 
 /// Until nothing is due, or the bus takes nothing any more.
-async fn publish(
-    app: &App,
-    now: Timestamp,
-    deadline: Deadline,
-    summary: &mut Summary,
-) -> Result<(), store::Error> {
+async fn publish(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
     loop {
-        let sweep = publishing::sweep(&app.database, &app.event_bus, MESSAGES_PER_SWEEP, now);
+        let sweep = publishing::sweep(
+            &run.app.database,
+            &run.app.event_bus,
+            MESSAGES_PER_SWEEP,
+            run.now,
+        );
         let swept = sweep.await?;
         summary.published += count(swept.published);
         summary.publish_failed += count(swept.failed);
-        if swept.published == 0 || deadline.is_reached() {
+        if swept.published == 0 || run.deadline.is_reached() {
             return Ok(());
         }
     }
 }
 
 /// Keeps what the run did.
-async fn note(app: &App, summary: &Summary, now: Timestamp) -> Result<(), store::Error> {
+async fn note(run: Run<'_>, summary: &Summary) -> Result<(), store::Error> {
     let Some(run_id) = summary.run_id else {
         return Ok(());
     };
-    let client = app.database.client().await?;
+    let client = run.app.database.client().await?;
     let (errors, items) = (json!(summary.failed), json!(summary.needs_review));
-    invoice_runs::finish(&**client, run_id, &summary.done(&errors, &items), now).await
+    invoice_runs::finish(&**client, run_id, &summary.done(&errors, &items), run.now).await
 }
 
 fn tell(summary: &Summary) {

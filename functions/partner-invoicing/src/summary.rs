@@ -18,9 +18,9 @@ const LISTED: usize = 1_000;
 pub struct Summary {
     /// `invoice_runs.run_id`; none of a dry run.
     pub run_id: Option<i64>,
-    /// Nothing was written.
+    /// A dry run: nothing was written.
     pub dry_run: bool,
-    /// Contracts looked at.
+    /// Number of contracts that the run looked at.
     pub contracts: i64,
     /// Invoices issued; of a dry run, those that would be.
     pub invoices_created: i64,
@@ -36,7 +36,7 @@ pub struct Summary {
     pub total_cents: BTreeMap<Currency, i64>,
     /// Credits they took, by currency.
     pub credit_applied_cents: BTreeMap<Currency, i64>,
-    /// PDFs stored.
+    /// Number of PDFs stored in the bucket.
     pub pdfs_stored: i64,
     /// Invoices handed to Stripe.
     pub collected: i64,
@@ -63,7 +63,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
     pub contract_id: i64,
-    /// `invoice`, `pdf`, `stripe`.
+    /// The step that failed: `invoice`, `pdf` or `stripe`.
     pub step: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoice_id: Option<i64>,
@@ -80,14 +80,14 @@ pub struct Review {
     pub period_start: Timestamp,
     /// Always `needs_review`.
     pub status: &'static str,
-    /// Why.
+    /// Why, such as `above_the_cap` or `late_usage_after_the_last_invoice`.
     pub reason: &'static str,
     pub total_cents: i64,
     pub currency: Currency,
 }
 
 impl Summary {
-    /// Counts an invoice.
+    /// Counts an issued invoice and adds its amounts, in minor units, to the totals of its currency.
     pub(crate) fn add_invoice(
         &mut self,
         currency: Currency,

@@ -19,6 +19,7 @@ use reconciliation::{App, handle};
 use runtime::config::Environment;
 use serde_json::{Map, Value, json};
 use stripe::client::Client;
+use testing::bench::{self, median, number, ratio};
 use testing::{Aws, TestDatabase};
 use tokio::net::TcpListener;
 
@@ -26,8 +27,7 @@ const OBJECTS: i64 = 20_000;
 const ROUNDS: usize = 5;
 /// Set for the process that is the fake Stripe: the number of objects.
 const SERVE: &str = "--serve";
-/// Where a process says how much memory it took at most, and where that is forgotten.
-const STATUS: &str = "/proc/self/status";
+/// Where the kernel forgets how much memory this process has taken at most.
 const FORGET: &str = "/proc/self/clear_refs";
 /// What the daily run reads.
 const LISTS: [&str; 8] = [
@@ -42,24 +42,12 @@ const LISTS: [&str; 8] = [
 ];
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    match argument(SERVE) {
-        Some(objects) => runtime.block_on(serve(objects)),
-        None => runtime.block_on(compare(argument("--objects").unwrap_or(OBJECTS))),
-    }
-}
-
-fn argument(name: &str) -> Option<i64> {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    let number = arguments.nth(1)?;
-    Some(number.parse().expect("a number"))
+    bench::run(async {
+        match number(SERVE) {
+            Some(objects) => serve(objects).await,
+            None => compare(number("--objects").unwrap_or(OBJECTS)).await,
+        }
+    });
 }
 
 fn begin() -> Timestamp {
@@ -184,7 +172,7 @@ async fn compare(objects: i64) {
         compared.as_millis()
     );
     println!("  ratio: {} (at most 1.30)", ratio(compared, alone));
-    println!("  most memory: {} (at most 64 MB)", most_memory());
+    println!("  most memory: {} (at most 64 MB)", in_mb(bench::peak_kb()));
 }
 
 /// The clusters of tests have no autovacuum: without its statistics an import reads whole tables for each of its slices.
@@ -241,22 +229,6 @@ async fn page_alone(client: &Client) -> (Duration, usize) {
     (began.elapsed(), pages_read)
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-/// Two digits behind the point.
-fn ratio(ours: Duration, theirs: Duration) -> String {
-    let hundredths = ours.as_micros() * 100 / theirs.as_micros().max(1);
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
-}
-
-/// Of this process since it was last forgotten.
-fn most_memory() -> String {
-    let status = std::fs::read_to_string(STATUS).expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kb = line.unwrap_or_default().trim().trim_end_matches(" kB");
-    let kb: u64 = kb.parse().expect("a number");
+fn in_mb(kb: u64) -> String {
     format!("{}.{} MB", kb / 1_024, kb % 1_024 * 10 / 1_024)
 }

@@ -15,6 +15,7 @@ use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use stripe::signature;
+use testing::bench::{self, median, number, ratio};
 use testing::{Aws, TestDatabase};
 
 const EVENTS: usize = 1_000;
@@ -23,24 +24,7 @@ const SECRET: &str = "whsec_bench";
 const PATH: &str = "/payments/webhook";
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(compare(events()));
-}
-
-/// The number of events, from `--events`.
-fn events() -> usize {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--events");
-    match arguments.nth(1) {
-        Some(number) => number.parse().expect("--events takes a number"),
-        None => EVENTS,
-    }
+    bench::run(compare(number("--events").unwrap_or(EVENTS)));
 }
 
 fn now() -> Timestamp {
@@ -177,15 +161,4 @@ async fn redrive(site: &Site, story: &[(String, String)]) -> Duration {
         "{summary}"
     );
     took
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
-}
-
-/// Two digits behind the point.
-fn ratio(ours: Duration, theirs: Duration) -> String {
-    let hundredths = ours.as_micros() * 100 / theirs.as_micros().max(1);
-    format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }

@@ -149,8 +149,8 @@ pub enum Error {
     Database(#[from] store::Error),
 }
 
-/// `{"since": instant, "restart": true}`, both optional: since when money is imported, and to
-/// begin one anew that is finished.
+/// `{"since": instant, "restart": true}`, both optional: since when money is imported, and
+/// whether to restart an import that is finished.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Detail {
@@ -243,8 +243,8 @@ impl Import<'_> {
         }
     }
 
-    /// Forgets the place of an import that is finished. One that is under way goes on: the invocation after the one that
-    /// began it anew has the same detail.
+    /// Forgets the place of an import that is finished. One that is under way goes on: each invocation after the one
+    /// that restarted it has the same detail.
     async fn begin_anew(&self) -> Result<(), store::Error> {
         let client = self.app.database.client().await?;
         let cursor = import_cursors::get(&**client, &self.name).await?;

@@ -14,7 +14,7 @@ const EVENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// A statement that ran into the role's time-out: the database is there, and this event is slow.
 const STATEMENT_TIMEOUT: &str = "57014";
 
-/// What became of the event: its outcome, or why it failed.
+/// Applies the event; answers its outcome, or why the event failed.
 ///
 /// # Errors
 /// When the database is away, which says nothing of the event.

@@ -71,7 +71,7 @@ pub(crate) async fn run(
 
 /// How far a batch came.
 enum Batch {
-    /// Nothing was due.
+    /// No look-up was due.
     Empty,
     Done(u64),
     /// Why there is no point in asking on.

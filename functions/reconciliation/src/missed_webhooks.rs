@@ -228,7 +228,8 @@ impl Run<'_> {
         }
     }
 
-    /// Where to go on. What is asked for anew begins earlier than that, or nothing would compare what lies between.
+    /// Where to go on. A window that is asked for again begins earlier than that, or nothing would compare what lies
+    /// between.
     async fn state(&self, is_from_the_start: bool) -> Result<Value, store::Error> {
         let client = self.app.database.client().await?;
         if is_from_the_start {
@@ -342,8 +343,8 @@ impl Run<'_> {
     }
 }
 
-/// Applies a missed event like a delivery and answers its outcome; one that cannot be applied is parked for the redrive,
-/// which is `None`.
+/// Applies a missed event like a delivery and answers its outcome; one that cannot be applied is parked for the
+/// redrive, which is `None`.
 ///
 /// # Errors
 /// When the database, or the place for events that cannot be applied, is away.
@@ -368,7 +369,7 @@ pub(crate) async fn apply_or_park(
     Ok(outcome)
 }
 
-/// Where to start.
+/// The event to start after, or why there is none.
 enum Found {
     Event(String),
     /// There are no events in the window.

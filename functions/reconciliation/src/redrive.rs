@@ -47,8 +47,8 @@ pub struct Summary {
     /// Events still due, when the run stopped early and the table could be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remaining: Option<u64>,
-    /// How long the event that waits longest has waited after this run, 0 when none does; not known when the table could
-    /// not be asked.
+    /// How long the event that waits longest has waited after this run, 0 when none does; not known when the table
+    /// could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_parked_seconds: Option<u64>,
     /// Messages the bus took.
@@ -64,7 +64,7 @@ pub struct Summary {
     /// Look-ups still due, when the run stopped before all were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lookups_remaining: Option<u64>,
-    /// Why it stopped.
+    /// Why the look-ups stopped before all were asked for; `None` when they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lookups_stopped: Option<String>,
 }
@@ -241,7 +241,7 @@ async fn drive(
 /// Notes the failure. The message goes first: a run that dies in between writes it again, and
 /// then it is the same message.
 ///
-/// No row in `stripe_events` tells of a poisoned event: its key there means that the event is in
+/// There is no row in `stripe_events` for a poisoned event: its key there means that the event is in
 /// the ledger, and would make the replay after the fix a duplicate.
 async fn fail(
     app: &App,

@@ -17,7 +17,7 @@ struct Summary {
     differences: usize,
     /// The first few of them.
     first: Vec<Row>,
-    /// Subjects whose rows were made anew.
+    /// Number of subjects whose rows were rebuilt.
     rebuilt_subjects: usize,
     /// Rows that differ still.
     remaining: usize,

@@ -18,6 +18,7 @@ use serde_json::json;
 use store::usage_events::NewEvent;
 use store::{locks, usage_daily, usage_events, usage_terms};
 use testing::TestDatabase;
+use testing::bench::{self, in_turns, median, number, ratio};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use usage::{App, handle};
@@ -42,26 +43,12 @@ const PATHS: [&str; 5] = [
 ];
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    bench::run(async {
         let database = with_events(FEW).await;
         batches(&database).await;
         singles(&database).await;
         reads().await;
     });
-}
-
-fn argument(name: &str) -> Option<String> {
-    std::env::args()
-        .skip_while(|argument| argument != name)
-        .nth(1)
 }
 
 /// Batches of new events, the handler's and `COPY`'s in turns, so that whatever else the machine does falls on both.
@@ -258,7 +245,7 @@ async fn transaction_by_hand(client: &mut Client, number: u64) -> Duration {
 
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 async fn reads() {
-    let many = argument("--events").map_or(MANY, |text| text.parse().expect("a number"));
+    let many = number("--events").unwrap_or(MANY);
     let few_events = with_events(FEW).await;
     println!("inserting {many} events");
     let many_events = with_events(many).await;
@@ -266,15 +253,12 @@ async fn reads() {
     let large = Function::over(&many_events.url);
     println!("median of {CALLS} calls, µs      {FEW:>9} {many:>9}  ratio (at most 1.50)");
     for path in PATHS {
-        let (mut few_times, mut many_times) = (Vec::new(), Vec::new());
-        for call in 0..CALLS + 10 {
-            let (few_time, many_time) = (small.get(path).await, large.get(path).await);
-            if call >= 10 {
-                few_times.push(few_time);
-                many_times.push(many_time);
-            }
-        }
-        let (few, many) = (median(few_times), median(many_times));
+        let (few, many) = in_turns(
+            CALLS,
+            async || small.get(path).await,
+            async || large.get(path).await,
+        )
+        .await;
         println!(
             "{:>9} {:>9}  {}  {path}",
             few.as_micros(),
@@ -282,17 +266,6 @@ async fn reads() {
             ratio(many, few)
         );
     }
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-/// `1.25`.
-fn ratio(time: Duration, by: Duration) -> String {
-    let percent = time.as_nanos() * 100 / by.as_nanos();
-    format!("{}.{:02}", percent / 100, percent % 100)
 }
 
 /// An event of this month, of one of the users.

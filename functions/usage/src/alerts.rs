@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use domain::period::Month;
-use domain::usage::Standing;
+use domain::usage::UsageStanding;
 use jiff::Timestamp;
 use serde_json::json;
 use store::outbox::{self, NewMessage};
@@ -16,7 +16,7 @@ const DETAIL_TYPE: &str = "usage.threshold_reached";
 /// No statement when nothing is reached.
 pub(crate) async fn raise(
     db: &Transaction<'_>,
-    standings: &[(&str, Standing)],
+    standings: &[(&str, UsageStanding)],
     month: Month,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, store::Error> {
@@ -28,7 +28,7 @@ pub(crate) async fn raise(
         })
         .collect();
     let raised = usage_alerts::insert_all(db, &reached, month, now).await?;
-    let standings: HashMap<&str, Standing> = standings.iter().copied().collect();
+    let standings: HashMap<&str, UsageStanding> = standings.iter().copied().collect();
     let messages: Vec<NewMessage> = raised
         .iter()
         .map(|(subject, threshold_pct)| {

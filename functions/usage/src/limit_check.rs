@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use domain::money::Currency;
 use domain::period::Month;
-use domain::usage::{PlanTerms, Standing};
+use domain::usage::{PlanTerms, UsageStanding};
 use jiff::Timestamp;
 use runtime::api::Error;
 use runtime::api::extract::{Json, Now, Path};
@@ -105,7 +105,7 @@ pub(crate) async fn of_user(
     db: &impl GenericClient,
     user_id: i32,
     now: Timestamp,
-) -> Result<(String, PlanTerms, Standing), Error> {
+) -> Result<(String, PlanTerms, UsageStanding), Error> {
     let plans = usage_terms::of_users(db, &[user_id]).await?;
     let UserPlan {
         plan_name, terms, ..
@@ -174,11 +174,11 @@ async fn standing(
     db: &impl GenericClient,
     meter: Meter,
     now: Timestamp,
-) -> Result<Standing, store::Error> {
+) -> Result<UsageStanding, store::Error> {
     let limit = meter.limit;
     let standings = standings(db, &[meter], Month::of(now)).await?;
     Ok(standings
         .into_iter()
         .next()
-        .unwrap_or(Standing { used: 0, limit }))
+        .unwrap_or(UsageStanding { used: 0, limit }))
 }

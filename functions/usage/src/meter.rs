@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use domain::period::Month;
-use domain::usage::Standing;
+use domain::usage::UsageStanding;
 use futures_util::try_join;
 use store::usage_terms::PartnerTerms;
 use store::{api_usage, usage_daily};
@@ -59,7 +59,7 @@ pub(crate) async fn standings(
     db: &impl GenericClient,
     meters: &[Meter],
     month: Month,
-) -> Result<Vec<Standing>, store::Error> {
+) -> Result<Vec<UsageStanding>, store::Error> {
     let subjects: Vec<&str> = meters.iter().map(|meter| meter.subject.as_str()).collect();
     let prefixes: Vec<&str> = meters.iter().filter_map(Meter::counts_api_usage).collect();
     let (of_types, requests) = try_join!(
@@ -82,7 +82,7 @@ pub(crate) async fn standings(
         };
         let prefix = meter.counts_api_usage();
         let requests = prefix.and_then(|prefix| requests.get(prefix)).copied();
-        Standing {
+        UsageStanding {
             used: used.saturating_add(requests.unwrap_or(0)),
             limit: meter.limit,
         }

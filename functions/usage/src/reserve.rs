@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use domain::money::{self, Currency, Money};
 use domain::period::Month;
-use domain::usage::{PlanTerms, Reservation, ReservationRequest, Standing};
+use domain::usage::{PlanTerms, Reservation, ReservationRequest, UsageStanding};
 use futures_util::try_join;
 use jiff::Timestamp;
 use runtime::api::extract::{Json, Now};
@@ -257,7 +257,7 @@ async fn decide(
     let standing = standings
         .into_iter()
         .next()
-        .unwrap_or(Standing { used: 0, limit });
+        .unwrap_or(UsageStanding { used: 0, limit });
     let quote = standing.quote(&terms, wanted.units)?;
     let charge = match quote.total {
         Some(total) if quote.overage_units == 0 || wanted.accept_overage => total,
@@ -314,7 +314,7 @@ fn first_verdict(earlier: Stored, digest: &str) -> Result<Reserved, Refusal> {
     }
 }
 
-fn answer(after: Standing, charge: Money, overage_units: i64) -> Reserved {
+fn answer(after: UsageStanding, charge: Money, overage_units: i64) -> Reserved {
     let is_beyond = overage_units > 0;
     Reserved {
         allowed: true,
@@ -328,7 +328,7 @@ fn answer(after: Standing, charge: Money, overage_units: i64) -> Reserved {
     }
 }
 
-fn offer(terms: &PlanTerms, standing: Standing, month: Month) -> ReservationDenied {
+fn offer(terms: &PlanTerms, standing: UsageStanding, month: Month) -> ReservationDenied {
     let upgrade = terms.upgrade.as_ref();
     ReservationDenied {
         allowed: false,

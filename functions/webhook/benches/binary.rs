@@ -14,6 +14,7 @@ use fake_stripe::Shape;
 use jiff::Timestamp;
 use setting::SECRET;
 use testing::Function;
+use testing::bench;
 use tokio::runtime::Runtime;
 
 const EVENTS: usize = 10_000;
@@ -35,10 +36,7 @@ fn main() {
         size / 1_000_000,
         size % 1_000_000 / 10_000
     );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = bench::runtime();
     let subscribers = EVENTS / EVENTS_PER_SUBSCRIBER;
     let subscribers = i32::try_from(subscribers).expect("a number of subscribers");
     let database = runtime.block_on(setting::database(subscribers));
@@ -103,7 +101,7 @@ fn in_mb(kib: Option<u64>) -> String {
 fn serve(runtime: &Runtime, binary: &Path, database_url: &str, subscribers: i32) {
     let (subscribed, renewed) = setting::story(Shape::Basil, subscribers);
     let deliveries: Vec<_> = subscribed.into_iter().chain(renewed).take(EVENTS).collect();
-    let bus = setting::start_bus();
+    let bus = bench::start_aws();
     let mut function = spawn(binary, database_url, &bus);
     let mut memory = Vec::new();
     let mut processor_ms = 0;

@@ -25,6 +25,7 @@ use runtime::config::Environment;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use setting::{Delivery, SECRET};
+use testing::bench::{self, median, number, ratio};
 use testing::{TestDatabase, aws};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::NoTls;
@@ -33,34 +34,18 @@ use webhook::App;
 const SUBSCRIBERS: i32 = 200;
 
 fn main() {
-    // `cargo test --all-targets` runs a bench without arguments, only to see that it starts.
-    if std::env::args().count() == 1 {
-        return;
-    }
-    // Logs are made as in production; only writing them is left out.
-    tracing_subscriber::fmt()
-        .json()
-        .with_current_span(false)
-        .with_writer(std::io::sink)
-        .init();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    runtime.block_on(async {
+    bench::run(async {
+        // Logs are made as in production; only writing them is left out.
+        tracing_subscriber::fmt()
+            .json()
+            .with_current_span(false)
+            .with_writer(std::io::sink)
+            .init();
+        let subscribers = number("--subscribers").unwrap_or(SUBSCRIBERS);
         for shape in [Shape::V2020_08_27, Shape::Basil] {
-            compare(shape, subscribers()).await;
+            compare(shape, subscribers).await;
         }
     });
-}
-
-/// The number of renewals, from `--subscribers`.
-fn subscribers() -> i32 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != "--subscribers");
-    match arguments.nth(1) {
-        Some(number) => number.parse().expect("--subscribers takes a number"),
-        None => SUBSCRIBERS,
-    }
 }
 
 /// What was measured of one type of event.
@@ -75,7 +60,7 @@ struct Figures {
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 async fn compare(shape: Shape, subscribers: i32) {
     let (subscribed, renewed) = setting::story(shape, subscribers);
-    let bus = setting::start_bus();
+    let bus = bench::start_aws();
     let recording = Recorder::start();
     let recorded = Sandbox::start(subscribers, &bus, Some(&recording)).await;
     recorded.handle_all(&subscribed).await;
@@ -139,23 +124,14 @@ async fn compare(shape: Shape, subscribers: i32) {
 
 /// The times in µs, handler by floor, and the same without the bus.
 fn row([handler, bus, floor]: [Duration; 3]) -> String {
-    let ratio = |time: Duration| {
-        let percent = time.as_nanos() * 100 / floor.as_nanos();
-        format!("{}.{:02}", percent / 100, percent % 100)
-    };
     format!(
         "{:>9} {:>6} {:>6}  {:>5}  {:>15}",
         handler.as_micros(),
         bus.as_micros(),
         floor.as_micros(),
-        ratio(handler),
-        ratio(handler.saturating_sub(bus)),
+        ratio(handler, floor),
+        ratio(handler.saturating_sub(bus), floor),
     )
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 /// What the handler's thread takes of the processor: Postgres is another process, the bus another
@@ -234,7 +210,7 @@ impl Processor {
     }
 }
 
-/// A function on a database of its own.
+/// A function on a separate database.
 struct Sandbox {
     app: App,
     bus: EventBus,
@@ -309,9 +285,9 @@ impl Sandbox {
             return Duration::ZERO;
         }
         let start = Instant::now();
-        let entries: Vec<event_bus::Entry<'_>> = messages
+        let entries: Vec<event_bus::BusEntry<'_>> = messages
             .iter()
-            .map(|(detail_type, detail)| event_bus::Entry {
+            .map(|(detail_type, detail)| event_bus::BusEntry {
                 detail_type,
                 detail,
             })

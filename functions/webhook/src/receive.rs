@@ -12,7 +12,7 @@ use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::Value;
 use shared::ledger::{self, Applied};
 use shared::publishing;
-use store::Object;
+use store::Connection;
 use stripe::event::{self, Event};
 use stripe::signature;
 use tokio_postgres::Client;
@@ -41,7 +41,7 @@ pub enum Error {
     StoredNowhere(#[source] aws::Error),
 }
 
-/// What became of an event that was kept.
+/// Where an event that was kept is: in the ledger, or parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ledger(ledger::Outcome),
@@ -163,7 +163,7 @@ async fn apply(
     event: &Event,
     payload: &str,
     now: Timestamp,
-) -> Result<(Object, Applied), ledger::Error> {
+) -> Result<(Connection, Applied), ledger::Error> {
     let mut client = app.database.client().await?;
     let applied = ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await?;
     Ok((client, applied))

@@ -1,8 +1,8 @@
-//! A page to draw on, and pages with their typefaces as the bytes of a PDF.
+//! Draws pages and writes them, with their typefaces, as the bytes of a PDF.
 //!
-//! printpdf writes pages, fonts, images and metadata. Where it leaves no choice the objects are put right before they
-//! are written: the codes of letters the typeface lacks, the language, an identifier made of the content instead of
-//! chance. Lengths are in hundredths of a point from the top left corner.
+//! printpdf writes pages, fonts, images and metadata. What it does not let us choose is changed in its objects before
+//! they are written: the codes of letters the typeface lacks, the language, and an identifier made from the content
+//! instead of at random. Lengths are in hundredths of a point from the top left corner.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -21,22 +21,22 @@ use super::issuer::Color;
 use super::logo::Logo;
 use super::typeface::{self, Embedded, Length, Typefaces, Weight};
 
-/// Least effort for what is written anew for every document: zlib's usual one takes three times as long for a tenth of
-/// the size.
+/// Least effort, for what is compressed for every document: zlib's usual effort takes three times as long to save a
+/// tenth of the size.
 const EFFORT: u32 = 1;
-/// Zlib's usual effort for what is compressed once, for all documents.
+/// Zlib's usual effort, for what is compressed once for all documents.
 const EFFORT_ONCE: u32 = 6;
 
 /// Why the bytes could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The typeface.
+    /// The typeface could not be embedded.
     #[error("the typeface failed")]
     Typeface(#[from] typeface::Error),
-    /// An instant beyond what a PDF can say.
+    /// An instant that a PDF cannot express.
     #[error("the document's date cannot be written: {0}")]
     Date(&'static str),
-    /// The objects could not be put right or written.
+    /// The objects could not be changed or written.
     #[error("the PDF could not be written")]
     Lopdf(#[from] lopdf::Error),
     /// The objects could not be compressed or written.
@@ -44,7 +44,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-/// How text is set.
+/// The weight, size and colour of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Style {
     pub(super) weight: Weight,
@@ -52,25 +52,25 @@ pub(super) struct Style {
     pub(super) color: Color,
 }
 
-/// A page.
+/// A page and what is drawn on it.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) width: Length,
     pub(super) height: Length,
-    /// Below the texts.
+    /// The shapes, which are drawn below the texts.
     shapes: Vec<Op>,
     texts: Vec<Op>,
     style: Option<Style>,
 }
 
-/// The letters each weight has to set.
+/// The letters that a document uses in each weight.
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     regular: BTreeSet<char>,
     bold: BTreeSet<char>,
 }
 
-/// What the document says of itself.
+/// The metadata of a document.
 #[derive(Debug)]
 pub(super) struct About<'a> {
     pub(super) title: &'a str,
@@ -79,7 +79,7 @@ pub(super) struct About<'a> {
 }
 
 impl Page {
-    /// Nothing on it.
+    /// A page with nothing on it.
     pub(super) fn new(width: Length, height: Length) -> Page {
         Page {
             width,
@@ -115,7 +115,7 @@ impl Page {
             });
         }
         letters.of(style.weight).extend(text.chars());
-        // A section for each text: readers that do not look at places tell texts apart by them.
+        // A section for each text: readers that ignore positions separate texts by it.
         self.texts.push(Op::StartTextSection);
         self.texts.push(Op::SetTextMatrix {
             matrix: TextMatrix::Translate(points(x), points(self.height - y)),
@@ -194,7 +194,7 @@ impl Letters {
     }
 }
 
-/// Pages as the bytes of a PDF: the same bytes for the same pages.
+/// Writes pages as the bytes of a PDF. The same pages give the same bytes.
 pub(super) fn write(
     about: &About<'_>,
     pages: Vec<Page>,
@@ -228,7 +228,7 @@ pub(super) fn write(
     }
     document.pages = pages.into_iter().map(Page::into_printpdf).collect();
     let options = PdfSaveOptions {
-        // Compressed below, at less effort.
+        // Compressed below, with less effort.
         optimize: false,
         subset_fonts: false,
         secure: true,
@@ -247,7 +247,8 @@ pub(super) fn write(
     Ok(bytes)
 }
 
-/// Names the language and has viewers show the title; takes out what printpdf writes for printers' standards, empty.
+/// Names the language, makes viewers show the title, and removes the empty entries that printpdf writes for printing
+/// standards.
 fn put_right(objects: &mut lopdf::Document) -> Result<(), Error> {
     let catalog = objects.catalog_mut()?;
     catalog.set("Lang", Object::string_literal("en-US"));
@@ -268,7 +269,7 @@ fn put_right(objects: &mut lopdf::Document) -> Result<(), Error> {
     Ok(())
 }
 
-/// Codes are of letters, not of glyphs: several may have the same glyph, above all the one for what is missing.
+/// Maps codes to glyphs. Codes stand for letters: several may share a glyph, above all the glyph for missing letters.
 fn map_codes(
     objects: &mut lopdf::Document,
     name: &str,
@@ -293,7 +294,7 @@ fn map_codes(
     Ok(())
 }
 
-/// An identifier made of what is in the document: printpdf's is another every time.
+/// Sets an identifier computed from the content. printpdf's identifier differs each time.
 fn identify(objects: &mut lopdf::Document) {
     let mut digest = Sha256::new();
     for object in objects.objects.values() {
@@ -323,7 +324,7 @@ fn identify(objects: &mut lopdf::Document) {
 }
 
 fn compress(objects: &mut lopdf::Document) -> Result<(), Error> {
-    // One encoder for all streams: its tables take longer to allocate than most of the streams to compress.
+    // One encoder for all streams: allocating its tables takes longer than compressing most of the streams.
     let mut encoder = encoder(EFFORT);
     for object in objects.objects.values_mut() {
         if let Object::Stream(stream) = object
@@ -340,7 +341,7 @@ fn compress(objects: &mut lopdf::Document) -> Result<(), Error> {
     Ok(())
 }
 
-/// Compressed as `FlateDecode` has it, for all documents.
+/// Compresses what all documents share, for the filter `FlateDecode`.
 pub(super) fn deflate(bytes: &[u8]) -> Result<Vec<u8>, std::io::Error> {
     let mut encoder = encoder(EFFORT_ONCE);
     encoder.write_all(bytes)?;
@@ -383,7 +384,7 @@ fn ink(color: Color) -> Ink {
 #[expect(
     clippy::float_arithmetic,
     clippy::cast_possible_truncation,
-    reason = "page geometry: printpdf takes floats, of which these are the nearest to a short decimal"
+    reason = "page geometry: printpdf takes floats; these are the nearest to a short decimal"
 )]
 fn fraction(numerator: i32, denominator: i32) -> f32 {
     (f64::from(numerator) / f64::from(denominator)) as f32

@@ -1,4 +1,5 @@
-//! CSV as finance opens it: RFC 4180, UTF-8 without a mark, CRLF, and no text that a spreadsheet would run.
+//! CSV that spreadsheets open safely: RFC 4180, UTF-8 without a byte order mark, CRLF, and no text that runs as a
+//! formula.
 
 use std::fmt::{Display, Write as _};
 use std::io;
@@ -10,22 +11,22 @@ use domain::money::Currency;
 #[error("the CSV could not be written")]
 pub struct Error(#[from] csv::Error);
 
-/// What a spreadsheet takes for the start of a formula (OWASP, "CSV injection"), full-width forms included.
+/// The characters that start a formula in a spreadsheet (OWASP, "CSV injection"), with their full-width forms.
 const FORMULA_STARTS: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 
 /// One value of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cell {
-    /// Nothing: two commas side by side.
+    /// An empty field: two separators side by side.
     Empty,
-    /// As people wrote it; a formula's start is disarmed with an apostrophe.
+    /// Text that somebody else wrote. The start of a formula is disarmed with an apostrophe.
     Text(String),
-    /// Ours: numbers, dates, states. Written as it stands.
+    /// A value of ours: a number, date or state. Written unchanged.
     Value(String),
 }
 
 impl Cell {
-    /// A number, date or state of ours, as its `Display` writes it.
+    /// A number, date or state of ours, as `Display` writes it.
     pub fn value(value: impl ToString) -> Cell {
         Cell::Value(value.to_string())
     }
@@ -71,11 +72,11 @@ pub fn write(header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>) -> Resu
     writer.into_bytes()
 }
 
-/// A file, or a part of one, that is written row by row. Every row has as many fields as the one before it.
+/// Writes a file, or a part of one, row by row. Every row must have as many fields as the first.
 #[derive(Debug)]
 pub struct Writer {
     csv: csv::Writer<Vec<u8>>,
-    /// Where a value is printed before it is written.
+    /// A buffer in which a value is formatted before it is written.
     printed: String,
 }
 
@@ -86,7 +87,7 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// Nothing written yet.
+    /// A writer of an empty file.
     #[must_use]
     pub fn new() -> Writer {
         Writer {
@@ -97,12 +98,12 @@ impl Writer {
         }
     }
 
-    /// The names of the columns.
+    /// Writes the row with the names of the columns.
     pub fn header(&mut self, names: &[&str]) -> Result<(), Error> {
         Ok(self.csv.write_record(names)?)
     }
 
-    /// A row of cells.
+    /// Writes a row of cells.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) -> Result<(), Error> {
         for cell in cells {
             match cell {
@@ -114,12 +115,12 @@ impl Writer {
         self.end_row()
     }
 
-    /// An empty field.
+    /// Writes an empty field.
     pub fn empty(&mut self) -> Result<(), Error> {
         Ok(self.csv.write_field("")?)
     }
 
-    /// What somebody else wrote; see [`Cell::Text`].
+    /// Writes text that somebody else wrote; see [`Cell::Text`].
     pub fn text(&mut self, text: &str) -> Result<(), Error> {
         if text.starts_with(FORMULA_STARTS) {
             return Ok(self.csv.write_field(format!("'{text}"))?);
@@ -127,27 +128,27 @@ impl Writer {
         Ok(self.csv.write_field(text)?)
     }
 
-    /// A value of ours; see [`Cell::Value`].
+    /// Writes a value of ours; see [`Cell::Value`].
     pub fn value(&mut self, value: impl Display) -> Result<(), Error> {
         self.printed.clear();
-        // A String takes whatever is written to it.
+        // Writing to a String cannot fail.
         write!(self.printed, "{value}")
             .map_err(io::Error::other)
             .map_err(csv::Error::from)?;
         Ok(self.csv.write_field(&self.printed)?)
     }
 
-    /// Ends the row begun with the fields before.
+    /// Ends the row of the fields written since the last row.
     pub fn end_row(&mut self) -> Result<(), Error> {
         Ok(self.csv.write_record(None::<&[u8]>)?)
     }
 
-    /// Bytes written so far, but for the last few thousand.
+    /// How many bytes have been written; the last few thousand may be missing.
     pub fn size_bytes(&self) -> usize {
         self.csv.get_ref().len()
     }
 
-    /// Everything written.
+    /// The bytes of the file.
     pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
         self.csv
             .into_inner()

@@ -5,10 +5,10 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use domain::money::{self, Currency};
-use domain::partner::contract::{BillingDetails, PaymentMethod, PaymentTerms};
+use domain::partner::contract::{Address, BillingDetails, PaymentMethod, PaymentTerms};
 use domain::stripe_objects::invoice::InvoiceStatus;
 
 /// What the row of an invoice says. An amount that is `None` is not known, and cannot be printed.
@@ -238,7 +238,7 @@ impl Customer {
     fn of(contract: Option<&BillingDetails>, payer: Option<&Payer>) -> Customer {
         let unknown = BillingDetails::default();
         let contract = contract.unwrap_or(&unknown);
-        let address = contract.billing_address.as_ref().and_then(Value::as_object);
+        let address = contract.billing_address.as_ref();
         Customer {
             name: said(contract.company.as_deref())
                 .or_else(|| said(contract.api_key_prefix.as_deref()))
@@ -252,11 +252,11 @@ impl Customer {
 }
 
 /// Stripe's members of an address in the order of an envelope, then what else there is.
-fn address_lines(members: &Map<String, Value>) -> Vec<String> {
+fn address_lines(members: &Address) -> Vec<String> {
     const STREET: [&str; 3] = ["attention", "line1", "line2"];
     const CITY: [&str; 3] = ["city", "state", "postal_code"];
     const COUNTRY: &str = "country";
-    let member = |name: &str| said(members.get(name)?.as_str());
+    let member = |name: &str| said(members.get(name)?.as_deref());
     let mut lines: Vec<String> = STREET.into_iter().filter_map(member).collect();
     let state = [member("state"), member("postal_code")];
     let state: Vec<String> = state.into_iter().flatten().collect();

@@ -15,24 +15,24 @@ use domain::money::{self, Currency, Money};
 use domain::partner::contract::{PaymentMethod, PaymentTerms};
 use domain::stripe_objects::invoice::InvoiceStatus;
 
-/// Longest name, address line or number.
+/// The most letters of a name, an address line or a number.
 const NAME_LETTERS: usize = 200;
-/// Longest description of a line.
+/// The most letters of a line's description.
 const DESCRIPTION_LETTERS: usize = 500;
-/// Longest notes.
+/// The most letters of the notes.
 const NOTES_LETTERS: usize = 2_000;
 
 const MARGIN: Length = 48 * POINT;
-/// From the lower edge: nothing but the footer is below.
+/// The height of the footer, from the lower edge.
 const FOOT: Length = 62 * POINT;
-/// Where the body of a page after the first begins.
+/// Where the body begins on pages after the first.
 const HEAD: Length = 84 * POINT;
 
 const SMALL: Length = 8 * POINT;
 const BODY: Length = 9 * POINT;
 const LEADING: Length = 12 * POINT;
 const CELL: Length = 6 * POINT;
-/// A row of one line.
+/// The height of a row with one line of text.
 const ROW: Length = LEADING + 8 * POINT;
 
 const INK: Color = Color::new(0x1d, 0x22, 0x2b);
@@ -44,7 +44,7 @@ const WHITE: Color = Color::new(0xff, 0xff, 0xff);
 /// Why an invoice could not be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The sums of its lines do not fit.
+    /// The sums of the lines do not fit into 64 bits.
     #[error("the invoice's amounts are out of range")]
     Money(#[from] money::Error),
     /// The file could not be written.
@@ -52,18 +52,18 @@ pub enum Error {
     Canvas(#[from] canvas::Error),
 }
 
-/// Why no invoice can be printed.
+/// Why no invoice at all can be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The typeface.
+    /// The typeface could not be read.
     #[error("the typeface failed")]
     Typeface(#[from] typeface::Error),
-    /// The logo.
+    /// The logo could not be read.
     #[error("the logo cannot be used")]
     Logo(#[from] logo::Error),
 }
 
-/// What every invoice has in common: issuer, logo and typeface. Made once, used for all.
+/// What all invoices share: issuer, logo and typeface. Made once and reused.
 #[derive(Debug)]
 pub struct InvoiceRenderer {
     issuer: Issuer,
@@ -72,10 +72,10 @@ pub struct InvoiceRenderer {
 }
 
 impl InvoiceRenderer {
-    /// Parses the typeface, and the logo's file, a PNG or JPEG of at most 256 KiB.
+    /// Parses the typeface and the logo, a PNG or JPEG of at most 256 KiB.
     ///
     /// # Errors
-    /// When the logo is neither, too large or broken.
+    /// When the logo has another format, is too large or is broken.
     pub fn new(issuer: Issuer, logo: Option<&[u8]>) -> Result<InvoiceRenderer, SetupError> {
         Ok(InvoiceRenderer {
             issuer,
@@ -85,9 +85,6 @@ impl InvoiceRenderer {
     }
 
     /// The invoice as the bytes of a PDF.
-    ///
-    /// # Errors
-    /// When the sums of its lines do not fit in 64 bits.
     pub fn render(&self, invoice: &InvoiceDocument) -> Result<Vec<u8>, Error> {
         let mut setting = Setting::new(self, invoice);
         setting.heading();
@@ -115,22 +112,22 @@ impl InvoiceRenderer {
     }
 }
 
-/// An invoice that is being set, from the top of its first page to the bottom of its last.
+/// An invoice while it is set, from the top of its first page to the bottom of its last.
 struct Setting<'a> {
     renderer: &'a InvoiceRenderer,
     invoice: &'a InvoiceDocument,
     number: String,
-    /// Brand colour for text, or ink where it cannot be read.
+    /// The brand colour for text, or the ink colour when the brand colour is too light to read.
     accent: Color,
     pages: Vec<Page>,
     letters: Letters,
     width: Length,
     height: Length,
-    /// Where the next thing begins, from the top of the last page.
+    /// Where the next part begins, from the top of the current page.
     y: Length,
 }
 
-/// Where the columns of the table end, but for the first, which begins at the margin.
+/// The right ends of the table's columns. The first column begins at the margin.
 struct Columns {
     description_width: Length,
     quantity_end: Length,
@@ -174,7 +171,7 @@ impl<'a> Setting<'a> {
         Money::new(amount_cents, self.currency()).format()
     }
 
-    // What is drawn on the last page.
+    // Drawing on the current page.
 
     fn text(&mut self, x: Length, y: Length, style: Style, text: &str) {
         if let Some(page) = self.pages.last_mut() {
@@ -190,7 +187,7 @@ impl<'a> Setting<'a> {
         self.text(end - width, y, style, text);
     }
 
-    /// Aligned to the right, and smaller where it would not fit.
+    /// Text aligned to the right, made smaller where it would not fit.
     fn figure(&mut self, end: Length, y: Length, width: Length, style: Style, text: &str) {
         let typefaces = &self.renderer.typefaces;
         let mut style = style;
@@ -215,7 +212,7 @@ impl<'a> Setting<'a> {
         typefaces.wrap(text, style.weight, style.size, width)
     }
 
-    /// Lines below each other from the baseline `y`; returns the baseline after the last.
+    /// Lines below each other from the baseline `y`. Returns the baseline after the last.
     fn column(
         &mut self,
         x: Length,
@@ -234,7 +231,7 @@ impl<'a> Setting<'a> {
         y
     }
 
-    /// Goes on on a new page unless there is room for `height`.
+    /// Starts a new page unless `height` fits on this one.
     fn make_room(&mut self, height: Length) {
         if self.y + height <= self.height - FOOT {
             return;
@@ -266,7 +263,7 @@ impl<'a> Setting<'a> {
 
     // The parts of an invoice, from top to bottom.
 
-    /// Logo or name on the left, what this is on the right.
+    /// The logo or name on the left, the kind of document on the right.
     fn heading(&mut self) {
         self.band();
         let title = bold(24 * POINT, INK);
@@ -316,7 +313,7 @@ impl<'a> Setting<'a> {
         self.y = bottom.max(90 * POINT) + 30 * POINT;
     }
 
-    /// From whom, to whom, and the invoice's own dates and numbers.
+    /// The issuer, the customer, and the dates and numbers of the invoice.
     fn parties(&mut self) {
         let gap = 18 * POINT;
         let own_width = 186 * POINT;
@@ -353,7 +350,7 @@ impl<'a> Setting<'a> {
         self.y = bottom.max(y) + 4 * POINT;
     }
 
-    /// What is to be paid, and when.
+    /// The amount to be paid, and when.
     fn banner(&mut self) {
         let height = 40 * POINT;
         self.make_room(height + 3 * ROW);
@@ -410,7 +407,7 @@ impl<'a> Setting<'a> {
         self.y += ROW + POINT;
     }
 
-    /// The lines, with the head on each page and the sum so far from each to the next.
+    /// The lines. Each page repeats the header; a sum is carried from each page to the next.
     fn table(&mut self) -> Result<(), Error> {
         self.make_room(3 * ROW);
         self.table_head();
@@ -434,7 +431,7 @@ impl<'a> Setting<'a> {
                 texts.push(days(first, last));
             }
             let height = LEADING * Length::try_from(texts.len()).unwrap_or(1) + 8 * POINT;
-            // Room for the line, and for the sum that is carried when it is not the last.
+            // Room for the line, and unless it is the last for the carried sum.
             if self.y + height + ROW > self.height - FOOT {
                 if index > 0 {
                     self.carried("Carried forward", so_far);
@@ -498,7 +495,7 @@ impl<'a> Setting<'a> {
         self.y += POINT / 2;
     }
 
-    /// From the subtotal to what is due.
+    /// The rows from the subtotal to the amount due.
     fn totals(&mut self) {
         let invoice = self.invoice;
         let mut rows = vec![("Subtotal".to_owned(), self.amount(invoice.subtotal_cents))];
@@ -566,9 +563,9 @@ impl<'a> Setting<'a> {
         self.y += 24 * POINT + 28 * POINT;
     }
 
-    /// An amount that is taken off.
+    /// An amount that is taken off, printed with a minus sign.
     fn taken(&self, amount_cents: i64) -> String {
-        // The smallest amount has no opposite; its sign is then left as it is.
+        // The smallest amount cannot be negated; it keeps its sign.
         self.amount(amount_cents.checked_neg().unwrap_or(amount_cents))
     }
 
@@ -638,7 +635,7 @@ impl<'a> Setting<'a> {
         self.y += 14 * POINT;
     }
 
-    /// Who, how to be reached, and which page of how many; when all pages are there.
+    /// The issuer, how to reach them, and the page number. Called when all pages exist.
     fn footers(&mut self) {
         let issuer = &self.renderer.issuer;
         let parts = [
@@ -683,7 +680,7 @@ fn bold(size: Length, color: Color) -> Style {
     }
 }
 
-/// The first line, and the others.
+/// Splits lines into the first one and the others.
 fn block(lines: &[String]) -> (Vec<String>, Vec<String>) {
     let lines: Vec<String> = lines
         .iter()
@@ -711,7 +708,7 @@ fn customer_lines(customer: &Customer) -> Vec<String> {
     lines
 }
 
-/// The invoice's own dates and numbers.
+/// The dates and numbers of the invoice, with their labels.
 fn own_lines(invoice: &InvoiceDocument, number: &str) -> Vec<(&'static str, String)> {
     let mut lines = vec![
         ("Invoice number", number.to_owned()),
@@ -740,12 +737,12 @@ fn own_lines(invoice: &InvoiceDocument, number: &str) -> Vec<(&'static str, Stri
     lines
 }
 
-/// `November 1, 2025`.
+/// A day as people read it: `November 1, 2025`.
 fn long_date(day: Date) -> String {
     day.strftime("%B %-d, %Y").to_string()
 }
 
-/// `Oct 1 – 31, 2025`, with as much of the first day as differs.
+/// Two days as people read them: `Oct 1 – 31, 2025`. Leaves out what both have in common.
 fn days(first: Date, last: Date) -> String {
     if first == last {
         return first.strftime("%b %-d, %Y").to_string();
@@ -759,7 +756,7 @@ fn days(first: Date, last: Date) -> String {
     format!("{start} – {end}")
 }
 
-/// `1,234,567`.
+/// A number with thousands separators: `1,234,567`.
 fn grouped(number: i64) -> String {
     let digits = number.unsigned_abs().to_string();
     let mut text = String::from(if number < 0 { "-" } else { "" });
@@ -772,7 +769,7 @@ fn grouped(number: i64) -> String {
     text
 }
 
-/// A price of a decimal number of minor units: `$0.0025`. What is no number is printed as it stands.
+/// A price given in minor units as decimal text: `$0.0025`. Text that is not a number is printed unchanged.
 fn unit_price(minor_units: &str, currency: Currency) -> String {
     let parsed = Decimal::from_str(minor_units)
         .ok()
@@ -797,7 +794,7 @@ fn unit_price(minor_units: &str, currency: Currency) -> String {
     text
 }
 
-/// The size of a picture of `width` × `height` in a frame, with its proportions.
+/// The size of a picture of `width` × `height` that fits into a frame, with its proportions kept.
 fn fitted(width: u32, height: u32, frame_width: Length, frame_height: Length) -> (Length, Length) {
     let (width, height) = (i64::from(width).max(1), i64::from(height).max(1));
     let (frame_width, frame_height) = (i64::from(frame_width), i64::from(frame_height));
@@ -806,7 +803,7 @@ fn fitted(width: u32, height: u32, frame_width: Length, frame_height: Length) ->
     } else {
         (width * frame_height / height, frame_height)
     };
-    // Neither is more than the frame.
+    // Neither is larger than the frame.
     let length = |length: i64| Length::try_from(length).unwrap_or_default();
     (length(width), length(height))
 }

@@ -1,4 +1,4 @@
-//! Who sends the invoices: what stands on each of them, as the operator writes it.
+//! Who issues the invoices: what is printed on each of them, as the operator configures it.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer};
 
 use domain::partner::contract::PaymentMethod;
 
-/// The issuer, read from one JSON object. Members besides these are refused, so that a slip of the pen is seen at the
-/// start and not on an invoice.
+/// The issuer, read from one JSON object. Unknown members are refused, so that a typo is found at the start and not on
+/// an invoice.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Issuer {
-    /// Legal name.
+    /// The issuer's legal name.
     #[serde(deserialize_with = "not_blank")]
     pub name: String,
-    /// Lines of the address, without the name.
+    /// The lines of the address, without the name.
     #[serde(default)]
     pub address: Vec<String>,
     #[serde(default)]
@@ -26,46 +26,43 @@ pub struct Issuer {
     pub phone: Option<String>,
     #[serde(default)]
     pub website: Option<String>,
-    /// Object key of a PNG or JPEG in the document bucket.
+    /// The object key of a PNG or JPEG in the document bucket; `None` for no logo.
     #[serde(default)]
     pub logo_key: Option<String>,
-    /// `#rrggbb`.
+    /// The colour of headings, written `#rrggbb`.
     #[serde(default)]
     pub brand_color: Color,
     #[serde(default)]
     pub page_size: PageSize,
-    /// Lines on how to pay, by the contract's payment method: `stripe`, `wire`, `check`, `ach`.
+    /// How to pay, by payment method of the contract: `stripe`, `wire`, `check`, `ach`.
     #[serde(default)]
     pub payment_instructions: PaymentInstructions,
-    /// Printed at the end of every invoice.
+    /// Notes that are printed at the end of every invoice.
     #[serde(default)]
     pub notes: Option<String>,
 }
 
-/// Lines on how to pay, by method.
+/// The lines that say how to pay, by payment method.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PaymentInstructions(BTreeMap<&'static str, Vec<String>>);
 
 impl PaymentInstructions {
-    /// The lines for one method; none when there are none.
+    /// The lines for one method; empty when none are configured.
     #[must_use]
     pub fn of(&self, method: PaymentMethod) -> &[String] {
         self.0.get(method.as_str()).map_or(&[], Vec::as_slice)
     }
 }
 
-/// A colour of the screen.
+/// A colour on screen, 0 to 255 per part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Color {
-    /// 0 to 255.
     pub red: u8,
-    /// 0 to 255.
     pub green: u8,
-    /// 0 to 255.
     pub blue: u8,
 }
 
-/// A calm blue.
+/// The default brand colour: a calm blue.
 impl Default for Color {
     fn default() -> Color {
         Color::new(0x1f, 0x4e, 0x8c)
@@ -73,13 +70,13 @@ impl Default for Color {
 }
 
 impl Color {
-    /// A colour by its parts.
+    /// A colour from its parts.
     #[must_use]
     pub const fn new(red: u8, green: u8, blue: u8) -> Color {
         Color { red, green, blue }
     }
 
-    /// Reads `#rrggbb`.
+    /// Reads a colour written `#rrggbb`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Color> {
         let digits = text.strip_prefix('#').filter(|digits| digits.len() == 6)?;
@@ -99,18 +96,18 @@ impl Color {
     }
 }
 
-/// The paper.
+/// The paper that invoices are set for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PageSize {
     /// 8.5 × 11 inches.
     #[default]
     Letter,
-    /// 210 × 297 mm.
+    /// 210 × 297 millimetres.
     A4,
 }
 
-/// Why a text is no issuer; it says where in the text.
+/// Why a text does not describe an issuer, and where in the text.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Invalid(#[from] serde_json::Error);

@@ -1,4 +1,4 @@
-//! A logo: a PNG or JPEG as a PDF holds it.
+//! The logo: a PNG or JPEG in the form a PDF embeds.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -7,24 +7,24 @@ use printpdf::{DictItem, ExternalStream, ExternalXObject};
 
 use super::canvas::deflate;
 
-/// Largest file; it is in every invoice.
+/// The largest file, in bytes. Every invoice contains it.
 const FILE_BYTES: usize = 256 * 1024;
-/// Widest and highest.
+/// The largest width and height.
 const SIDE_PIXELS: u32 = 2_000;
 
 /// Why a file cannot be the logo.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither format.
+    /// Neither PNG nor JPEG.
     #[error("a logo is a PNG or a JPEG")]
     OtherFormat,
-    /// Beyond what every invoice can carry.
+    /// Larger than every invoice can carry.
     #[error("a logo has at most 256 KiB, and 2,000 pixels a side")]
     TooLarge,
     /// The PNG is broken.
     #[error("the logo's PNG cannot be read")]
     Png(#[from] png::DecodingError),
-    /// The JPEG is broken, or of a kind that documents cannot hold.
+    /// The JPEG is broken, or of a kind that a PDF cannot embed.
     #[error("the logo's JPEG cannot be read")]
     Jpeg,
     /// The pixels could not be compressed.
@@ -32,7 +32,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-/// A logo, read once.
+/// A logo that has been read once.
 #[derive(Debug, Clone)]
 pub(super) struct Logo {
     pub(super) width_pixels: u32,
@@ -41,7 +41,7 @@ pub(super) struct Logo {
 }
 
 impl Logo {
-    /// Reads a file.
+    /// Reads a PNG or JPEG file.
     pub(super) fn parse(file: &[u8]) -> Result<Logo, Error> {
         if file.len() > FILE_BYTES {
             return Err(Error::TooLarge);
@@ -55,7 +55,7 @@ impl Logo {
         }
     }
 
-    /// Decoded, because a PDF keeps transparency apart from colour.
+    /// Decodes a PNG, because a PDF stores transparency apart from colour.
     fn of_png(file: &[u8]) -> Result<Logo, Error> {
         let mut decoder = png::Decoder::new(Cursor::new(file));
         decoder.set_transformations(png::Transformations::normalize_to_color8());
@@ -68,7 +68,7 @@ impl Logo {
         let (color_space, samples, has_alpha) = match frame.color_type {
             png::ColorType::Grayscale => ("DeviceGray", 1, false),
             png::ColorType::GrayscaleAlpha => ("DeviceGray", 2, true),
-            // A palette has been resolved.
+            // The decoder has resolved the palette.
             png::ColorType::Rgb | png::ColorType::Indexed => ("DeviceRGB", 3, false),
             png::ColorType::Rgba => ("DeviceRGB", 4, true),
         };
@@ -95,14 +95,14 @@ impl Logo {
         Ok(Logo::new(width, height, dict, deflate(&pixels)?))
     }
 
-    /// As it stands: a PDF holds JPEGs.
+    /// Keeps a JPEG as it is: a PDF can embed it.
     fn of_jpeg(file: &[u8]) -> Result<Logo, Error> {
         let (width, height, components) = jpeg_frame(file).ok_or(Error::Jpeg)?;
         check_sides(width, height)?;
         let color_space = match components {
             1 => "DeviceGray",
             3 => "DeviceRGB",
-            // Inverted or not, nobody can tell.
+            // Such files do not say whether their colours are inverted.
             _ => return Err(Error::Jpeg),
         };
         let dict = image(width, height, color_space, "DCTDecode");

@@ -1,4 +1,4 @@
-//! What other people wrote, as it may be printed: nothing that hides, turns around or never ends.
+//! Makes text from other people printable: nothing hidden, no reversed direction, limited length.
 
 /// One line of at most `limit` characters: without control and formatting characters, with single blanks.
 pub(super) fn line(text: &str, limit: usize) -> String {
@@ -11,7 +11,7 @@ pub(super) fn line(text: &str, limit: usize) -> String {
             continue;
         }
         if length + usize::from(is_apart) >= limit {
-            // The last letter makes room for the sign that there were more.
+            // The last letter makes room for the sign that says text was cut.
             line.pop();
             line.push('…');
             break;
@@ -43,12 +43,12 @@ pub(super) fn lines(text: &str, limit: usize) -> Vec<String> {
     lines
 }
 
-/// Blanks that mean no more than one; the one that may not be broken stays.
+/// Whether a letter is a blank that means no more than a space. The no-break space is not one.
 fn is_blank(letter: char) -> bool {
     letter != '\u{a0}' && letter.is_whitespace()
 }
 
-/// Control characters, what turns the direction of text around, and what cannot be seen.
+/// Whether a letter is a control character, changes the direction of text, or is invisible.
 fn is_hidden(letter: char) -> bool {
     let is_control = letter.is_control() && !letter.is_whitespace();
     is_control

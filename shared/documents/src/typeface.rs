@@ -1,73 +1,73 @@
-//! The typeface documents are set in: what letters it has, how wide they are, and the part of it a document carries.
+//! The typeface of documents: its letters, their widths, and the subset that a document embeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use printpdf::{FontMetrics, FontType, ParsedFont, PdfFontMetricsStub};
 use subsetter::GlyphRemapper;
 
-/// Hundredths of a point, of which an inch has 72. Whole numbers, so that a page is the same on every machine.
+/// Hundredths of a point; an inch has 72 points. Whole numbers, so that a page is the same on every machine.
 pub(super) type Length = i32;
-/// One point.
+/// The length of one point.
 pub(super) const POINT: Length = 100;
 
-/// Letters beyond are not in the typeface; one table up to here is faster than a map.
+/// The typeface has no letters beyond this one. A table up to here is faster than a map.
 const LETTERS: usize = 0x2600;
 
-/// Why the typeface could not be used: our own mistake, whatever the document.
+/// Why the typeface could not be used. Never the document's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file in the binary is no font.
     #[error("the typeface {0} cannot be read")]
     Unreadable(&'static str),
-    /// The part a document needs could not be cut out.
+    /// The subset that a document needs could not be cut out.
     #[error("the typeface {name} cannot be cut down: {reason}")]
     Subset {
-        /// Which.
+        /// The name of the font.
         name: &'static str,
         /// What the subsetter says.
         reason: String,
     },
 }
 
-/// The two weights there are.
+/// The two weights of the typeface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Weight {
     Regular,
     Bold,
 }
 
-/// Both weights, parsed.
+/// Both weights after parsing.
 #[derive(Debug)]
 pub(super) struct Typefaces {
     regular: Typeface,
     bold: Typeface,
 }
 
-/// One weight.
+/// One weight of the typeface.
 #[derive(Debug)]
 pub(super) struct Typeface {
     name: &'static str,
     program: &'static [u8],
     glyphs: Vec<Glyph>,
-    /// Drawn for what the typeface lacks: a crossed box.
+    /// The glyph for letters the typeface lacks: a crossed box.
     missing: Glyph,
     metrics: PdfFontMetricsStub,
     ascent: i16,
     descent: i16,
 }
 
-/// A glyph; number 0 is the one for what is missing.
+/// A glyph. Number 0 is the one for missing letters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Glyph {
     number: u16,
-    /// Thousandths of the size.
+    /// In thousandths of the font size.
     advance: u16,
 }
 
-/// What a document carries of a weight.
+/// The subset of a weight that a document embeds.
 #[derive(Debug)]
 pub(super) struct Embedded {
-    /// By the codes of this document, which count its letters: each letter has one of its own, also those the typeface
+    /// Uses the codes of this document, which number its letters. Each letter has its own code, also one the typeface
     /// lacks, so that all of them can be searched and copied.
     pub(super) font: ParsedFont,
     /// The glyph of each code, two bytes each: the `CIDToGIDMap`.
@@ -75,7 +75,7 @@ pub(super) struct Embedded {
 }
 
 impl Typefaces {
-    /// Parses both weights; a millisecond or two.
+    /// Parses both weights. Takes a millisecond or two.
     pub(super) fn parse() -> Result<Typefaces, Error> {
         Ok(Typefaces {
             regular: Typeface::parse(
@@ -86,7 +86,7 @@ impl Typefaces {
         })
     }
 
-    /// One weight.
+    /// The typeface in one weight.
     pub(super) fn of(&self, weight: Weight) -> &Typeface {
         match weight {
             Weight::Regular => &self.regular,
@@ -94,7 +94,7 @@ impl Typefaces {
         }
     }
 
-    /// How wide a text is at a size.
+    /// The width of a text at a font size.
     pub(super) fn width(&self, text: &str, weight: Weight, size: Length) -> Length {
         let typeface = self.of(weight);
         let thousandths: i64 = text
@@ -104,8 +104,7 @@ impl Typefaces {
         Length::try_from(thousandths * i64::from(size) / 1000).unwrap_or(Length::MAX)
     }
 
-    /// Breaks a text into lines of at most `width`, between words where that is possible and within them where it is
-    /// not. Never empty.
+    /// Breaks a text into lines of at most `width`, between words where possible, otherwise within them. Never empty.
     pub(super) fn wrap(
         &self,
         text: &str,
@@ -165,7 +164,7 @@ impl Typeface {
         parsed: &ParsedFont,
     ) -> Option<Typeface> {
         let units_per_em = u32::from(parsed.units_per_em);
-        // Rounded down, as the widths of the document are: what is aligned to the right ends where it should.
+        // Rounded down like the widths in the document, so that text aligned to the right ends where it should.
         let advance = |number: u16| {
             let units = parsed.get_glyph_width(number)?;
             u16::try_from((u32::from(units) * 1000).checked_div(units_per_em)?).ok()
@@ -213,19 +212,19 @@ impl Typeface {
         glyph.copied().unwrap_or(self.missing)
     }
 
-    /// Whether there is a glyph for a letter.
+    /// Whether the typeface has a glyph for the letter.
     #[cfg(test)]
     fn has(&self, letter: char) -> bool {
         self.glyph(letter).number != 0
     }
 
-    /// Cuts out what is needed to set these letters.
+    /// Cuts out the subset that these letters need.
     pub(super) fn embed(&self, letters: &BTreeSet<char>) -> Result<Embedded, Error> {
         let mut glyphs = GlyphRemapper::new();
         let mut codes = BTreeMap::new();
         let mut widths = BTreeMap::from([(0, self.missing.advance)]);
         let mut code_to_glyph = vec![0, 0];
-        // Of more than 65,535 different letters the last ones have the code of what is missing.
+        // After 65,535 different letters, the others get the code of the missing letter.
         for (code, letter) in (1..=u16::MAX).zip(letters) {
             let glyph = self.glyph(*letter);
             codes.insert(u32::from(*letter), code);
@@ -257,7 +256,7 @@ impl Typeface {
     }
 }
 
-/// Six capitals that tell this cut from others (ISO 32000-1, 9.6.4): a checksum (FNV-1a) of its letters.
+/// Six capitals that tell this subset from others (ISO 32000-1, 9.6.4): a checksum (FNV-1a) of its letters.
 fn tag(letters: &BTreeSet<char>) -> String {
     let mut sum = letters.iter().fold(0x811c_9dc5_u32, |sum, letter| {
         (sum ^ u32::from(*letter)).wrapping_mul(0x0100_0193)

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// Why an amount could not be computed or a currency not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not three ASCII letters.
+    /// The text is not three ASCII letters.
     #[error("a currency is three letters")]
     InvalidCurrency,
     /// Two currencies met in one sum; there is no rate here to convert with.
@@ -22,7 +22,7 @@ pub enum Error {
     /// The result does not fit. Never answered with 0 or with the largest number instead.
     #[error("the amount is out of range")]
     OutOfRange,
-    /// A division by zero, or a split over weights that add up to nothing.
+    /// A division by zero, or a split over weights that add up to zero.
     #[error("there is nothing to divide by")]
     NothingToDivideBy,
 }
@@ -48,7 +48,7 @@ impl Currency {
         }
     }
 
-    /// The upper-case code.
+    /// The ISO 4217 code in upper case.
     pub fn as_str(&self) -> &str {
         // Expect safety: `parse` is the only constructor and accepts ASCII letters alone.
         std::str::from_utf8(&self.0).expect("a currency is ASCII")
@@ -115,7 +115,7 @@ impl<'de> Deserialize<'de> for Currency {
 pub struct Money {
     /// Minor units: cents of a dollar, whole yen, thousandths of a dinar.
     pub amount_cents: i64,
-    /// What they are units of.
+    /// The currency whose minor units `amount_cents` counts.
     pub currency: Currency,
 }
 
@@ -128,12 +128,15 @@ impl Money {
         }
     }
 
-    /// Nothing of `currency`.
+    /// A zero amount in `currency`.
     pub fn zero(currency: Currency) -> Money {
         Money::new(0, currency)
     }
 
-    /// The sum; an error between two currencies or beyond the range.
+    /// The sum.
+    ///
+    /// # Errors
+    /// When the currencies differ, or the sum does not fit.
     pub fn checked_add(self, other: Money) -> Result<Money, Error> {
         self.same_currency(other)?;
         let amount_cents = self.amount_cents.checked_add(other.amount_cents);
@@ -143,7 +146,10 @@ impl Money {
         ))
     }
 
-    /// The difference; an error between two currencies or beyond the range.
+    /// The difference.
+    ///
+    /// # Errors
+    /// When the currencies differ, or the difference does not fit.
     pub fn checked_sub(self, other: Money) -> Result<Money, Error> {
         self.same_currency(other)?;
         let amount_cents = self.amount_cents.checked_sub(other.amount_cents);
@@ -166,40 +172,6 @@ impl Money {
             .checked_mul(factor)
             .ok_or(Error::OutOfRange)?;
         Ok(Money::new(amount_cents, self.currency))
-    }
-
-    /// Splits the amount in proportion to `weights`; the parts add up to the whole, to the unit.
-    ///
-    /// Each part is the proportional share rounded towards zero; the units left over go one by one to the shares
-    /// that lost most (largest remainder, by absolute value, ties to the earlier part). An error when the weights
-    /// add up to nothing.
-    pub fn allocate(self, weights: &[u64]) -> Result<Vec<Money>, Error> {
-        let whole = u128::from(self.amount_cents.unsigned_abs());
-        let total: u128 = weights.iter().copied().map(u128::from).sum();
-        if total == 0 {
-            return Err(Error::NothingToDivideBy);
-        }
-        // 2^63 × 2^64 fits in 128 bits, so the product is exact.
-        let mut parts: Vec<u128> = weights
-            .iter()
-            .map(|weight| whole * u128::from(*weight) / total)
-            .collect();
-        let mut by_loss: Vec<usize> = (0..weights.len()).collect();
-        by_loss.sort_by_key(|part| std::cmp::Reverse(whole * u128::from(weights[*part]) % total));
-        let left_over = whole - parts.iter().sum::<u128>();
-        // Fewer units are left over than there are parts: each part lost less than one.
-        let left_over = usize::try_from(left_over).map_err(out_of_range)?;
-        for part in by_loss.into_iter().take(left_over) {
-            parts[part] += 1;
-        }
-        parts
-            .into_iter()
-            .map(|part| {
-                let part = i128::try_from(part).map_err(out_of_range)?;
-                let signed = if self.amount_cents < 0 { -part } else { part };
-                Ok(Money::new(narrow(signed)?, self.currency))
-            })
-            .collect()
     }
 
     /// The amount in major units with a dot and the currency's own number of decimals: `29.99`, `2999`, `-2.990`.
@@ -418,43 +390,7 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_is_left_over_goes_to_the_largest_remainder() {
-        let parts = |amount, weights: &[u64]| -> Vec<i64> {
-            let split = money(amount, "USD").allocate(weights).unwrap();
-            split.iter().map(|part| part.amount_cents).collect()
-        };
-        assert_eq!(parts(100, &[1, 1, 1]), [34, 33, 33], "ties go by order");
-        assert_eq!(parts(-100, &[1, 1, 1]), [-34, -33, -33]);
-        assert_eq!(parts(10, &[5, 3, 4]), [4, 3, 3]);
-        assert_eq!(parts(5, &[0, 1, 0]), [0, 5, 0]);
-        assert_eq!(parts(i64::MIN, &[u64::MAX]), [i64::MIN]);
-        assert_eq!(
-            money(1, "USD").allocate(&[0, 0]),
-            Err(Error::NothingToDivideBy)
-        );
-        assert_eq!(money(1, "USD").allocate(&[]), Err(Error::NothingToDivideBy));
-    }
-
     proptest! {
-        #[test]
-        fn the_parts_of_a_split_add_up_to_the_whole(
-            amount in any::<i64>(),
-            weights in proptest::collection::vec(any::<u64>(), 1..20),
-        ) {
-            prop_assume!(weights.iter().any(|weight| *weight > 0));
-            let whole = Money::new(amount, Currency::USD);
-            let parts = whole.allocate(&weights).unwrap();
-            let sum: i128 = parts.iter().map(|part| i128::from(part.amount_cents)).sum();
-            prop_assert_eq!(sum, i128::from(amount));
-            for (part, weight) in parts.iter().zip(&weights) {
-                prop_assert!(part.amount_cents.signum() * amount.signum() >= 0);
-                if *weight == 0 {
-                    prop_assert_eq!(part.amount_cents, 0);
-                }
-            }
-        }
-
         #[test]
         fn a_rounded_quotient_is_within_half_a_unit(
             numerator in -(1_i128 << 100)..(1_i128 << 100),

@@ -12,7 +12,7 @@ pub struct Position<K>(pub Timestamp, pub K);
 pub struct Page<K> {
     /// Where the previous page ended; `None` for the first.
     pub after: Option<Position<K>>,
-    /// Most rows of the page.
+    /// The largest number of rows the page may hold.
     pub limit: u16,
 }
 
@@ -28,8 +28,8 @@ pub struct Span {
 /// The rows of one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows<K, T> {
-    /// Newest first.
+    /// The rows, newest first.
     pub rows: Vec<T>,
-    /// Where the next page begins; `None` when this is the last.
+    /// Where the next page starts; `None` on the last page.
     pub next: Option<Position<K>>,
 }

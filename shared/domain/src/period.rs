@@ -13,10 +13,10 @@ use utoipa::{PartialSchema, ToSchema};
 /// Why a period or month could not be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// `end` is not after `start`.
+    /// The end is not after the start.
     #[error("a period ends after it starts")]
     Empty,
-    /// Not `YYYY-MM`.
+    /// The text is not `YYYY-MM`.
     #[error("a month is written YYYY-MM")]
     InvalidMonth,
 }
@@ -24,9 +24,9 @@ pub enum Error {
 /// `[start, end)`: the instant `end` belongs to the next period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Period {
-    /// First instant inside.
+    /// The first instant inside the period.
     pub start: Timestamp,
-    /// First instant after.
+    /// The first instant after the period.
     pub end: Timestamp,
 }
 
@@ -40,7 +40,7 @@ impl Period {
         }
     }
 
-    /// Whether `instant` lies in `[start, end)`.
+    /// Whether `instant` is in `[start, end)`.
     pub fn contains(&self, instant: Timestamp) -> bool {
         self.start <= instant && instant < self.end
     }
@@ -51,7 +51,7 @@ pub fn day_of(instant: Timestamp) -> Date {
     Offset::UTC.to_datetime(instant).date()
 }
 
-/// Midnight UTC at the start of `day`. Days beyond the range of instants (the years −9999 and 9999) are clamped.
+/// Midnight UTC at the start of `day`. A day beyond the range of instants (in the years −9999 and 9999) is clamped.
 pub fn start_of_day(day: Date) -> Timestamp {
     Offset::UTC
         .to_timestamp(day.to_datetime(Time::midnight()))
@@ -82,19 +82,19 @@ impl PartialSchema for Month {
 impl ToSchema for Month {}
 
 impl Month {
-    /// The month `instant` lies in.
+    /// The month that contains `instant`.
     pub fn of(instant: Timestamp) -> Month {
         Month::of_day(day_of(instant))
     }
 
-    /// The month `day` lies in.
+    /// The month that contains `day`.
     pub fn of_day(day: Date) -> Month {
         Month {
             first_day: day.first_of_month(),
         }
     }
 
-    /// Reads `YYYY-MM`.
+    /// Reads a month written `YYYY-MM`.
     pub fn parse(text: &str) -> Result<Month, Error> {
         let (year, month) = text.split_once('-').ok_or(Error::InvalidMonth)?;
         let digits = |part: &str, length: usize| {
@@ -111,12 +111,12 @@ impl Month {
             .map_err(|_beyond_the_calendar| Error::InvalidMonth)
     }
 
-    /// The 1st.
+    /// The 1st of the month.
     pub fn first_day(self) -> Date {
         self.first_day
     }
 
-    /// The 28th to 31st.
+    /// The last day of the month, the 28th to the 31st.
     pub fn last_day(self) -> Date {
         self.first_day.last_of_month()
     }
@@ -131,7 +131,7 @@ impl Month {
         self.next().start()
     }
 
-    /// `[start, end)`.
+    /// The period `[start, end)` of the month.
     pub fn period(self) -> Period {
         Period {
             start: self.start(),
@@ -139,7 +139,7 @@ impl Month {
         }
     }
 
-    /// The month after.
+    /// The month after this one.
     #[must_use]
     pub fn next(self) -> Month {
         Month {
@@ -147,7 +147,7 @@ impl Month {
         }
     }
 
-    /// The month before.
+    /// The month before this one.
     #[must_use]
     pub fn previous(self) -> Month {
         Month {

@@ -21,9 +21,9 @@ use super::render::{instant, previous_attributes};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The HTTP status.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// Stripe's `error.code`.
+    /// The `error.code` of the answer, such as `resource_missing`.
     pub code: &'static str,
     /// What is wrong, in words.
     pub message: String,
@@ -112,7 +112,7 @@ impl<T> Shelf<T> {
 /// An event of the log: its object as it was then, and as the event before showed it.
 #[derive(Debug, Clone)]
 pub struct LoggedEvent {
-    /// `evt_…`.
+    /// Id of the event (`evt_…`).
     pub id: String,
     /// `invoice.paid` and so on.
     pub kind: &'static str,
@@ -230,7 +230,7 @@ pub struct NewCoupon<'a> {
     pub amount_off: Option<(i64, &'a str)>,
     /// `forever`, `once` or `repeating`.
     pub duration: &'a str,
-    /// For `repeating` only.
+    /// How many months a `repeating` coupon lasts; `None` for the others.
     pub duration_in_months: Option<i64>,
 }
 
@@ -265,7 +265,7 @@ pub struct Account {
     pub(super) undelivered: BTreeSet<String>,
     /// The snapshot the latest event of each object showed.
     shown: HashMap<String, Object>,
-    /// Charges whose balance transaction newer versions have not been told of.
+    /// Charges whose balance transaction newer versions do not show yet: they capture asynchronously.
     pub(super) unsettled: Vec<String>,
 }
 
@@ -315,7 +315,7 @@ impl Account {
         &self.prefix
     }
 
-    /// The account's time.
+    /// What time it is in the account.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         instant(self.now)
@@ -326,7 +326,7 @@ impl Account {
         self.now += seconds;
     }
 
-    /// Sets the clock. Going back is allowed: the stories of several customers are told one
+    /// Sets the clock. Going back is allowed: the stories of several customers run one
     /// after the other, and [`Account::events`] puts them in the order of time.
     pub fn set_now(&mut self, now: Timestamp) {
         self.now = now.as_second();
@@ -449,7 +449,7 @@ impl Account {
         price.id
     }
 
-    /// A new coupon.
+    /// Creates a coupon; answers its id.
     pub fn create_coupon(&mut self, new: &NewCoupon<'_>) -> String {
         self.by_request();
         let coupon = Coupon {
@@ -467,7 +467,7 @@ impl Account {
         coupon.id
     }
 
-    /// A new customer.
+    /// Creates a customer; answers its id.
     pub fn create_customer(
         &mut self,
         email: Option<&str>,

@@ -10,7 +10,7 @@ use super::form::Form;
 use super::listing::unknown_path;
 use super::payments::{NewIntent, Outcome};
 
-/// Stripe's largest amount.
+/// The largest amount Stripe accepts, in minor units.
 const AMOUNT_MAX: i64 = 99_999_999;
 
 /// Answers a request whose path, below `/v1/`, is `path`.

@@ -18,7 +18,7 @@ pub struct NewSubscription<'a> {
     pub items: Vec<(&'a str, i64)>,
     /// Days of free trial.
     pub trial_days: Option<i64>,
-    /// A coupon's id.
+    /// Id of a coupon, applied from the first invoice on.
     pub coupon: Option<&'a str>,
     /// Exclusive tax on every line, in basis points.
     pub tax_bps: i64,
@@ -46,9 +46,9 @@ pub struct NewInvoice<'a> {
 pub struct Buyer<'a> {
     /// The application's user id, sent as `client_reference_id` and `metadata.user_id`.
     pub user_id: i32,
-    /// Their address.
+    /// E-mail address of the customer.
     pub email: &'a str,
-    /// Their name.
+    /// Name of the customer.
     pub name: &'a str,
     /// Sent as `metadata.plan`; empty for none.
     pub plan: &'a str,

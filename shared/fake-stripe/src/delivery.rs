@@ -9,7 +9,7 @@ use stripe::signature;
 /// Where webhooks go, and the secret (`whsec_…`) they are signed with.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// An `http:` address.
+    /// Where events are posted to; `http:` only.
     pub url: String,
     /// The whole secret, prefix and all, is the key.
     pub secret: SecretString,
@@ -18,9 +18,9 @@ pub struct Endpoint {
 /// One attempt to deliver an event.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Delivery {
-    /// `evt_…`.
+    /// Id of the event (`evt_…`).
     pub event: String,
-    /// Its type.
+    /// Type of the event, such as `invoice.paid`.
     pub kind: String,
     /// 1 for the first.
     pub attempt: usize,

@@ -14,7 +14,7 @@ use super::account::{Account, Refusal};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) method: String,
-    /// Without the query.
+    /// Path of the request, without the query.
     pub(super) path: String,
     pub(super) query: String,
     pub(super) idempotency_key: Option<String>,

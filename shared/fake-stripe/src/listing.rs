@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Shape;
-use super::account::{Account, Refusal};
+use super::account::{Account, Refusal, Shelf};
 use super::form::Form;
-use super::objects::Object;
+use super::objects::{Object, Stored};
 use super::render::{INLINE_LINES, list, render_line, render_refunds, render_tiers};
 
 /// A row of a list before it is rendered: only those of the page are.
@@ -128,22 +128,21 @@ impl Times {
     }
 }
 
-fn objects<'a, T: Clone + 'a>(
-    rows: impl Iterator<Item = &'a T>,
-    id: impl Fn(&'a T) -> &'a str,
-    wrap: fn(T) -> Object,
-    created: impl Fn(&T) -> i64,
-) -> Vec<Row<'a>> {
+fn objects<'a, T: Stored + 'a>(rows: impl Iterator<Item = &'a T>) -> Vec<Row<'a>> {
     rows.map(|row| Row {
-        id: id(row),
-        created: created(row),
-        render: Box::new(move |shape| wrap(row.clone()).render(shape)),
+        id: row.id(),
+        created: row.created(),
+        render: Box::new(move |shape| row.clone().into_object().render(shape)),
     })
     .collect()
 }
 
+fn on_shelf<T: Stored>(shelf: &Shelf<T>, id: &str) -> Option<Object> {
+    shelf.get(id).ok().cloned().map(T::into_object)
+}
+
 impl Account {
-    /// `GET /v1/<kind>`.
+    /// Answers `GET /v1/<kind>`: a page of a list.
     pub(super) fn list(&self, kind: &str, form: &Form, shape: Shape) -> Result<Value, Refusal> {
         let Some(known) = filters(kind) else {
             return Err(unknown_path(kind));
@@ -173,7 +172,7 @@ impl Account {
         Ok(answer)
     }
 
-    /// `GET /v1/<kind>/<id>`.
+    /// Answers `GET /v1/<kind>/<id>`: one object.
     pub(super) fn retrieve(
         &self,
         kind: &str,
@@ -233,53 +232,23 @@ impl Account {
     pub(super) fn find(&self, id: &str) -> Option<Object> {
         let (stem, _) = id.split_once('_')?;
         match stem {
-            "prod" => self.products.get(id).ok().cloned().map(Object::Product),
-            "price" => self.prices.get(id).ok().cloned().map(Object::Price),
-            "coupon" => self.coupons.get(id).ok().cloned().map(Object::Coupon),
+            "prod" => on_shelf(&self.products, id),
+            "price" => on_shelf(&self.prices, id),
+            "coupon" => on_shelf(&self.coupons, id),
             "di" => self.discounts.get(id).ok().cloned().map(Object::Discount),
-            "cus" => self.customers.get(id).ok().cloned().map(Object::Customer),
-            "sub" => self
-                .subscriptions
-                .get(id)
-                .ok()
-                .cloned()
-                .map(Object::Subscription),
-            "in" => self
-                .invoices
-                .get(id)
-                .ok()
-                .cloned()
-                .map(|one| Object::Invoice(Box::new(one))),
-            "ii" => self
-                .invoice_items
-                .get(id)
-                .ok()
-                .cloned()
-                .map(|one| Object::InvoiceItem(Box::new(one))),
-            "inpay" => self
-                .invoice_payments
-                .get(id)
-                .ok()
-                .cloned()
-                .map(Object::InvoicePayment),
+            "cus" => on_shelf(&self.customers, id),
+            "sub" => on_shelf(&self.subscriptions, id),
+            "in" => on_shelf(&self.invoices, id),
+            "ii" => on_shelf(&self.invoice_items, id),
+            "inpay" => on_shelf(&self.invoice_payments, id),
             "pi" => self.intent_snapshot(id).ok(),
-            "ch" => self.charges.get(id).ok().cloned().map(Object::Charge),
-            "re" => self.refunds.get(id).ok().cloned().map(Object::Refund),
-            "dp" => self.disputes.get(id).ok().cloned().map(Object::Dispute),
-            "txn" => self
-                .balance_transactions
-                .get(id)
-                .ok()
-                .cloned()
-                .map(Object::BalanceTransaction),
-            "po" => self.payouts.get(id).ok().cloned().map(Object::Payout),
-            "cn" => self
-                .credit_notes
-                .get(id)
-                .ok()
-                .cloned()
-                .map(Object::CreditNote),
-            "cs" => self.sessions.get(id).ok().cloned().map(Object::Session),
+            "ch" => on_shelf(&self.charges, id),
+            "re" => on_shelf(&self.refunds, id),
+            "dp" => on_shelf(&self.disputes, id),
+            "txn" => on_shelf(&self.balance_transactions, id),
+            "po" => on_shelf(&self.payouts, id),
+            "cn" => on_shelf(&self.credit_notes, id),
+            "cs" => on_shelf(&self.sessions, id),
             _ => None,
         }
     }
@@ -290,118 +259,65 @@ impl Account {
             form.get(name).is_none_or(|wanted| value == Some(wanted))
         };
         match kind {
-            "charges" => objects(
-                self.charges.iter().filter(|one| {
-                    is("customer", one.customer.as_deref())
-                        && is("payment_intent", Some(&one.payment_intent))
-                }),
-                |one| &one.id,
-                Object::Charge,
-                |one| one.created,
-            ),
-            "refunds" => objects(
-                self.refunds.iter().filter(|one| {
-                    is("charge", Some(&one.charge))
-                        && is("payment_intent", Some(&one.payment_intent))
-                }),
-                |one| &one.id,
-                Object::Refund,
-                |one| one.created,
-            ),
-            "disputes" => objects(
-                self.disputes.iter().filter(|one| {
-                    is("charge", Some(&one.charge))
-                        && is("payment_intent", Some(&one.payment_intent))
-                }),
-                |one| &one.id,
-                Object::Dispute,
-                |one| one.created,
-            ),
-            "invoices" => objects(
-                self.invoices.iter().filter(|one| {
-                    is("customer", Some(&one.customer))
-                        && is("status", Some(one.status))
-                        && is("subscription", one.subscription.as_deref())
-                        && is("collection_method", Some(one.collection_method))
-                }),
-                |one| &one.id,
-                |one| Object::Invoice(Box::new(one)),
-                |one| one.created,
-            ),
-            "subscriptions" => objects(
-                self.subscriptions.iter().filter(|one| {
-                    let status = match form.get("status") {
-                        // Without a status, ended ones are left out.
-                        None => one.ended_at.is_none(),
-                        Some("all") => true,
-                        Some("ended") => one.ended_at.is_some(),
-                        Some(wanted) => one.status == wanted,
-                    };
-                    let price = form
-                        .get("price")
-                        .is_none_or(|id| one.items.iter().any(|item| item.price.id == id));
-                    status && price && is("customer", Some(&one.customer))
-                }),
-                |one| &one.id,
-                Object::Subscription,
-                |one| one.created,
-            ),
+            "charges" => objects(self.charges.iter().filter(|one| {
+                is("customer", one.customer.as_deref())
+                    && is("payment_intent", Some(&one.payment_intent))
+            })),
+            "refunds" => objects(self.refunds.iter().filter(|one| {
+                is("charge", Some(&one.charge)) && is("payment_intent", Some(&one.payment_intent))
+            })),
+            "disputes" => objects(self.disputes.iter().filter(|one| {
+                is("charge", Some(&one.charge)) && is("payment_intent", Some(&one.payment_intent))
+            })),
+            "invoices" => objects(self.invoices.iter().filter(|one| {
+                is("customer", Some(&one.customer))
+                    && is("status", Some(one.status))
+                    && is("subscription", one.subscription.as_deref())
+                    && is("collection_method", Some(one.collection_method))
+            })),
+            "subscriptions" => objects(self.subscriptions.iter().filter(|one| {
+                let status = match form.get("status") {
+                    // Without a status, ended ones are left out.
+                    None => one.ended_at.is_none(),
+                    Some("all") => true,
+                    Some("ended") => one.ended_at.is_some(),
+                    Some(wanted) => one.status == wanted,
+                };
+                let price = form
+                    .get("price")
+                    .is_none_or(|id| one.items.iter().any(|item| item.price.id == id));
+                status && price && is("customer", Some(&one.customer))
+            })),
             "customers" => objects(
                 self.customers
                     .iter()
                     .filter(|one| !one.deleted && is("email", one.email.as_deref())),
-                |one| &one.id,
-                Object::Customer,
-                |one| one.created,
             ),
-            "balance_transactions" => objects(
-                self.balance_transactions.iter().filter(|one| {
-                    is("type", Some(one.kind))
-                        && is("source", Some(&one.source))
-                        && is("currency", Some(&one.currency))
-                        && is("payout", one.payout.as_deref())
-                }),
-                |one| &one.id,
-                Object::BalanceTransaction,
-                |one| one.created,
-            ),
+            "balance_transactions" => objects(self.balance_transactions.iter().filter(|one| {
+                is("type", Some(one.kind))
+                    && is("source", Some(&one.source))
+                    && is("currency", Some(&one.currency))
+                    && is("payout", one.payout.as_deref())
+            })),
             "payouts" => objects(
                 self.payouts
                     .iter()
                     .filter(|one| is("status", Some(one.status))),
-                |one| &one.id,
-                Object::Payout,
-                |one| one.created,
             ),
             "events" => self.event_rows(form, shape),
-            "prices" => objects(
-                self.prices.iter().filter(|one| {
-                    let kind = if one.interval.is_some() {
-                        "recurring"
-                    } else {
-                        "one_time"
-                    };
-                    is("product", Some(&one.product))
-                        && is("currency", Some(&one.currency))
-                        && is("active", Some(if one.active { "true" } else { "false" }))
-                        && is("type", Some(kind))
-                }),
-                |one| &one.id,
-                Object::Price,
-                |one| one.created,
-            ),
-            "products" => objects(
-                self.products.iter(),
-                |one| &one.id,
-                Object::Product,
-                |one| one.created,
-            ),
-            "coupons" => objects(
-                self.coupons.iter(),
-                |one| &one.id,
-                Object::Coupon,
-                |one| one.created,
-            ),
+            "prices" => objects(self.prices.iter().filter(|one| {
+                let kind = if one.interval.is_some() {
+                    "recurring"
+                } else {
+                    "one_time"
+                };
+                is("product", Some(&one.product))
+                    && is("currency", Some(&one.currency))
+                    && is("active", Some(if one.active { "true" } else { "false" }))
+                    && is("type", Some(kind))
+            })),
+            "products" => objects(self.products.iter()),
+            "coupons" => objects(self.coupons.iter()),
             // With its charges, which are on other shelves.
             "payment_intents" => self
                 .intents
@@ -418,45 +334,25 @@ impl Account {
                     }),
                 })
                 .collect(),
-            "invoice_payments" => objects(
-                self.invoice_payments.iter().filter(|one| {
-                    is("invoice", Some(&one.invoice))
-                        && is("payment[payment_intent]", Some(&one.payment_intent))
-                        && is("payment[type]", Some("payment_intent"))
-                        && is("status", Some(one.status))
-                }),
-                |one| &one.id,
-                Object::InvoicePayment,
-                |one| one.created,
-            ),
-            "credit_notes" => objects(
-                self.credit_notes.iter().filter(|one| {
-                    is("invoice", Some(&one.invoice)) && is("customer", Some(&one.customer))
-                }),
-                |one| &one.id,
-                Object::CreditNote,
-                |one| one.created,
-            ),
-            "checkout/sessions" => objects(
-                self.sessions.iter().filter(|one| {
-                    is("customer", Some(&one.customer))
+            "invoice_payments" => objects(self.invoice_payments.iter().filter(|one| {
+                is("invoice", Some(&one.invoice))
+                    && is("payment[payment_intent]", Some(&one.payment_intent))
+                    && is("payment[type]", Some("payment_intent"))
+                    && is("status", Some(one.status))
+            })),
+            "credit_notes" => objects(self.credit_notes.iter().filter(|one| {
+                is("invoice", Some(&one.invoice)) && is("customer", Some(&one.customer))
+            })),
+            "checkout/sessions" => objects(self.sessions.iter().filter(|one| {
+                is("customer", Some(&one.customer))
                         && is("payment_intent", one.payment_intent.as_deref())
                         && is("subscription", one.subscription.as_deref())
                         // A session is there once it is complete.
                         && is("status", Some("complete"))
-                }),
-                |one| &one.id,
-                Object::Session,
-                |one| one.created,
-            ),
-            "invoiceitems" => objects(
-                self.invoice_items.iter().filter(|one| {
-                    is("invoice", one.invoice.as_deref()) && is("customer", Some(&one.customer))
-                }),
-                |one| &one.id,
-                |one| Object::InvoiceItem(Box::new(one)),
-                |one| one.created,
-            ),
+            })),
+            "invoiceitems" => objects(self.invoice_items.iter().filter(|one| {
+                is("invoice", one.invoice.as_deref()) && is("customer", Some(&one.customer))
+            })),
             _ => Vec::new(),
         }
     }

@@ -23,28 +23,28 @@ pub struct Tier {
 /// A product: what prices are of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Product {
-    pub id: String,
-    pub name: String,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) created: i64,
 }
 
 /// A price, recurring or one-time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Price {
-    pub id: String,
-    pub product: String,
-    pub currency: String,
-    pub unit_amount: i64,
+    pub(crate) id: String,
+    pub(crate) product: String,
+    pub(crate) currency: String,
+    pub(crate) unit_amount: i64,
     /// `day`, `week`, `month` or `year`; none is a one-time price.
-    pub interval: Option<String>,
-    pub interval_count: i64,
+    pub(crate) interval: Option<String>,
+    pub(crate) interval_count: i64,
     /// `graduated` or `volume` with its slices.
-    pub tiers: Option<(String, Vec<Tier>)>,
-    pub lookup_key: Option<String>,
-    pub nickname: Option<String>,
-    pub metadata: Metadata,
-    pub active: bool,
-    pub created: i64,
+    pub(crate) tiers: Option<(String, Vec<Tier>)>,
+    pub(crate) lookup_key: Option<String>,
+    pub(crate) nickname: Option<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) active: bool,
+    pub(crate) created: i64,
 }
 
 impl Price {
@@ -72,179 +72,173 @@ impl Price {
         total
     }
 }
-
-/// A coupon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coupon {
-    pub id: String,
-    pub name: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
     /// Basis points: 5000 is 50 %.
-    pub percent_off_bps: Option<i64>,
-    pub amount_off: Option<i64>,
-    pub currency: Option<String>,
+    pub(crate) percent_off_bps: Option<i64>,
+    pub(crate) amount_off: Option<i64>,
+    pub(crate) currency: Option<String>,
     /// `forever`, `once` or `repeating`.
-    pub duration: String,
-    pub duration_in_months: Option<i64>,
-    pub created: i64,
+    pub(crate) duration: String,
+    pub(crate) duration_in_months: Option<i64>,
+    pub(crate) created: i64,
 }
 
 /// A coupon attached to a customer or to one subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Discount {
-    pub id: String,
-    pub coupon: Coupon,
-    pub customer: String,
-    pub subscription: Option<String>,
-    pub start: i64,
-    pub end: Option<i64>,
+    pub(crate) id: String,
+    pub(crate) coupon: Coupon,
+    pub(crate) customer: String,
+    pub(crate) subscription: Option<String>,
+    pub(crate) start: i64,
+    pub(crate) end: Option<i64>,
 }
-
-/// A customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
-    pub id: String,
-    pub email: Option<String>,
-    pub name: Option<String>,
-    pub currency: Option<String>,
-    pub delinquent: bool,
-    pub deleted: bool,
-    pub invoice_prefix: String,
-    pub next_invoice_sequence: i64,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) email: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) currency: Option<String>,
+    pub(crate) delinquent: bool,
+    pub(crate) deleted: bool,
+    pub(crate) invoice_prefix: String,
+    pub(crate) next_invoice_sequence: i64,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
 
 /// One line of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    pub id: String,
-    pub price: Price,
-    pub quantity: i64,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) price: Price,
+    pub(crate) quantity: i64,
+    pub(crate) created: i64,
 }
-
-/// A subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
-    pub id: String,
-    pub customer: String,
-    pub items: Vec<Item>,
-    pub status: &'static str,
-    pub currency: String,
-    pub collection_method: &'static str,
+    pub(crate) id: String,
+    pub(crate) customer: String,
+    pub(crate) items: Vec<Item>,
+    pub(crate) status: &'static str,
+    pub(crate) currency: String,
+    pub(crate) collection_method: &'static str,
     /// The anchor periods are counted from, and how many have begun since.
-    pub billing_cycle_anchor: i64,
-    pub cycles: i64,
-    pub current_period_start: i64,
-    pub current_period_end: i64,
-    pub trial_start: Option<i64>,
-    pub trial_end: Option<i64>,
-    pub cancel_at_period_end: bool,
-    pub cancel_at: Option<i64>,
-    pub canceled_at: Option<i64>,
-    pub ended_at: Option<i64>,
-    pub cancellation_reason: Option<&'static str>,
-    pub discounts: Vec<Discount>,
+    pub(crate) billing_cycle_anchor: i64,
+    pub(crate) cycles: i64,
+    pub(crate) current_period_start: i64,
+    pub(crate) current_period_end: i64,
+    pub(crate) trial_start: Option<i64>,
+    pub(crate) trial_end: Option<i64>,
+    pub(crate) cancel_at_period_end: bool,
+    pub(crate) cancel_at: Option<i64>,
+    pub(crate) canceled_at: Option<i64>,
+    pub(crate) ended_at: Option<i64>,
+    pub(crate) cancellation_reason: Option<&'static str>,
+    pub(crate) discounts: Vec<Discount>,
     /// `void`, `keep_as_draft` or `mark_uncollectible`.
-    pub pause_behavior: Option<String>,
-    pub latest_invoice: Option<String>,
+    pub(crate) pause_behavior: Option<String>,
+    pub(crate) latest_invoice: Option<String>,
     /// Tax on every line, exclusive.
-    pub tax_bps: i64,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) tax_bps: i64,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
 
 /// One line of an invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    pub id: String,
-    pub description: String,
-    pub amount: i64,
-    pub quantity: i64,
-    pub price: Option<Price>,
-    pub period_start: i64,
-    pub period_end: i64,
-    pub proration: bool,
-    pub subscription: Option<String>,
-    pub subscription_item: Option<String>,
-    pub invoice_item: Option<String>,
+    pub(crate) id: String,
+    pub(crate) description: String,
+    pub(crate) amount: i64,
+    pub(crate) quantity: i64,
+    pub(crate) price: Option<Price>,
+    pub(crate) period_start: i64,
+    pub(crate) period_end: i64,
+    pub(crate) proration: bool,
+    pub(crate) subscription: Option<String>,
+    pub(crate) subscription_item: Option<String>,
+    pub(crate) invoice_item: Option<String>,
     /// The discount's id and what it takes off.
-    pub discount: Option<(String, i64)>,
-    pub tax: i64,
+    pub(crate) discount: Option<(String, i64)>,
+    pub(crate) tax: i64,
 }
 
 /// An invoice with its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invoice {
-    pub id: String,
-    pub customer: String,
-    pub customer_email: Option<String>,
-    pub customer_name: Option<String>,
-    pub subscription: Option<String>,
-    pub subscription_metadata: Metadata,
-    pub number: Option<String>,
-    pub status: &'static str,
-    pub billing_reason: &'static str,
-    pub collection_method: &'static str,
-    pub currency: String,
-    pub lines: Vec<Line>,
-    pub discounts: Vec<Discount>,
-    pub tax_bps: i64,
-    pub subtotal: i64,
-    pub discount_total: i64,
-    pub tax_total: i64,
-    pub total: i64,
-    pub amount_due: i64,
-    pub amount_paid: i64,
-    pub pre_payment_credit: i64,
-    pub post_payment_credit: i64,
-    pub out_of_band: bool,
-    pub attempt_count: i64,
-    pub next_payment_attempt: Option<i64>,
-    pub due_date: Option<i64>,
-    pub period_start: i64,
-    pub period_end: i64,
-    pub finalized_at: Option<i64>,
-    pub paid_at: Option<i64>,
-    pub voided_at: Option<i64>,
-    pub uncollectible_at: Option<i64>,
-    pub payment_intent: Option<String>,
-    pub charge: Option<String>,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) customer: String,
+    pub(crate) customer_email: Option<String>,
+    pub(crate) customer_name: Option<String>,
+    pub(crate) subscription: Option<String>,
+    pub(crate) subscription_metadata: Metadata,
+    pub(crate) number: Option<String>,
+    pub(crate) status: &'static str,
+    pub(crate) billing_reason: &'static str,
+    pub(crate) collection_method: &'static str,
+    pub(crate) currency: String,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) discounts: Vec<Discount>,
+    pub(crate) tax_bps: i64,
+    pub(crate) subtotal: i64,
+    pub(crate) discount_total: i64,
+    pub(crate) tax_total: i64,
+    pub(crate) total: i64,
+    pub(crate) amount_due: i64,
+    pub(crate) amount_paid: i64,
+    pub(crate) pre_payment_credit: i64,
+    pub(crate) post_payment_credit: i64,
+    pub(crate) out_of_band: bool,
+    pub(crate) attempt_count: i64,
+    pub(crate) next_payment_attempt: Option<i64>,
+    pub(crate) due_date: Option<i64>,
+    pub(crate) period_start: i64,
+    pub(crate) period_end: i64,
+    pub(crate) finalized_at: Option<i64>,
+    pub(crate) paid_at: Option<i64>,
+    pub(crate) voided_at: Option<i64>,
+    pub(crate) uncollectible_at: Option<i64>,
+    pub(crate) payment_intent: Option<String>,
+    pub(crate) charge: Option<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
 
 /// What is put on the customer's next invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvoiceItem {
-    pub id: String,
-    pub customer: String,
-    pub subscription: Option<String>,
-    pub invoice: Option<String>,
-    pub line: Line,
-    pub currency: String,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) customer: String,
+    pub(crate) subscription: Option<String>,
+    pub(crate) invoice: Option<String>,
+    pub(crate) line: Line,
+    pub(crate) currency: String,
+    pub(crate) created: i64,
 }
 
 /// Which payment paid how much of which invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvoicePayment {
-    pub id: String,
-    pub invoice: String,
-    pub payment_intent: String,
-    pub amount: i64,
-    pub currency: String,
-    pub status: &'static str,
-    pub paid_at: Option<i64>,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) invoice: String,
+    pub(crate) payment_intent: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) status: &'static str,
+    pub(crate) paid_at: Option<i64>,
+    pub(crate) created: i64,
 }
 
 /// Why a payment was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decline {
-    pub code: &'static str,
-    pub decline_code: &'static str,
-    pub message: &'static str,
+    pub(crate) code: &'static str,
+    pub(crate) decline_code: &'static str,
+    pub(crate) message: &'static str,
 }
 
 /// The decline the operations use when the caller does not name one.
@@ -257,139 +251,137 @@ pub const INSUFFICIENT_FUNDS: Decline = Decline {
 /// A payment intent. Its charges are kept beside it, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PaymentIntent {
-    pub id: String,
-    pub customer: Option<String>,
-    pub amount: i64,
-    pub amount_received: i64,
-    pub currency: String,
-    pub status: &'static str,
-    pub invoice: Option<String>,
-    pub charges: Vec<String>,
-    pub last_error: Option<Decline>,
-    pub canceled_at: Option<i64>,
-    pub description: Option<String>,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) customer: Option<String>,
+    pub(crate) amount: i64,
+    pub(crate) amount_received: i64,
+    pub(crate) currency: String,
+    pub(crate) status: &'static str,
+    pub(crate) invoice: Option<String>,
+    pub(crate) charges: Vec<String>,
+    pub(crate) last_error: Option<Decline>,
+    pub(crate) canceled_at: Option<i64>,
+    pub(crate) description: Option<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
 
 /// A charge: one attempt at a payment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Charge {
-    pub id: String,
-    pub payment_intent: String,
-    pub invoice: Option<String>,
-    pub customer: Option<String>,
-    pub amount: i64,
-    pub amount_refunded: i64,
-    pub currency: String,
-    pub status: &'static str,
-    pub decline: Option<Decline>,
-    pub balance_transaction: Option<String>,
+    pub(crate) id: String,
+    pub(crate) payment_intent: String,
+    pub(crate) invoice: Option<String>,
+    pub(crate) customer: Option<String>,
+    pub(crate) amount: i64,
+    pub(crate) amount_refunded: i64,
+    pub(crate) currency: String,
+    pub(crate) status: &'static str,
+    pub(crate) decline: Option<Decline>,
+    pub(crate) balance_transaction: Option<String>,
     /// Newer versions capture asynchronously: the id shows only once this is set.
-    pub settled: bool,
-    pub disputed: bool,
-    pub refunds: Vec<Refund>,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) settled: bool,
+    pub(crate) disputed: bool,
+    pub(crate) refunds: Vec<Refund>,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
-
-/// A refund.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refund {
-    pub id: String,
-    pub charge: String,
-    pub payment_intent: String,
-    pub amount: i64,
-    pub currency: String,
-    pub status: &'static str,
-    pub reason: Option<String>,
-    pub failure_reason: Option<&'static str>,
-    pub balance_transaction: Option<String>,
-    pub failure_balance_transaction: Option<String>,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) charge: String,
+    pub(crate) payment_intent: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) status: &'static str,
+    pub(crate) reason: Option<String>,
+    pub(crate) failure_reason: Option<&'static str>,
+    pub(crate) balance_transaction: Option<String>,
+    pub(crate) failure_balance_transaction: Option<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
 
 /// A dispute with the balance transactions it caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispute {
-    pub id: String,
-    pub charge: String,
-    pub payment_intent: String,
-    pub amount: i64,
-    pub currency: String,
-    pub reason: &'static str,
-    pub status: &'static str,
-    pub has_evidence: bool,
-    pub due_by: i64,
-    pub balance_transactions: Vec<BalanceTransaction>,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) charge: String,
+    pub(crate) payment_intent: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) reason: &'static str,
+    pub(crate) status: &'static str,
+    pub(crate) has_evidence: bool,
+    pub(crate) due_by: i64,
+    pub(crate) balance_transactions: Vec<BalanceTransaction>,
+    pub(crate) created: i64,
 }
 
 /// A movement of the account's balance, in the settlement currency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BalanceTransaction {
-    pub id: String,
-    pub source: String,
-    pub kind: &'static str,
-    pub reporting_category: &'static str,
-    pub amount: i64,
-    pub fee: i64,
-    pub currency: String,
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) kind: &'static str,
+    pub(crate) reporting_category: &'static str,
+    pub(crate) amount: i64,
+    pub(crate) fee: i64,
+    pub(crate) currency: String,
     /// Millionths: 1_080_000 is 1.08.
-    pub exchange_rate_micros: Option<i64>,
-    pub description: Option<String>,
+    pub(crate) exchange_rate_micros: Option<i64>,
+    pub(crate) description: Option<String>,
     /// The automatic payout it went out with.
-    pub payout: Option<String>,
-    pub created: i64,
+    pub(crate) payout: Option<String>,
+    pub(crate) created: i64,
 }
 
 /// A payout to the bank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payout {
-    pub id: String,
-    pub amount: i64,
-    pub currency: String,
-    pub status: &'static str,
+    pub(crate) id: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) status: &'static str,
     /// Made by Stripe of all that is available; only of these the transactions can be listed.
-    pub automatic: bool,
-    pub balance_transaction: String,
-    pub arrival_date: i64,
-    pub created: i64,
+    pub(crate) automatic: bool,
+    pub(crate) balance_transaction: String,
+    pub(crate) arrival_date: i64,
+    pub(crate) created: i64,
 }
 
 /// A credit note on an invoice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreditNote {
-    pub id: String,
-    pub invoice: String,
-    pub customer: String,
-    pub number: String,
-    pub amount: i64,
-    pub currency: String,
-    pub status: &'static str,
-    pub pre_payment: bool,
-    pub reason: Option<String>,
-    pub voided_at: Option<i64>,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) invoice: String,
+    pub(crate) customer: String,
+    pub(crate) number: String,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    pub(crate) status: &'static str,
+    pub(crate) pre_payment: bool,
+    pub(crate) reason: Option<String>,
+    pub(crate) voided_at: Option<i64>,
+    pub(crate) created: i64,
 }
 
 /// A Checkout session that was completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    pub id: String,
-    pub customer: String,
-    pub customer_email: Option<String>,
-    pub customer_name: Option<String>,
-    pub client_reference_id: Option<String>,
-    pub mode: &'static str,
-    pub subscription: Option<String>,
-    pub payment_intent: Option<String>,
-    pub invoice: Option<String>,
-    pub amount_total: i64,
-    pub currency: String,
-    pub metadata: Metadata,
-    pub created: i64,
+    pub(crate) id: String,
+    pub(crate) customer: String,
+    pub(crate) customer_email: Option<String>,
+    pub(crate) customer_name: Option<String>,
+    pub(crate) client_reference_id: Option<String>,
+    pub(crate) mode: &'static str,
+    pub(crate) subscription: Option<String>,
+    pub(crate) payment_intent: Option<String>,
+    pub(crate) invoice: Option<String>,
+    pub(crate) amount_total: i64,
+    pub(crate) currency: String,
+    pub(crate) metadata: Metadata,
+    pub(crate) created: i64,
 }
 
 /// A snapshot of any object, complete enough to be rendered on its own.
@@ -439,4 +431,47 @@ impl Object {
             Object::Session(session) => &session.id,
         }
     }
+}
+
+/// An object that is kept on a shelf of its kind.
+pub(crate) trait Stored: Clone {
+    fn id(&self) -> &str;
+    fn created(&self) -> i64;
+    fn into_object(self) -> Object;
+}
+
+macro_rules! stored {
+    ($($kind:ident => $wrap:expr;)*) => {$(
+        impl Stored for $kind {
+            fn id(&self) -> &str {
+                &self.id
+            }
+
+            fn created(&self) -> i64 {
+                self.created
+            }
+
+            fn into_object(self) -> Object {
+                $wrap(self)
+            }
+        }
+    )*};
+}
+
+stored! {
+    Product => Object::Product;
+    Price => Object::Price;
+    Coupon => Object::Coupon;
+    Customer => Object::Customer;
+    Subscription => Object::Subscription;
+    Invoice => |invoice| Object::Invoice(Box::new(invoice));
+    InvoiceItem => |item| Object::InvoiceItem(Box::new(item));
+    InvoicePayment => Object::InvoicePayment;
+    Charge => Object::Charge;
+    Refund => Object::Refund;
+    Dispute => Object::Dispute;
+    BalanceTransaction => Object::BalanceTransaction;
+    Payout => Object::Payout;
+    CreditNote => Object::CreditNote;
+    Session => Object::Session;
 }

@@ -32,9 +32,9 @@ use super::{api, control};
 
 /// How a fake Stripe starts.
 pub struct Options {
-    /// What it serves.
+    /// The account that is served.
     pub account: Account,
-    /// How it renders.
+    /// The API shape of its answers and events.
     pub shape: Shape,
     /// The only key it accepts; none accepts any key, but not a missing one.
     pub api_key: Option<String>,
@@ -78,7 +78,7 @@ impl Options {
 pub enum Fault {
     /// Requests whose path begins with `path` are answered with `status` (429, 500, …).
     Status {
-        /// The status answered.
+        /// HTTP status of the answers.
         status: u16,
         /// Seconds, for the `Retry-After` header.
         retry_after: Option<u32>,
@@ -90,48 +90,34 @@ pub enum Fault {
     },
     /// Requests are answered late.
     Latency {
-        /// How late.
+        /// Delay of each answer.
         milliseconds: u64,
-        /// As above.
         #[serde(default)]
         path: String,
-        /// As above.
         times: u32,
     },
     /// Requests are never answered.
     Hang {
-        /// As above.
         #[serde(default)]
         path: String,
-        /// As above.
         times: u32,
     },
     /// Requests are answered with 200 and what is no JSON.
     Garbage {
-        /// As above.
         #[serde(default)]
         path: String,
-        /// As above.
         times: u32,
     },
     /// Answers are cut off in the middle.
     CutOff {
-        /// As above.
         #[serde(default)]
         path: String,
-        /// As above.
         times: u32,
     },
     /// Events are never delivered.
-    DropDeliveries {
-        /// How many events.
-        times: u32,
-    },
+    DropDeliveries { times: u32 },
     /// Events are delivered twice.
-    DuplicateDeliveries {
-        /// How many events.
-        times: u32,
-    },
+    DuplicateDeliveries { times: u32 },
 }
 
 /// What the fake Stripe knows.
@@ -404,7 +390,7 @@ impl FakeStripe {
         lock(&self.shared.state).webhook = webhook;
     }
 
-    /// Adds a fault.
+    /// Adds a fault behind those that are still active.
     pub fn inject(&self, fault: Fault) {
         lock(&self.shared.state).faults.push(fault);
     }
@@ -458,7 +444,7 @@ fn take_fault(
     Some(taken)
 }
 
-/// Hands events nobody has been told of to delivery.
+/// Hands events that were not delivered yet to delivery.
 fn deliver(shared: &Arc<Shared>) {
     let mut due = Vec::new();
     {
@@ -477,14 +463,11 @@ fn deliver(shared: &Arc<Shared>) {
             let Some(body) = event.render(state.shape) else {
                 continue;
             };
-            let dropped = take_fault(&mut state.faults, |fault| match fault {
-                Fault::DropDeliveries { times } => Some(times),
-                Fault::Status { .. }
-                | Fault::Latency { .. }
-                | Fault::Hang { .. }
-                | Fault::Garbage { .. }
-                | Fault::CutOff { .. }
-                | Fault::DuplicateDeliveries { .. } => None,
+            let dropped = take_fault(&mut state.faults, |fault| {
+                if let Fault::DropDeliveries { times } = fault {
+                    return Some(times);
+                }
+                None
             });
             if dropped.is_some() {
                 state.account.undelivered.insert(event.id.clone());
@@ -500,14 +483,11 @@ fn deliver(shared: &Arc<Shared>) {
                 );
                 continue;
             }
-            let doubled = take_fault(&mut state.faults, |fault| match fault {
-                Fault::DuplicateDeliveries { times } => Some(times),
-                Fault::Status { .. }
-                | Fault::Latency { .. }
-                | Fault::Hang { .. }
-                | Fault::Garbage { .. }
-                | Fault::CutOff { .. }
-                | Fault::DropDeliveries { .. } => None,
+            let doubled = take_fault(&mut state.faults, |fault| {
+                if let Fault::DuplicateDeliveries { times } = fault {
+                    return Some(times);
+                }
+                None
             });
             let body = body.to_string();
             for _ in 0..=usize::from(doubled.is_some()) {
@@ -575,7 +555,7 @@ async fn deliver_event(shared: &Shared, event: &str, kind: &str, body: &str, end
     }
 }
 
-/// Answers every request.
+/// Answers a request: by a fault, by the control interface, or as Stripe's API does.
 async fn serve(
     extract::State(shared): extract::State<Arc<Shared>>,
     method: Method,

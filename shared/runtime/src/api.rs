@@ -66,6 +66,9 @@ pub mod router;
 mod text;
 pub mod values;
 
+#[doc(hidden)]
+pub use utoipa_axum;
+
 pub use problem::{CommonError, Error, PROBLEM_JSON, Problem, payment_required, refusals_of};
 
 /// Largest body accepted but from Stripe.

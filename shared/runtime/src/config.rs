@@ -1,4 +1,4 @@
-//! Configuration: the one reader of the environment, and what is made of several variables at once.
+//! Configuration: the only reader of the environment, and the settings that combine several variables.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,23 +10,23 @@ use secrecy::{ExposeSecret, SecretString};
 
 pub mod variables;
 
-/// A variable that is missing or does not say what it should. The value is never repeated: it may be a secret.
+/// A variable that is missing or invalid. Its value is never shown: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not set, or set to nothing.
+    /// The variable is unset or blank.
     #[error("the environment variable {0} is not set")]
     Missing(&'static str),
-    /// Set to something else than it should be.
+    /// The variable has an invalid value.
     #[error("the environment variable {variable} is not valid: {reason}")]
     Invalid {
-        /// The variable's name.
+        /// The name of the variable.
         variable: &'static str,
-        /// What it should have been, without the value.
+        /// What the value should be, without the value itself.
         reason: String,
     },
 }
 
-/// The variables a function was started with. `Debug` prints their names only.
+/// The variables that a function was started with. `Debug` prints only their names.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
@@ -41,7 +41,7 @@ impl Environment {
         Environment { variables }
     }
 
-    /// Given variables, for tests and the local bundle. A later pair replaces an earlier one of the same name.
+    /// The given variables, for tests and the local bundle. A later pair replaces an earlier one of the same name.
     pub fn from_pairs<K: Into<String>, V: Into<String>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Environment {
@@ -52,18 +52,19 @@ impl Environment {
         Environment { variables }
     }
 
-    /// The value without surrounding blanks; an unset or blank variable is an error that names it.
+    /// The value without surrounding blanks. An unset or blank variable is an error that names it.
     pub fn required(&self, variable: &'static str) -> Result<String, Error> {
         self.optional(variable).ok_or(Error::Missing(variable))
     }
 
-    /// The value without surrounding blanks; blank counts as unset, as deploy templates leave parameters blank.
+    /// The value without surrounding blanks. A blank value counts as unset, because deploy templates leave parameters
+    /// blank.
     pub fn optional(&self, variable: &'static str) -> Option<String> {
         let value = self.variables.get(variable)?.trim();
         (!value.is_empty()).then(|| value.to_owned())
     }
 
-    /// The value read as `T`, or `default` when unset.
+    /// The value parsed as `T`, or `default` when unset.
     pub fn parsed_or<T>(&self, variable: &'static str, default: T) -> Result<T, Error>
     where
         T: std::str::FromStr,
@@ -75,7 +76,7 @@ impl Environment {
         }
     }
 
-    /// The value read as `T`; an unset or blank variable is an error that names it.
+    /// The value parsed as `T`. An unset or blank variable is an error that names it.
     pub fn parsed<T>(&self, variable: &'static str) -> Result<T, Error>
     where
         T: std::str::FromStr,
@@ -96,11 +97,8 @@ where
     })
 }
 
-/// The fee that is assumed until Stripe says the real one: `FEE_ESTIMATE_BPS` (290 basis points) and
-/// `FEE_ESTIMATE_FIXED_CENTS` (30, in currencies of two decimals). The defaults are Stripe's price in the US.
-///
-/// # Errors
-/// When a variable is not a number.
+/// The fee that is assumed until Stripe names it: `FEE_ESTIMATE_BPS` (default 290 basis points) and
+/// `FEE_ESTIMATE_FIXED_CENTS` (default 30, in currencies with two decimals). The defaults are Stripe's price in the US.
 pub fn fee_estimate(environment: &Environment) -> Result<FeeEstimate, Error> {
     Ok(FeeEstimate {
         bps: environment.parsed_or("FEE_ESTIMATE_BPS", 290)?,
@@ -117,15 +115,15 @@ impl fmt::Debug for Environment {
     }
 }
 
-/// Whether the connection to Postgres is encrypted. Wherever it is, the certificate's chain and host name are
-/// verified: there is no mode that encrypts without knowing to whom (libpq's `require` and `prefer` do).
+/// Whether the connection to Postgres is encrypted. An encrypted connection always verifies the certificate's chain and
+/// host name: no mode encrypts without knowing the peer (libpq's `require` and `prefer` do).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslMode {
-    /// Plain. The default for a Unix socket or a loopback address only.
+    /// Not encrypted. The default for a Unix socket or a loopback address only.
     Disable,
-    /// Encrypted and verified when the server offers TLS, else plain.
+    /// Encrypted and verified when the server offers TLS, otherwise plain.
     Prefer,
-    /// Encrypted and verified, or no connection. Same as `VerifyFull`.
+    /// Encrypted and verified, or no connection. The same as `VerifyFull`.
     Require,
     /// Encrypted and verified, or no connection. The default for every other host.
     VerifyFull,
@@ -167,16 +165,16 @@ enum DatabaseUrl {
     },
 }
 
-/// One resolved way to connect.
+/// A resolved way to connect.
 pub struct DatabaseTarget {
-    /// Host, user, password, database. Its own `sslmode` is not used.
+    /// Host, user, password and database. Its `sslmode` is not used.
     pub postgres: tokio_postgres::Config,
-    /// As configured, or by host.
+    /// The configured mode, or the default for the host.
     pub ssl_mode: SslMode,
 }
 
 impl DatabaseConfig {
-    /// Reads the variables above. A URL that cannot be read is found here; a secret is first fetched when connecting.
+    /// Reads the variables above. An invalid URL is reported here; a secret is first fetched when connecting.
     pub fn from_env(
         environment: &Environment,
         sdk: &aws_types::SdkConfig,
@@ -223,12 +221,12 @@ impl DatabaseConfig {
         self.pool_size.max(1)
     }
 
-    /// Whether connecting again may use other credentials than before.
+    /// Whether the credentials may change before the next connection.
     pub fn can_rotate(&self) -> bool {
         matches!(self.url, DatabaseUrl::Secret { .. })
     }
 
-    /// Where to connect now; asks Secrets Manager when the URL is a secret.
+    /// The target to connect to now. Asks Secrets Manager when the URL is a secret.
     pub async fn resolve(&self) -> Result<DatabaseTarget, BoxError> {
         match &self.url {
             DatabaseUrl::Plain(url) => Ok(self.target(url.expose_secret())?),
@@ -243,8 +241,8 @@ impl DatabaseConfig {
         }
     }
 
-    /// A secret is a URL, or the JSON object RDS keeps: `username`, `password`, `host`, `port`, `dbname`. In the secret
-    /// of a cluster that manages its password the last three are missing.
+    /// Reads a secret: a URL, or RDS's JSON object with `username`, `password`, `host`, `port` and `dbname`. The last
+    /// three are missing in the secret of a cluster that manages its password.
     fn target_of_secret(&self, text: &str) -> Result<DatabaseTarget, Error> {
         #[derive(serde::Deserialize)]
         struct RdsSecret {
@@ -325,7 +323,7 @@ impl fmt::Debug for DatabaseConfig {
     }
 }
 
-/// Any error, on its way to one log line.
+/// Any error, to be logged in one line.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 fn default_ssl_mode(postgres: &tokio_postgres::Config) -> SslMode {
@@ -343,7 +341,7 @@ fn default_ssl_mode(postgres: &tokio_postgres::Config) -> SslMode {
     }
 }
 
-/// Takes `sslmode=…` out of a URL or a `key=value` string: the driver does not know all of its values.
+/// Removes `sslmode=…` from a URL or a `key=value` string: the driver does not know all of its values.
 fn without_ssl_mode(url: &str) -> (String, Option<String>) {
     let Some(start) = url
         .find("sslmode=")

@@ -1,4 +1,4 @@
-//! When a run stops taking on work, so that the platform never cuts it off in the middle.
+//! The time at which a run stops accepting work, so that the platform never interrupts it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// What the unit in hand may still take, and the summary after it.
+/// The time for the unit of work in hand and the summary after it.
 const MARGIN: Duration = Duration::from_secs(30);
-/// A run does this much whatever the deadline says: an emulator's lies in 1970, and a time-out
-/// shorter than the margin must not mean that nothing is ever done.
+/// A run works at least this long whatever the deadline says: an emulator's deadline is in 1970, and a time-out shorter
+/// than the margin must not mean that nothing is ever done.
 const FLOOR: Duration = Duration::from_secs(10);
 
-/// The end of a run's working time; without one it works until it is done.
+/// The end of a run's working time. Without one the run works until it is done.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Deadline {
     stop_at: Option<Instant>,
@@ -25,7 +25,7 @@ impl Deadline {
         Deadline::after(working_time(deadline_ms, now))
     }
 
-    /// This much from now.
+    /// The deadline `working_time` from now.
     #[must_use]
     pub fn after(working_time: Duration) -> Deadline {
         Deadline {
@@ -33,7 +33,7 @@ impl Deadline {
         }
     }
 
-    /// The future's outcome; `None` when the deadline comes first, and what was begun is dropped.
+    /// The future's result; `None` when the deadline comes first, and the future is dropped.
     pub async fn cut<F: Future>(self, future: F) -> Option<F::Output> {
         match self.stop_at {
             Some(stop_at) => tokio::time::timeout_at(stop_at, future).await.ok(),
@@ -41,7 +41,7 @@ impl Deadline {
         }
     }
 
-    /// Whether no new work is to be taken on.
+    /// Whether the run must accept no more work.
     #[must_use]
     pub fn is_reached(self) -> bool {
         self.stop_at

@@ -1,5 +1,5 @@
-//! One bounded `GET` or `PUT` without credentials: for the key set of the admin's identity provider, to see whether Stripe
-//! can be reached, and to tell the deploy what became of its request.
+//! A bounded `GET` or `PUT` without credentials: for the key set of the admin's identity provider, to check whether
+//! Stripe is reachable, and to report the result of a deployment to CloudFormation.
 
 use std::time::Duration;
 
@@ -11,26 +11,26 @@ use lambda_http::http::{Request, StatusCode};
 
 use crate::config::BoxError;
 
-/// Longest time to wait for the whole answer to a `GET`.
+/// The longest time to wait for the whole answer to a `GET`.
 const GET_TIMEOUT: Duration = Duration::from_secs(2);
-/// Longest time one `PUT` may take.
+/// The longest time for a `PUT`.
 const PUT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest answer read; a key set has a few kilobytes.
+/// The largest answer that is read. A key set has a few kilobytes.
 const BODY_BYTES: usize = 256 * 1024;
 
-/// The status and the body of `url` (`http` or `https`). Follows no redirect, sends no credentials.
+/// The status and the body of `url` (`http` or `https`). Follows no redirect and sends no credentials.
 ///
 /// # Errors
-/// When the address is none, the answer is too large, or nobody answers in time.
+/// When the address is invalid, the answer is too large, or nobody answers in time.
 pub async fn http_get(url: &str) -> Result<(StatusCode, Vec<u8>), BoxError> {
     tokio::time::timeout(GET_TIMEOUT, get(url)).await?
 }
 
-/// Puts `body` under `url` (`http` or `https`), which carries its own permission, and answers the status. Follows no
-/// redirect; sends no content type, which a pre-signed address would have to have signed.
+/// Puts `body` to `url` (`http` or `https`), which carries its permission, and returns the status. Follows no redirect,
+/// and sends no content type, which a pre-signed address would have to include.
 ///
 /// # Errors
-/// When the address is none, or nobody answers in time.
+/// When the address is invalid, or nobody answers in time.
 pub async fn http_put(url: &str, body: String) -> Result<StatusCode, BoxError> {
     tokio::time::timeout(PUT_TIMEOUT, put(url, body)).await?
 }

@@ -1,4 +1,4 @@
-//! Telemetry: JSON logs that carry ids and never people, the one line per failure, metrics as log lines.
+//! Telemetry: JSON logs with ids but never people, one line per failure, and metrics as log lines.
 
 use std::error::Error;
 use std::sync::OnceLock;
@@ -16,8 +16,8 @@ pub const METRICS_NAMESPACE: &str = "deedpro-billing";
 
 static COLLECTOR: OnceLock<&'static Collector> = OnceLock::new();
 
-/// Sends logs (JSON lines on standard output, level by `RUST_LOG`, default `info`) and metrics of this process on
-/// their way. Called once by `main`; a second call, as from tests in one process, changes nothing.
+/// Starts the logs (JSON lines on standard output, level by `RUST_LOG`, default `info`) and metrics of this process.
+/// Called once by `main`; a second call, as from tests in one process, changes nothing.
 pub fn init(environment: &Environment, function: &'static str) {
     let defaults = Targets::new().with_default(LevelFilter::INFO);
     let logs = tracing_subscriber::fmt::layer()
@@ -45,9 +45,9 @@ pub fn init(environment: &Environment, function: &'static str) {
     }
 }
 
-/// Which log lines are written: what `RUST_LOG` says (`info,shared=debug`), else `defaults`. Of the connection pool
-/// errors only, unless `RUST_LOG` names `deadpool`: it warns of a socket that died while the sandbox was frozen, when
-/// it has already been replaced.
+/// Which log lines are written: what `RUST_LOG` says (`info,shared=debug`), otherwise `defaults`. The connection pool
+/// logs only errors, unless `RUST_LOG` names `deadpool`: it warns of a socket that died while the sandbox was frozen,
+/// when it has already replaced it.
 pub fn log_filter(environment: &Environment, defaults: Targets) -> Targets {
     const POOL: &str = "deadpool";
     let targets = environment
@@ -62,7 +62,7 @@ pub fn log_filter(environment: &Environment, defaults: Targets) -> Targets {
     }
 }
 
-/// Writes what was counted since the last call, one line of embedded metric format. `main` calls it at the end of an
+/// Writes the metrics since the last call as one line in embedded metric format. `main` calls it at the end of an
 /// invocation: a frozen sandbox writes nothing.
 pub fn flush_metrics() {
     if let Some(collector) = COLLECTOR.get()
@@ -72,7 +72,7 @@ pub fn flush_metrics() {
     }
 }
 
-/// `what: why: why that`, to the root. Each `Display` says its own part only.
+/// The causes of an error down to the root, as `what: why: why that`. Each `Display` gives its own part only.
 pub fn cause_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -84,7 +84,7 @@ pub fn cause_chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Logs a failure once, at the boundary that handles it, with everything that led to it. Nothing deeper logs.
+/// Logs a failure once, with its causes, at the boundary that handles it. Nothing below that logs.
 pub fn log_failure(what: &'static str, error: &(dyn Error + 'static)) {
     metrics::counter!("failures").increment(1);
     tracing::error!(cause = %cause_chain(error), "{what}");
@@ -109,7 +109,7 @@ mod tests {
             log_filter(&environment, defaults).would_enable(target, &level)
         };
         let pool = "deadpool.postgres";
-        // Unset, as the template sets it, more of ours, and unreadable.
+        // Unset (as in the template), more of our crates, and unreadable.
         for directives in ["", "info", "debug", "info,shared=trace", "a=b=c"] {
             assert!(!enabled(directives, pool, Level::WARN), "{directives}");
             assert!(enabled(directives, pool, Level::ERROR), "{directives}");

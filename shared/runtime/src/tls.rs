@@ -1,4 +1,4 @@
-//! TLS towards servers we call ourselves: the one stack, whose roots to trust.
+//! TLS to servers that we call: the only TLS stack, and the certificates it trusts.
 
 use std::path::Path;
 use std::sync::Arc;

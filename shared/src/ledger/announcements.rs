@@ -1,20 +1,21 @@
-//! The domain events an event gives rise to.
+//! The domain events that a Stripe event causes.
 //!
-//! Each stands for one fact and is keyed by it, so that the same fact told by several events, or
-//! twice, is announced once. Ids and amounts only.
+//! Each stands for one fact and is keyed by it, so that a fact which arrives in several events, or twice, is announced
+//! once. They carry ids and amounts only.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::decision::Decision;
-use domain::payment::{Attempt, Payment};
+use domain::payment::{Charge, Payment};
 use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use domain::stripe_objects::status::SubscriptionStatus;
 use domain::stripe_objects::subscription::{Subscription, is_entitled};
 use store::outbox::NewMessage;
 use stripe::event::Event;
 use stripe::reader::Facts;
 
-/// What to publish after the commit.
+/// The messages to publish after the commit.
 pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec<NewMessage> {
     let Some(at) = event.created_at else {
         return Vec::new();
@@ -26,27 +27,23 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
     for payment in &decision.payments {
         announcements.payment(payment);
     }
-    for attempt in facts
-        .attempts
-        .iter()
-        .filter(|attempt| attempt.status == "failed")
-    {
+    for charge in facts.charges.iter().filter(|charge| charge.has_failed()) {
         announcements.add(
             "payment.failed",
-            &attempt.stripe_charge_id,
+            &charge.stripe_charge_id,
             json!({
-                "stripe_charge_id": attempt.stripe_charge_id,
-                "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
-                "stripe_customer_id": attempt.stripe_customer_id,
-                "amount_cents": attempt.amount_cents,
-                "currency": attempt.currency,
-                "failure_code": attempt.failure_code,
+                "stripe_charge_id": charge.stripe_charge_id,
+                "stripe_payment_intent_id": charge.stripe_payment_intent_id,
+                "stripe_customer_id": charge.stripe_customer_id,
+                "amount_cents": charge.amount_cents,
+                "currency": charge.currency,
+                "failure_code": charge.failure_code,
             }),
         );
     }
     if event.event_type == "payment_intent.payment_failed" {
         for intent in &facts.payment_intents {
-            // The charge is the attempt; without one, the refusal itself is.
+            // The charge is the attempt. Without one, the refusal itself is.
             let subject = intent.latest_charge_id.clone().unwrap_or_else(|| {
                 format!("{}@{}", intent.stripe_payment_intent_id, at.as_second())
             });
@@ -65,8 +62,8 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
         }
     }
     if event.event_type == "charge.refunded" {
-        for attempt in &facts.attempts {
-            announcements.refunded(attempt, &decision.payments);
+        for charge in &facts.charges {
+            announcements.refunded(charge, &decision.payments);
         }
     }
     for invoice in &facts.invoices {
@@ -105,7 +102,7 @@ struct Announcements {
 }
 
 impl Announcements {
-    /// One message; `subject` tells this fact from others of its kind.
+    /// Adds one message. `subject` distinguishes this fact from others of its kind.
     fn add(&mut self, detail_type: &'static str, subject: &str, data: Value) {
         let dedupe_key = format!("{detail_type}:{subject}");
         let detail = json!({
@@ -138,30 +135,30 @@ impl Announcements {
         );
     }
 
-    /// What went back of a payment by now. Money that never came is not refunded: an authorisation
-    /// that was released whole, or beyond what was captured.
-    fn refunded(&mut self, attempt: &Attempt, payments: &[Payment]) {
-        let charge = &attempt.stripe_charge_id;
+    /// The amount of a payment that has been refunded by now. Money that never came is not refunded: an authorisation
+    /// that was released whole, or the part of it beyond what was captured.
+    fn refunded(&mut self, charge: &Charge, payments: &[Payment]) {
+        let charge_id = &charge.stripe_charge_id;
         let Some(payment) = payments.iter().find(|payment| {
-            payment.stripe_charge_id.as_ref() == Some(charge) && payment.succeeded_at.is_some()
+            payment.stripe_charge_id.as_ref() == Some(charge_id) && payment.succeeded_at.is_some()
         }) else {
             return;
         };
-        let shown = attempt.refund_totals.values().copied().max().unwrap_or(0);
+        let shown = charge.refund_totals.values().copied().max().unwrap_or(0);
         let total = shown - payment.released_cents;
         if total <= 0 {
             return;
         }
         self.add(
             "payment.refunded",
-            &format!("{charge}@{total}"),
+            &format!("{charge_id}@{total}"),
             json!({
-                "stripe_charge_id": charge,
-                "stripe_payment_intent_id": attempt.stripe_payment_intent_id,
-                "stripe_customer_id": attempt.stripe_customer_id,
+                "stripe_charge_id": charge_id,
+                "stripe_payment_intent_id": charge.stripe_payment_intent_id,
+                "stripe_customer_id": charge.stripe_customer_id,
                 "refund_amount_cents": total,
                 "amount_cents": payment.amount_cents,
-                "currency": attempt.currency,
+                "currency": charge.currency,
             }),
         );
     }
@@ -197,9 +194,11 @@ impl Announcements {
             "current_period_end": subscription.current_period_end,
             "ended_at": subscription.ended_at,
         });
-        match subscription.status.as_str() {
-            "active" | "trialing" => self.add("subscription.activated", id, data.clone()),
-            "past_due" => {
+        match SubscriptionStatus::of(&subscription.status) {
+            SubscriptionStatus::Active | SubscriptionStatus::Trialing => {
+                self.add("subscription.activated", id, data.clone())
+            }
+            SubscriptionStatus::PastDue => {
                 let period = subscription
                     .current_period_start
                     .map_or(0, Timestamp::as_second);
@@ -209,8 +208,14 @@ impl Announcements {
                     data.clone(),
                 );
             }
-            "canceled" => self.add("subscription.canceled", id, data.clone()),
-            _ => {}
+            SubscriptionStatus::Canceled => {
+                self.add("subscription.canceled", id, data.clone());
+            }
+            SubscriptionStatus::Incomplete
+            | SubscriptionStatus::IncompleteExpired
+            | SubscriptionStatus::Unpaid
+            | SubscriptionStatus::Paused
+            | SubscriptionStatus::Unknown => {}
         }
         if event.event_type == "customer.subscription.trial_will_end" {
             let end = subscription.trial_end.map_or(0, Timestamp::as_second);
@@ -225,7 +230,7 @@ impl Announcements {
         }
     }
 
-    /// Paid for, and nothing says what: never guessed.
+    /// Announces what was paid for although nothing names its plan. The plan is never guessed.
     fn unknown_plans(&mut self, facts: &Facts, decision: &Decision) {
         for (subscription, computed) in &decision.subscriptions {
             if is_entitled(&subscription.status) && computed.plan_name.is_none() {
@@ -265,7 +270,7 @@ impl Announcements {
     }
 }
 
-/// Whether an update says that the price of an item was another one before.
+/// Whether an update says that the price of an item has changed.
 fn changes_price(event: &Event) -> bool {
     let Some(previous) = &event.previous_attributes else {
         return false;

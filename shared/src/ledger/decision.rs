@@ -9,11 +9,12 @@ use super::announcements;
 use super::neighbourhood::Neighbourhood;
 use super::same_second::Verdict;
 use domain::money::div_half_even_cents;
+use domain::payment::key::PaymentKey;
 use domain::payment::{
-    self, Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
+    self, Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentFacts, PaymentIntent,
     Refund,
 };
-use domain::revenue::entries::{self, Entry, Replacement};
+use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, Movement, SubscriptionVersion};
 use domain::stripe_objects::catalog::{
     CouponSnapshot, Discount, DiscountSnapshot, Price, PriceSnapshot,
@@ -35,36 +36,36 @@ use stripe::reader::Facts;
 #[derive(Debug, Default)]
 pub(super) struct Decision {
     pub(super) customers: Vec<Customer>,
-    /// Customers whose user, or whose user's plan, has to be looked at again.
+    /// Customers whose user, or whose user's plan, has to be decided again.
     pub(super) affected_customers: BTreeSet<String>,
-    /// Users that customers resolved to before.
+    /// The user that each of these customers had before.
     pub(super) former_users: BTreeMap<String, i32>,
     pub(super) sessions: Vec<CheckoutSession>,
-    /// Subscriptions that only this session has named so far.
+    /// Subscriptions that only a session of this event has named so far.
     pub(super) named_by_session: Vec<(String, CheckoutSession)>,
     pub(super) subscriptions: Vec<(Subscription, Computed)>,
     pub(super) versions: Vec<SubscriptionVersion>,
-    /// By customer: all its movements.
+    /// All movements of each changed customer.
     pub(super) movements: BTreeMap<String, Vec<Movement>>,
-    /// Customers that had subscriptions of this customer under another key (predecessor's rows).
+    /// Customers (of the predecessor's rows) that had subscriptions of this customer under another key.
     pub(super) former_customers: BTreeSet<String>,
     pub(super) invoices: Vec<(Invoice, i64)>,
     pub(super) credit_notes: Vec<CreditNote>,
     pub(super) intents: Vec<PaymentIntent>,
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) charges: Vec<Charge>,
     pub(super) refunds: Vec<Refund>,
     pub(super) disputes: Vec<(Dispute, i64)>,
     pub(super) invoice_payments: Vec<InvoicePayment>,
     pub(super) payments: Vec<Payment>,
     pub(super) obsolete_payments: Vec<String>,
     pub(super) store_credits: Vec<Refund>,
-    /// Refunds that changed and are not issued as credit, whatever an earlier snapshot said.
+    /// Refunds that changed and are not a credit, whatever an earlier snapshot said.
     pub(super) revoked_credits: Vec<String>,
     pub(super) entries: Replacement,
     pub(super) prices: Vec<PriceSnapshot>,
     pub(super) coupons: Vec<CouponSnapshot>,
     pub(super) discounts: Vec<DiscountSnapshot>,
-    /// Prices, coupons and discounts that were not known before.
+    /// Prices, coupons and discounts that were unknown before.
     pub(super) learned: Vec<String>,
     /// `(kind, id)` pairs whose open look-ups become exactly `lookups`.
     pub(super) looked_up: Vec<(&'static str, String)>,
@@ -72,8 +73,8 @@ pub(super) struct Decision {
     pub(super) messages: Vec<NewMessage>,
 }
 
-/// The look-up of what a price costs in its other currencies. A kind of its own: events about the
-/// price answer a look-up of its tiers, and never carry these.
+/// The look-up of what a price costs in its other currencies. A separate kind: events about a price answer a look-up of
+/// its tiers, but never carry these.
 const CURRENCY_OPTIONS: &str = "price_currency_options";
 
 /// Decides what the facts change.
@@ -98,19 +99,19 @@ pub(super) fn decide(
     Ok(decision)
 }
 
-/// Every row of one kind after the event, and the rows that changed.
+/// All rows of one kind after the event, and those that changed.
 struct Merged<T> {
     all: BTreeMap<String, T>,
     changed: Vec<T>,
 }
 
-/// What the winner of the second says about one kind of object.
+/// The facts of one kind in the winning snapshot of the second.
 fn won<'a, T>(verdict: Option<&'a Verdict>, read: impl Fn(&'a Facts) -> &'a Vec<T>) -> &'a [T] {
     verdict.map_or(&[], |verdict| read(&verdict.facts))
 }
 
-/// Joins incoming snapshots with the stored rows. Where the second has a verdict, its winner is
-/// the later snapshot; otherwise the version decides.
+/// Joins incoming snapshots with the stored rows. Where the second has a verdict, its winner is the later snapshot;
+/// otherwise the version decides.
 fn merge<'a, T: Snapshot + 'a>(
     stored: impl IntoIterator<Item = &'a T>,
     incoming: &[T],
@@ -238,7 +239,7 @@ fn customers(
     verdict: Option<&Verdict>,
     decision: &mut Decision,
 ) {
-    // Whoever an event names is a customer, even when no event about the customer ever comes.
+    // Everybody that an event names is a customer, even if no event about the customer ever comes.
     let named = facts
         .checkout_sessions
         .iter()
@@ -263,7 +264,7 @@ fn customers(
         )
         .chain(
             facts
-                .attempts
+                .charges
                 .iter()
                 .filter_map(|a| a.stripe_customer_id.as_deref()),
         )
@@ -291,7 +292,7 @@ fn customers(
     for (id, customer) in merged.all {
         let before = stored.customers.get(&id);
         let user_id = before.and_then(|stored| stored.user_id);
-        // The application may have named the customer since: look again while nobody has.
+        // The application may have named the customer since: look again as long as the user is unknown.
         if changed.contains(&id) || user_id.is_none() {
             let is_relinked = before.is_none_or(|stored| stored.customer.link != customer.link);
             if is_relinked || user_id.is_none() {
@@ -338,8 +339,7 @@ fn subscriptions(
     let won = known.complete_all(won(verdict, |facts| &facts.subscriptions));
     let merged = merge(rows, &incoming, verdict, &won);
 
-    // A session may be what names the plan of a subscription that is there already.
-    // So may an earlier snapshot that comes late.
+    // A session may name the plan of a stored subscription. So may an earlier snapshot that arrives late.
     let mut touched: BTreeSet<String> = incoming.iter().map(Snapshot::key).collect();
     for session in &decision.sessions {
         let Some(id) = &session.stripe_subscription_id else {
@@ -372,8 +372,8 @@ fn subscriptions(
     history(event, &merged.all, stored, verdict, decision)
 }
 
-/// What the ledger adds to the snapshot shown. The plan is the one it names, else the one that a
-/// paid session of it names, else the last one that an earlier snapshot named.
+/// What the ledger adds to the snapshot shown. The plan is the one it names, otherwise the one that a paid session of
+/// it names, otherwise the last one that an earlier snapshot named.
 pub(super) fn computed<'a>(
     subscription: &Subscription,
     sessions: impl Iterator<Item = &'a CheckoutSession>,
@@ -408,7 +408,7 @@ pub(super) fn computed<'a>(
     })
 }
 
-/// The history with the new versions, and the movements it adds up to.
+/// The history with the new versions, and the movements that follow from it.
 fn history(
     event: Option<&Event>,
     merged: &BTreeMap<String, Subscription>,
@@ -435,7 +435,7 @@ fn history(
         versions.insert(key(version), version.clone());
     }
     for version in versions.values_mut() {
-        // The predecessor's rows stand under a key of their own until Stripe names the customer.
+        // The predecessor's rows have another key until Stripe names the customer.
         if let Some(subscription) = merged.get(&version.stripe_subscription_id)
             && version.stripe_customer_id != subscription.stripe_customer_id
         {
@@ -453,7 +453,7 @@ fn history(
             version.overruled = verdict.overruled.contains(&version.source_event_id);
         }
     }
-    movement::settle_beginnings(&mut versions.values_mut().collect::<Vec<_>>());
+    movement::choose_beginnings(&mut versions.values_mut().collect::<Vec<_>>());
     decision.versions = versions
         .iter()
         .filter(|(key, version)| before.get(*key) != Some(*version))
@@ -477,7 +477,7 @@ fn history(
     Ok(())
 }
 
-/// The version of the history that one snapshot is.
+/// The version that one snapshot adds to the history.
 pub(super) fn version(
     subscription: &Subscription,
     plans: &Plans,
@@ -528,14 +528,14 @@ fn newest_session<'a>(
         .max_by_key(|session| (session.created_at, &session.stripe_checkout_session_id))
 }
 
-/// What is known of prices and coupons: this event's facts and what is stored.
+/// What is known of prices and coupons: the facts of this event and what is stored.
 pub(super) struct Catalog<'a> {
     pub(super) facts: &'a Facts,
     pub(super) stored: &'a Neighbourhood,
 }
 
 impl Catalog<'_> {
-    /// Fills in tiers and coupons that the subscription names and does not carry.
+    /// Fills in the tiers and coupons that the subscription names without carrying them.
     pub(super) fn complete(&self, subscription: &mut Subscription) {
         for item in &mut subscription.items {
             if !item.price.is_complete() {
@@ -587,7 +587,7 @@ impl Catalog<'_> {
             .map(|known| known.coupon.clone());
     }
 
-    /// Asks for what is still missing.
+    /// Requests look-ups of what is still missing.
     fn request_missing(&self, subscription: &Subscription, decision: &mut Decision) {
         let requested_at = subscription.version.created_at;
         for item in subscription
@@ -595,7 +595,7 @@ impl Catalog<'_> {
             .iter()
             .filter(|item| !item.price.is_complete())
         {
-            // One amount that is missing is one in another currency.
+            // When a price per unit has no amount, its amount is in another currency.
             let is_single = item.price.billing_scheme.as_deref() == Some("per_unit");
             let (kind, reason) = if is_single {
                 (CURRENCY_OPTIONS, "currency")
@@ -623,7 +623,7 @@ impl Catalog<'_> {
 /// The payment facts after the event.
 pub(super) struct PaymentMirror {
     pub(super) intents: BTreeMap<String, PaymentIntent>,
-    pub(super) attempts: BTreeMap<String, Attempt>,
+    pub(super) charges: BTreeMap<String, Charge>,
     pub(super) refunds: BTreeMap<String, Refund>,
     pub(super) disputes: BTreeMap<String, Dispute>,
     pub(super) links: BTreeMap<String, InvoicePayment>,
@@ -642,11 +642,11 @@ impl PaymentMirror {
             verdict,
             won(verdict, |facts| &facts.payment_intents),
         );
-        let attempts = merge(
-            &stored.attempts,
-            &facts.attempts,
+        let charges = merge(
+            &stored.charges,
+            &facts.charges,
             verdict,
-            won(verdict, |facts| &facts.attempts),
+            won(verdict, |facts| &facts.charges),
         );
         let refunds = merge(
             &stored.refunds,
@@ -661,8 +661,8 @@ impl PaymentMirror {
             won(verdict, |facts| &facts.disputes),
         );
         let links = merge(&stored.invoice_payments, &facts.invoice_payments, None, &[]);
-        for attempt in attempts.all.values() {
-            request_settlement(attempt, decision);
+        for charge in charges.all.values() {
+            request_settlement(charge, decision);
         }
         for dispute in disputes.changed {
             let (withdrawal, reinstatement) = dispute.fees_cents()?;
@@ -684,30 +684,30 @@ impl PaymentMirror {
             .map(Snapshot::key)
             .collect();
         decision.intents = intents.changed;
-        decision.attempts = attempts.changed;
+        decision.charges = charges.changed;
         decision.refunds = refunds.changed;
         decision.invoice_payments = links.changed;
         Ok(PaymentMirror {
             intents: intents.all,
-            attempts: attempts.all,
+            charges: charges.all,
             refunds: refunds.all,
             disputes: disputes.all,
             links: links.all,
         })
     }
 
-    /// Everything known of each payment, by its key.
+    /// Everything known of each payment, by payment key.
     pub(super) fn payments(
         &self,
         invoices_paid_at: &BTreeMap<&str, Timestamp>,
     ) -> Vec<PaymentFacts> {
         let mut keys: BTreeSet<&str> = self.intents.keys().map(String::as_str).collect();
-        for attempt in self.attempts.values() {
+        for charge in self.charges.values() {
             keys.insert(
-                attempt
+                charge
                     .stripe_payment_intent_id
                     .as_deref()
-                    .unwrap_or(&attempt.stripe_charge_id),
+                    .unwrap_or(&charge.stripe_charge_id),
             );
         }
         for link in self.links.values() {
@@ -720,45 +720,44 @@ impl PaymentMirror {
             .collect()
     }
 
-    /// The payment a charge is an attempt at. While the charge itself is not known, the intent may
-    /// be what names it.
+    /// The payment that a charge belongs to. While the charge itself is unknown, the intent may name it.
     fn key_of_charge<'a>(&'a self, charge: &'a str) -> &'a str {
-        let of_attempt = self
-            .attempts
+        let of_charge = self
+            .charges
             .get(charge)
-            .and_then(|attempt| attempt.stripe_payment_intent_id.as_deref());
+            .and_then(|charge| charge.stripe_payment_intent_id.as_deref());
         let of_intent = || {
             let mut intents = self.intents.values();
             intents
                 .find(|intent| intent.latest_charge_id.as_deref() == Some(charge))
                 .map(|intent| intent.stripe_payment_intent_id.as_str())
         };
-        of_attempt.or_else(of_intent).unwrap_or(charge)
+        of_charge.or_else(of_intent).unwrap_or(charge)
     }
 
     fn payment(&self, key: &str, invoices_paid_at: &BTreeMap<&str, Timestamp>) -> PaymentFacts {
         let intent = self.intents.get(key);
-        let attempts: Vec<Attempt> = self
-            .attempts
+        let charges: Vec<Charge> = self
+            .charges
             .values()
-            .filter(|attempt| {
-                attempt
+            .filter(|charge| {
+                charge
                     .stripe_payment_intent_id
                     .as_deref()
-                    .unwrap_or(&attempt.stripe_charge_id)
+                    .unwrap_or(&charge.stripe_charge_id)
                     == key
             })
             .cloned()
             .collect();
-        let charges: BTreeSet<&str> = attempts
+        let charge_ids: BTreeSet<&str> = charges
             .iter()
-            .map(|attempt| attempt.stripe_charge_id.as_str())
+            .map(|charge| charge.stripe_charge_id.as_str())
             .chain(intent.and_then(|intent| intent.latest_charge_id.as_deref()))
-            .chain((!key.starts_with("pi_")).then_some(key))
+            .chain(PaymentKey::of(key).charge_id())
             .collect();
         let belongs = |intent: Option<&str>, charge: Option<&str>| {
             intent == Some(key)
-                || (intent.is_none() && charge.is_some_and(|charge| charges.contains(charge)))
+                || (intent.is_none() && charge.is_some_and(|charge| charge_ids.contains(charge)))
         };
         let links: Vec<InvoicePayment> = self
             .links
@@ -798,7 +797,7 @@ impl PaymentMirror {
                 .cloned()
                 .collect(),
             invoice_payments: links,
-            attempts,
+            charges,
         }
     }
 }
@@ -811,18 +810,18 @@ fn is_store_credit(refund: &Refund) -> bool {
         == Some("true")
 }
 
-/// The fee of a captured charge is looked up when its balance transaction is named only.
-fn request_settlement(attempt: &Attempt, decision: &mut Decision) {
-    let Some(id) = &attempt.stripe_balance_transaction_id else {
+/// Requests a look-up of the fee when a captured charge only names its balance transaction.
+fn request_settlement(charge: &Charge, decision: &mut Decision) {
+    let Some(id) = &charge.stripe_balance_transaction_id else {
         return;
     };
     decision.looked_up.push(("balance_transaction", id.clone()));
-    if attempt.settlement.is_none() && attempt.status == "succeeded" {
+    if charge.settlement.is_none() && charge.has_succeeded() {
         decision.lookups.push(Lookup {
             kind: "balance_transaction",
             stripe_id: id.clone(),
             reason: "fee",
-            requested_at: attempt.attempted_at,
+            requested_at: charge.attempted_at,
         });
     }
 }
@@ -867,19 +866,19 @@ fn invoices(
         decision.invoices.push((invoice.clone(), amount_due_cents));
     }
     for invoice in invoices.all.values() {
-        request_rest(invoice, links, decision);
+        request_missing_parts(invoice, links, decision);
     }
     if let Some(verdict) = verdict {
         request_decision(verdict, facts, stored, decision);
     } else {
-        settle_decision(facts, stored, decision);
+        close_decided(facts, stored, decision);
     }
     decision.credit_notes = notes.changed;
     Ok(invoices.all)
 }
 
-/// The lines beyond the tenth, and the payment of a paid invoice that names none.
-fn request_rest(
+/// Requests the lines after the tenth, and the payment of a paid invoice that names none.
+fn request_missing_parts(
     invoice: &Invoice,
     links: &BTreeMap<String, InvoicePayment>,
     decision: &mut Decision,
@@ -913,7 +912,7 @@ fn request_rest(
     request("invoice_payments", is_missing, "payments", paid_at);
 }
 
-/// Asks for the object whose last second nothing decides.
+/// Requests the object when nothing decides which snapshot of its last second is the later one.
 fn request_decision(
     verdict: &Verdict,
     facts: &Facts,
@@ -923,7 +922,7 @@ fn request_decision(
     let Some((kind, created_at, shown_at)) = primary(&verdict.object_id, facts, stored) else {
         return;
     };
-    // An older second that nothing decides is of no consequence for what is shown.
+    // An older undecided second does not affect what is shown.
     if shown_at.is_some_and(|shown_at| shown_at > created_at) {
         return;
     }
@@ -938,8 +937,8 @@ fn request_decision(
     }
 }
 
-/// A later second settles what an earlier one left open.
-fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decision) {
+/// A later second decides what an earlier one left open.
+fn close_decided(facts: &Facts, stored: &Neighbourhood, decision: &mut Decision) {
     let keys: Vec<String> = facts
         .subscriptions
         .iter()
@@ -947,7 +946,7 @@ fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decisio
         .chain(facts.invoices.iter().map(Snapshot::key))
         .chain(facts.customers.iter().map(Snapshot::key))
         .chain(facts.payment_intents.iter().map(Snapshot::key))
-        .chain(facts.attempts.iter().map(Snapshot::key))
+        .chain(facts.charges.iter().map(Snapshot::key))
         .chain(facts.refunds.iter().map(Snapshot::key))
         .chain(facts.disputes.iter().map(Snapshot::key))
         .collect();
@@ -960,7 +959,7 @@ fn settle_decision(facts: &Facts, stored: &Neighbourhood, decision: &mut Decisio
     }
 }
 
-/// The kind of an object, when the facts show it, and when the stored row does.
+/// The kind of an object, the time of the snapshot in the facts, and the time of the stored one.
 fn primary(
     id: &str,
     facts: &Facts,
@@ -991,8 +990,8 @@ fn primary(
     if let Some(created_at) = at(&facts.payment_intents, id) {
         return Some(("payment_intent", created_at, at(&stored.intents, id)));
     }
-    if let Some(created_at) = at(&facts.attempts, id) {
-        return Some(("charge", created_at, at(&stored.attempts, id)));
+    if let Some(created_at) = at(&facts.charges, id) {
+        return Some(("charge", created_at, at(&stored.charges, id)));
     }
     if let Some(created_at) = at(&facts.refunds, id) {
         return Some(("refund", created_at, at(&stored.refunds, id)));
@@ -1036,12 +1035,12 @@ fn payments(
         .map(|entry| entry.payment_key.as_str());
     // A charge without a known intent may turn out to have one.
     let joined = mirror
-        .attempts
+        .charges
         .values()
-        .filter(|attempt| attempt.stripe_payment_intent_id.is_some())
-        .map(|attempt| attempt.stripe_charge_id.as_str())
+        .filter(|charge| charge.stripe_payment_intent_id.is_some())
+        .map(|charge| charge.stripe_charge_id.as_str())
         .filter(|charge| {
-            stored.attempts.iter().any(|before| {
+            stored.charges.iter().any(|before| {
                 before.stripe_charge_id == *charge && before.stripe_payment_intent_id.is_none()
             })
         });
@@ -1050,7 +1049,7 @@ fn payments(
         .filter(|key| !shown.contains(key))
         .collect();
     decision.obsolete_payments = obsolete.into_iter().map(str::to_owned).collect();
-    let derived: Vec<Entry> = decision
+    let derived: Vec<RevenueEntry> = decision
         .payments
         .iter()
         .flat_map(|payment| payment.entries.clone())

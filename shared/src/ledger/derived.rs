@@ -1,5 +1,5 @@
-//! What the stored objects of some payments add up to, without writing anything: the reconciliation
-//! compares it with the rows that are there.
+//! What the stored objects of some payments add up to, without writing anything. The reconciliation compares it with
+//! the stored rows.
 
 use futures_util::try_join;
 use tokio_postgres::GenericClient;
@@ -10,18 +10,15 @@ use domain::payment::{self, FeeEstimate, Payment};
 use domain::stripe_objects::snapshot::Snapshot;
 use store::payment_facts;
 
-/// The payments that the named objects lead to, as their stored objects have it.
-///
-/// # Errors
-/// When an amount is out of range or a statement fails.
+/// The payments that the named objects lead to, derived from the stored objects.
 pub async fn derived_payments(
     db: &impl GenericClient,
-    named: &payment_facts::Named,
+    named: &payment_facts::PaymentIds,
     estimate: FeeEstimate,
 ) -> Result<Vec<Payment>, Error> {
-    let (intents, attempts, refunds, disputes, links, paid_at) = try_join!(
+    let (intents, charges, refunds, disputes, links, paid_at) = try_join!(
         payment_facts::intents(db, named),
-        payment_facts::attempts(db, named),
+        payment_facts::charges(db, named),
         payment_facts::refunds(db, named),
         payment_facts::disputes(db, named),
         payment_facts::invoice_payments(db, named),
@@ -32,7 +29,7 @@ pub async fn derived_payments(
     }
     let mirror = PaymentMirror {
         intents: by_key(intents),
-        attempts: by_key(attempts),
+        charges: by_key(charges),
         refunds: by_key(refunds),
         disputes: by_key(disputes),
         links: by_key(links),

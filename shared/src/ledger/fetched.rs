@@ -1,30 +1,28 @@
-//! Objects fetched from Stripe, applied as if an event of the time of the fetch had brought them.
+//! Applies objects fetched from Stripe as if an event at the time of the fetch had brought them.
 //!
-//! The version of such a snapshot has `fetch:<id>:<unix second>` for its event id, which no event
-//! has, and the last millisecond of its second for its time. A later event replaces it, a late one
-//! does not, and in which order they are applied does not matter. There is no row in
-//! `stripe_events`: an event that tells the same is new when it comes.
+//! The version of such a snapshot has the event id `fetch:<id>:<unix second>`, which no event has, and the last
+//! millisecond of its second as its time. A later event replaces it, a late one does not, and the order of application
+//! does not matter. There is no row in `stripe_events`: an event with the same content is new when it comes.
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Transaction};
 
-use super::neighbourhood::{Named, Neighbourhood};
+use super::neighbourhood::{NamedIds, Neighbourhood};
 use super::{ATTEMPTS, Error, apply};
 use domain::payment::FeeEstimate;
 use store::fetched_objects::{self, FetchedObject};
 use stripe::reader::{self, Facts};
 
-/// Applies objects of one fetch in the caller's transaction, each through the projection of the
-/// webhook: charges, payment intents, refunds, disputes, invoices with whatever is expanded in
-/// them, subscriptions, customers, prices, coupons, balance transactions and the rest that
-/// [`reader::read_fetched`] reads. All of them, or an error and none.
+/// Applies the objects of one fetch in the caller's transaction, each through the projection of the webhook: charges,
+/// payment intents, refunds, disputes, invoices with what is expanded in them, subscriptions, customers, prices,
+/// coupons, balance transactions and whatever else [`reader::read_fetched`] reads. All of them, or an error and none.
 ///
-/// `fetched_at` must not be after the fetch began. No domain event is announced: what is found
-/// this way has happened some time ago.
+/// `fetched_at` must not be after the fetch began. No domain event is announced: what is found this way happened some
+/// time ago.
 ///
 /// # Errors
-/// When an object lacks a field the ledger needs, an amount is out of range or a statement fails.
+/// When an object lacks a field the ledger needs, or an amount is out of range.
 pub async fn apply_fetched(
     db: &Transaction<'_>,
     objects: &[Value],
@@ -35,7 +33,7 @@ pub async fn apply_fetched(
     for object in objects {
         facts.append(reader::read_fetched(object, fetched_at)?);
     }
-    let named = Named::of(&facts);
+    let named = NamedIds::of(&facts);
     let neighbourhood = Neighbourhood::load_first(db, &named).await?;
     let subscriptions: Vec<(String, String)> = facts
         .subscriptions
@@ -65,10 +63,7 @@ pub async fn apply_fetched(
     Ok(())
 }
 
-/// As [`apply_fetched`], in a transaction of its own. One that met another is run again.
-///
-/// # Errors
-/// As [`apply_fetched`].
+/// Runs [`apply_fetched`] in a new transaction, again if it lost against another one.
 pub async fn ingest_fetched(
     client: &mut Client,
     objects: &[Value],

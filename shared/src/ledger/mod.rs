@@ -24,7 +24,7 @@ use store::{outbox, stripe_events};
 use stripe::event::{self, Event};
 use stripe::reader::{self, Facts};
 
-use self::neighbourhood::{Named, Neighbourhood};
+use self::neighbourhood::{NamedIds, Neighbourhood};
 
 pub use self::derived::derived_payments;
 pub use self::fetched::{apply_fetched, ingest_fetched};
@@ -51,20 +51,20 @@ impl Error {
         matches!(self, Error::Store(error) if error.is_retryable())
     }
 
-    /// Whether the database was away, rather than the event at fault.
+    /// Whether the database was unavailable, rather than the event at fault.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::Store(error) if error.is_unavailable())
     }
 }
 
-/// What became of an event.
+/// What the ledger did with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Applied,
-    /// It was there already.
+    /// The event has been applied or ignored before.
     Duplicate,
-    /// Kept, and of no use to the ledger.
+    /// The event is stored, but the ledger has no use for its type.
     Ignored,
 }
 
@@ -80,22 +80,21 @@ impl Outcome {
     }
 }
 
-/// An applied event: what became of it, and the domain events to publish after the commit.
+/// The outcome of an event, and the domain events to publish after the commit.
 #[derive(Debug)]
 pub struct Applied {
     pub outcome: Outcome,
     pub messages: Vec<outbox::Message>,
 }
 
-/// How often a transaction that met another one is run again.
+/// How often a transaction is tried that loses against another one.
 const ATTEMPTS: u32 = 5;
 
-/// Applies an event in a transaction of its own. `payload` is the body as received. One that met
-/// another transaction is run again.
+/// Applies an event in a new transaction, again if it lost against another one. `payload` is the body as received.
 ///
 /// # Errors
-/// As [`apply_event`]; when the commit's answer is lost, the event may be in the ledger all the
-/// same, and is then found as a duplicate the next time.
+/// As [`apply_event`]. When the commit's answer is lost, the event may be in the ledger nevertheless; the next delivery
+/// is then a duplicate.
 pub async fn ingest(
     client: &mut Client,
     event: &Event,
@@ -129,11 +128,11 @@ async fn ingest_once(
     Ok(applied)
 }
 
-/// Inserts the event and applies what it says, in the caller's transaction. `payload` is the body
-/// as received. The caller commits, or rolls back a duplicate.
+/// Inserts the event and applies it in the caller's transaction. `payload` is the body as received. The caller commits,
+/// or rolls back a duplicate.
 ///
 /// # Errors
-/// When the event lacks a field the ledger needs, an amount is out of range, or a statement fails.
+/// When the event lacks a field the ledger needs, or an amount is out of range.
 pub async fn apply_event(
     db: &Transaction<'_>,
     event: &Event,
@@ -147,7 +146,7 @@ pub async fn apply_event(
         Outcome::Applied
     };
     let facts = reader::read(event)?;
-    let named = Named::of(&facts);
+    let named = NamedIds::of(&facts);
     let (is_new, neighbourhood) = try_join!(
         async {
             Ok::<_, Error>(stripe_events::insert(db, event, payload, outcome.as_str(), now).await?)
@@ -168,20 +167,20 @@ async fn apply(
     db: &Transaction<'_>,
     event: Option<&Event>,
     mut facts: Facts,
-    mut named: Named,
+    mut named: NamedIds,
     mut neighbourhood: Neighbourhood,
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
     if !facts.settlements.is_empty() {
-        neighbourhood::settle(db, &mut facts, &mut named).await?;
+        neighbourhood::attach_settlements(db, &mut facts, &mut named).await?;
         neighbourhood = Neighbourhood::load_anew(db, &named).await?;
     }
     if named.is_empty() {
         return Ok(Vec::new());
     }
-    // What the load found belongs to customers and payments the event did not name: lock those
-    // with the others, and read again under the locks.
+    // The load may have found customers and payments that the event did not name: lock those as well, and read again
+    // under the locks.
     while let Some(wider) = neighbourhood.beyond_locks(&named) {
         named = wider;
         neighbourhood = Neighbourhood::load_anew(db, &named).await?;

@@ -1,4 +1,4 @@
-//! Everything stored that the facts of one event may change, read under its locks in one flight.
+//! The stored rows that the facts of one event may change, read under its locks in one flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 
 use super::Error;
-use domain::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund};
-use domain::revenue::entries::Entry;
+use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
+use domain::revenue::entries::RevenueEntry;
 use domain::revenue::movement::SubscriptionVersion;
 use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
 use domain::stripe_objects::customer::CheckoutSession;
@@ -26,7 +26,7 @@ use stripe::reader::Facts;
 
 /// The ids an event names: what to lock, and where to start reading.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Named {
+pub(super) struct NamedIds {
     pub(super) customers: Vec<String>,
     pub(super) sessions: Vec<String>,
     pub(super) subscriptions: Vec<String>,
@@ -34,12 +34,12 @@ pub(super) struct Named {
     pub(super) prices: Vec<String>,
     pub(super) coupons: Vec<String>,
     pub(super) discounts: Vec<String>,
-    pub(super) payments: payment_facts::Named,
+    pub(super) payments: payment_facts::PaymentIds,
 }
 
-impl Named {
-    pub(super) fn of(facts: &Facts) -> Named {
-        let mut named = Named::default();
+impl NamedIds {
+    pub(super) fn of(facts: &Facts) -> NamedIds {
+        let mut named = NamedIds::default();
         for customer in &facts.customers {
             named.customers.push(customer.stripe_customer_id.clone());
         }
@@ -94,16 +94,13 @@ impl Named {
                 .extend(intent.latest_charge_id.clone());
             named.customers.extend(intent.stripe_customer_id.clone());
         }
-        for attempt in &facts.attempts {
-            named
-                .payments
-                .charges
-                .push(attempt.stripe_charge_id.clone());
+        for charge in &facts.charges {
+            named.payments.charges.push(charge.stripe_charge_id.clone());
             named
                 .payments
                 .intents
-                .extend(attempt.stripe_payment_intent_id.clone());
-            named.customers.extend(attempt.stripe_customer_id.clone());
+                .extend(charge.stripe_payment_intent_id.clone());
+            named.customers.extend(charge.stripe_customer_id.clone());
         }
         for refund in &facts.refunds {
             named.payments.refunds.push(refund.stripe_refund_id.clone());
@@ -145,14 +142,14 @@ impl Named {
             .extend(facts.coupons.iter().map(Snapshot::key));
         for discount in &facts.discounts {
             named.discounts.push(discount.key());
-            // Who waits for the discount waits for its coupon next: whoever learns of that now waits.
+            // What waits for the discount will wait for its coupon next; what waits for that coupon waits now.
             named.coupons.extend(discount.stripe_coupon_id.clone());
         }
         named.normalise();
         named
     }
 
-    /// The prices, coupons and discounts a subscription names without saying what they are.
+    /// Adds the prices, coupons and discounts that a subscription names by id only.
     fn catalog_of(&mut self, subscription: &Subscription) {
         for item in &subscription.items {
             if !item.price.is_complete() {
@@ -192,8 +189,8 @@ impl Named {
         self.lock_keys().is_empty()
     }
 
-    /// Everything whose rows are read and written. Sessions, refunds, disputes and credit notes
-    /// are written under the lock of what they belong to, when it is named, and their own.
+    /// The keys of everything whose rows are read and written. Sessions, refunds, disputes and credit notes are written
+    /// under their own lock and, when it is named, the lock of the object they belong to.
     fn lock_keys(&self) -> Vec<String> {
         [
             &self.customers,
@@ -216,7 +213,7 @@ impl Named {
     }
 }
 
-/// What is stored around the named ids.
+/// What is stored about the named ids and what they lead to.
 #[derive(Debug, Default)]
 pub(super) struct Neighbourhood {
     pub(super) locked: BTreeSet<String>,
@@ -228,45 +225,45 @@ pub(super) struct Neighbourhood {
     pub(super) invoices: Vec<Invoice>,
     pub(super) credit_notes: Vec<CreditNote>,
     pub(super) intents: Vec<PaymentIntent>,
-    pub(super) attempts: Vec<Attempt>,
+    pub(super) charges: Vec<Charge>,
     pub(super) refunds: Vec<Refund>,
     pub(super) disputes: Vec<Dispute>,
     pub(super) invoice_payments: Vec<InvoicePayment>,
-    /// By invoice: when it was paid with money.
+    /// When each invoice was paid with money, by invoice.
     pub(super) invoices_paid_at: BTreeMap<String, Timestamp>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<RevenueEntry>,
     pub(super) prices: Vec<PriceSnapshot>,
     pub(super) coupons: Vec<CouponSnapshot>,
     pub(super) discounts: Vec<DiscountSnapshot>,
 }
 
 impl Neighbourhood {
-    /// [`Neighbourhood::load`] for the first time in this transaction, before anything is written that
-    /// is to go when the locks have to be taken anew.
+    /// The first [`Neighbourhood::load`] of a transaction. Called before the writes that must be undone when the locks
+    /// have to be taken again.
     pub(super) async fn load_first(
         db: &impl GenericClient,
-        named: &Named,
+        named: &NamedIds,
     ) -> Result<Neighbourhood, Error> {
         let begin = async { Ok(locks::begin(db).await?) };
         let (_, loaded) = try_join!(begin, Neighbourhood::load(db, named))?;
         Ok(loaded)
     }
 
-    /// The same for more ids: the locks held are let go of first, so that all are taken in one order.
+    /// Loads more ids. Releases the held locks first, so that all are taken in one order.
     pub(super) async fn load_anew(
         db: &impl GenericClient,
-        named: &Named,
+        named: &NamedIds,
     ) -> Result<Neighbourhood, Error> {
         let release = async { Ok(locks::release(db).await?) };
         let (_, loaded) = try_join!(release, Neighbourhood::load(db, named))?;
         Ok(loaded)
     }
 
-    /// Locks, then reads. The statements leave in one flight and run in this order, each seeing
-    /// what was committed before it started: the locks are held when the first row is read.
+    /// Locks, then reads. The statements leave in one flight and run in this order, each seeing what was committed
+    /// before it started: the locks are held when the first row is read.
     pub(super) async fn load(
         db: &impl GenericClient,
-        named: &Named,
+        named: &NamedIds,
     ) -> Result<Neighbourhood, Error> {
         if named.is_empty() {
             return Ok(Neighbourhood::default());
@@ -289,7 +286,7 @@ impl Neighbourhood {
             invoices,
             credit_notes,
             intents,
-            attempts,
+            charges,
             refunds,
             disputes,
             invoice_payments,
@@ -331,7 +328,7 @@ impl Neighbourhood {
                 invoices::credit_notes(db, &named.credit_notes, &payments.invoices)
             ),
             when(has_payments, payment_facts::intents(db, payments)),
-            when(has_payments, payment_facts::attempts(db, payments)),
+            when(has_payments, payment_facts::charges(db, payments)),
             when(has_payments, payment_facts::refunds(db, payments)),
             when(has_payments, payment_facts::disputes(db, payments)),
             when(has_payments, payment_facts::invoice_payments(db, payments)),
@@ -363,7 +360,7 @@ impl Neighbourhood {
             invoices,
             credit_notes,
             intents,
-            attempts,
+            charges,
             refunds,
             disputes,
             invoice_payments,
@@ -375,9 +372,9 @@ impl Neighbourhood {
         })
     }
 
-    /// `named` and the customers and payments the load reached beyond the locks, if any. A payment
-    /// is locked by its intent, or by its charge where there is none.
-    pub(super) fn beyond_locks(&self, named: &Named) -> Option<Named> {
+    /// `named` with the customers and payments that the load reached beyond the locks; `None` when there are none. A
+    /// payment is locked by its intent, or by its charge when it has no intent.
+    pub(super) fn beyond_locks(&self, named: &NamedIds) -> Option<NamedIds> {
         let mut wider = named.clone();
         let payments = &mut wider.payments;
         for intent in &self.intents {
@@ -386,11 +383,11 @@ impl Neighbourhood {
                 .intents
                 .push(intent.stripe_payment_intent_id.clone());
         }
-        for attempt in &self.attempts {
-            wider.customers.extend(attempt.stripe_customer_id.clone());
-            match &attempt.stripe_payment_intent_id {
+        for charge in &self.charges {
+            wider.customers.extend(charge.stripe_customer_id.clone());
+            match &charge.stripe_payment_intent_id {
                 Some(intent) => payments.intents.push(intent.clone()),
-                None => payments.charges.push(attempt.stripe_charge_id.clone()),
+                None => payments.charges.push(charge.stripe_charge_id.clone()),
             }
         }
         for link in &self.invoice_payments {
@@ -399,7 +396,7 @@ impl Neighbourhood {
                 None => payments.charges.extend(link.stripe_charge_id.clone()),
             }
         }
-        // A discount says which coupon stands behind it: whoever learns of that coupon now waits.
+        // A discount names its coupon: what waits for that coupon waits now.
         let coupons = self.discounts.iter().map(|known| &known.stripe_coupon_id);
         wider.coupons.extend(coupons.flatten().cloned());
         wider.normalise();
@@ -413,7 +410,7 @@ impl Neighbourhood {
             .into_iter()
             .flatten()
             .all(|key| self.locked.contains(key));
-        // A charge leads to the intent that names it only where it is named itself.
+        // A charge leads to the intent that names it only when the charge itself is named.
         let all_named = self
             .invoice_payments
             .iter()
@@ -428,12 +425,11 @@ impl Neighbourhood {
     }
 }
 
-/// Gives fetched balance transactions to the charges they settled: read as if the charge had
-/// carried them.
-pub(super) async fn settle(
+/// Adds fetched balance transactions to their charges, as if the charges had carried them.
+pub(super) async fn attach_settlements(
     db: &impl GenericClient,
     facts: &mut Facts,
-    named: &mut Named,
+    named: &mut NamedIds,
 ) -> Result<(), Error> {
     let ids: Vec<String> = facts.settlements.iter().map(|(id, _)| id.clone()).collect();
     named
@@ -441,22 +437,22 @@ pub(super) async fn settle(
         .charges
         .extend(payment_facts::charges_of_balance_transactions(db, &ids).await?);
     named.normalise();
-    let stored = payment_facts::attempts(db, &named.payments).await?;
+    let stored = payment_facts::charges(db, &named.payments).await?;
     for (id, settlement) in &facts.settlements {
-        for attempt in &stored {
-            if attempt.stripe_balance_transaction_id.as_ref() == Some(id) {
-                let mut settled = attempt.clone();
-                settled.settlement = Some(settlement.clone());
-                facts.attempts.push(settled);
+        for charge in &stored {
+            if charge.stripe_balance_transaction_id.as_ref() == Some(id) {
+                let mut charge = charge.clone();
+                charge.settlement = Some(settlement.clone());
+                facts.charges.push(charge);
             }
         }
     }
     facts.settlements.clear();
-    *named = Named::of(facts);
+    *named = NamedIds::of(facts);
     Ok(())
 }
 
-/// Runs the statement when it is needed; nothing is nothing.
+/// Runs the statement if it is needed; otherwise returns an empty result.
 async fn when<T: Default>(
     is_needed: bool,
     statement: impl Future<Output = Result<T, store::Error>>,

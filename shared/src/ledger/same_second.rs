@@ -1,4 +1,4 @@
-//! Two snapshots of one object in one second: which came last, judged over the archived events.
+//! Decides from the archived events which of two snapshots of one object in one second came last.
 
 use tokio_postgres::GenericClient;
 
@@ -9,13 +9,13 @@ use store::stripe_events;
 use stripe::event::Event;
 use stripe::reader::{self, Facts};
 
-/// What the archived events of one second say about one object.
+/// What the archived events of one second show about one object.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) object_id: String,
-    /// The event whose snapshot is the last of the second.
+    /// The event with the last snapshot of the second.
     pub(super) winner: String,
-    /// What that event says.
+    /// The facts of that event.
     pub(super) facts: Facts,
     /// The other events of the second.
     pub(super) overruled: Vec<String>,
@@ -23,13 +23,13 @@ pub(super) struct Verdict {
 }
 
 impl Verdict {
-    /// Whether the snapshot of this event is one of those judged.
+    /// Whether the snapshot of this event was judged.
     pub(super) fn has_heard(&self, event_id: &str) -> bool {
         self.winner == event_id || self.overruled.iter().any(|other| other == event_id)
     }
 }
 
-/// Judges the second of `event`, when another snapshot of its object shares it.
+/// Judges the second of `event` when another snapshot of its object shares it; otherwise `None`.
 pub(super) async fn verdict(
     db: &impl GenericClient,
     event: &Event,
@@ -49,7 +49,7 @@ pub(super) async fn verdict(
     let mut contenders: Vec<(Event, Facts, i32)> = Vec::new();
     for payload in stripe_events::of_second(db, object_id, created_at).await? {
         let archived = Event::from_value(payload)?;
-        // An archived event was applied, so it can be read; one that is ignored has no facts.
+        // An archived event was applied, so it can be read. An ignored one has no facts.
         let facts = reader::read(&archived)?;
         if let Some(rank) = rank_of(&facts, object_id) {
             contenders.push((archived, facts, rank));
@@ -85,7 +85,7 @@ pub(super) async fn verdict(
 }
 
 impl Neighbourhood {
-    /// The version of the stored row of this object, whatever kind of object it is.
+    /// The version of the stored row of an object of any kind.
     fn shown(&self, object_id: &str) -> Option<&Version> {
         fn of<'a, T: Snapshot + 'a>(
             rows: impl IntoIterator<Item = &'a T>,
@@ -106,7 +106,7 @@ impl Neighbourhood {
         .or_else(|| of(snapshots, object_id))
         .or_else(|| of(&self.invoices, object_id))
         .or_else(|| of(&self.intents, object_id))
-        .or_else(|| of(&self.attempts, object_id))
+        .or_else(|| of(&self.charges, object_id))
         .or_else(|| of(&self.refunds, object_id))
         .or_else(|| of(&self.disputes, object_id))
         .or_else(|| of(&self.sessions, object_id))
@@ -128,7 +128,7 @@ fn rank_of(facts: &Facts, object_id: &str) -> Option<i32> {
         .or_else(|| of(&facts.subscriptions, object_id))
         .or_else(|| of(&facts.invoices, object_id))
         .or_else(|| of(&facts.payment_intents, object_id))
-        .or_else(|| of(&facts.attempts, object_id))
+        .or_else(|| of(&facts.charges, object_id))
         .or_else(|| of(&facts.refunds, object_id))
         .or_else(|| of(&facts.disputes, object_id))
         .or_else(|| of(&facts.checkout_sessions, object_id))

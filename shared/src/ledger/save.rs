@@ -25,11 +25,11 @@ use store::{
 use stripe::event::Event;
 use stripe::reader::{self, Facts};
 
-/// A statement about to be sent.
+/// A statement that is about to be sent.
 type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
 
-/// Statements that leave in one flight are answered before the next flight leaves; beyond this
-/// number the executor no longer promises to send them in order.
+/// The statements of one flight are answered before the next flight leaves. With more than this number the executor
+/// does not promise to send them in order.
 const FLIGHT: usize = 30;
 
 /// Writes the decision and returns the messages that were new.
@@ -40,9 +40,9 @@ pub(super) async fn save(
 ) -> Result<Vec<outbox::Message>, Error> {
     let mut writes = writes(db, decision, now);
     while writes.len() > FLIGHT {
-        let rest = writes.split_off(FLIGHT);
+        let later = writes.split_off(FLIGHT);
         try_join_all(writes).await?;
-        writes = rest;
+        writes = later;
     }
     let (_, messages) = try_join!(
         try_join_all(writes),
@@ -52,17 +52,17 @@ pub(super) async fn save(
         reprice(db, &decision.learned, now).await?;
     }
     for former in &decision.former_customers {
-        let rest = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
-        mrr_movements::replace(db, former, &movement::movements(&rest)?).await?;
+        let versions = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
+        mrr_movements::replace(db, former, &movement::movements(&versions)?).await?;
     }
     for customer in &decision.affected_customers {
-        settle_user(db, customer, decision.former_users.get(customer).copied()).await?;
+        decide_plan_of_user(db, customer, decision.former_users.get(customer).copied()).await?;
     }
     Ok(messages)
 }
 
-/// In the order of who is looked up by whom: customers, then what names them, then payments,
-/// which look up invoices and sessions.
+/// The writes, in the order of who reads whom: customers, then what names them, then payments, which read invoices and
+/// sessions.
 fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -> Vec<Write<'a>> {
     let mut writes: Vec<Write<'a>> = Vec::new();
     for customer in &decision.customers {
@@ -103,7 +103,7 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
         writes.push(Box::pin(invoices::upsert_credit_note(db, note, now)));
     }
     for (invoice, amount_due_cents) in &decision.invoices {
-        // An invoice of ours, announced before the run that handed it to Stripe has written the link.
+        // An invoice of ours, announced before the run that handed it to Stripe has stored the link.
         if let Some(id) = invoice.collects() {
             let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
             writes.push(Box::pin(partner_invoices::link_stripe(
@@ -129,8 +129,8 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
     for intent in &decision.intents {
         writes.push(Box::pin(payment_facts::upsert_intent(db, intent, now)));
     }
-    for attempt in &decision.attempts {
-        writes.push(Box::pin(payment_facts::upsert_attempt(db, attempt, now)));
+    for charge in &decision.charges {
+        writes.push(Box::pin(payment_facts::upsert_charge(db, charge, now)));
     }
     for refund in &decision.refunds {
         writes.push(Box::pin(payment_facts::upsert_refund(db, refund, now)));
@@ -185,8 +185,8 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
     writes
 }
 
-/// Carries a customer's user to what names the customer, and decides on the user's plan.
-async fn settle_user(
+/// Copies a customer's user to the rows that name the customer, and decides the user's plan.
+async fn decide_plan_of_user(
     db: &Transaction<'_>,
     stripe_customer_id: &str,
     former_user: Option<i32>,
@@ -210,8 +210,8 @@ async fn settle_user(
     Ok(())
 }
 
-/// Computes again what waited for these prices, coupons and discounts: the whole history of each
-/// customer that did, from the archived events.
+/// Recomputes what waited for these prices, coupons and discounts: the whole history of each customer concerned, from
+/// the archived events.
 async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Result<(), Error> {
     for customer in subscriptions::waiting_customers(db, learned).await? {
         let customers = [customer];
@@ -238,13 +238,13 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
                 }
             }
         }
-        movement::settle_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
+        movement::choose_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
         for (before, after) in versions.iter().zip(&repriced) {
             if before != after {
                 subscriptions::upsert_version(db, after).await?;
             }
         }
-        fetched_objects::delete_settled(db, &waiting).await?;
+        fetched_objects::delete_complete(db, &waiting).await?;
         let answered: Vec<(&'static str, String)> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)
@@ -262,30 +262,29 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
     Ok(())
 }
 
-/// What the archived events and the fetched objects behind these versions say.
+/// The facts of the archived events and fetched objects behind these versions.
 async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>, Error> {
     let (payloads, fetched) = try_join!(
         stripe_events::payloads(db, waiting),
         fetched_objects::get(db, waiting)
     )?;
-    let mut told = Vec::new();
+    let mut facts = Vec::new();
     for payload in payloads {
-        told.push(reader::read(&Event::from_value(payload)?)?);
+        facts.push(reader::read(&Event::from_value(payload)?)?);
     }
     for object in fetched {
-        told.push(reader::read_fetched(&object.payload, object.fetched_at)?);
+        facts.push(reader::read_fetched(&object.payload, object.fetched_at)?);
     }
-    Ok(told)
+    Ok(facts)
 }
 
-/// The versions one archived event makes with what is known now; the shown row too, if it shows
-/// this event.
+/// The versions that one archived event makes with what is known now, and the shown row if it shows this event.
 async fn reprice_event(
     db: &Transaction<'_>,
     facts: &Facts,
     now: Timestamp,
 ) -> Result<Vec<SubscriptionVersion>, Error> {
-    let named = super::neighbourhood::Named::of(facts);
+    let named = super::neighbourhood::NamedIds::of(facts);
     let stored = Neighbourhood::load(db, &named).await?;
     let known = Catalog {
         facts,

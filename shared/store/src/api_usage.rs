@@ -1,9 +1,9 @@
-//! `api_usage`: the host's own log of partners' requests, which its gateway writes and we only read.
+//! `api_usage`: the host's log of partners' requests. Its gateway writes it; we only read it.
 //!
-//! `created_at` is TIMESTAMPTZ where we made the table, and may be TIMESTAMP (in UTC) where the host did. The epoch of
-//! it is the same for both; the plain comparisons beside it only let the index find the rows, and leave a day of
-//! margin for the session's time zone. Inside that margin they say enough, at half the price: the epoch is computed of
-//! the rows at the edges only.
+//! `created_at` is TIMESTAMPTZ where we made the table, and may be TIMESTAMP (in UTC) where the host did. Its epoch is
+//! the same for both. The plain comparisons beside it only let the index find the rows, with a day of margin for the
+//! session's time zone. Inside that margin they are enough, at half the price: only rows at the edges compute the
+//! epoch.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -14,10 +14,7 @@ use super::Error;
 use super::usage_daily::Totals;
 use domain::period::{Month, start_of_day};
 
-/// Requests of each partner from `from` to before `to`; partners without any are left out.
-///
-/// # Errors
-/// When the statement fails.
+/// The number of requests of each partner from `from` to before `to`. Partners without requests are left out.
 pub async fn requests(
     db: &impl GenericClient,
     api_key_prefixes: &[&str],
@@ -50,11 +47,8 @@ pub async fn requests(
         .collect()
 }
 
-/// A partner's requests from the day `from` to the day before `to`, by month, newest first. What they cost is for the
-/// contract to say: the amounts are 0.
-///
-/// # Errors
-/// When the statement fails.
+/// A partner's requests from the day `from` to the day before `to`, by month, newest first. The amounts are 0: the
+/// contract decides what requests cost.
 pub async fn by_month(
     db: &impl GenericClient,
     api_key_prefix: &str,

@@ -9,10 +9,7 @@ use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, DiscountSnapshot, Price, PriceSnapshot,
 };
 
-/// The prices with these ids that are there.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The stored prices among these ids.
 pub async fn prices(
     db: &impl GenericClient,
     price_ids: &[String],
@@ -31,10 +28,7 @@ pub async fn prices(
     rows.iter().map(price_from_row).collect()
 }
 
-/// The coupons with these ids that are there.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The stored coupons among these ids.
 pub async fn coupons(
     db: &impl GenericClient,
     coupon_ids: &[String],
@@ -59,10 +53,7 @@ pub async fn coupons(
     rows.iter().map(coupon_from_row).collect()
 }
 
-/// The discounts with these ids that are there.
-///
-/// # Errors
-/// When the statement fails.
+/// The stored discounts among these ids.
 pub async fn discounts(
     db: &impl GenericClient,
     discount_ids: &[String],
@@ -80,19 +71,16 @@ pub async fn discounts(
     rows.iter().map(discount_from_row).collect()
 }
 
-/// What the operator says about plans.
+/// The operator's settings about plans.
 #[derive(Debug, Default, Clone)]
 pub struct Plans {
-    /// `plan_prices`: which plan a price buys.
+    /// Pairs of price id and plan from `plan_prices`.
     pub by_price: Vec<(String, String)>,
-    /// `plan_limits`: the plans there are.
+    /// The names of the plans in `plan_limits`.
     pub names: Vec<String>,
 }
 
-/// Both tables; they hold a handful of rows.
-///
-/// # Errors
-/// When the statement fails.
+/// Reads both tables; they have a handful of rows.
 pub async fn plans(db: &impl GenericClient) -> Result<Plans, Error> {
     let rows = db
         .query_typed(
@@ -116,9 +104,6 @@ pub async fn plans(db: &impl GenericClient) -> Result<Plans, Error> {
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_price(
     db: &impl GenericClient,
     snapshot: &PriceSnapshot,
@@ -183,9 +168,6 @@ pub async fn upsert_price(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_coupon(
     db: &impl GenericClient,
     snapshot: &CouponSnapshot,
@@ -227,9 +209,6 @@ pub async fn upsert_coupon(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_discount(
     db: &impl GenericClient,
     discount: &DiscountSnapshot,

@@ -1,4 +1,4 @@
-//! `checkout_sessions`: who bought which plan.
+//! `checkout_sessions`: which customer bought which plan.
 
 use jiff::Timestamp;
 use tokio_postgres::types::Type;
@@ -7,10 +7,7 @@ use tokio_postgres::{GenericClient, Row};
 use super::{Error, columns};
 use domain::stripe_objects::customer::CheckoutSession;
 
-/// The sessions with these ids, and those of these subscriptions and intents.
-///
-/// # Errors
-/// When the statement fails.
+/// The sessions with these ids, or of these subscriptions or intents.
 pub async fn get(
     db: &impl GenericClient,
     session_ids: &[String],
@@ -38,9 +35,6 @@ pub async fn get(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert(
     db: &impl GenericClient,
     session: &CheckoutSession,

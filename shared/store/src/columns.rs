@@ -152,7 +152,7 @@ pub(super) async fn first<T: FromRow>(
     rows.first().map(T::from_row).transpose()
 }
 
-/// `source_created_at`, `source_rank`, `source_event_id`.
+/// Reads `source_created_at`, `source_rank` and `source_event_id`.
 pub(super) fn version(row: &Row) -> Result<Version, Error> {
     Ok(Version {
         created_at: row.try_get("source_created_at")?,
@@ -161,7 +161,7 @@ pub(super) fn version(row: &Row) -> Result<Version, Error> {
     })
 }
 
-/// A currency that must be there.
+/// A currency that must not be NULL.
 pub(super) fn currency(row: &Row, table: &'static str, key: &str) -> Result<Currency, Error> {
     optional_currency(row, table, "currency", key)?.ok_or_else(|| Error::Unreadable {
         table,
@@ -202,7 +202,7 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(
     })
 }
 
-/// The same of a column that may be NULL.
+/// As [`json`], for a column that may be NULL.
 pub(super) fn optional_json<T: serde::de::DeserializeOwned>(
     row: &Row,
     table: &'static str,
@@ -215,7 +215,7 @@ pub(super) fn optional_json<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// The instants of a period: the columns of its start and its end.
+/// The period between the columns of its start and its end.
 pub(super) fn period(row: &Row, start: &str, end: &str) -> Result<Period, Error> {
     Ok(Period {
         start: row.try_get(start)?,
@@ -223,8 +223,8 @@ pub(super) fn period(row: &Row, start: &str, end: &str) -> Result<Period, Error>
     })
 }
 
-/// The row as the JSON object that its columns name: amounts as numbers, instants as RFC 3339 in UTC. What the page
-/// is sorted by is not part of it.
+/// The row as a JSON object named by its columns: amounts as numbers, instants as RFC 3339 in UTC. Leaves out the
+/// columns that the page is sorted by.
 pub(super) fn object(row: &Row) -> Result<Object, Error> {
     let mut object = Object::new();
     for (index, column) in row.columns().iter().enumerate() {
@@ -245,7 +245,7 @@ pub(super) fn object(row: &Row) -> Result<Object, Error> {
             ),
             Type::JSONB => value(row.try_get::<_, Option<Value>>(index)?),
             Type::TEXT_ARRAY => value(row.try_get::<_, Option<Vec<String>>>(index)?),
-            // Text; of any other type this is an error, which the first test of the statement meets.
+            // Text. Any other type is an error, which the first test of the statement finds.
             _ => value(row.try_get::<_, Option<String>>(index)?),
         };
         object.insert(column.name().to_owned(), value);

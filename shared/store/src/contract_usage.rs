@@ -1,11 +1,10 @@
-//! What contracts used: requests and units counted in stretches of time, for many contracts in one statement.
+//! What contracts used: requests and units counted over stretches of time, for many contracts in one statement.
 //!
 //! Each stretch is a walk along the covering index of `api_usage` and one along that of `usage_events`, so the cost
-//! follows the rows counted, not those there are. `api_usage.created_at` may be TIMESTAMP or TIMESTAMPTZ (see
-//! [`super::api_usage`]), and a session's time zone turns it by less than a day: what lies further inside is counted by
-//! the index's own condition alone, and only what lies within a day of an edge is compared by its epoch, row by row.
-//! `date_part` and not `extract`: a double holds the microseconds of some two centuries exactly, and NUMERIC takes as
-//! long as all the rest.
+//! follows the number of rows counted. `api_usage.created_at` may be TIMESTAMP or TIMESTAMPTZ (see
+//! [`super::api_usage`]), and a session's time zone shifts it by less than a day. Rows further inside are counted by
+//! the index's condition alone; only rows within a day of an edge are compared by their epoch. `date_part` and not
+//! `extract`: a double holds the microseconds of some two centuries exactly, and NUMERIC takes as long as all the rest.
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
@@ -16,32 +15,29 @@ use domain::partner::contract::{Contract, PricingModel, UnitSource};
 use domain::partner::pricing::Usage;
 use domain::period::Period;
 
-/// A stretch of a contract's time to count in.
+/// A stretch of a contract's time whose usage is counted.
 #[derive(Debug, Clone, Copy)]
 pub struct Window<'a> {
-    /// Whose usage, from which source, of which event types.
+    /// Says which partner, source and event types count.
     pub contract: &'a Contract,
-    /// `[start, end)`.
+    /// The stretch `[start, end)`.
     pub period: Period,
 }
 
-/// Usage of a prefix that has no contract.
+/// Usage under a prefix that no contract has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownPrefix {
-    /// As the gateway or the sender wrote it.
+    /// The prefix as the gateway or the sender wrote it.
     pub api_key_prefix: String,
-    /// Rows in `api_usage`.
+    /// The number of rows in `api_usage`.
     pub requests: i64,
-    /// Events in `usage_events`.
+    /// The number of events in `usage_events`.
     pub events: i64,
 }
 
-/// What was used in each window, in their order. `units` are of the contract's unit source: Σ cost units of `api_usage`,
-/// of the billable events of `usage_events` that were not voided, or of both. `requests` are rows of `api_usage`, and 0
-/// where the contract asks for neither.
-///
-/// # Errors
-/// When the statement fails.
+/// The usage in each window, in their order. `units` come from the contract's unit source: the sum of the cost units of
+/// `api_usage`, of the billable events of `usage_events` that were not voided, or of both. `requests` are rows of
+/// `api_usage`, and 0 where the contract uses neither.
 pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec<Usage>, Error> {
     if windows.is_empty() {
         return Ok(Vec::new());
@@ -131,9 +127,6 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
 
 /// Prefixes used from `from` to before `to` that no contract has, by name, at most `limit`. Steps along the index from
 /// one prefix to the next, whatever the number of rows.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn unknown_prefixes(
     db: &impl GenericClient,
     period: Period,

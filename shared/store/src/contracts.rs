@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::Value;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
@@ -11,7 +11,8 @@ use super::columns::{self, FromRow, columns};
 use super::list::{self, Order, few, sorted};
 use domain::page::{Page, Rows, Span};
 use domain::partner::contract::{
-    self, BillingDetails, Contract, PaymentMethod, PaymentTerms, TierMode,
+    self, Address, BillingDetails, Contract, ContractStatus, PaymentMethod, PaymentTerms,
+    TierMembers, TierMode,
 };
 use domain::partner::cycle::StoredContract;
 
@@ -32,7 +33,8 @@ columns! {
         pub per_deed_price_cents: Option<i64>,
         /// Per started thousand requests.
         pub per_1000_requests_cents: Option<i64>,
-        /// `[{up_to, unit_price_cents, flat_cents}]`
+        /// Ascending; the last one has no end.
+        #[schema(value_type = Option<Vec<TierMembers>>)]
         pub tiers: Option<Value>,
         pub tier_mode: Option<String>,
         /// Free units per month.
@@ -58,6 +60,8 @@ columns! {
         /// IANA name: where the billing days begin.
         pub timezone: String,
         pub billing_email: Option<String>,
+        /// Printed on the invoice: Stripe's members of an address, or others.
+        #[schema(value_type = Option<Address>)]
         pub billing_address: Option<Value>,
         pub tax_id: Option<String>,
         /// Hundredths of a percent, on every line.
@@ -91,7 +95,7 @@ impl ContractRow {
 /// Which contracts a list shows; `None` for all.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
-    pub status: Option<&'a str>,
+    pub status: Option<ContractStatus>,
     pub api_key_prefix: Option<&'a str>,
 }
 
@@ -117,7 +121,11 @@ pub async fn list(
         },
         &[
             few("api_key_prefix", &filter.api_key_prefix, Type::TEXT),
-            sorted("status", &filter.status, Type::TEXT),
+            sorted(
+                "status",
+                &filter.status.map(ContractStatus::as_str),
+                Type::TEXT,
+            ),
         ],
         Span::default(),
         page,
@@ -177,10 +185,11 @@ pub async fn billing_details(
 
 impl FromRow for BillingDetails {
     fn from_row(row: &Row) -> Result<BillingDetails, Error> {
+        let address: Option<Json<Address>> = row.try_get("billing_address")?;
         Ok(BillingDetails {
             api_key_prefix: row.try_get("api_key_prefix")?,
             company: row.try_get("company")?,
-            billing_address: row.try_get("billing_address")?,
+            billing_address: address.map(|Json(address)| address),
             billing_email: row.try_get("billing_email")?,
             tax_id: row.try_get("tax_id")?,
             po_number: row.try_get("po_number")?,
@@ -417,7 +426,7 @@ async fn write(
         (&contract.billed_from, Type::DATE),
         (&contract.timezone, Type::TEXT),
         (&contract.billing_email, Type::TEXT),
-        (&contract.billing_address, Type::JSONB),
+        (&contract.billing_address.as_ref().map(Json), Type::JSONB),
         (&contract.tax_id, Type::TEXT),
         (&contract.tax_rate_bps, Type::INT4),
         (&contract.po_number, Type::TEXT),

@@ -8,7 +8,7 @@ use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{Row, Transaction};
 
 use super::{Error, payment_facts};
-use domain::revenue::entries::Entry;
+use domain::revenue::entries::RevenueEntry;
 
 /// A table that is exported as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -362,7 +362,7 @@ pub async fn entries(
     db: &Transaction<'_>,
     from: Option<Date>,
     to: Option<Date>,
-) -> Result<impl Stream<Item = Result<Entry, Error>> + use<>, Error> {
+) -> Result<impl Stream<Item = Result<RevenueEntry, Error>> + use<>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&from, Type::DATE), (&to, Type::DATE)];
     let rows = db
         .query_typed_raw(

@@ -7,20 +7,17 @@ use tokio_postgres::types::Type;
 
 use super::Error;
 
-/// A fetched subscription: what to call it, whose it is, and what Stripe answered.
+/// A fetched subscription: the event id of its version, its customer, and Stripe's answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FetchedObject {
-    /// `fetch:…`, the event id of its version.
+    /// The event id of its version (`fetch:…`).
     pub source_event_id: String,
     pub stripe_subscription_id: String,
     pub payload: Value,
     pub fetched_at: Timestamp,
 }
 
-/// Keeps the object when the version it made waits for something.
-///
-/// # Errors
-/// When the statement fails.
+/// Keeps the object if the version it made waits for a price, coupon or discount.
 pub async fn insert_waiting(db: &impl GenericClient, object: &FetchedObject) -> Result<(), Error> {
     db.execute_typed(
         "-- fetched_objects::insert_waiting
@@ -42,9 +39,6 @@ pub async fn insert_waiting(db: &impl GenericClient, object: &FetchedObject) -> 
 }
 
 /// The objects behind these versions.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn get(
     db: &impl GenericClient,
     source_event_ids: &[String],
@@ -69,16 +63,13 @@ pub async fn get(
         .collect()
 }
 
-/// Drops those of these versions that wait for nothing any more.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn delete_settled(
+/// Deletes those of these versions that no longer wait for anything.
+pub async fn delete_complete(
     db: &impl GenericClient,
     source_event_ids: &[String],
 ) -> Result<(), Error> {
     db.execute_typed(
-        "-- fetched_objects::delete_settled
+        "-- fetched_objects::delete_complete
          DELETE FROM fetched_objects
          USING subscription_versions AS version
          WHERE fetched_objects.source_event_id = ANY($1)

@@ -1,4 +1,4 @@
-//! `idempotency_keys`: the answer a key got, committed with the effect it tells of.
+//! `idempotency_keys`: the answer that a key got, committed with the effect of the request.
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -7,12 +7,12 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use super::Error;
 
-/// What a key was first used for.
+/// The request that a key was first used for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
-    /// Method and path.
+    /// The method and the path.
     pub route: String,
-    /// Hex digest of the body.
+    /// The SHA-256 digest of the body, in hex.
     pub request_sha256: String,
 }
 
@@ -22,23 +22,23 @@ pub struct Answered {
     pub first_use: Use,
     pub status: i32,
     pub body: String,
-    /// Whether it is known whose key it is; before V0031 it was not.
+    /// Whether the key's owner is known; keys from before V0031 have none.
     pub has_owner: bool,
 }
 
-/// Whose key it is: the same text of somebody else, or on another route, is another key.
+/// Who a key belongs to. The same text from another actor, or on another route, is another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner<'a> {
-    /// The caller's text.
+    /// The text that the caller chose.
     pub key: &'a str,
-    /// Who uses it.
+    /// The actor who uses the key.
     pub actor: &'a str,
-    /// Method and pattern of the route.
+    /// The method and the pattern of the route.
     pub route: &'a str,
 }
 
 impl Owner<'_> {
-    /// What `idempotency_keys.key` has for it: the caller's text behind a digest of whose it is.
+    /// The text in `idempotency_keys.key`: a digest of actor and route, then the caller's text.
     fn stored_key(&self) -> String {
         let mut digest = Sha256::new();
         for part in [self.actor, self.route] {
@@ -49,12 +49,12 @@ impl Owner<'_> {
     }
 }
 
-/// What [`take`] found.
+/// Whether [`take`] found the key free.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taken {
     /// The key was free and is taken.
     Now,
-    /// It was used before.
+    /// The key was used before, with this answer.
     Before(Answered),
 }
 

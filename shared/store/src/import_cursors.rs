@@ -1,4 +1,4 @@
-//! `import_cursors`: how far a run that reads a whole list of Stripe's has come.
+//! `import_cursors`: the progress of a run that reads a whole list from Stripe.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::Error;
 
-/// One run's place, over its invocations.
+/// The progress of a run over several invocations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImportCursor {
     pub state: Value,
@@ -16,10 +16,7 @@ pub struct ImportCursor {
     pub finished_at: Option<Timestamp>,
 }
 
-/// Begins with `state`, unless it was begun before.
-///
-/// # Errors
-/// When the statement fails.
+/// Starts a run with `state`, unless it was started before.
 pub async fn insert(
     db: &impl GenericClient,
     name: &str,
@@ -40,10 +37,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// The place, `None` before the first run.
-///
-/// # Errors
-/// When the statement fails.
+/// The progress of a run; `None` before it starts.
 pub async fn get(db: &impl GenericClient, name: &str) -> Result<Option<ImportCursor>, Error> {
     let rows = db
         .query_typed(
@@ -64,11 +58,8 @@ pub async fn get(db: &impl GenericClient, name: &str) -> Result<Option<ImportCur
     }))
 }
 
-/// Goes from one place to the next, in the transaction of what lies between. False when another
-/// run has gone on from there already: then nothing of this slice may be committed.
-///
-/// # Errors
-/// When the statement fails.
+/// Moves from one place to the next, in the transaction of the work between them. False when another run has moved on
+/// from there already: then nothing of this slice may be committed.
 pub async fn advance(
     db: &impl GenericClient,
     name: &str,
@@ -93,10 +84,7 @@ pub async fn advance(
     Ok(changed == 1)
 }
 
-/// Forgets the place: the next run begins anew.
-///
-/// # Errors
-/// When the statement fails.
+/// Deletes the progress: the next run starts from the beginning.
 pub async fn delete(db: &impl GenericClient, name: &str) -> Result<(), Error> {
     db.execute_typed(
         "-- import_cursors::delete

@@ -1,4 +1,4 @@
-//! `invoice_runs`: what each run of partner invoicing did.
+//! `invoice_runs`: the result of each run of partner invoicing.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -8,33 +8,30 @@ use tokio_postgres::types::{Json, Type};
 use super::Error;
 use domain::period::Period;
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Done<'a> {
-    /// Of the newest period billed.
+    /// The newest period that was billed; `None` when nothing was.
     pub period: Option<Period>,
-    /// Contracts looked at.
+    /// How many contracts were looked at.
     pub contracts: i64,
-    /// Invoices made.
+    /// How many invoices were made.
     pub created: i64,
-    /// Contracts whose last ended period was invoiced before.
+    /// How many contracts had an invoice of their last ended period already.
     pub already_present: i64,
-    /// What could not be done.
+    /// How many failures `errors` lists.
     pub failed: i64,
-    /// Invoices that were not issued until somebody has looked.
+    /// How many invoices wait for somebody to look at them before they are issued.
     pub needs_review: i64,
-    /// `[{contract_id, error, …}]`
+    /// A JSON list `[{contract_id, error, …}]`.
     pub errors: &'a Value,
-    /// `[{contract_id, period_start, status, …}]`
+    /// A JSON list `[{contract_id, period_start, status, …}]`.
     pub items: &'a Value,
-    /// It stopped at its deadline.
+    /// Whether the run stopped at its deadline.
     pub stopped_early: bool,
 }
 
-/// Notes that a run begins, and returns its id.
-///
-/// # Errors
-/// When the statement fails.
+/// Records the start of a run and returns its id.
 pub async fn begin(db: &impl GenericClient, now: Timestamp) -> Result<i64, Error> {
     let rows = db
         .query_typed(
@@ -53,10 +50,7 @@ pub async fn begin(db: &impl GenericClient, now: Timestamp) -> Result<i64, Error
     }
 }
 
-/// Notes what a run did.
-///
-/// # Errors
-/// When the statement fails.
+/// Records the result of a run.
 pub async fn finish(
     db: &impl GenericClient,
     run_id: i64,

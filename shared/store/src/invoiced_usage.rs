@@ -9,25 +9,23 @@ use super::{Error, columns};
 use domain::partner::pricing::Usage;
 use domain::period::Period;
 
-/// What one invoice billed of one period.
+/// What one invoice billed of one period. Amounts in minor units of the contract's currency.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvoicedUsage {
-    /// Whose.
+    /// The contract that was billed.
     pub contract_id: i64,
     /// The period the usage belongs to.
     pub period: Period,
-    /// More than had been billed before; may be negative.
+    /// The usage that was billed; negative when an adjustment takes some back.
     pub usage: Usage,
-    /// Before tax; may be negative.
+    /// In minor units before tax; may be negative.
     pub amount_cents: i64,
-    /// What the period is rated by; `None` on an adjustment.
+    /// The terms by which the period is rated again; `None` on an adjustment.
     pub terms: Option<Value>,
 }
 
-/// What invoices that are not void billed of these contracts' periods that end after `since`, oldest period first.
-///
-/// # Errors
-/// When the statement fails.
+/// What invoices billed for periods of these contracts that end after `since`, oldest period first. Void invoices are
+/// left out.
 pub async fn of_contracts(
     db: &impl GenericClient,
     contract_ids: &[i64],
@@ -54,10 +52,7 @@ pub async fn of_contracts(
     rows.iter().map(from_row).collect()
 }
 
-/// Notes what invoices bill, each by its id.
-///
-/// # Errors
-/// When the statement fails.
+/// Records what invoices bill, each by the invoice's id.
 pub async fn insert_all(
     db: &impl GenericClient,
     billed: &[(i64, &InvoicedUsage)],

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type as SchemaType};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::Error;
 use super::columns::{self, Column, FromRow, columns};
@@ -120,6 +122,43 @@ pub struct InvoiceRow {
     #[serde(skip)]
     pub line_items: Option<Value>,
 }
+
+impl InvoiceRow {
+    /// The lines as they are stored; none of an invoice that never had any.
+    #[must_use]
+    pub fn lines(&self) -> Vec<InvoiceLine> {
+        let stored = self.line_items.as_ref();
+        let items = stored.and_then(|stored| stored.get("items")?.as_array());
+        let lines = items.into_iter().flatten().cloned();
+        lines.map(InvoiceLine).collect()
+    }
+}
+
+/// A line as it is stored and answered. Ours and Stripe's have `description`, `quantity`, `unit_price_cents`,
+/// `unit_amount_decimal`, `total_cents`, `period_start` and `period_end` and more; the predecessor's have fewer. For a
+/// printed invoice a line is read member by member.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct InvoiceLine(Value);
+
+impl PartialSchema for InvoiceLine {
+    fn schema() -> RefOr<Schema> {
+        let cents = ObjectBuilder::new()
+            .schema_type(SchemaType::Integer)
+            .description(Some("In minor units of the invoice's currency"));
+        ObjectBuilder::new()
+            .description(Some(
+                "A line as it is stored: `description`, `quantity`, `unit_price_cents`, `unit_amount_decimal`, \
+                 `period_start`, `period_end` and more; the predecessor's have fewer",
+            ))
+            .property("total_cents", cents)
+            .required("total_cents")
+            .additional_properties(Some(Schema::default()))
+            .into()
+    }
+}
+
+impl ToSchema for InvoiceLine {}
 
 impl FromRow for InvoiceRow {
     fn from_row(row: &Row) -> Result<InvoiceRow, Error> {

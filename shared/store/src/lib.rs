@@ -1,13 +1,13 @@
-//! The ledger in Postgres: the connection pool, and what can go wrong with a statement.
+//! The ledger in Postgres: the connection pool, and the errors of statements.
 //!
-//! One module per table. Every statement is unnamed (`query_typed`, `execute_typed`), so that RDS Proxy or PgBouncer
-//! in transaction mode may stand between. The first parameter of every function is `db: &impl GenericClient` of
+//! One module per table. Every statement is unnamed (`query_typed`, `execute_typed`), so that RDS Proxy or PgBouncer in
+//! transaction mode can be used. The first parameter of every function is `db: &impl GenericClient` of
 //! `tokio_postgres`: `&**client` for a pooled client, `&*transaction` for a transaction begun on one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use deadpool_postgres::Object;
+pub use deadpool_postgres::Object as Connection;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use tokio::sync::RwLock;
 use tokio_postgres::error::SqlState;
@@ -57,13 +57,13 @@ pub mod usage_daily;
 pub mod usage_events;
 pub mod usage_terms;
 
-/// How long to wait for a connection: the webhook has to answer within 5 seconds, whatever is away.
+/// How long to wait for a connection: the webhook has to answer within 5 seconds, whatever is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that was frozen with its sandbox and does not answer within this time is replaced.
+/// A connection that was frozen with its sandbox and does not answer in this time is replaced.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A lazily opened pool of connections (one, unless `DATABASE_POOL_SIZE` says otherwise: a sandbox serves one
-/// request at a time). Cloning shares the pool.
+/// A pool of connections that opens them when they are needed: one, unless `DATABASE_POOL_SIZE` says otherwise, since a
+/// sandbox serves one request at a time. Clones share the pool.
 #[derive(Clone)]
 pub struct Database {
     shared: Arc<Shared>,
@@ -75,7 +75,7 @@ struct Shared {
 }
 
 impl Database {
-    /// Prepares the pool without connecting, so that a function starts while its database is away.
+    /// Prepares the pool without connecting, so that a function can start while its database is unavailable.
     #[must_use]
     pub fn connect_lazily(config: &DatabaseConfig) -> Database {
         Database {
@@ -86,10 +86,10 @@ impl Database {
         }
     }
 
-    /// A connection that answered just now; one that died while the sandbox was frozen is replaced silently.
+    /// A connection that has just been checked. One that died while the sandbox was frozen is replaced silently.
     ///
     /// When the credentials are a secret and the server refuses them, the secret is fetched again, once.
-    pub async fn client(&self) -> Result<Object, Error> {
+    pub async fn client(&self) -> Result<Connection, Error> {
         let pool = self.pool().await?;
         match pool.get().await {
             Err(PoolError::Backend(error))
@@ -103,8 +103,8 @@ impl Database {
         }
     }
 
-    /// Opens the first connection during a function's start, where it costs no caller's time. A failure is left for
-    /// the first request to report.
+    /// Opens the first connection during a function's start, where no caller waits for it. The first request reports a
+    /// failure.
     pub async fn warm(&self) {
         if let Err(error) = self.client().await {
             tracing::warn!(
@@ -129,7 +129,7 @@ impl Database {
         Ok(slot.insert(pool).clone())
     }
 
-    /// Drops the pool unless another caller has replaced it already.
+    /// Drops the pool, unless another caller has replaced it already.
     async fn forget(&self, refused: &Pool) {
         let mut slot = self.shared.pool.write().await;
         if slot
@@ -152,7 +152,7 @@ async fn build_pool(config: &DatabaseConfig) -> Result<Pool, BoxError> {
     target
         .postgres
         .connect_timeout(CONNECT_TIMEOUT)
-        // A peer that vanished is noticed by what we sent and it never acknowledged, not after TCP's 15 minutes.
+        // Notices a vanished peer by unacknowledged data, not after TCP's 15 minutes.
         .tcp_user_timeout(Duration::from_secs(5))
         .ssl_mode(match target.ssl_mode {
             SslMode::Disable => tokio_postgres::config::SslMode::Disable,
@@ -197,8 +197,8 @@ fn is_refused_login(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-/// What went wrong with a statement. Carries no row's values: Postgres quotes them in its messages, and logs are not
-/// the place for an e-mail address.
+/// Why a statement failed. Contains no values of rows: Postgres quotes them in its messages, and an e-mail address must
+/// not reach the logs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database cannot be reached, is shutting down, is read-only or gave up on the statement: try again later.
@@ -207,47 +207,47 @@ pub enum Error {
     /// A unique or exclusion constraint refused the row.
     #[error("the constraint {constraint} refused the row")]
     Conflict {
-        /// The constraint's name, as in the migration.
+        /// The name of the constraint in the migration.
         constraint: String,
     },
-    /// The statement failed: our mistake, or a transaction that may simply be run again ([`Error::is_retryable`]).
+    /// The statement failed: a bug, or a transaction that can be run again ([`Error::is_retryable`]).
     #[error("the statement failed")]
     Query(#[source] Cause),
-    /// A write changed another number of rows than it had to.
+    /// A write changed an unexpected number of rows.
     #[error("{statement} changed {changed} rows instead of {expected}")]
     RowCount {
-        /// The statement's name, as in its first line.
+        /// The name of the statement, from its first line.
         statement: &'static str,
-        /// Rows it had to change.
+        /// The number of rows it had to change.
         expected: u64,
-        /// Rows it changed.
+        /// The number of rows it changed.
         changed: u64,
     },
-    /// A stored value no longer reads as what its column holds.
+    /// A stored value is not valid for its column.
     #[error("{table}.{column} of row {row} cannot be read")]
     Unreadable {
-        /// The table.
+        /// The name of the table.
         table: &'static str,
-        /// The column.
+        /// The name of the column.
         column: &'static str,
-        /// The row's key, which is never personal.
+        /// The key of the row, which is never personal.
         row: String,
     },
 }
 
 impl Error {
-    /// Whether waiting may help: the caller answers 503, parks, or leaves the work for the next run.
+    /// Whether waiting may help: then the caller answers 503, parks the event, or leaves the work to the next run.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::Unavailable(_))
     }
 
-    /// Whether the transaction lost against another (serialisation failure, deadlock) and may be run again at once.
+    /// Whether the transaction lost against another one (serialisation failure, deadlock) and can be run again at once.
     pub fn is_retryable(&self) -> bool {
         self.sqlstate()
             .is_some_and(|code| code == "40001" || code == "40P01")
     }
 
-    /// Postgres' five-character code, when it was Postgres that refused.
+    /// Postgres' code of five characters; `None` when Postgres did not answer.
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Error::Unavailable(cause) | Error::Query(cause) => cause.sqlstate.as_deref(),
@@ -256,7 +256,7 @@ impl Error {
         }
     }
 
-    /// The constraint that refused the row: unique, exclusion, check or foreign key.
+    /// The name of the constraint that refused the row: unique, exclusion, check or foreign key.
     pub fn constraint(&self) -> Option<&str> {
         match self {
             Error::Conflict { constraint } => Some(constraint),
@@ -265,7 +265,7 @@ impl Error {
         }
     }
 
-    /// An error unless exactly `expected` rows were changed by `statement`.
+    /// An error unless `statement` changed exactly `expected` rows.
     pub fn check_row_count(
         statement: &'static str,
         expected: u64,
@@ -292,15 +292,15 @@ impl From<tokio_postgres::Error> for Error {
                 constraint: cause.constraint.unwrap_or_default(),
             },
             Some(_) => Error::Query(cause),
-            // Without a code it is the connection, or a value that did not fit the column it was read from.
+            // Without a code the connection failed, or a value did not fit the column it was read from.
             None if is_connection_failure(&error) => Error::Unavailable(cause),
             None => Error::Query(cause),
         }
     }
 }
 
-/// Classes 08 (connection), 53 (out of resources) and 57 (shutdown, failover, statement timeout), a lock not
-/// obtained in time, and a standby that was promoted under us.
+/// Classes 08 (connection), 53 (out of resources) and 57 (shutdown, failover, statement timeout), a lock not obtained
+/// in time, and a standby that was promoted during the transaction.
 fn is_unavailable(code: &str) -> bool {
     code.starts_with("08")
         || code.starts_with("53")
@@ -323,7 +323,7 @@ fn is_connection_failure(error: &tokio_postgres::Error) -> bool {
     }
 }
 
-/// The root of a database failure, told without the values of any row.
+/// The root cause of a database failure, without the values of any row.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{text}")]
 pub struct Cause {
@@ -346,7 +346,7 @@ impl Cause {
             return Cause::of(error);
         };
         let code = refusal.code().code();
-        // The detail and, for bad data (class 22), the message itself quote values of the row.
+        // The detail and, for invalid data (class 22), the message itself quote values of the row.
         let mut text = if code.starts_with("22") {
             format!("Postgres refused a value ({code})")
         } else {
@@ -402,9 +402,12 @@ mod tests {
             .await
             .unwrap_err();
         assert!(error.is_unavailable());
-        let told = runtime::telemetry::cause_chain(&error);
-        assert!(told.starts_with("the database is unavailable: "), "{told}");
-        assert!(!told.contains("hush"));
+        let chain = runtime::telemetry::cause_chain(&error);
+        assert!(
+            chain.starts_with("the database is unavailable: "),
+            "{chain}"
+        );
+        assert!(!chain.contains("hush"));
     }
 
     #[tokio::test]

@@ -1,9 +1,8 @@
 //! Advisory locks: everything about one customer is applied one event at a time.
 //!
-//! Lock order: one statement takes all keys of an event in ascending order. An event that turns out
-//! to need further keys lets go of its own first ([`release`]) and takes all of them anew. Only once
-//! it has written it cannot; should it then meet another doing the same, Postgres refuses one of
-//! them after a second, and its transaction is run again.
+//! Lock order: one statement takes all keys of an event in ascending order. An event that needs further keys releases
+//! its locks first ([`release`]) and takes all of them again. After it has written it cannot do that; if it then meets
+//! another one in the same state, Postgres refuses one of the two after a second, and its transaction is run again.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +12,11 @@ use tokio_postgres::types::Type;
 
 use super::Error;
 
-/// Locks `keys`, and the customers and intents that the charges, intents and invoices among them
-/// are known to belong to, until the end of the transaction. Returns what is locked.
+/// Locks `keys`, and the stored customers and intents that the charges, intents and invoices among them belong to,
+/// until the end of the transaction. Returns the locked keys.
 ///
 /// # Errors
-/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+/// [`Error::is_retryable`] when it met another transaction.
 pub async fn take(db: &impl GenericClient, keys: &[String]) -> Result<BTreeSet<String>, Error> {
     let rows = db
         .query_typed(
@@ -43,31 +42,26 @@ pub async fn take(db: &impl GenericClient, keys: &[String]) -> Result<BTreeSet<S
     rows.iter().map(|row| Ok(row.try_get("key")?)).collect()
 }
 
-/// Where [`release`] goes back to: to be sent before the first [`take`], and after what is to stay.
-///
-/// # Errors
-/// When the statement fails.
+/// Marks the point that [`release`] goes back to. Send it before the first [`take`], and after the writes that must
+/// stay.
 pub async fn begin(db: &impl GenericClient) -> Result<(), Error> {
     db.batch_execute("-- locks::begin\nSAVEPOINT before_locks")
         .await?;
     Ok(())
 }
 
-/// Undoes everything since [`begin`]: Postgres frees the locks that were taken since.
-///
-/// # Errors
-/// When the statement fails.
+/// Undoes everything since [`begin`]; Postgres also frees the locks taken since.
 pub async fn release(db: &impl GenericClient) -> Result<(), Error> {
     db.batch_execute("-- locks::release\nROLLBACK TO SAVEPOINT before_locks")
         .await?;
     Ok(())
 }
 
-/// Locks a user until the end of the transaction: two customers of one user decide on its plan
-/// one after the other. Taken after the customer's lock.
+/// Locks a user until the end of the transaction, so that two customers of one user decide on its plan one after the
+/// other. Taken after the customer's lock.
 ///
 /// # Errors
-/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+/// [`Error::is_retryable`] when it met another transaction.
 pub async fn take_user(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
     db.execute_typed(
         "-- locks::take_user
@@ -78,17 +72,17 @@ pub async fn take_user(db: &impl GenericClient, user_id: i32) -> Result<(), Erro
     Ok(())
 }
 
-/// How many meters there are: a batch holds at most this many locks, however many subjects it has. Postgres keeps the
-/// locks of all transactions in one table of, by default, 6,400.
+/// The number of meters: a batch holds at most this many locks, however many subjects it has. Postgres keeps the locks
+/// of all transactions in one table with, by default, 6,400 places.
 const METERS: u8 = 64;
-/// The first of the two numbers of a meter's lock, which keeps them apart from every other lock.
+/// The first of the two numbers of a meter's lock, which separates it from every other lock.
 const METER_SPACE: i32 = 1_970_495_333;
 
-/// Locks the meters the subjects are counted on, in ascending order, until the end of the transaction. Each subject
-/// belongs to one of 64; what a limit is compared with is read in a statement after this one.
+/// Locks the meters that count these subjects, in ascending order, until the end of the transaction. Each subject
+/// belongs to one of 64 meters. Read what a limit is compared with in a statement after this one.
 ///
 /// # Errors
-/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+/// [`Error::is_retryable`] when it met another transaction.
 pub async fn take_meters(db: &impl GenericClient, subjects: &[&str]) -> Result<(), Error> {
     let meters: BTreeSet<i32> = subjects.iter().map(|subject| meter_of(subject)).collect();
     let meters: Vec<i32> = meters.into_iter().collect();
@@ -101,8 +95,8 @@ pub async fn take_meters(db: &impl GenericClient, subjects: &[&str]) -> Result<(
     Ok(())
 }
 
-/// A digest, because it has to be the same in every release: two that count on different meters do not wait for each
-/// other.
+/// The meter of a subject. A digest, because it must be the same in every release: releases that count on different
+/// meters would not wait for each other.
 fn meter_of(subject: &str) -> i32 {
     let digest: [u8; 32] = Sha256::digest(subject.as_bytes()).into();
     let [first, ..] = digest;

@@ -1,15 +1,15 @@
 //! Applies the files of `/migrations` to a database, each once, in order.
 //!
-//! A runner of our own: refinery takes no lock, so that two deploys at once race for the same
-//! migration, and sqlx would bring a second Postgres driver into every function.
+//! refinery takes no lock, so that two deploys at once race for the same migration, and sqlx would link a second
+//! Postgres driver into every function.
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
-/// One file of `/migrations`, embedded at compile time.
+/// A file of `/migrations`, embedded at compile time.
 struct Migration {
-    /// `V0001__host_tables.sql`; its place in [`MIGRATIONS`] is its version.
+    /// The file name, such as `V0001__host_tables.sql`. Its place in [`MIGRATIONS`] is its version.
     file: &'static str,
     sql: &'static str,
 }
@@ -55,44 +55,45 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0028__dates_of_contract_statuses.sql",
     "V0029__settled_periods.sql",
     "V0030__currency_options.sql",
+    "V0031__idempotency_keys_of_actors.sql",
 ];
 
-/// What serialises two deploys: "billing" in ASCII. Held by a transaction, never by a session, so
-/// that a pooler in transaction mode may stand between.
+/// The key of the advisory lock that serialises two deploys: "billing" in ASCII. A transaction holds it, never a
+/// session, so that a pooler in transaction mode can be used.
 const LOCK: i64 = 0x62_69_6c_6c_69_6e_67;
 
-/// What a run has done.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// Names of the files applied by this run, oldest first; empty when nothing was to be done.
+    /// The names of the files that this run applied, oldest first; empty when none were missing.
     pub applied: Vec<String>,
-    /// The version the database is at now.
+    /// The version of the database now.
     pub version: u32,
 }
 
-/// Why a database cannot be brought up to date. Nothing of the failed migration remains.
+/// Why a database cannot be migrated. Nothing of the failed migration remains.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An applied file was changed or renamed: its effect is no longer what it says.
+    /// A file was changed or renamed after it was applied, so it no longer describes the database.
     #[error("migration {file} was edited after it had been applied; add a new migration instead")]
     Edited {
-        /// As recorded when it was applied.
+        /// The file name recorded when it was applied.
         file: String,
     },
     /// The database has been migrated by a newer release.
     #[error("the database is at version {found}, newer than this release's {latest}")]
     DatabaseIsNewer {
-        /// The database's version.
+        /// The version of the database.
         found: u32,
-        /// This release's version.
+        /// The version of this release.
         latest: u32,
     },
     /// A statement of a migration failed.
     #[error("migration {file} failed and was rolled back")]
     Failed {
-        /// The migration.
+        /// The migration's file name.
         file: &'static str,
-        /// What Postgres said, without the values of the rows it stumbled over.
+        /// Postgres' error, without values of rows.
         #[source]
         source: crate::Error,
     },
@@ -107,12 +108,8 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// Applies what is missing. Each migration has its own transaction, so a failure leaves the ones
-/// before it in place, and takes the lock anew, so that of two runs at once each migration is
-/// applied by one and seen by the other.
-///
-/// # Errors
-/// See [`Error`].
+/// Applies the missing migrations. Each has its own transaction and takes the lock again, so a failure keeps the ones
+/// before it, and of two runs at once each migration is applied by one and seen by the other.
 pub async fn apply(client: &mut Client) -> Result<Applied, Error> {
     let mut applied = Vec::new();
     while let Some(file) = apply_next(client).await? {
@@ -126,9 +123,6 @@ pub async fn apply(client: &mut Client) -> Result<Applied, Error> {
 }
 
 /// The version of the database; `None` when no migration has been applied yet.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn current_version(client: &impl GenericClient) -> Result<Option<u32>, Error> {
     let exists = "-- migrations::current_version
          SELECT to_regclass('billing_migrations') IS NOT NULL";
@@ -142,17 +136,17 @@ pub async fn current_version(client: &impl GenericClient) -> Result<Option<u32>,
     Ok(version(recorded(client).await?.len()))
 }
 
-/// The version this release brings a database to.
+/// The version that this release migrates a database to.
 #[must_use]
 pub fn latest() -> u32 {
     version(MIGRATIONS.len()).unwrap_or(0)
 }
 
-/// Applies the oldest missing migration and answers its file, or `None` when none is missing.
+/// Applies the oldest missing migration and returns its file; `None` when none is missing.
 async fn apply_next(client: &mut Client) -> Result<Option<&'static str>, Error> {
     let transaction = client.transaction().await?;
     lock(&transaction).await?;
-    // Under the lock: CREATE TABLE IF NOT EXISTS by itself fails when two run it at once.
+    // Under the lock: CREATE TABLE IF NOT EXISTS fails when two transactions run it at once.
     transaction
         .batch_execute(
             "CREATE TABLE IF NOT EXISTS billing_migrations (
@@ -220,7 +214,7 @@ async fn recorded(client: &impl GenericClient) -> Result<Vec<(String, String)>, 
         .collect()
 }
 
-/// The recorded migrations must be the first of ours, unchanged.
+/// Checks that the recorded migrations are the first of ours, unchanged.
 fn check(recorded: &[(String, String)]) -> Result<(), Error> {
     for ((file, sha256), migration) in recorded.iter().zip(MIGRATIONS) {
         if file != migration.file || *sha256 != checksum(migration.sql) {
@@ -292,7 +286,7 @@ mod tests {
                             .chars()
                             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
                 });
-                // Inside a function `name TYPE;` declares a variable.
+                // In a function, `name TYPE;` declares a variable.
                 let is_variable = definition.ends_with(';') && !line.contains("ADD COLUMN");
                 let is_column = is_name
                     && !is_variable

@@ -1,6 +1,5 @@
-//! What `GET /admin/revenue/movements` reads beyond the rollup: a window's movements, and what was in trial or set to
-//! end at an instant; and the
-//! customers of cohorts.
+//! The statements of `GET /admin/revenue/movements` besides the rollup: the movements in a window, what was in trial or
+//! set to end at an instant, and the customers of cohorts.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -15,16 +14,16 @@ use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::cohort::{Cohorts, Level};
 use domain::revenue::movement::{self, Kind, SubscriptionVersion};
-use domain::revenue::mrr_bridge::{Bridge, Pending, Spell, Step};
+use domain::revenue::mrr_bridge::{MrrBridge, Pending, Spell, Step};
 use domain::stripe_objects::subscription::DiscountProfile;
 
-/// Adds the movements of `currency` that the bridge needs, customer by customer, but not those of the customers in
-/// `added`. Reads the window through the index, whatever lies before it, and holds one customer at a time.
+/// Adds the movements in `currency` that the bridge needs, customer by customer, except those of the customers in
+/// `added`. Reads the window through the index, whatever comes before it, and holds one customer at a time.
 pub async fn add_movements(
     db: &impl GenericClient,
     currency: Currency,
     added: &BTreeSet<String>,
-    bridge: &mut Bridge,
+    bridge: &mut MrrBridge,
 ) -> Result<(), Error> {
     let (from, until) = (bridge.needs_from(), bridge.needs_until());
     let code = currency.as_str();
@@ -60,14 +59,15 @@ pub async fn add_movements(
     Ok(())
 }
 
-/// Adds, opening included, the customers who ever paid something else under `profile` than under the default one, and
-/// says who they are. The ledger keeps movements of the default profile only: for these customers they are computed
-/// again, one customer at a time; of all others a profile changes nothing. None under the default profile.
+/// Adds the customers, with their share of the opening, who ever paid something else under `profile` than under the
+/// default one; returns who they are. The ledger stores movements of the default profile only, so the movements of
+/// these customers are computed again, one customer at a time. A profile changes nothing for all others. Empty under
+/// the default profile.
 pub async fn add_discounted(
     db: &impl GenericClient,
     currency: Currency,
     profile: DiscountProfile,
-    bridge: &mut Bridge,
+    bridge: &mut MrrBridge,
 ) -> Result<BTreeSet<String>, Error> {
     let mut discounted = BTreeSet::new();
     let differ = match profile {
@@ -126,7 +126,7 @@ fn add_customer(
     currency: Currency,
     profile: DiscountProfile,
     versions: &[SubscriptionVersion],
-    bridge: &mut Bridge,
+    bridge: &mut MrrBridge,
 ) -> Result<(), Error> {
     let counted = steps(currency, versions)?;
     let versions: Vec<SubscriptionVersion> = versions
@@ -139,7 +139,7 @@ fn add_customer(
     Ok(())
 }
 
-/// What the snapshots of one customer move.
+/// The movements that the snapshots of one customer give.
 fn steps(currency: Currency, versions: &[SubscriptionVersion]) -> Result<Vec<Step>, Error> {
     let movements = movement::movements(versions).map_err(|_out_of_range| Error::Unreadable {
         table: "subscription_versions",
@@ -155,11 +155,11 @@ fn steps(currency: Currency, versions: &[SubscriptionVersion]) -> Result<Vec<Ste
     Ok(of_currency.map(Step::from).collect())
 }
 
-/// What was in trial and what was set to end just before each of `ends`, oldest first, by the newest snapshot of each
-/// subscription then. Reads the snapshots that say so, through their index, and what came after each.
+/// What was in trial and what was set to end just before each of `ends`, oldest first, by each subscription's newest
+/// snapshot at that time. Reads the snapshots that say so, through their index, and the snapshot after each.
 ///
-/// A snapshot older than three years before the first end says nothing of it: a trial lasts two years at most, and a
-/// subscription is announced again with each of its periods, of which none is longer than three years.
+/// A snapshot older than three years before the first end is ignored: a trial lasts two years at most, and a
+/// subscription is announced again with each of its periods, none longer than three years.
 /// <https://docs.stripe.com/api/subscriptions/create>
 pub async fn pending(
     db: &impl GenericClient,
@@ -227,7 +227,7 @@ pub async fn pending(
     Ok(pending)
 }
 
-/// Adds the customers whose first movement in `currency` lies in `range`, each with its movements before `end`.
+/// Adds the customers whose first movement in `currency` is in `range`, each with its movements before `end`.
 pub async fn add_cohorts(
     db: &impl GenericClient,
     currency: Currency,

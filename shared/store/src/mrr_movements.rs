@@ -1,4 +1,4 @@
-//! `mrr_movements`: the ledger of recurring revenue, rewritten per customer when history changes.
+//! `mrr_movements`: the ledger of recurring revenue, rewritten for a customer when its history changes.
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
@@ -7,11 +7,7 @@ use tokio_postgres::types::Type;
 use super::Error;
 use domain::revenue::movement::Movement;
 
-/// Makes the movements of one customer exactly `movements`; rows that stay the same are not
-/// touched. One statement.
-///
-/// # Errors
-/// When the statement fails.
+/// Makes the stored movements of one customer exactly `movements`, in one statement. Unchanged rows are not touched.
 pub async fn replace(
     db: &impl GenericClient,
     stripe_customer_id: &str,

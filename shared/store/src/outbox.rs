@@ -1,5 +1,5 @@
-//! `outbox`: domain events written in the transaction of their effect, published after its commit, swept when that
-//! failed.
+//! `outbox`: domain events, written in the transaction of their effect and published after its commit. A sweep
+//! publishes what could not be published then.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
@@ -8,35 +8,35 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
 
-/// A claimed message is not handed to another sweep for this long; then its claimer is taken to have died.
+/// How long a claimed message is kept from other sweeps. After that its claimer is taken to have died.
 const CLAIM: SignedDuration = SignedDuration::from_secs(60);
 
-/// A domain event about to be written.
+/// A domain event to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewMessage {
-    /// The kind of event on the bus, `payment.succeeded`.
+    /// The kind of event on the bus, such as `payment.succeeded`.
     pub detail_type: &'static str,
-    /// The envelope's `event_id`: the same fact, learned twice, makes one message.
+    /// The envelope's `event_id`. The same fact, learned twice, gives one message.
     pub dedupe_key: String,
     /// The whole envelope `{event_id, occurred_at, subject, data}`: ids and amounts only.
     pub detail: Value,
 }
 
-/// A message that is in the table and not yet published.
+/// A message in the table that is not published yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// Surrogate key; the order of publication.
+    /// The surrogate key, which is also the order of publication.
     pub id: i64,
     /// The kind of event on the bus.
     pub detail_type: String,
-    /// The envelope's `event_id`.
+    /// The `event_id` of the envelope.
     pub dedupe_key: String,
-    /// The whole envelope.
+    /// The whole envelope, as the bus gets it.
     pub detail: Value,
 }
 
-/// Writes the messages that are not there yet and returns those it wrote, in the order given. One statement,
-/// whatever their number; none for none.
+/// Writes the messages that are not stored yet and returns those it wrote, in the given order. One statement, whatever
+/// their number; no statement for no messages.
 pub async fn insert_all(
     db: &impl GenericClient,
     messages: &[NewMessage],
@@ -74,8 +74,8 @@ pub async fn insert_all(
     from_rows(&rows)
 }
 
-/// Takes up to `limit` unpublished messages that are due, oldest first, and keeps them from other sweeps for a
-/// minute. Rows another transaction holds are skipped, so that sweeps never wait for each other.
+/// Claims up to `limit` unpublished messages that are due, oldest first, for a minute. Skips rows that another
+/// transaction holds, so that sweeps never wait for each other.
 pub async fn claim(
     db: &impl GenericClient,
     limit: i64,
@@ -107,7 +107,7 @@ pub async fn claim(
     from_rows(&rows)
 }
 
-/// Notes that the bus has taken the messages. Returns how many were not marked before: at least once means that two
+/// Marks messages that the bus has taken. Returns how many were not marked before: fewer than given means that two
 /// publishers may both have sent one.
 pub async fn mark_published(
     db: &impl GenericClient,
@@ -128,7 +128,7 @@ pub async fn mark_published(
     Ok(changed)
 }
 
-/// Notes that the bus refused the messages, each with its reason; they are due again after a pause that doubles from
+/// Records that the bus refused the messages, each with its reason. They are due again after a pause that doubles from
 /// 30 seconds to an hour. Returns how many are still unpublished.
 pub async fn mark_failed(
     db: &impl GenericClient,

@@ -1,6 +1,6 @@
-//! Everything Stripe announced about payments: `payment_intents`, `payment_attempts`, `refunds`,
-//! `disputes` and `invoice_payments`. Reads start from the ids an event names and reach whatever
-//! belongs to the same payments, in one statement per table.
+//! What Stripe announced about payments: `payment_intents`, `payment_attempts`, `refunds`, `disputes` and
+//! `invoice_payments`. Reads start from the ids that an event names and reach everything that belongs to the same
+//! payments, in one statement per table.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::{Error, columns};
-use domain::payment::{Attempt, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
-use domain::revenue::entries::{Entry, EntryKind};
+use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
+use domain::revenue::entries::{EntryKind, RevenueEntry};
 
-/// Where a read starts: ids an event names.
+/// Where a read starts: the ids that an event names.
 #[derive(Debug, Default, Clone)]
-pub struct Named {
+pub struct PaymentIds {
     pub intents: Vec<String>,
     pub charges: Vec<String>,
     pub refunds: Vec<String>,
@@ -22,7 +22,7 @@ pub struct Named {
     pub invoices: Vec<String>,
 }
 
-/// A statement over the ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
+/// Builds a statement over the ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
 macro_rules! reached {
     ($statement:literal, $rest:literal) => {
         concat!(
@@ -36,11 +36,11 @@ macro_rules! reached {
     };
 }
 
-/// The payment intents reached.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<PaymentIntent>, Error> {
+/// The payment intents of the reached payments.
+pub async fn intents(
+    db: &impl GenericClient,
+    named: &PaymentIds,
+) -> Result<Vec<PaymentIntent>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -63,15 +63,12 @@ pub async fn intents(db: &impl GenericClient, named: &Named) -> Result<Vec<Payme
     rows.iter().map(intent_from_row).collect()
 }
 
-/// The charges reached.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Attempt>, Error> {
+/// The charges of the reached payments.
+pub async fn charges(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Charge>, Error> {
     let rows = db
         .query_typed(
             reached!(
-                "attempts",
+                "charges",
                 "SELECT stripe_charge_id, stripe_payment_intent_id, stripe_customer_id,
                         stripe_invoice_id, amount_cents, amount_captured_cents, currency, status,
                         captured, failure_code, decline_code, failure_message, payment_method,
@@ -89,14 +86,11 @@ pub async fn attempts(db: &impl GenericClient, named: &Named) -> Result<Vec<Atte
             ],
         )
         .await?;
-    rows.iter().map(attempt_from_row).collect()
+    rows.iter().map(charge_from_row).collect()
 }
 
-/// The refunds reached, and those named.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refund>, Error> {
+/// The refunds of the reached payments, and the named ones.
+pub async fn refunds(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Refund>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -120,11 +114,8 @@ pub async fn refunds(db: &impl GenericClient, named: &Named) -> Result<Vec<Refun
     rows.iter().map(refund_from_row).collect()
 }
 
-/// The disputes reached, and those named.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Dispute>, Error> {
+/// The disputes of the reached payments, and the named ones.
+pub async fn disputes(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Dispute>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -149,13 +140,10 @@ pub async fn disputes(db: &impl GenericClient, named: &Named) -> Result<Vec<Disp
     rows.iter().map(dispute_from_row).collect()
 }
 
-/// The links between the payments reached and their invoices.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The links between the reached payments and their invoices.
 pub async fn invoice_payments(
     db: &impl GenericClient,
-    named: &Named,
+    named: &PaymentIds,
 ) -> Result<Vec<InvoicePayment>, Error> {
     let rows = db
         .query_typed(
@@ -179,13 +167,10 @@ pub async fn invoice_payments(
     rows.iter().map(invoice_payment_from_row).collect()
 }
 
-/// When the invoices that the payments reached pay were paid with money, by invoice.
-///
-/// # Errors
-/// When the statement fails.
+/// When the invoices of the reached payments were paid with money, by invoice.
 pub async fn invoices_paid_at(
     db: &impl GenericClient,
-    named: &Named,
+    named: &PaymentIds,
 ) -> Result<BTreeMap<String, Timestamp>, Error> {
     let rows = db
         .query_typed(
@@ -212,11 +197,11 @@ pub async fn invoices_paid_at(
         .collect()
 }
 
-/// The revenue entries of the payments reached, out-of-band ones of the named invoices included.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry>, Error> {
+/// The revenue entries of the reached payments, with the out-of-band ones of the named invoices.
+pub async fn entries(
+    db: &impl GenericClient,
+    named: &PaymentIds,
+) -> Result<Vec<RevenueEntry>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -236,10 +221,7 @@ pub async fn entries(db: &impl GenericClient, named: &Named) -> Result<Vec<Entry
     rows.iter().map(entry_from_row).collect()
 }
 
-/// The charges that a balance transaction settled.
-///
-/// # Errors
-/// When the statement fails.
+/// The charges that have one of these balance transactions.
 pub async fn charges_of_balance_transactions(
     db: &impl GenericClient,
     balance_transaction_ids: &[String],
@@ -258,9 +240,6 @@ pub async fn charges_of_balance_transactions(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_intent(
     db: &impl GenericClient,
     intent: &PaymentIntent,
@@ -317,10 +296,8 @@ pub async fn upsert_intent(
     Error::check_row_count("payment_facts::upsert_intent", 1, changed)
 }
 
-/// Forgets what a charge was settled at: of two settlements the greater one stays, whichever is right.
-///
-/// # Errors
-/// When the statement fails.
+/// Removes the figures of a charge's balance transaction. When two are joined the greater stays, whichever is right, so
+/// the wrong one has to go first.
 pub async fn forget_settlement(
     db: &impl GenericClient,
     stripe_charge_id: &str,
@@ -338,18 +315,15 @@ pub async fn forget_settlement(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert_attempt(
+pub async fn upsert_charge(
     db: &impl GenericClient,
-    attempt: &Attempt,
+    charge: &Charge,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let settlement = attempt.settlement.as_ref();
+    let settlement = charge.settlement.as_ref();
     let changed = db
         .execute_typed(
-            "-- payment_facts::upsert_attempt
+            "-- payment_facts::upsert_charge
              INSERT INTO payment_attempts (stripe_charge_id, stripe_payment_intent_id,
                  stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents,
                  currency, status, captured, failure_code, decline_code, failure_message,
@@ -379,23 +353,23 @@ pub async fn upsert_attempt(
                  source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
                  updated_at = excluded.updated_at",
             &[
-                (&attempt.stripe_charge_id, Type::TEXT),
-                (&attempt.stripe_payment_intent_id, Type::TEXT),
-                (&attempt.stripe_customer_id, Type::TEXT),
-                (&attempt.stripe_invoice_id, Type::TEXT),
-                (&attempt.amount_cents, Type::INT8),
-                (&attempt.amount_captured_cents, Type::INT8),
-                (&attempt.currency.as_str(), Type::TEXT),
-                (&attempt.status, Type::TEXT),
-                (&attempt.is_captured, Type::BOOL),
-                (&attempt.failure_code, Type::TEXT),
-                (&attempt.decline_code, Type::TEXT),
-                (&attempt.failure_message, Type::TEXT),
-                (&attempt.payment_method, Type::TEXT),
-                (&attempt.user_id, Type::INT4),
-                (&attempt.succeeded_at, Type::TIMESTAMPTZ),
-                (&Json(&attempt.refund_totals), Type::JSONB),
-                (&attempt.stripe_balance_transaction_id, Type::TEXT),
+                (&charge.stripe_charge_id, Type::TEXT),
+                (&charge.stripe_payment_intent_id, Type::TEXT),
+                (&charge.stripe_customer_id, Type::TEXT),
+                (&charge.stripe_invoice_id, Type::TEXT),
+                (&charge.amount_cents, Type::INT8),
+                (&charge.amount_captured_cents, Type::INT8),
+                (&charge.currency.as_str(), Type::TEXT),
+                (&charge.status, Type::TEXT),
+                (&charge.is_captured, Type::BOOL),
+                (&charge.failure_code, Type::TEXT),
+                (&charge.decline_code, Type::TEXT),
+                (&charge.failure_message, Type::TEXT),
+                (&charge.payment_method, Type::TEXT),
+                (&charge.user_id, Type::INT4),
+                (&charge.succeeded_at, Type::TIMESTAMPTZ),
+                (&Json(&charge.refund_totals), Type::JSONB),
+                (&charge.stripe_balance_transaction_id, Type::TEXT),
                 (&settlement.map(|s| s.currency.as_str()), Type::TEXT),
                 (&settlement.map(|s| s.amount_cents), Type::INT8),
                 (&settlement.map(|s| s.fee_cents), Type::INT8),
@@ -403,21 +377,18 @@ pub async fn upsert_attempt(
                     &settlement.and_then(|s| s.exchange_rate.as_deref()),
                     Type::TEXT,
                 ),
-                (&attempt.attempted_at, Type::TIMESTAMPTZ),
-                (&attempt.version.created_at, Type::TIMESTAMPTZ),
-                (&attempt.version.rank, Type::INT4),
-                (&attempt.version.event_id, Type::TEXT),
+                (&charge.attempted_at, Type::TIMESTAMPTZ),
+                (&charge.version.created_at, Type::TIMESTAMPTZ),
+                (&charge.version.rank, Type::INT4),
+                (&charge.version.event_id, Type::TEXT),
                 (&now, Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    Error::check_row_count("payment_facts::upsert_attempt", 1, changed)
+    Error::check_row_count("payment_facts::upsert_charge", 1, changed)
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_refund(
     db: &impl GenericClient,
     refund: &Refund,
@@ -464,9 +435,6 @@ pub async fn upsert_refund(
 }
 
 /// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_dispute(
     db: &impl GenericClient,
     dispute: &Dispute,
@@ -522,9 +490,6 @@ pub async fn upsert_dispute(
 }
 
 /// Inserts or replaces the link.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn upsert_invoice_payment(
     db: &impl GenericClient,
     link: &InvoicePayment,
@@ -591,7 +556,7 @@ fn intent_from_row(row: &Row) -> Result<PaymentIntent, Error> {
     })
 }
 
-fn attempt_from_row(row: &Row) -> Result<Attempt, Error> {
+fn charge_from_row(row: &Row) -> Result<Charge, Error> {
     const TABLE: &str = "payment_attempts";
     let key: String = row.try_get("stripe_charge_id")?;
     let refund_totals: BTreeMap<i64, i64> = columns::json(row, TABLE, "refund_totals", &key)?;
@@ -609,7 +574,7 @@ fn attempt_from_row(row: &Row) -> Result<Attempt, Error> {
                 fee_cents,
                 exchange_rate,
             });
-    Ok(Attempt {
+    Ok(Charge {
         stripe_payment_intent_id: row.try_get("stripe_payment_intent_id")?,
         stripe_customer_id: row.try_get("stripe_customer_id")?,
         stripe_invoice_id: row.try_get("stripe_invoice_id")?,
@@ -688,11 +653,11 @@ fn invoice_payment_from_row(row: &Row) -> Result<InvoicePayment, Error> {
     })
 }
 
-pub(super) fn entry_from_row(row: &Row) -> Result<Entry, Error> {
+pub(super) fn entry_from_row(row: &Row) -> Result<RevenueEntry, Error> {
     const TABLE: &str = "revenue_entries";
     let payment_key: String = row.try_get("payment_key")?;
     let kind: &str = row.try_get("kind")?;
-    Ok(Entry {
+    Ok(RevenueEntry {
         kind: EntryKind::parse(kind).ok_or_else(|| Error::Unreadable {
             table: TABLE,
             column: "kind",

@@ -12,7 +12,7 @@ use super::list::{self, Order, few, sorted};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::payment::{FeeSource, Payment, PaymentStatus};
-use domain::revenue::entries::{Entry, Replacement};
+use domain::revenue::entries::{Replacement, RevenueEntry};
 
 columns! {
     /// A payment as lists show it. Amounts in minor units of `currency`.
@@ -221,10 +221,10 @@ pub async fn replace_entries(
     db: &impl GenericClient,
     replacement: &Replacement,
 ) -> Result<(), Error> {
-    fn column<T>(entries: &[Entry], read: impl Fn(&Entry) -> T) -> Vec<T> {
+    fn column<T>(entries: &[RevenueEntry], read: impl Fn(&RevenueEntry) -> T) -> Vec<T> {
         entries.iter().map(read).collect()
     }
-    fn keys(entries: &[Entry]) -> [Vec<String>; 3] {
+    fn keys(entries: &[RevenueEntry]) -> [Vec<String>; 3] {
         [
             column(entries, |entry| entry.payment_key.clone()),
             column(entries, |entry| entry.kind.as_str().to_owned()),
@@ -232,7 +232,7 @@ pub async fn replace_entries(
         ]
     }
     // A line whose amount or instant changes keeps its key: it is updated, not removed.
-    let gone: Vec<Entry> = replacement
+    let gone: Vec<RevenueEntry> = replacement
         .removed
         .iter()
         .filter(|removed| {
@@ -245,7 +245,7 @@ pub async fn replace_entries(
         .collect();
     let gone = keys(&gone);
     let added = keys(&replacement.added);
-    let days: Vec<Date> = column(&replacement.added, Entry::day);
+    let days: Vec<Date> = column(&replacement.added, RevenueEntry::day);
     let instants: Vec<Timestamp> = column(&replacement.added, |entry| entry.occurred_at);
     let currencies = column(&replacement.added, |entry| {
         entry.currency.as_str().to_owned()
@@ -354,7 +354,7 @@ async fn delete_empty_days(
     Ok(())
 }
 
-fn is_same_line(left: &Entry, right: &Entry) -> bool {
+fn is_same_line(left: &RevenueEntry, right: &RevenueEntry) -> bool {
     left.payment_key == right.payment_key
         && left.kind == right.kind
         && left.source_id == right.source_id

@@ -1,4 +1,4 @@
-//! The ledger as the reconciliation reads it: which objects it has of a span of time, and the rows it compares.
+//! Reads the ledger for the reconciliation: which objects it has in a span of time, and the rows to compare.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::Error;
 use domain::money::Currency;
 use domain::reconciliation::PaymentRow;
 
-/// Objects created in `[from, to)` whose ids come after `after`, in the order of the ids, up to `limit`.
+/// Objects created in `[from, to)` whose ids come after `after`, ordered by id, at most `limit`.
 #[derive(Debug, Clone, Copy)]
 pub struct Slice<'a> {
     pub from: Timestamp,
@@ -19,7 +19,7 @@ pub struct Slice<'a> {
     pub limit: i64,
 }
 
-/// The statement of one kind of object, which selects `id` and the instant it was created.
+/// Builds the statement for one kind of object; it selects `id` and the instant of creation.
 macro_rules! created {
     ($statement:literal, $objects:literal) => {
         concat!(
@@ -34,10 +34,7 @@ macro_rules! created {
     };
 }
 
-/// Charges, also those of which only a payment's row is left.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of charges, including those of which only a payment's row is left.
 pub async fn charges(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
@@ -55,10 +52,7 @@ pub async fn charges(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<St
     .await
 }
 
-/// Payment intents, also those of which only a payment's row is left.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of payment intents, including those of which only a payment's row is left.
 pub async fn payment_intents(
     db: &impl GenericClient,
     slice: Slice<'_>,
@@ -79,10 +73,7 @@ pub async fn payment_intents(
     .await
 }
 
-/// Payment intents created before the span that were tried in it.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of payment intents that were created before the span and tried in it.
 pub async fn older_payments(
     db: &impl GenericClient,
     slice: Slice<'_>,
@@ -100,10 +91,7 @@ pub async fn older_payments(
     .await
 }
 
-/// Refunds.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of refunds.
 pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
@@ -116,10 +104,7 @@ pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<St
     .await
 }
 
-/// Disputes.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of disputes.
 pub async fn disputes(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
@@ -132,10 +117,7 @@ pub async fn disputes(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<S
     .await
 }
 
-/// Invoices of Stripe; not the drafts that were deleted there.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of Stripe's invoices, without drafts that were deleted there.
 pub async fn invoices(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
@@ -150,10 +132,7 @@ pub async fn invoices(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<S
     .await
 }
 
-/// Subscriptions.
-///
-/// # Errors
-/// When the statement fails.
+/// The ids of subscriptions.
 pub async fn subscriptions(
     db: &impl GenericClient,
     slice: Slice<'_>,
@@ -191,9 +170,6 @@ async fn ids(
 }
 
 /// The rows of `payment_history` with these keys.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
 pub async fn payments(
     db: &impl GenericClient,
     payment_keys: &[String],
@@ -217,7 +193,7 @@ fn payment_from_row(row: &Row) -> Result<PaymentRow, Error> {
     let currency: Option<&str> = row.try_get("currency")?;
     Ok(PaymentRow {
         payment_key: row.try_get("payment_key")?,
-        // One that is none is a difference to be told, not a row that stops the run.
+        // An invalid currency is a difference to report, not a row that stops the run.
         currency: currency.and_then(|currency| Currency::parse(currency).ok()),
         amount_cents: row.try_get("amount_cents")?,
         refund_amount_cents: row.try_get("refund_amount_cents")?,
@@ -229,10 +205,7 @@ fn payment_from_row(row: &Row) -> Result<PaymentRow, Error> {
     })
 }
 
-/// Of these invoices of Stripe: what remains to be paid, as the column says, and whether we have issued them.
-///
-/// # Errors
-/// When the statement fails.
+/// The stored amount that remains to be paid on each of these invoices, and whether we issued it.
 pub async fn invoices_due(
     db: &impl GenericClient,
     stripe_invoice_ids: &[String],
@@ -254,10 +227,7 @@ pub async fn invoices_due(
         .collect()
 }
 
-/// The recurring revenue of these subscriptions, as the column says.
-///
-/// # Errors
-/// When the statement fails.
+/// The stored recurring revenue of these subscriptions, in millionths of a minor unit.
 pub async fn subscriptions_mrr(
     db: &impl GenericClient,
     stripe_subscription_ids: &[String],
@@ -280,12 +250,9 @@ pub async fn subscriptions_mrr(
         .collect()
 }
 
-/// What the payments say that were charged in `[from, to)`, by currency; one of which no charge is known by when it
-/// succeeded. Those that Stripe has no part in are left out, and so is one without a currency, which is a difference of
-/// its own.
-///
-/// # Errors
-/// When the statement fails, or a sum is out of range.
+/// The sums of the payments charged in `[from, to)`, by currency. A payment without a known charge counts by the time
+/// of its success. Payments outside Stripe are left out, and so are payments without a currency, which are a separate
+/// difference.
 pub async fn charged_sums(
     db: &impl GenericClient,
     from: Timestamp,
@@ -323,26 +290,23 @@ pub async fn charged_sums(
     Ok(sums)
 }
 
-/// An invoice that is not the sum of its parts.
+/// An invoice whose total is not the sum of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoiceDifference {
     /// Stripe's id, or our number.
     pub reference: String,
-    /// Issued by us, whoever collects it.
+    /// Whether we issued the invoice, whoever collects it.
     pub is_ours: bool,
     pub currency: Option<String>,
-    /// What it should be, by its parts.
+    /// The amount that its parts add up to.
     pub expected: String,
-    /// What it says.
+    /// The amount in the row.
     pub stored: String,
 }
 
-/// Invoices created in `[from, to)` that are not the sum of their lines or, where they are ours, of their totals, the
-/// first `limit` of them. Stripe's subtotals may be stated before or after the discounts of lines; what is due of one
-/// that Stripe collects is Stripe's to say. The predecessor's may have no lines.
-///
-/// # Errors
-/// When the statement fails.
+/// Invoices created in `[from, to)` that are not the sum of their lines or, when we issued them, of their totals; at
+/// most `limit`. Stripe's subtotals may be stated before or after the discounts of lines, and the amount due of an
+/// invoice that Stripe collects is up to Stripe. The predecessor's invoices may have no lines.
 pub async fn invoice_differences(
     db: &impl GenericClient,
     from: Timestamp,
@@ -408,11 +372,8 @@ pub async fn invoice_differences(
         .collect()
 }
 
-/// Numbers that were taken from their series and are on no invoice, up to `limit`. The first number of a series is its
-/// name, the second has `-2` behind it.
-///
-/// # Errors
-/// When the statement fails.
+/// Numbers that were taken from their series but are on no invoice, at most `limit`. The first number of a series is
+/// its name, the second ends with `-2`.
 pub async fn missing_numbers(db: &impl GenericClient, limit: i64) -> Result<Vec<String>, Error> {
     let rows = db
         .query_typed(

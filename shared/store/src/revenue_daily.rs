@@ -1,4 +1,4 @@
-//! `revenue_daily` against the revenue entries that explain it, and made anew from them.
+//! `revenue_daily`: compares its rows with the revenue entries that explain them, and rebuilds them.
 
 use jiff::civil::Date;
 use tokio_postgres::GenericClient;
@@ -7,22 +7,19 @@ use tokio_postgres::types::Type;
 use super::{Error, columns};
 use domain::money::Currency;
 
-/// A day that is not the sum of its entries.
+/// A day whose row is not the sum of its entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// UTC.
+    /// The day in UTC.
     pub day: Date,
     pub currency: Currency,
-    /// Gross, fees, refunds, disputes, payments, failed payments, estimated fees: by the entries.
+    /// What the entries add up to: gross, fees, refunds, disputes, payments, failed payments, estimated fees.
     pub summed: String,
-    /// The same as the row has them.
+    /// The same figures in the stored row.
     pub stored: String,
 }
 
-/// The days from the first to the last, both included, that are not the sums of their entries.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// The days from the first to the last, both included, whose rows are not the sums of their entries.
 pub async fn differences(
     db: &impl GenericClient,
     first: Date,
@@ -74,11 +71,8 @@ pub async fn differences(
         .collect()
 }
 
-/// Keeps every other writer off the row until the end of the transaction, making it when there is none: who has
-/// written entries and not the row yet adds to it afterwards.
-///
-/// # Errors
-/// When the statement fails.
+/// Locks the row against other writers until the end of the transaction, and creates it when it is missing. A
+/// transaction that has written entries but not the row yet adds to it afterwards.
 pub async fn lock(db: &impl GenericClient, day: Date, currency: Currency) -> Result<(), Error> {
     let changed = db
         .execute_typed(
@@ -91,10 +85,7 @@ pub async fn lock(db: &impl GenericClient, day: Date, currency: Currency) -> Res
     Error::check_row_count("revenue_daily::lock", 1, changed)
 }
 
-/// Makes the row the sum of its entries, in a transaction that has called [`lock`] before.
-///
-/// # Errors
-/// When the statement fails, or a sum is out of range.
+/// Makes the row the sum of its entries. The transaction must have called [`lock`] before.
 pub async fn rebuild(db: &impl GenericClient, day: Date, currency: Currency) -> Result<(), Error> {
     let changed = db
         .execute_typed(
@@ -121,10 +112,7 @@ pub async fn rebuild(db: &impl GenericClient, day: Date, currency: Currency) -> 
     Error::check_row_count("revenue_daily::rebuild", 1, changed)
 }
 
-/// Removes the row of a day that has no entries, in the transaction that has rebuilt it.
-///
-/// # Errors
-/// When the statement fails.
+/// Deletes the row of a day without entries. The transaction must have rebuilt it before.
 pub async fn delete_unexplained(
     db: &impl GenericClient,
     day: Date,

@@ -1,5 +1,5 @@
-//! What `GET /admin/revenue` reads: rollups, running subscriptions, movements and rates. One statement per figure, so
-//! that one broken table leaves the others readable.
+//! The statements of `GET /admin/revenue`: rollups, running subscriptions, movements and rates. One statement per
+//! figure, so that one broken table leaves the others readable.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -11,57 +11,57 @@ use domain::money::Currency;
 use domain::period::{Month, day_of, start_of_day};
 use domain::revenue::figures::Cash;
 
-/// One currency's cash of one month.
+/// The cash of one month in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MonthOfCash {
-    /// Of the amounts.
+    /// The currency of the amounts.
     pub currency: Currency,
-    /// UTC.
+    /// The calendar month, in UTC.
     pub month: Month,
-    /// The sums.
+    /// The sums of the month.
     pub cash: Cash,
-    /// Payments whose fee is an estimate.
+    /// The number of payments whose fee is an estimate.
     pub estimated_fees: i64,
 }
 
-/// One currency's cash of one month, each day times that day's rate: decimal text in **minor units of the original
-/// currency times the rate between major units**.
+/// The cash of one month in one currency, each day times that day's rate. The sums are decimal text in **minor units of
+/// the original currency times the rate between major units**.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonthAtRates {
-    /// The original currency.
+    /// The currency before conversion.
     pub currency: Currency,
-    /// UTC.
+    /// The calendar month, in UTC.
     pub month: Month,
-    /// Σ gross × rate.
+    /// The sum of gross × rate.
     pub gross: String,
-    /// Σ fees × rate.
+    /// The sum of fees × rate.
     pub fees: String,
-    /// Σ refunds × rate.
+    /// The sum of refunds × rate.
     pub refunds: String,
-    /// Σ disputes × rate.
+    /// The sum of disputes × rate.
     pub disputes: String,
-    /// Days before the first rate; with any, the sums are not whole.
+    /// The number of days before the first rate. With any such day the sums are incomplete.
     pub days_without_rate: i64,
 }
 
-/// What one currency's movements had added up to at an instant.
+/// MRR and customers of one currency at an instant, from its movements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
-    /// Of the MRR.
+pub struct MrrStanding {
+    /// The currency of the MRR.
     pub currency: Currency,
-    /// The MRR.
+    /// In millionths of a minor unit.
     pub mrr_microcents: i64,
-    /// Customers with an MRR.
+    /// The number of customers with an MRR above zero.
     pub customers: i64,
 }
 
-impl Standing {
-    /// The row of a currency; a currency nothing moved in stands at nothing.
-    pub fn of(standings: &[Standing], currency: Currency) -> Standing {
+impl MrrStanding {
+    /// The row of a currency; zeros for a currency without movements.
+    pub fn of(standings: &[MrrStanding], currency: Currency) -> MrrStanding {
         let found = standings
             .iter()
             .find(|standing| standing.currency == currency);
-        found.copied().unwrap_or(Standing {
+        found.copied().unwrap_or(MrrStanding {
             currency,
             mrr_microcents: 0,
             customers: 0,
@@ -72,24 +72,21 @@ impl Standing {
 /// Customers of one currency whose MRR fell to zero in a window and was still zero at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Churned {
-    /// How many.
+    /// The number of customers who left.
     pub customers: i64,
-    /// What they paid a month before they left.
+    /// The MRR they had when they left, in millionths of a minor unit.
     pub mrr_microcents: i64,
 }
 
-/// Subscriptions by status.
+/// The number of subscriptions by status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SubscriptionCounts {
-    /// `active`.
     pub active: i64,
-    /// `trialing`.
     pub trialing: i64,
-    /// `past_due`.
     pub past_due: i64,
 }
 
-/// Cash by currency and month up to and including the day `until`, oldest first. Reads `revenue_daily` alone: its size
+/// Cash by currency and month up to and including the day `until`, oldest first. Reads only `revenue_daily`, whose size
 /// is days × currencies, whatever the number of payments.
 pub async fn cash_by_month(
     db: &impl GenericClient,
@@ -111,8 +108,8 @@ pub async fn cash_by_month(
     rows.iter().map(month_of_cash).collect()
 }
 
-/// Cash of the part of the day `day` up to and including `until`, by currency: the rollup knows whole days only, so
-/// the day's entries are summed, from their index alone.
+/// Cash of the part of `day` up to and including `until`, by currency. The rollup has whole days only, so this sums the
+/// day's entries, from their index alone.
 pub async fn cash_of_part_of_day(
     db: &impl GenericClient,
     day: Date,
@@ -144,8 +141,8 @@ pub async fn cash_of_part_of_day(
     rows.iter().map(month_of_cash).collect()
 }
 
-/// Cash of every currency but `reporting` by month up to and including `until`, each day times the latest rate on or
-/// before it.
+/// Cash of every currency except `reporting`, by month up to and including `until`, each day times the latest rate on
+/// or before it.
 pub async fn cash_at_rates(
     db: &impl GenericClient,
     reporting: Currency,
@@ -187,7 +184,8 @@ pub async fn cash_at_rates(
         .collect()
 }
 
-/// The latest rate on or before `day` into `reporting`, by currency: major units of `reporting` per one of currency.
+/// The latest rate on or before `day` into `reporting`, by currency: major units of `reporting` for one of the
+/// currency.
 pub async fn rates_on(
     db: &impl GenericClient,
     reporting: Currency,
@@ -207,7 +205,7 @@ pub async fn rates_on(
         .collect()
 }
 
-/// Σ `mrr_microcents` of the subscriptions that count now, by currency.
+/// The sum of `mrr_microcents` of the subscriptions that count now, by currency.
 pub async fn mrr_now(db: &impl GenericClient) -> Result<Vec<(Currency, i64)>, Error> {
     let rows = db
         .query_typed(
@@ -221,9 +219,9 @@ pub async fn mrr_now(db: &impl GenericClient) -> Result<Vec<(Currency, i64)>, Er
     mrr_by_currency(&rows, "subscriptions")
 }
 
-/// MRR and paying customers up to and including `at`, by currency: whole days from the rollup, the rest of the day from
-/// the movements, so that it costs days and not movements.
-pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<Standing>, Error> {
+/// MRR and paying customers up to and including `at`, by currency. Whole days come from the rollup and the rest of the
+/// day from the movements, so that the cost follows the number of days.
+pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<MrrStanding>, Error> {
     let day = day_of(at);
     let rows = db
         .query_typed(
@@ -249,7 +247,7 @@ pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<Stan
         .await?;
     rows.iter()
         .map(|row| {
-            Ok(Standing {
+            Ok(MrrStanding {
                 currency: currency(row, "mrr_daily")?,
                 mrr_microcents: row.try_get("mrr_microcents")?,
                 customers: row.try_get("customers")?,
@@ -258,7 +256,7 @@ pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<Stan
         .collect()
 }
 
-/// Customers with an MRR in `currency` now.
+/// The number of customers with an MRR in `currency` now.
 pub async fn paying_customers_now(
     db: &impl GenericClient,
     currency: Currency,
@@ -279,7 +277,7 @@ pub async fn paying_customers_now(
     Ok(row.try_get("customers")?)
 }
 
-/// The customers of `currency` whose last movement after `from` and up to and including `until` left nothing.
+/// The customers of `currency` whose last movement after `from`, up to and including `until`, left no MRR.
 pub async fn churned(
     db: &impl GenericClient,
     currency: Currency,
@@ -310,7 +308,7 @@ pub async fn churned(
     })
 }
 
-/// Subscriptions by status now.
+/// The number of subscriptions by status now.
 pub async fn subscriptions_now(db: &impl GenericClient) -> Result<SubscriptionCounts, Error> {
     let row = db
         .query_typed_one(
@@ -326,7 +324,8 @@ pub async fn subscriptions_now(db: &impl GenericClient) -> Result<SubscriptionCo
     subscription_counts(&row)
 }
 
-/// Subscriptions by the status they had at an instant: whole days from the rollup, the rest of the day from the changes.
+/// The number of subscriptions by their status at an instant: whole days from the rollup, the rest of the day from the
+/// changes.
 pub async fn subscriptions_at(
     db: &impl GenericClient,
     at: Timestamp,

@@ -11,18 +11,15 @@ use domain::period::Period;
 /// A period that ended with nothing to bill.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SettledPeriod {
-    /// Whose.
+    /// The contract of the period.
     pub contract_id: i64,
-    /// Its instants.
+    /// The period that ended.
     pub period: Period,
-    /// What it was rated by, as `invoiced_usage.terms`.
+    /// The terms it was rated by, like `invoiced_usage.terms`.
     pub terms: Value,
 }
 
-/// Those of these contracts that no invoice, not even a void one, is of; oldest first.
-///
-/// # Errors
-/// When the statement fails.
+/// Those periods of these contracts that no invoice bills, not even a void one; oldest first.
 pub async fn of_contracts(
     db: &impl GenericClient,
     contract_ids: &[i64],
@@ -51,10 +48,7 @@ pub async fn of_contracts(
         .collect()
 }
 
-/// Notes periods; one that is noted keeps the terms it has.
-///
-/// # Errors
-/// When the statement fails.
+/// Records periods. One that is recorded already keeps its terms.
 pub async fn insert_all(
     db: &impl GenericClient,
     settled: &[SettledPeriod],

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::{Error, columns};
 use domain::money::Money;
-use domain::partner::account_statement::Entry;
+use domain::partner::account_statement::AccountEntry;
 
 /// Everything a partner was billed and everything that settled it, oldest first. The entries of an invoice add up to
 /// what is due of it now: what its payments, credits and credit notes leave is the void, or a payment nobody entered
@@ -13,7 +13,10 @@ use domain::partner::account_statement::Entry;
 ///
 /// # Errors
 /// When the statement fails or a row cannot be read.
-pub async fn entries(db: &impl GenericClient, api_key_prefix: &str) -> Result<Vec<Entry>, Error> {
+pub async fn entries(
+    db: &impl GenericClient,
+    api_key_prefix: &str,
+) -> Result<Vec<AccountEntry>, Error> {
     let rows = db
         .query_typed(
             "-- statements::entries
@@ -70,7 +73,7 @@ pub async fn entries(db: &impl GenericClient, api_key_prefix: &str) -> Result<Ve
         .map(|row| {
             let invoice_number: String = row.try_get("invoice_number")?;
             let currency = columns::currency(row, "invoices", &invoice_number)?;
-            Ok(Entry {
+            Ok(AccountEntry {
                 at: row.try_get("at")?,
                 kind: row.try_get("kind")?,
                 invoice_number,

@@ -1,4 +1,4 @@
-//! `stripe_lookups`: what an event names but does not carry, to be fetched by the redrive.
+//! `stripe_lookups`: objects that an event names but does not carry, for the redrive to fetch.
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
@@ -6,11 +6,11 @@ use tokio_postgres::types::Type;
 
 use super::Error;
 
-/// One thing to fetch.
+/// An object to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lookup {
-    /// The object to retrieve: `balance_transaction`, `subscription`, `price`, `invoice_lines`,
-    /// `invoice_payments`, or the object of an undecidable snapshot.
+    /// What to retrieve: `balance_transaction`, `subscription`, `price`, `invoice_lines`, `invoice_payments`, or the
+    /// object whose snapshots are undecided.
     pub kind: &'static str,
     pub stripe_id: String,
     pub reason: &'static str,
@@ -18,12 +18,9 @@ pub struct Lookup {
     pub requested_at: Timestamp,
 }
 
-/// Makes the open look-ups about the given `(kind, stripe_id)` pairs exactly `wanted`: what an
-/// event has brought in the meantime need not be fetched, and what one look-up asks for is asked
-/// for once. The earliest event that named it dates it.
-///
-/// # Errors
-/// When the statement fails.
+/// Makes the open look-ups about the given `(kind, stripe_id)` pairs exactly `wanted`: what an event has brought since
+/// then need not be fetched, and nothing is fetched twice. The look-up has the time of the earliest event that named
+/// the object.
 pub async fn replace(
     db: &impl GenericClient,
     subjects: &[(&'static str, String)],
@@ -80,16 +77,12 @@ pub struct Leased {
     pub kind: String,
     pub stripe_id: String,
     pub reason: String,
-    /// Attempts that failed.
+    /// How many attempts have failed.
     pub attempts: i32,
 }
 
-/// Takes up to `limit` of the look-ups that are due, first asked for first, for this run alone
-/// until `leased_until`. An invoice's payment has an hour to be told by an event of its own
-/// (`docs/stripe.md`), and nothing is fetched with a time before the event that asked for it.
-///
-/// # Errors
-/// When the statement fails.
+/// Leases up to `limit` due look-ups to this run until `leased_until`, oldest request first. An invoice's payment has an
+/// hour to arrive in an event (`docs/stripe.md`), and nothing is fetched with a time before the event that requested it.
 pub async fn lease(
     db: &impl GenericClient,
     limit: i64,
@@ -132,10 +125,7 @@ pub async fn lease(
     Ok(leased)
 }
 
-/// Gives back what was leased and not asked for.
-///
-/// # Errors
-/// When the statement fails.
+/// Returns leased look-ups that were not asked for.
 pub async fn release(
     db: &impl GenericClient,
     ids: &[i64],
@@ -151,12 +141,8 @@ pub async fn release(
     Ok(())
 }
 
-/// Closes the look-up, in the transaction that applies the answer and before it: what the answer
-/// leaves open asks for a look-up of its own, see [`withdraw_repetition`]. False when an event has brought
-/// the answer meanwhile.
-///
-/// # Errors
-/// When the statement fails.
+/// Closes the look-up in the transaction that applies the answer, before it is applied: what the answer leaves open
+/// requests a new look-up, see [`withdraw_repetition`]. False when an event has brought the answer meanwhile.
 pub async fn complete(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<bool, Error> {
     let changed = db
         .execute_typed(
@@ -169,10 +155,7 @@ pub async fn complete(db: &impl GenericClient, id: i64, now: Timestamp) -> Resul
     Ok(changed == 1)
 }
 
-/// Withdraws the look-up that the answer to this one asked for, if it asked for the same again.
-///
-/// # Errors
-/// When the statement fails.
+/// Withdraws the look-up that the answer to this one requested, if it requests the same again.
 pub async fn withdraw_repetition(db: &impl GenericClient, id: i64) -> Result<bool, Error> {
     let changed = db
         .execute_typed(
@@ -188,10 +171,7 @@ pub async fn withdraw_repetition(db: &impl GenericClient, id: i64) -> Result<boo
     Ok(changed > 0)
 }
 
-/// Notes a failed attempt; opens a look-up that was closed.
-///
-/// # Errors
-/// When the statement fails.
+/// Records a failed attempt. Opens a look-up that was closed.
 pub async fn fail(
     db: &impl GenericClient,
     id: i64,
@@ -213,10 +193,7 @@ pub async fn fail(
     Ok(())
 }
 
-/// How many are due.
-///
-/// # Errors
-/// When the statement fails.
+/// The number of look-ups that are due.
 pub async fn count_due(db: &impl GenericClient, now: Timestamp) -> Result<i64, Error> {
     let row = db
         .query_typed_one(

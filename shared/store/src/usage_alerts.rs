@@ -1,4 +1,4 @@
-//! `usage_alerts`: which thresholds of which month have been announced, each once.
+//! `usage_alerts`: which thresholds of which month have been announced, each of them once.
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
@@ -7,10 +7,10 @@ use tokio_postgres::types::Type;
 use super::Error;
 use domain::period::Month;
 
-/// Writes the alerts of a month that are not there yet and returns them: subject and threshold in percent.
+/// Writes the alerts of a month that are not stored yet and returns them: subject and threshold in percent.
 ///
 /// # Errors
-/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+/// [`Error::is_retryable`] when it met another transaction.
 pub async fn insert_all(
     db: &impl GenericClient,
     alerts: &[(&str, i32)],

@@ -1,4 +1,4 @@
-//! `usage_daily`: the rollup of `usage_events` that limits and reports read; how it is checked and made anew.
+//! `usage_daily`: the rollup of `usage_events` that limits and reports read; compared with the events, and rebuilt.
 
 use jiff::civil::Date;
 use tokio_postgres::types::Type;
@@ -8,66 +8,63 @@ use super::{Error, columns};
 use domain::money::Currency;
 use domain::period::Month;
 
-/// Sums over some events.
+/// The sums of some events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Number of events not voided.
+    /// The number of events that are not voided.
     pub events: i64,
-    /// Σ units.
+    /// The sum of their units.
     pub units: i64,
-    /// Σ units of billable events.
+    /// The sum of the units of billable events.
     pub billable_units: i64,
-    /// Σ units × price of billable events.
+    /// The sum of units × price of billable events, in minor units.
     pub amount_cents: i64,
 }
 
-/// What a subject used of one type in a month.
+/// What a subject used of one event type in a month.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfType {
-    /// `user:<id>` or `partner:<prefix>`.
+    /// Either `user:<id>` or `partner:<prefix>`.
     pub subject: String,
-    /// What was used.
+    /// The event type that was used.
     pub event_type: String,
-    /// Number of events.
+    /// The number of events.
     pub events: i64,
-    /// Σ units of billable events.
+    /// The sum of the units of billable events.
     pub billable_units: i64,
 }
 
 /// A line of a monthly report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonthOfType {
-    /// Any day of the month stands for it; this is its first.
+    /// The calendar month, in UTC.
     pub month: Month,
-    /// Of the amount.
+    /// The currency of the amount.
     pub currency: Currency,
-    /// What was used.
+    /// The event type that was used.
     pub event_type: String,
-    /// How much.
+    /// The sums of the month.
     pub totals: Totals,
 }
 
 /// A row of the rollup that is not the sum of its events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// `user:<id>` or `partner:<prefix>`.
+    /// Either `user:<id>` or `partner:<prefix>`.
     pub subject: String,
-    /// UTC.
+    /// The day in UTC.
     pub day: Date,
-    /// What was used.
+    /// The event type of the row.
     pub event_type: String,
-    /// Of the amounts.
+    /// The currency of the amounts.
     pub currency: String,
-    /// What the rollup says; zeros where it has no row.
+    /// The sums in the rollup; zeros where it has no row.
     pub rolled_up: Totals,
-    /// What the events add up to.
+    /// The sums of the events.
     pub summed: Totals,
 }
 
-/// What the subjects used in a month, by type. One statement, whatever their number.
-///
-/// # Errors
-/// When the statement fails.
+/// What the subjects used in a month, by event type. One statement, whatever their number.
 pub async fn of_month(
     db: &impl GenericClient,
     subjects: &[&str],
@@ -103,10 +100,7 @@ pub async fn of_month(
 }
 
 /// What a subject used from the day `from` to the day before `to`, by month, currency and type, newest month first.
-/// What was voided altogether is left out.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
+/// Lines whose events were all voided are left out.
 pub async fn by_month(
     db: &impl GenericClient,
     subject: &str,
@@ -142,9 +136,6 @@ pub async fn by_month(
 }
 
 /// Where the rollup is not the sum of the events: at most a thousand rows, in the order of its key. Reads every event.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn differences(db: &impl GenericClient) -> Result<Vec<Difference>, Error> {
     let rows = db
         .query_typed(
@@ -192,11 +183,8 @@ pub async fn differences(db: &impl GenericClient) -> Result<Vec<Difference>, Err
         .collect()
 }
 
-/// Keeps every writer out of the rollup until the end of the transaction; readers go on. One that has written events
-/// already is waited for: it took its own lock on the rollup with the statement that wrote them.
-///
-/// # Errors
-/// When the statement fails.
+/// Keeps every writer out of the rollup until the end of the transaction; readers continue. Waits for writers that have
+/// written events already: their statement locks the rollup too.
 pub async fn lock(db: &impl GenericClient) -> Result<(), Error> {
     db.execute_typed(
         "-- usage_daily::lock
@@ -207,11 +195,8 @@ pub async fn lock(db: &impl GenericClient) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes the rows of a subject anew from its events, in a transaction that has called [`lock`] before. Returns how
-/// many there are now.
-///
-/// # Errors
-/// When the statement fails.
+/// Rebuilds the rows of a subject from its events. The transaction must have called [`lock`] before. Returns the number
+/// of rows.
 pub async fn rebuild(db: &impl GenericClient, subject: &str) -> Result<u64, Error> {
     let rows = db
         .execute_typed(

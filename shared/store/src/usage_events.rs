@@ -1,4 +1,4 @@
-//! `usage_events`: what was used, each event once for ever, and its share of `usage_daily` in the same statement.
+//! `usage_events`: each usage event once for ever, and its share of `usage_daily` in the same statement.
 
 use std::collections::HashSet;
 
@@ -10,63 +10,63 @@ use tokio_postgres::{GenericClient, Row};
 use super::Error;
 use domain::money::Currency;
 
-/// An event about to be written.
+/// An event to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewEvent<'a> {
-    /// `user:<id>` or `partner:<prefix>`.
+    /// Either `user:<id>` or `partner:<prefix>`.
     pub subject: &'a str,
-    /// Unique within the subject.
+    /// The sender's key; unique within the subject.
     pub idempotency_key: &'a str,
-    /// Of a user.
+    /// The user's id; `None` for a partner.
     pub user_id: Option<i32>,
-    /// Of a partner.
+    /// The partner's prefix; `None` for a user.
     pub api_key_prefix: Option<&'a str>,
-    /// What was used.
+    /// The kind of usage, a word the sender chooses.
     pub event_type: &'a str,
-    /// The thing it was used on.
+    /// The id of the thing it was used on.
     pub resource_id: Option<&'a str>,
-    /// Counts against limits and on invoices.
+    /// Whether it counts against limits and on invoices.
     pub billable: bool,
-    /// How many units.
+    /// The number of units it counts for.
     pub cost_units: i64,
-    /// Per unit.
+    /// The price of a unit in minor units of `currency`.
     pub unit_price_cents: Option<i64>,
-    /// Of `unit_price_cents`.
+    /// The currency of `unit_price_cents`.
     pub currency: Currency,
-    /// When it happened.
+    /// When the usage happened.
     pub occurred_at: Timestamp,
-    /// Free form.
+    /// Any JSON the sender added.
     pub metadata: Option<&'a Value>,
-    /// Hex digest of what the sender said.
+    /// The SHA-256 digest of what the sender said, in hex.
     pub payload_sha256: &'a str,
 }
 
-/// Subject and key of an event.
+/// The subject and the idempotency key of an event.
 pub type Key = (String, String);
 
-/// An event as a reservation or a void finds it again.
+/// The members of a stored event that a reservation or a void needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
-    /// Hex digest of what the sender said; `None` for the predecessor's rows.
+    /// The SHA-256 digest of what the sender said, in hex; `None` for the predecessor's rows.
     pub payload_sha256: Option<String>,
-    /// Free form; a reservation keeps its verdict here.
+    /// Any JSON the sender added. A reservation keeps its answer here.
     pub metadata: Option<Value>,
 }
 
-/// An event that has been taken back.
+/// An event that has been voided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Voided {
-    /// When it was taken back first.
+    /// When the event was first voided.
     pub voided_at: Timestamp,
-    /// Why.
+    /// The reason that was given.
     pub reason: String,
 }
 
-/// Writes the events whose keys are new, adds them to `usage_daily`, and returns the keys that were there already, which
-/// are rarely any. No key may come twice. A key that another transaction is writing is waited for.
+/// Writes the events with new keys, adds them to `usage_daily`, and returns the keys that existed already. No key may
+/// come twice. Waits for a transaction that is writing one of the keys.
 ///
 /// # Errors
-/// When the statement fails; [`Error::is_retryable`] when it met another transaction.
+/// [`Error::is_retryable`] when it met another transaction.
 pub async fn insert_all(
     db: &impl GenericClient,
     events: &[NewEvent<'_>],
@@ -83,7 +83,7 @@ pub async fn insert_all(
     }
 }
 
-/// One event, in a statement that Postgres plans in half the time of the batch's: no statement is prepared, so that
+/// Writes one event, with a statement that Postgres plans in half the time of the batch's. No statement is prepared, so
 /// each is planned each time.
 async fn insert(
     db: &impl GenericClient,
@@ -131,8 +131,8 @@ async fn insert(
     Ok(changed > 0)
 }
 
-/// Rows are written in the order of their keys, in both tables, so that two batches meet in one order, and so that
-/// neighbours in the index follow one another. Sorted here: Postgres would compare by the database's collation.
+/// Writes rows in the order of their keys, in both tables, so that two batches meet in one order and neighbours in the
+/// index follow one another. Sorted here, since Postgres would compare by the database's collation.
 async fn insert_batch(
     db: &impl GenericClient,
     events: &[NewEvent<'_>],
@@ -214,10 +214,7 @@ async fn insert_batch(
         .collect())
 }
 
-/// The digests of the events that are there under these keys. `None` for the predecessor's rows.
-///
-/// # Errors
-/// When the statement fails.
+/// The digests of the stored events among these keys; `None` for the predecessor's rows.
 pub async fn digests(
     db: &impl GenericClient,
     keys: &[(&str, &str)],
@@ -245,10 +242,7 @@ pub async fn digests(
         .collect()
 }
 
-/// The event under a key.
-///
-/// # Errors
-/// When the statement fails.
+/// The stored event with this key.
 pub async fn get(
     db: &impl GenericClient,
     subject: &str,
@@ -271,12 +265,9 @@ pub async fn get(
         .transpose()
 }
 
-/// Takes an event back: the row stays, its share of `usage_daily` goes, and the audit log says who and why. With a
-/// reservation goes the part of it that is charged, which is an event of its own. `false` when there is no such event or
-/// it has been taken back before; nothing changes then.
-///
-/// # Errors
-/// When the statement fails.
+/// Voids an event: the row stays, its share of `usage_daily` goes, and the audit log has the actor and the reason. With
+/// a reservation its charged part is voided, which is a separate event. `false` when there is no such event or it has
+/// been voided before; then nothing changes.
 pub async fn void(
     db: &impl GenericClient,
     subject: &str,
@@ -329,10 +320,7 @@ pub async fn void(
     Ok(!rows.is_empty())
 }
 
-/// When and why an event was taken back; `None` when there is none that was.
-///
-/// # Errors
-/// When the statement fails.
+/// When and why an event was voided; `None` when it was not.
 pub async fn voided(
     db: &impl GenericClient,
     subject: &str,
@@ -356,7 +344,7 @@ pub async fn voided(
         .transpose()
 }
 
-/// The events, taken apart into the arrays a statement unnests.
+/// The columns of events as the arrays that a statement unnests.
 struct Columns<'a>(&'a [&'a NewEvent<'a>]);
 
 impl<'a> Columns<'a> {

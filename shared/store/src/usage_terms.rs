@@ -1,4 +1,4 @@
-//! What usage is measured by: `plan_limits` of users, `api_partner_contracts` of partners and what they were invoiced.
+//! What usage is measured by: `plan_limits` for users, `api_partner_contracts` and their invoices for partners.
 
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
@@ -8,10 +8,10 @@ use super::{Error, columns};
 use domain::money::Currency;
 use domain::usage::PlanTerms;
 
-/// A user's plan.
+/// The plan of a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserPlan {
-    /// The host's number of the user.
+    /// The user's id in the host application.
     pub user_id: i32,
     /// `users.plan`, `free` where it is empty.
     pub plan_name: String,
@@ -19,20 +19,20 @@ pub struct UserPlan {
     pub terms: Option<PlanTerms>,
 }
 
-/// What a partner's contract says about its usage.
+/// What a partner's contract says about usage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartnerTerms {
-    /// The partner.
+    /// The prefix of the partner's API key.
     pub api_key_prefix: String,
-    /// Of every price of the contract.
+    /// The currency of every price of the contract.
     pub currency: Currency,
-    /// Requests per month; `None` is unlimited.
+    /// Requests per month; `None` for unlimited.
     pub monthly_request_limit: Option<i64>,
-    /// Requests in the host's `api_usage` count.
+    /// Whether requests in the host's `api_usage` count.
     pub counts_api_usage: bool,
-    /// Events in `usage_events` count.
+    /// Whether events in `usage_events` count.
     pub counts_usage_events: bool,
-    /// The types of them that count; `None` for all.
+    /// The event types that count; `None` for all.
     pub billable_event_types: Option<Vec<String>>,
 }
 
@@ -45,21 +45,18 @@ impl PartnerTerms {
     }
 }
 
-/// A period of a partner that is invoiced, `[start, end)`.
+/// An invoiced period of a partner, `[start, end)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvoicedPeriod {
-    /// The partner.
+    /// The prefix of the partner's API key.
     pub api_key_prefix: String,
-    /// First instant in it.
+    /// The first instant of the period.
     pub start: Timestamp,
-    /// First instant after it.
+    /// The first instant after the period.
     pub end: Timestamp,
 }
 
-/// The plans of these users; users that do not exist are left out.
-///
-/// # Errors
-/// When the statement fails or a plan's currency is none.
+/// The plans of these users. Users that do not exist are left out.
 pub async fn of_users(db: &impl GenericClient, user_ids: &[i32]) -> Result<Vec<UserPlan>, Error> {
     if user_ids.is_empty() {
         return Ok(Vec::new());
@@ -102,10 +99,7 @@ pub async fn of_users(db: &impl GenericClient, user_ids: &[i32]) -> Result<Vec<U
         .collect()
 }
 
-/// The contracts of these partners; partners without one are left out.
-///
-/// # Errors
-/// When the statement fails or a contract's currency is none.
+/// The contracts of these partners. Partners without a contract are left out.
 pub async fn of_partners(
     db: &impl GenericClient,
     api_key_prefixes: &[&str],
@@ -139,9 +133,6 @@ pub async fn of_partners(
 }
 
 /// The periods of live invoices (finalized, not void) of these partners' contracts that end after `since`.
-///
-/// # Errors
-/// When the statement fails.
 pub async fn invoiced_periods(
     db: &impl GenericClient,
     api_key_prefixes: &[&str],

@@ -1,10 +1,10 @@
-//! What is asked of Stripe's API: raw JSON out, for the same reader that reads events.
+//! A client for Stripe's API. It returns raw JSON, for the same reader that reads events.
 //!
-//! From async-stripe (`async-stripe-client-core`, the part its own clients are made of): how a request becomes a path,
-//! a query and a form, which failures may be sent again (`Stripe-Should-Retry` and the transient statuses), what an
-//! idempotency key may be, and the pinned API version. Not its ready client: that one cannot honour `Retry-After` (it
-//! drops the headers), reads an answer of any size, opens a connection per request, loses the status of an error it
-//! cannot parse, and ends in typed objects that reject half of what real accounts return.
+//! Uses async-stripe (`async-stripe-client-core`, the core of its clients) for the path, query and form of a request,
+//! for which failures may be retried (`Stripe-Should-Retry` and the transient statuses), for what an idempotency key
+//! may be, and for the pinned API version. Does not use its ready client: that one ignores `Retry-After` (it drops the
+//! headers), reads an answer of any size, opens a connection per request, loses the status of an error it cannot parse,
+//! and returns typed objects that reject half of what real accounts return.
 
 use std::fmt;
 use std::io::Cursor;
@@ -31,79 +31,79 @@ use runtime::aws::secrets::{self, Form, Secret};
 use runtime::config::{self, BoxError, Environment};
 use runtime::deadline::Deadline;
 
-/// Where Stripe is.
+/// The base address of Stripe's API.
 const API_BASE: &str = "https://api.stripe.com";
-/// Most objects of one page, as Stripe has it.
+/// The most objects that Stripe returns on one page.
 const PAGE_SIZE: u64 = 100;
-/// [What Stripe allows](https://docs.stripe.com/rate-limits) one endpoint, or a sandbox; a live account in all may do
-/// four times as much, so that the application and another function are not in the way.
+/// [Stripe's limit](https://docs.stripe.com/rate-limits) for one endpoint, or for a sandbox. A live account may do four
+/// times as much, which leaves room for the application and other functions.
 const REQUESTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(25).expect("more than none");
-/// Largest answer read. A page of 100 invoices with ten lines each has about 2 MB.
+/// The largest answer that is read. A page of 100 invoices with ten lines each has about 2 MB.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// An idle connection older than this may have been closed by Stripe, or died while the sandbox was frozen.
 const IDLE: Duration = Duration::from_secs(20);
-/// What an id keeps in a path; a plan's id may be any text.
+/// The characters of an id that stay unencoded in a path. A plan's id may be any text.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_').remove(b'-');
 
-/// Why Stripe did not say what was asked. `Display` carries no text of Stripe's: it may name people or the key.
+/// Why Stripe did not answer a request. `Display` contains no text of Stripe's: it may name people or the key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no key to ask with.
-    #[error("the key of Stripe's API is not to be had")]
+    /// No key is configured.
+    #[error("the key of Stripe's API is not available")]
     NoKey(#[source] secrets::Error),
-    /// Stripe says that there is no such object. Never a cancellation: an id that is stored here must exist.
+    /// Stripe has no such object. Never a cancellation: an id that is stored here must exist.
     #[error("Stripe knows no such object")]
     NotFound {
-        /// The path asked for.
+        /// The path of the request.
         path: String,
     },
-    /// Too many requests, still after the retries, or for longer than is waited.
+    /// Too many requests, even after the retries, or the required pause is too long.
     #[error("Stripe limits the rate")]
     RateLimited {
-        /// What `Retry-After` said last.
+        /// What the last `Retry-After` said, if there was one.
         retry_after: Option<Duration>,
     },
-    /// The key is wrong, revoked, or may not do this.
+    /// The key is wrong, revoked, or lacks the permission.
     #[error("Stripe refuses the key: {status}")]
     Unauthorized {
-        /// 401 or 403.
+        /// The HTTP status, 401 or 403.
         status: StatusCode,
     },
-    /// The request cannot be fulfilled as it is; sending it again changes nothing.
+    /// Stripe refuses the request; sending it again changes nothing.
     #[error(
         "Stripe refuses the request: {status} {} {}",
         .code.as_deref().unwrap_or("without a code"),
         .param.as_deref().unwrap_or_default()
     )]
     Invalid {
-        /// The status.
+        /// The HTTP status of the answer.
         status: StatusCode,
-        /// Stripe's `error.code`, else its `error.type`.
+        /// Stripe's `error.code`, otherwise its `error.type`.
         code: Option<String>,
-        /// The parameter at fault.
+        /// The parameter at fault, if Stripe names one.
         param: Option<String>,
-        /// Stripe's words, not to be logged.
+        /// Stripe's message. Must not be logged.
         message: String,
     },
-    /// No answer within the time, no connection, or a server error, each time it was tried.
+    /// No answer in time, no connection, or a server error, on each attempt.
     #[error("Stripe is unavailable")]
     Unavailable(#[source] BoxError),
-    /// An answer that is not what Stripe answers, each time it was tried.
+    /// An answer that Stripe would not give, on each attempt.
     #[error("Stripe's answer cannot be read: {0}")]
     Unreadable(&'static str),
     /// The run's deadline came before an answer.
     #[error("Stripe did not answer before the deadline")]
     Deadline,
-    /// A list was longer than the reader wanted to read.
+    /// The list is longer than the caller wanted to read.
     #[error("the list goes on beyond the pages that were to be read")]
     MorePages {
-        /// The last object read: where to go on.
+        /// The id of the last object read: continue after it.
         after: String,
     },
 }
 
 impl Error {
-    /// Whether asking again later may succeed without anybody changing anything.
+    /// Whether the same request may succeed later without a change by anybody.
     pub fn is_temporary(&self) -> bool {
         match self {
             Error::RateLimited { .. }
@@ -119,16 +119,16 @@ impl Error {
     }
 }
 
-/// How long to try.
+/// How long and how often a request is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For one attempt, to the last byte of its answer.
+    /// The time for one attempt, to the last byte of its answer.
     pub timeout: Duration,
-    /// Attempts in all, at least one.
+    /// The number of attempts, at least one.
     pub attempts: u32,
-    /// Before the second attempt; doubled before each further one. Half of it is left to chance.
+    /// The pause before the second attempt. It doubles before each further one; half of it is random.
     pub first_pause: Duration,
-    /// The longest pause; a longer `Retry-After` is an error at once.
+    /// The longest pause. A longer `Retry-After` is an error at once.
     pub longest_pause: Duration,
 }
 
@@ -144,10 +144,10 @@ impl Default for Patience {
     }
 }
 
-/// When the next attempt may begin.
+/// Decides when the next attempt may begin.
 #[derive(Debug)]
 struct Pace {
-    /// Between two attempts.
+    /// The time between two attempts.
     interval: Duration,
     free_at: Option<Instant>,
 }
@@ -160,8 +160,8 @@ impl Pace {
         }
     }
 
-    /// Takes the next turn, which is at `now` or later. Turns are evenly spaced, so that no second, however it is cut,
-    /// holds more of them than it may.
+    /// Takes the next turn, at `now` or later. Turns are evenly spaced, so that every second, however it is cut, holds
+    /// no more of them than allowed.
     fn turn(&mut self, now: Instant) -> Instant {
         let turn = self.free_at.map_or(now, |free_at| free_at.max(now));
         self.free_at = Some(turn + self.interval);
@@ -169,7 +169,7 @@ impl Pace {
     }
 }
 
-/// Stripe's API with the account's key. Clones share connections and the cached key.
+/// A client for Stripe's API with the account's key. Clones share connections and the cached key.
 #[derive(Clone)]
 pub struct Client {
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Cursor<Vec<u8>>>>,
@@ -177,7 +177,7 @@ pub struct Client {
     key: Secret,
     patience: Patience,
     deadline: Deadline,
-    /// None where nothing limits the rate.
+    /// `None` when nothing limits the rate.
     pace: Option<Arc<Mutex<Pace>>>,
 }
 
@@ -195,15 +195,15 @@ impl fmt::Debug for Client {
 /// One page of a list, in Stripe's order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
-    /// The objects.
+    /// The objects of the page.
     pub data: Vec<Value>,
-    /// Whether there are more behind the last one.
+    /// Whether more objects follow the last one.
     pub has_more: bool,
 }
 
 impl Client {
-    /// `STRIPE_API_BASE` (else Stripe itself) and `STRIPE_API_KEY` or `STRIPE_API_KEY_SECRET_ARN`. A missing key is
-    /// found when it is needed.
+    /// Reads `STRIPE_API_BASE` (default: Stripe) and `STRIPE_API_KEY` or `STRIPE_API_KEY_SECRET_ARN`. A missing key is
+    /// reported when it is needed.
     ///
     /// # Errors
     /// When the base is not an `http` or `https` address.
@@ -251,7 +251,7 @@ impl Client {
             deadline: Deadline::default(),
             pace: None,
         };
-        // Stripe itself is never without TLS; what is without it is a fake, and has no limit.
+        // Stripe itself always uses TLS. A server without it is a fake, and has no limit.
         Ok(if address.scheme_str() == Some("https") {
             client.with_requests_per_second(REQUESTS_PER_SECOND)
         } else {
@@ -272,24 +272,21 @@ impl Client {
         self
     }
 
-    /// The same client for a run with this deadline: nothing is waited for beyond it, however patient the client is.
+    /// The same client for a run with this deadline: it never waits beyond it, however patient it is.
     #[must_use]
     pub fn until(mut self, deadline: Deadline) -> Client {
         self.deadline = deadline;
         self
     }
 
-    /// The same client that begins no more attempts within a second, those of all its later clones together.
+    /// The same client with a limit on the attempts per second, shared by all its later clones.
     #[must_use]
     pub fn with_requests_per_second(mut self, requests: NonZeroU32) -> Client {
         self.pace = Some(Arc::new(Mutex::new(Pace::of(requests))));
         self
     }
 
-    /// `GET` of one object: `["invoices", id]`, with the fields of `expand` expanded.
-    ///
-    /// # Errors
-    /// As [`Error`] says.
+    /// Retrieves one object with `GET`: `["invoices", id]`, with the fields in `expand` expanded.
     pub async fn retrieve(
         &self,
         path: &[&str],
@@ -303,11 +300,9 @@ impl Client {
         self.send(&request, None, now).await
     }
 
-    /// One page of the list at `path`, such as `["charges"]` or `["invoices", id, "lines"]`. `params` are Stripe's:
-    /// `{"created": {"gte": 1700000000}, "expand": ["data.discounts"]}`; without a `limit`, 100 objects.
-    ///
-    /// # Errors
-    /// As [`Error`] says.
+    /// Reads one page of the list at `path`, such as `["charges"]` or `["invoices", id, "lines"]`. `params` are
+    /// Stripe's: `{"created": {"gte": 1700000000}, "expand": ["data.discounts"]}`. Without a `limit` the page has 100
+    /// objects.
     pub async fn list(
         &self,
         path: &[&str],
@@ -325,8 +320,8 @@ impl Client {
         }
     }
 
-    /// The pages of that list one after the other, `at_most` of them; a `starting_after` in `params` is where to
-    /// begin.
+    /// Reads the pages of that list one after the other, at most `at_most` of them. A `starting_after` in `params` says
+    /// where to begin.
     pub fn pages<'a>(
         &'a self,
         path: &'a [&'a str],
@@ -344,12 +339,11 @@ impl Client {
         }
     }
 
-    /// `POST` of a form. The same key with the same form changes Stripe once, however often it is sent; a second call
-    /// with the key answers what the first did.
+    /// Sends a form with `POST`. The same key with the same form changes Stripe once, however often it is sent; a
+    /// second call with the key returns the first answer.
     ///
     /// # Errors
-    /// As [`Error`] says. After [`Error::Unavailable`] or [`Error::Unreadable`] the change may have happened: ask
-    /// again with the same key.
+    /// After [`Error::Unavailable`] or [`Error::Unreadable`] the change may have happened: ask again with the same key.
     pub async fn post(
         &self,
         path: &[&str],
@@ -361,10 +355,7 @@ impl Client {
         self.send(&request, Some(idempotency_key), now).await
     }
 
-    /// Whether Stripe answers and takes the key.
-    ///
-    /// # Errors
-    /// As [`Error`] says.
+    /// Whether Stripe answers and accepts the key.
     pub async fn check(&self, now: Timestamp) -> Result<(), Error> {
         let mut params = Map::new();
         params.insert("limit".to_owned(), 1.into());
@@ -385,7 +376,7 @@ impl Client {
             .unwrap_or(Err(Error::Deadline))
     }
 
-    /// With each key in turn while Stripe refuses them, then once more when the stored secret has changed.
+    /// Tries each key in turn while Stripe refuses them, then once more when the stored secret has changed.
     async fn send_with_new_keys(
         &self,
         request: &RequestBuilder,
@@ -453,7 +444,8 @@ impl Client {
         }
     }
 
-    /// Stripe's limit is the account's: without it a fast run would take from everybody else who asks.
+    /// Waits for the next turn. Stripe's limit belongs to the account: without waiting, a fast run would take it from
+    /// everybody else.
     async fn wait_for_turn(&self) {
         let Some(pace) = &self.pace else {
             return;
@@ -486,7 +478,7 @@ impl Client {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, BODY_BYTES).collect().await;
         let Ok(body) = body.map(http_body_util::Collected::to_bytes) else {
-            // What was cut off of an error is an error all the same.
+            // An error whose body is too large is still an error.
             return Err(failed(head.status, &head.headers, path, None)
                 .unwrap_or_else(|| Error::Unreadable("it is cut off or too large").into()));
         };
@@ -504,7 +496,7 @@ impl Client {
         idempotency_key: Option<&IdempotencyKey>,
         key: &SecretString,
     ) -> Result<http::Request<Full<Cursor<Vec<u8>>>>, Error> {
-        // A key that is no header is no key.
+        // A key that cannot be sent as a header is useless.
         let Ok(mut authorization) =
             HeaderValue::try_from(format!("Bearer {}", key.expose_secret()))
         else {
@@ -551,7 +543,7 @@ impl Client {
     }
 }
 
-/// The pages of a list, read as they are asked for: never more than one in memory.
+/// The pages of a list, read on demand: never more than one is in memory.
 #[derive(Debug)]
 pub struct Pages<'a> {
     client: &'a Client,
@@ -563,11 +555,11 @@ pub struct Pages<'a> {
 }
 
 impl Pages<'_> {
-    /// The next page's objects, none after the last page.
+    /// The objects of the next page; `None` after the last page.
     ///
     /// # Errors
-    /// As [`Error`] says; asking again after an error asks for the same page. [`Error::MorePages`] when the list goes
-    /// on beyond the pages that were to be read, so that a part is never taken for the whole.
+    /// After an error the next call asks for the same page again. [`Error::MorePages`] when the list continues after
+    /// the pages that were to be read, so that a part is never taken for the whole.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Value>>, Error> {
         if self.is_over {
             return Ok(None);
@@ -581,7 +573,7 @@ impl Pages<'_> {
         let last = page.data.last().and_then(|last| last.get("id")?.as_str());
         if page.has_more {
             match last {
-                // The same cursor again would be read for ever.
+                // With the same cursor the loop would never end.
                 Some(last) if Some(last) != before => {
                     let last = last.to_owned();
                     self.params.insert("starting_after".to_owned(), last.into());
@@ -596,8 +588,8 @@ impl Pages<'_> {
 }
 
 impl Patience {
-    /// The pause after the given attempt: twice the one before, of which a random half is taken, so that two runs
-    /// that met do not meet again.
+    /// The pause after an attempt: twice the one before, half of it random, so that two runs that collided do not
+    /// collide again.
     fn pause(&self, attempt: u32) -> Duration {
         let doubled = 2_u32.saturating_pow(attempt.saturating_sub(1));
         let whole = self
@@ -610,10 +602,10 @@ impl Patience {
     }
 }
 
-/// An attempt that failed, and what decides whether there is another one.
+/// A failed attempt, and what decides whether there is another one.
 struct Failed {
     error: Error,
-    /// None: the network failed or the answer is garbage, which is tried again.
+    /// `None` when the network failed or the answer is unreadable; both are retried.
     status: Option<u16>,
     should_retry: Option<bool>,
     retry_after: Option<Duration>,
@@ -639,7 +631,7 @@ impl Failed {
     }
 }
 
-/// What an answer that is not 2xx means, by [Stripe's error object](https://docs.stripe.com/api/errors).
+/// The error for an answer that is not 2xx, by [Stripe's error object](https://docs.stripe.com/api/errors).
 fn failed(
     status: StatusCode,
     headers: &HeaderMap,
@@ -650,7 +642,7 @@ fn failed(
         return None;
     }
     let header = |name: &str| headers.get(name)?.to_str().ok();
-    // Stripe sends whole seconds; a date would come from something in between, and is not worth a clock.
+    // Stripe sends whole seconds. A date would come from a proxy, and is not worth a clock.
     let retry_after = header(RETRY_AFTER.as_str())
         .and_then(|text| text.trim().parse().ok())
         .map(Duration::from_secs);
@@ -661,7 +653,7 @@ fn failed(
         StatusCode::TOO_MANY_REQUESTS => Error::RateLimited { retry_after },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Unauthorized { status },
         _ if status.is_server_error() => Error::Unavailable(format!("it answered {status}").into()),
-        // A 404 of anything else than Stripe, or of a path it does not have, says nothing of the object.
+        // A 404 from something other than Stripe, or for a path it does not have, says nothing about the object.
         StatusCode::NOT_FOUND if code.as_deref() == Some("resource_missing") => {
             Error::NotFound { path }
         }
@@ -688,7 +680,7 @@ fn is_refused_key(answer: &Result<Value, Error>) -> bool {
     )
 }
 
-/// `/invoices/in_1`, each segment encoded: an id never leads to another path.
+/// The path `/invoices/in_1`, each segment encoded: an id never leads to another path.
 fn joined(path: &[&str]) -> String {
     path.iter()
         .flat_map(|segment| {
@@ -759,7 +751,7 @@ mod tests {
     fn no_second_holds_more_turns_than_it_may() {
         let start = Instant::now();
         let mut pace = Pace::of(REQUESTS_PER_SECOND);
-        // A crowd at once, one alone after a rest, and one that comes between two turns.
+        // Many at once, a single one after a pause, and one between two turns.
         let mut turns: Vec<Instant> = (0..60).map(|_| pace.turn(start)).collect();
         assert_eq!(turns[0], start);
         assert_eq!(turns[59], start + Duration::from_millis(59 * 40));

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// Longest event id accepted; Stripe's are about 30 bytes.
+/// The longest accepted event id, in bytes; Stripe's have about 30.
 const MAX_ID_BYTES: usize = 255;
 
 /// Why a signed body is not an event.
@@ -14,38 +14,38 @@ const MAX_ID_BYTES: usize = 255;
 pub enum Error {
     #[error("the body is not JSON")]
     NotJson(#[source] serde_json::Error),
-    /// JSON, but a list, a text, a number.
+    /// The body is JSON, but not an object.
     #[error("the body is not an event")]
     NotAnObject,
     #[error("the body is not an event: `{0}` is missing or not a text")]
     NotAnEvent(&'static str),
 }
 
-/// One event. Source: <https://docs.stripe.com/api/events/object>.
+/// A Stripe event. Source: <https://docs.stripe.com/api/events/object>.
 #[derive(Debug, Clone)]
 pub struct Event {
     pub event_id: String,
     pub event_type: String,
     pub api_version: Option<String>,
     pub livemode: Option<bool>,
-    /// The connected account, if any.
+    /// The connected account that the event belongs to; `None` for our account.
     pub account: Option<String>,
     pub created_at: Option<Timestamp>,
-    /// `data.object`; null in a thin event, and where `data` is no object.
+    /// `data.object`; null in a thin event, and when `data` is not an object.
     pub object: Value,
-    /// `data.previous_attributes`, on `*.updated`.
+    /// `data.previous_attributes`; only `*.updated` events have it.
     pub previous_attributes: Option<Value>,
-    /// A `v2.core.event`: it names an object and carries none.
+    /// Whether it is a `v2.core.event`, which names an object without carrying it.
     pub is_thin: bool,
 }
 
 impl Event {
-    /// Reads a body whose signature has been checked.
+    /// Parses a body whose signature has been checked.
     ///
     /// # Errors
     /// When the body is not JSON, or has no id or type.
     pub fn parse(body: &[u8]) -> Result<Event, Error> {
-        // Checked as UTF-8 once and not text by text: a fifth of the time.
+        // Validating UTF-8 once instead of text by text takes a fifth of the time.
         let value = match std::str::from_utf8(body) {
             Ok(text) => serde_json::from_str(text),
             Err(_not_utf8) => serde_json::from_slice(body),
@@ -53,7 +53,7 @@ impl Event {
         from_value(value.map_err(Error::NotJson)?)
     }
 
-    /// Reads an event that is already a value: EventBridge's `detail`, or an archived payload.
+    /// Reads an event that has been parsed: EventBridge's `detail`, or an archived payload.
     ///
     /// # Errors
     /// When the value has no id or type.
@@ -74,7 +74,7 @@ fn from_value(value: Value) -> Result<Event, Error> {
     };
     let event_id =
         text(envelope.remove("id")).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
-    // An event whose `data` is something else is an event all the same: kept, and never lost.
+    // An event with an unusual `data` is still an event: it is kept and never lost.
     let mut data = match envelope.remove("data") {
         Some(Value::Object(data)) => data,
         _ => Map::new(),
@@ -101,7 +101,7 @@ fn text(value: Option<Value>) -> Option<String> {
     }
 }
 
-/// Unix seconds, or RFC 3339 text in thin events.
+/// An instant in unix seconds, or as RFC 3339 text in thin events.
 fn instant(value: &Value) -> Option<Timestamp> {
     match value {
         Value::Number(seconds) => Timestamp::from_second(seconds.as_i64()?).ok(),

@@ -1,4 +1,4 @@
-//! Stripe: what arrives from it, and what is asked of it.
+//! Stripe: verifies and reads what it sends, and calls its API.
 
 pub mod client;
 pub mod event;

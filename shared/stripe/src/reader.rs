@@ -1,4 +1,4 @@
-//! The tolerant reader: what an event says, whatever API version rendered it.
+//! The tolerant reader: extracts the facts of an event, whatever API version rendered it.
 //!
 //! Every field is looked for along the paths of "Where fields live" in `docs/stripe.md`: the new
 //! path first, then the old ones, never by `api_version`, because versions carry both shapes at
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::event::Event;
 use domain::money::Currency;
 use domain::payment::{
-    self, Attempt, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
+    self, Charge, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
 };
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
@@ -22,9 +22,12 @@ use domain::stripe_objects::catalog::{
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
 use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
+use domain::stripe_objects::status::{
+    ChargeStatus, DisputeStatus, IntentStatus, RefundStatus, SubscriptionStatus,
+};
 use domain::stripe_objects::subscription::{self, Item, Subscription};
 
-/// Ten trillion in a two-decimal currency: no amount Stripe handles comes near.
+/// Ten trillion in a currency with two decimals: no amount at Stripe comes near.
 const LARGEST_NUMBER: u64 = 1_000_000_000_000_000;
 
 /// Why an event cannot be applied.
@@ -39,7 +42,7 @@ pub enum Error {
     NoTime,
 }
 
-/// Everything one event or one fetch says, each fact with the version it has.
+/// Everything that one event or one fetch says, each fact with its version.
 #[derive(Debug, Default, Clone)]
 pub struct Facts {
     pub customers: Vec<Customer>,
@@ -48,21 +51,21 @@ pub struct Facts {
     pub invoices: Vec<Invoice>,
     pub credit_notes: Vec<CreditNote>,
     pub payment_intents: Vec<PaymentIntent>,
-    pub attempts: Vec<Attempt>,
+    pub charges: Vec<Charge>,
     pub refunds: Vec<Refund>,
     pub disputes: Vec<Dispute>,
     pub invoice_payments: Vec<InvoicePayment>,
     pub prices: Vec<PriceSnapshot>,
     pub coupons: Vec<CouponSnapshot>,
     pub discounts: Vec<DiscountSnapshot>,
-    /// Balance transactions fetched on their own: id and what it settled.
+    /// Balance transactions fetched by themselves: their id and figures.
     pub settlements: Vec<(String, Settlement)>,
-    /// Which user a customer is, by customer id.
+    /// Evidence of a customer's user, by customer id.
     pub user_links: Vec<(String, UserLink)>,
 }
 
 impl Facts {
-    /// Adds what another object of the same fetch says.
+    /// Adds the facts of another object of the same fetch.
     pub fn append(&mut self, other: Facts) {
         self.customers.extend(other.customers);
         self.checkout_sessions.extend(other.checkout_sessions);
@@ -70,7 +73,7 @@ impl Facts {
         self.invoices.extend(other.invoices);
         self.credit_notes.extend(other.credit_notes);
         self.payment_intents.extend(other.payment_intents);
-        self.attempts.extend(other.attempts);
+        self.charges.extend(other.charges);
         self.refunds.extend(other.refunds);
         self.disputes.extend(other.disputes);
         self.invoice_payments.extend(other.invoice_payments);
@@ -147,7 +150,7 @@ pub fn is_applied(event_type: &str) -> bool {
     .any(|family| event_type.starts_with(family))
 }
 
-/// Reads the facts of one event; none for a type the ledger has no use for.
+/// Reads the facts of one event; empty for a type that the ledger has no use for.
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
@@ -191,16 +194,14 @@ pub fn read(event: &Event) -> Result<Facts, Error> {
     Ok(facts)
 }
 
-/// The version's time of what was fetched at that instant: the last millisecond of its second, so
-/// that it is never the time of an event, which is a whole second. A fetch follows the events of
-/// its second, and none later.
+/// The time in the version of a fetched object: the last millisecond of the second of the fetch, so that it never
+/// equals the time of an event, which is a whole second. A fetch counts as later than the events of its second.
 fn stamp(fetched_at: Timestamp) -> Timestamp {
     Timestamp::new(fetched_at.as_second(), 999_000_000).unwrap_or(fetched_at)
 }
 
-/// Reads an object fetched from Stripe, stamped with the time of the fetch, through the same
-/// paths as an event's. `object.object` says what it is. What only an event tells the time of
-/// (a dispute's closing, a capture) is read from its balance transactions, or stays unknown.
+/// Reads an object fetched from Stripe through the same paths as an event's; `object.object` is its type. Times that
+/// only an event shows (a dispute's closing, a capture) are read from balance transactions, or stay unknown.
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
@@ -247,7 +248,7 @@ pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Facts, Erro
     Ok(facts)
 }
 
-/// Where the facts come from, and so which version they have.
+/// Where facts come from, which decides their version.
 struct Source<'a> {
     event_id: &'a str,
     event_type: &'a str,
@@ -289,7 +290,7 @@ impl Source<'_> {
         let customer = id(object, &["customer"]);
         let reference = at(object, "client_reference_id").and_then(user_id);
         let named = at(object, "metadata.user_id").and_then(user_id);
-        // A session never changes whom it names: a fetched one has named the user since it began.
+        // A session never changes its user: a fetched one has named the user since it was created.
         let created_at = time(object, &["created"]).filter(|_| self.is_fetched());
         let naming = Source {
             at: created_at.unwrap_or(self.at),
@@ -301,7 +302,7 @@ impl Source<'_> {
         ] {
             naming.link_user(facts, customer.as_deref(), user, source);
         }
-        // `completed` < `async_payment_*`: the later of the two says how the payment ended.
+        // `completed` < `async_payment_*`: the later one says how the payment ended.
         let rank = if self.event_type == "checkout.session.completed" {
             0
         } else {
@@ -353,7 +354,7 @@ impl Source<'_> {
             deleted_at: is_deleted.then_some(self.at),
             created_at,
             link: None,
-            // A deletion may carry the id alone: then it says nothing about the other fields.
+            // A deletion may carry only the id: then it says nothing about the other fields.
             version: if is_deleted && created_at.is_none() {
                 Version::unseen()
             } else {
@@ -389,8 +390,8 @@ impl Source<'_> {
         );
         let started_at = time(object, &["start_date", "start", "created"]);
         let is_ended = subscription::is_ended(&status);
-        let is_paused =
-            status == "paused" || text(object, &["pause_collection.behavior"]).is_some();
+        let is_paused = SubscriptionStatus::of(&status) == SubscriptionStatus::Paused
+            || text(object, &["pause_collection.behavior"]).is_some();
         let first_item = at(object, "items.data").and_then(|items| items.get(0));
         let period = |field: &str| {
             first_item
@@ -531,7 +532,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// The links an invoice itself names: `payments.data[]`, or one intent or charge.
+    /// The links that an invoice itself names: `payments.data[]`, or one intent or charge.
     fn payments_of_invoice(
         &self,
         object: &Value,
@@ -582,7 +583,7 @@ impl Source<'_> {
         let intent = id(object, &["payment.payment_intent"]);
         let charge = id(object, &["payment.charge"]);
         if intent.is_none() && charge.is_none() {
-            // Paid by something that is not a payment here (a payment record, out of band).
+            // It was paid by something that is no payment here (a payment record, or outside Stripe).
             return Ok(());
         }
         let invoice_id = id(object, &["invoice"])
@@ -636,7 +637,7 @@ impl Source<'_> {
         let intent_id = required_text(object, OBJECT, "id")?;
         let status = required_text(object, OBJECT, "status")?;
         let charges = at(object, "charges.data").and_then(Value::as_array);
-        // Newest first in `charges.data`.
+        // `charges.data` has the newest first.
         let latest_charge_id = id(object, &["latest_charge"])
             .or_else(|| {
                 charges
@@ -670,7 +671,8 @@ impl Source<'_> {
             failure_code: failure.and_then(|error| text(error, &["code"])),
             decline_code: failure.and_then(|error| text(error, &["decline_code"])),
             failure_message: failure.and_then(|error| text(error, &["message"])),
-            succeeded_at: (status == "succeeded" && self.event_type == "payment_intent.succeeded")
+            succeeded_at: (IntentStatus::of(&status) == IntentStatus::Succeeded
+                && self.event_type == "payment_intent.succeeded")
                 .then_some(self.at),
             canceled_at: time(object, &["canceled_at"]),
             user_id: at(object, "metadata.user_id").and_then(user_id),
@@ -743,6 +745,7 @@ impl Source<'_> {
                 object: OBJECT,
                 field: "status",
             })?;
+        let known_status = ChargeStatus::of(&status);
         let refunded_cents = int(object, &["amount_refunded"]).unwrap_or(0);
         let stripe_customer_id = id(object, &["customer"]);
         let intent_id = id(object, &["payment_intent"]);
@@ -760,23 +763,25 @@ impl Source<'_> {
         let event_type = if is_own_event { self.event_type } else { "" };
         let shows_capture = matches!(event_type, "charge.succeeded" | "charge.captured");
         let settlement = at(object, "balance_transaction").and_then(settlement);
-        // The transaction is made when the charge is captured; only events say it better.
+        // The transaction is created with the capture. Only events show the time of the capture itself.
         let captured_at = if self.is_fetched() {
             time(object, &["balance_transaction.created"])
         } else {
             shows_capture.then_some(self.at)
         };
-        facts.attempts.push(Attempt {
+        facts.charges.push(Charge {
             amount_cents,
             amount_captured_cents,
             currency,
             is_captured,
             failure_code: text(object, &["failure_code"]),
-            decline_code: text(object, &["outcome.reason"]).filter(|_| status == "failed"),
+            decline_code: text(object, &["outcome.reason"])
+                .filter(|_| known_status == ChargeStatus::Failed),
             failure_message: text(object, &["failure_message"]),
             payment_method: text(object, &["payment_method_details.type", "source.object"]),
             user_id: at(object, "metadata.user_id").and_then(user_id),
-            succeeded_at: captured_at.filter(|_| status == "succeeded" && is_captured),
+            succeeded_at: captured_at
+                .filter(|_| known_status == ChargeStatus::Succeeded && is_captured),
             refund_totals: BTreeMap::from([(self.at.as_second(), refunded_cents)]),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
             settlement,
@@ -813,9 +818,12 @@ impl Source<'_> {
         facts: &mut Facts,
     ) -> Result<(), Error> {
         const OBJECT: &str = "refund";
-        // Refunds had no `status` before 2016: they had succeeded.
+        // Refunds had no `status` before 2016: all of them had succeeded.
         let status = text(object, &["status"]).unwrap_or_else(|| "succeeded".to_owned());
-        let has_failed = matches!(status.as_str(), "failed" | "canceled");
+        let has_failed = matches!(
+            RefundStatus::of(&status),
+            RefundStatus::Failed | RefundStatus::Canceled
+        );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
         facts.refunds.push(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
@@ -846,9 +854,14 @@ impl Source<'_> {
     fn dispute(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
         const OBJECT: &str = "dispute";
         let status = required_text(object, OBJECT, "status")?;
+        let known_status = DisputeStatus::of(&status);
         let is_closed = matches!(
-            status.as_str(),
-            "won" | "lost" | "warning_closed" | "charge_refunded" | "prevented"
+            known_status,
+            DisputeStatus::Won
+                | DisputeStatus::Lost
+                | DisputeStatus::WarningClosed
+                | DisputeStatus::ChargeRefunded
+                | DisputeStatus::Prevented
         );
         let transactions = || {
             at(object, "balance_transactions")
@@ -856,7 +869,7 @@ impl Source<'_> {
                 .into_iter()
                 .flatten()
         };
-        // When money moved, as a fetched dispute tells it: the first transaction of that sign.
+        // When money moved, as a fetched dispute shows it: the first transaction with that sign.
         let moved_at = |is_that_way: fn(i64) -> bool| {
             transactions()
                 .filter(|one| int(one, &["amount"]).is_some_and(is_that_way))
@@ -866,12 +879,15 @@ impl Source<'_> {
         };
         let withdrawn_at = moved_at(|amount| amount < 0);
         let reinstated_at = moved_at(|amount| amount > 0);
-        let closed_at = match (self.is_fetched(), status.as_str()) {
-            (false, _) => is_closed.then_some(self.at),
-            (true, "won") => reinstated_at,
-            // Without a withdrawal its cash has no better date.
-            (true, "lost") if withdrawn_at.is_none() => Some(self.at),
-            (true, _) => None,
+        let closed_at = if !self.is_fetched() {
+            is_closed.then_some(self.at)
+        } else if known_status == DisputeStatus::Won {
+            reinstated_at
+        } else if known_status == DisputeStatus::Lost && withdrawn_at.is_none() {
+            // Without a withdrawal there is no better date for its cash.
+            Some(self.at)
+        } else {
+            None
         };
         let balance_transactions = transactions()
             .filter_map(|transaction| {
@@ -981,7 +997,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// `customer.discount.*`: the coupon, and which discount id stands for it.
+    /// Reads `customer.discount.*`: the coupon, and the id of the discount that applies it.
     fn discount(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
         let read = discount(object).ok_or(Error::MissingField {
             object: "discount",
@@ -991,7 +1007,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// The discounts an object lists, keeping what they say of coupons and ids.
+    /// The discounts that an object lists. Also collects what they say about coupons and ids.
     fn discounts(&self, object: &Value, facts: &mut Facts) -> Vec<Discount> {
         let listed = at(object, "discounts")
             .and_then(Value::as_array)
@@ -1006,7 +1022,7 @@ impl Source<'_> {
             let Some(read) = discount(value) else {
                 continue;
             };
-            // One shape lists the ids and carries the object beside them.
+            // In one shape the ids are listed and the object is beside them.
             let (value, read) = match single.and_then(|single| Some((single, discount(single)?))) {
                 Some((single, known))
                     if !value.is_object()
@@ -1094,7 +1110,7 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Facts) -> Result<Vec<I
     Ok(items)
 }
 
-/// A price or a legacy plan: the terms, wherever they stand.
+/// The terms of a price or a legacy plan, wherever they are.
 fn price(object: &Value) -> Option<Price> {
     let stripe_price_id = id(object, &["id"]).or_else(|| object.as_str().map(str::to_owned))?;
     let interval = text(object, &["recurring.interval", "interval"]);
@@ -1145,7 +1161,7 @@ fn currency_options(options: &Map<String, Value>) -> BTreeMap<Currency, Currency
         };
         let tiers = filled(option, "tiers").map(|tiers| tiers.iter().map(tier).collect());
         let unit_amount_decimal = decimal(option, &["unit_amount_decimal", "unit_amount"]);
-        // Tiers are shown only when asked for: without them the option says nothing.
+        // Tiers appear only when asked for: without them the option says nothing.
         if unit_amount_decimal.is_some() || tiers.is_some() {
             let option = CurrencyOption {
                 unit_amount_decimal,
@@ -1177,7 +1193,7 @@ fn coupon(object: &Value) -> Option<Coupon> {
     })
 }
 
-/// A discount object, or its id alone.
+/// A discount from its object, or from its id alone.
 fn discount(value: &Value) -> Option<Discount> {
     if let Some(id) = value.as_str() {
         return Some(Discount {
@@ -1205,10 +1221,10 @@ fn invoice_status(object: &Value, event_type: &str) -> Option<InvoiceStatus> {
         return Some(InvoiceStatus::Void);
     }
     if let Some(word) = text(object, &["status"]) {
-        // A state this code has not heard of is still owed until something says otherwise.
+        // An invoice in an unknown state is owed until something says otherwise.
         return Some(InvoiceStatus::parse(&word).unwrap_or(InvoiceStatus::Open));
     }
-    // Before 2018-11 three flags said it.
+    // Before 2018-11 three flags had the state.
     if flag(object, &["paid"])? {
         Some(InvoiceStatus::Paid)
     } else if flag(object, &["forgiven"]) == Some(true) {
@@ -1220,7 +1236,7 @@ fn invoice_status(object: &Value, event_type: &str) -> Option<InvoiceStatus> {
     }
 }
 
-/// What was paid outside Stripe; before basil only a flag says so, and `amount_paid` is 0.
+/// The amount paid outside Stripe. Before basil there is only a flag, and `amount_paid` is 0.
 fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> i64 {
     if status != InvoiceStatus::Paid {
         return 0;
@@ -1232,8 +1248,8 @@ fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> 
     }
 }
 
-/// Whether a complete list of what paid an invoice names no payment of this account: it was paid
-/// outside Stripe, and no field of some versions says so.
+/// Whether a complete list of an invoice's payments has no payment of this account: then it was paid outside Stripe.
+/// Some versions have no field that says so.
 fn lists_no_payment(object: &Value) -> bool {
     let Some(Value::Array(payments)) = at(object, "payments.data") else {
         return false;
@@ -1251,7 +1267,7 @@ fn tax(object: &Value) -> i64 {
         .unwrap_or(0)
 }
 
-/// Σ of one field over a list; `None` when there is no list, or nothing in it.
+/// The sum of a field over a list; `None` when the list is missing or empty.
 fn sum_of(object: &Value, list: &str, field: &str) -> Option<i64> {
     filled(object, list)?
         .iter()
@@ -1259,7 +1275,7 @@ fn sum_of(object: &Value, list: &str, field: &str) -> Option<i64> {
         .try_fold(0_i64, i64::checked_add)
 }
 
-/// A list with something in it. An empty one must not hide what an older field says.
+/// A list that is not empty. An empty one must not hide an older field.
 fn filled<'a>(object: &'a Value, list: &str) -> Option<&'a Vec<Value>> {
     at(object, list)?.as_array().filter(|list| !list.is_empty())
 }
@@ -1329,7 +1345,7 @@ fn subscription_of_lines(object: &Value) -> Option<String> {
     })
 }
 
-/// The period the lines are for (`invoice.period_*` is the one before it), prorations aside.
+/// The period of the lines without prorations (`invoice.period_*` is the period before it).
 fn service_period(lines: &[Line]) -> (Option<Timestamp>, Option<Timestamp>) {
     let regular = lines.iter().filter(|line| !line.proration).count() > 0;
     let counted = || lines.iter().filter(|line| !regular || !line.proration);
@@ -1339,7 +1355,7 @@ fn service_period(lines: &[Line]) -> (Option<Timestamp>, Option<Timestamp>) {
     )
 }
 
-/// A balance transaction, when the object itself and not its id is there.
+/// The figures of a balance transaction; `None` when only its id is there.
 fn settlement(object: &Value) -> Option<Settlement> {
     object.as_object()?;
     Some(Settlement {
@@ -1350,9 +1366,9 @@ fn settlement(object: &Value) -> Option<Settlement> {
     })
 }
 
-// Reading one value: the first path that has it.
+// Reads one value: from the first path that has it.
 
-/// The value at a dotted path; a number in the path is an index.
+/// The value at a dotted path. A number in the path is an index.
 fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     // Most paths are one key; looking for the dot byte by byte beats the search for a character.
     let (key, rest) = match path.bytes().position(|byte| byte == b'.') {
@@ -1389,8 +1405,8 @@ fn text(value: &Value, paths: &[&str]) -> Option<String> {
     })
 }
 
-/// A whole number of a size that can be summed. One beyond is as good as missing: its event parks,
-/// instead of making the sums of its day overflow for every other event.
+/// A whole number of a size that can be summed. A larger one counts as missing: its event is parked, instead of making
+/// the sums of its day overflow for every other event.
 fn int(value: &Value, paths: &[&str]) -> Option<i64> {
     first(value, paths, Value::as_i64).filter(|number| number.unsigned_abs() <= LARGEST_NUMBER)
 }
@@ -1409,7 +1425,7 @@ fn currency(value: &Value, paths: &[&str]) -> Option<Currency> {
     first(value, paths, |found| Currency::parse(found.as_str()?).ok())
 }
 
-/// An id, as itself or as the expanded object's.
+/// An id, given as text or by the expanded object.
 fn id(value: &Value, paths: &[&str]) -> Option<String> {
     first(value, paths, |found| match found {
         Value::String(id) if !id.is_empty() => Some(id.clone()),
@@ -1420,7 +1436,7 @@ fn id(value: &Value, paths: &[&str]) -> Option<String> {
     })
 }
 
-/// A decimal as text, from text or number, without passing through binary arithmetic.
+/// A decimal as text, from text or number, without binary arithmetic.
 fn decimal(value: &Value, paths: &[&str]) -> Option<String> {
     first(value, paths, |found| match found {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -1431,7 +1447,7 @@ fn decimal(value: &Value, paths: &[&str]) -> Option<String> {
     })
 }
 
-/// The user a reference names: the application's ids are whole numbers.
+/// The user that a reference names: the application's ids are whole numbers.
 fn user_id(value: &Value) -> Option<i32> {
     match value {
         Value::String(text) => text.trim().parse().ok(),

@@ -12,16 +12,16 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// The header's name; HTTP compares it in any case.
+/// The name of the header, in lower case.
 pub const HEADER: &str = "stripe-signature";
 
-/// How far the header's `t` may lie from our clock, in seconds, in both directions.
+/// How far the header's `t` may be from our clock, in seconds, in both directions.
 pub const TOLERANCE_SECONDS: u64 = 300;
 
-/// Why a delivery is refused. No variant carries any part of the header, the body or a secret.
+/// Why a delivery is refused. No variant contains any part of the header, the body or a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no header, or it is empty.
+    /// The header is missing or empty.
     #[error("the Stripe-Signature header is missing")]
     Missing,
     /// The header has no `t`, several, one that is not a plain decimal, or no `v1`.
@@ -35,9 +35,8 @@ pub enum Error {
     OutsideTolerance,
 }
 
-/// The header as [`verify`] wants it: several lines of it are one comma-separated value
-/// (RFC 9110, 5.3), which is also what API Gateway makes of them. So a second line cannot hide
-/// behind the first one.
+/// The header in the form [`verify`] expects. Several header lines are joined with commas (RFC 9110, 5.3), as API
+/// Gateway does it, so that a second line cannot hide behind the first one.
 pub fn header(headers: &HeaderMap) -> Result<Option<Cow<'_, str>>, Error> {
     let mut joined: Option<Cow<'_, str>> = None;
     for line in headers.get_all(HEADER) {
@@ -88,7 +87,7 @@ pub fn verify(
     Ok(())
 }
 
-/// The header Stripe would send with `body` at that instant (whole seconds; the fraction is cut).
+/// The header that Stripe would send with `body` at that instant (the fraction of a second is cut).
 pub fn sign(body: &[u8], secret: &SecretString, at: Timestamp) -> String {
     let t = at.as_second().to_string();
     let signature = hex::encode(mac(&t, body, secret.expose_secret()));
@@ -96,10 +95,10 @@ pub fn sign(body: &[u8], secret: &SecretString, at: Timestamp) -> String {
 }
 
 struct Parsed<'h> {
-    /// As written: these characters are part of what is signed.
+    /// The text as written: its characters are part of what is signed.
     t: &'h str,
     at: i64,
-    /// The well-formed `v1`s only; others cannot match and are left out.
+    /// The well-formed `v1` signatures; others cannot match and are left out.
     signatures: Vec<[u8; 32]>,
 }
 
@@ -121,13 +120,13 @@ fn parse(header: &str) -> Result<Parsed<'_>, Error> {
                 }
             }
             Some(_unknown_key) => {}
-            // A key we need without its value: the sender is not Stripe.
+            // A required key without a value: the sender is not Stripe.
             None if element == "t" || element == "v1" => return Err(Error::Malformed),
             None => {}
         }
     }
     let t = t.ok_or(Error::Malformed)?;
-    // `i64::from_str` would take a sign.
+    // `i64::from_str` would accept a sign.
     if t.is_empty() || !t.bytes().all(|byte| byte.is_ascii_digit()) || !named_v1 {
         return Err(Error::Malformed);
     }
@@ -170,7 +169,7 @@ mod tests {
         verify(Some(header), body, &secrets(&["whsec_one"]), at(NOW))
     }
 
-    /// The `v1` alone of [`sign`] for `t` = `NOW`.
+    /// Only the `v1` of [`sign`], for `t` = `NOW`.
     fn v1(body: &[u8], secret: &str) -> String {
         let header = sign(body, &SecretString::from(secret), at(NOW));
         header.split_once(",v1=").unwrap().1.to_owned()
@@ -205,7 +204,7 @@ mod tests {
         );
     }
 
-    /// Reads the shared vectors in place; a clone has no such folder and then this says so.
+    /// Reads the shared vectors in place. A clone does not have them; then this says so.
     #[test]
     fn every_unanimous_vector_of_five_libraries_agrees() {
         let path = concat!(
@@ -382,7 +381,7 @@ mod tests {
         assert_eq!(read(&[]), Err(Error::Missing));
         assert_eq!(read(&[signed.as_bytes()]), Ok(()));
         assert_eq!(read(&[t.as_bytes(), v1.as_bytes()]), Ok(()));
-        // Two whole signatures are two `t`.
+        // Two whole signatures have two `t`.
         assert_eq!(
             read(&[signed.as_bytes(), signed.as_bytes()]),
             Err(Error::Malformed)

@@ -133,14 +133,14 @@ impl Contract {
         let types: Vec<&str> = match &schema["type"] {
             Value::String(one) => vec![one],
             Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
         };
         if !types.is_empty() && !types.iter().any(|name| is_of(name, value)) {
             return here(format!("{value} is not of type {types:?}"));
         }
         match value {
             Value::Object(members) => self.validate_object(schema, members, at),
-            Value::Array(items) if !schema["items"].is_null() => {
+            Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
                     self.validate(&schema["items"], item, &format!("{at}[{index}]"))?;
                 }
@@ -155,7 +155,7 @@ impl Contract {
                 }
                 _ => Ok(()),
             },
-            _ => Ok(()),
+            Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
         }
     }
 
@@ -266,7 +266,7 @@ impl Contract {
                     self.complain(item, &format!("{at}/{index}"), complaints);
                 }
             }
-            _ => {}
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::services::{Postgres, progress_to_stderr};
 use super::{FaultProxy, logs, unique};
+use runtime::telemetry::cause_chain;
 use std::sync::OnceLock;
 use store::migrations;
 use tokio::sync::{mpsc, oneshot};
@@ -123,7 +124,7 @@ fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
     let started = CLUSTER.get_or_init(|| {
         let postgres =
-            Postgres::start_throwaway(&progress_to_stderr).map_err(|error| chain(&error))?;
+            Postgres::start_throwaway(&progress_to_stderr).map_err(|error| cause_chain(&error))?;
         let (requests, inbox) = mpsc::unbounded_channel();
         let (admin_url, template_url) = (postgres.url("postgres"), postgres.url(MIGRATED));
         std::thread::Builder::new()
@@ -187,18 +188,18 @@ async fn create(admin: &tokio_postgres::Client, name: &str, template: &str) -> R
     admin
         .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
         .await
-        .map_err(|error| chain(&error))
+        .map_err(|error| cause_chain(&error))
 }
 
 async fn make_template(admin: &tokio_postgres::Client, url: &str) -> Result<(), String> {
     create(admin, MIGRATED, "template0").await?;
     let (mut client, connection) = tokio_postgres::connect(url, NoTls)
         .await
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| cause_chain(&error))?;
     let connection = tokio::spawn(connection);
     let applied = migrations::apply(&mut client)
         .await
-        .map_err(|error| chain(&error));
+        .map_err(|error| cause_chain(&error));
     drop(client);
     // A template may have no connection of anyone when it is copied.
     drop(connection.await);
@@ -212,20 +213,11 @@ async fn connect(url: &str) -> tokio_postgres::Client {
             drop(tokio::spawn(connection));
             client
         }
-        Err(error) => panic!("cannot connect to the test cluster: {}", chain(&error)),
+        Err(error) => panic!(
+            "cannot connect to the test cluster: {}",
+            cause_chain(&error)
+        ),
     }
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

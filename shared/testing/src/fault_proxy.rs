@@ -22,7 +22,7 @@ const COMMIT_ANSWERS: [&[u8]; 3] = [b"COMMIT\0", b"ROLLBACK\0", b"VERROR\0"];
 
 /// A proxy on a port of 127.0.0.1; it ends with this value, and its connections with it.
 ///
-/// It runs on a thread and runtime of its own, so it serves any test's runtime.
+/// It has its own thread and runtime, so it serves any test's runtime.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -96,7 +96,7 @@ impl FaultProxy {
         }
     }
 
-    /// Where clients connect.
+    /// Address that clients connect to.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -153,9 +153,9 @@ impl FaultProxy {
         self.counts.round_trips.store(0, Ordering::SeqCst);
     }
 
-    /// Flights from client to server since [`FaultProxy::count_round_trips`] or [`FaultProxy::hold_flight`]: bytes the client sent
-    /// after it had been given the answers to what it sent before. Connecting counts too, and so
-    /// does the closing of a named statement; unnamed ones (`query_typed`) give exact numbers.
+    /// Flights from client to server since [`FaultProxy::count_round_trips`] or [`FaultProxy::hold_flight`]: bytes the
+    /// client sent after it had been given the answers to what it sent before. Connecting counts too, and so does the
+    /// closing of a named statement; unnamed ones (`query_typed`) give exact numbers.
     #[must_use]
     pub fn round_trips(&self) -> u64 {
         self.counts.round_trips.load(Ordering::SeqCst)
@@ -381,6 +381,15 @@ mod tests {
         database
     }
 
+    /// Inserts a row in a transaction; answers what its commit says.
+    async fn insert_one(url: &str) -> Result<(), tokio_postgres::Error> {
+        let mut client = connect(url).await.expect("a connection");
+        let transaction = client.transaction().await.expect("a transaction");
+        let insert = transaction.execute("INSERT INTO t VALUES (1)", &[]).await;
+        insert.expect("a row");
+        transaction.commit().await
+    }
+
     #[test]
     fn a_word_is_seen_across_two_reads() {
         assert!(seen(b"Q....COM", b"MIT\0", b"COMMIT\0"));
@@ -394,16 +403,8 @@ mod tests {
         let database = with_table().await;
         let (proxy, url) = database.behind_proxy();
         proxy.cut_on_commit();
-        let mut client = connect(&url).await.expect("a connection");
-        let transaction = client.transaction().await.expect("a transaction");
-        transaction
-            .execute("INSERT INTO t VALUES (1)", &[])
-            .await
-            .expect("a row");
-        transaction
-            .commit()
-            .await
-            .expect_err("the answer must be lost");
+        let committed = insert_one(&url).await;
+        committed.expect_err("the answer must be lost");
         assert_eq!(rows(&database).await, 1);
         assert_eq!(proxy.cuts(), 1);
     }
@@ -413,16 +414,8 @@ mod tests {
         let database = with_table().await;
         let (proxy, url) = database.behind_proxy();
         proxy.cut_before_commit();
-        let mut client = connect(&url).await.expect("a connection");
-        let transaction = client.transaction().await.expect("a transaction");
-        transaction
-            .execute("INSERT INTO t VALUES (1)", &[])
-            .await
-            .expect("a row");
-        transaction
-            .commit()
-            .await
-            .expect_err("the connection must be gone");
+        let committed = insert_one(&url).await;
+        committed.expect_err("the connection must be gone");
         assert_eq!(rows(&database).await, 0);
         proxy.cut_before("-- t::insert");
         let client = connect(&url).await.expect("a connection");

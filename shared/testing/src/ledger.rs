@@ -37,11 +37,8 @@ pub const LEDGER: &str = "
         UNION ALL SELECT 'outbox', jsonb_build_object('key', dedupe_key) FROM outbox t
     ) AS ledger ORDER BY 1";
 
-/// A line for each row of the ledger, sorted: its table and its columns but for surrogate ids and the times of our own
-/// doing. Two ledgers are the same when their lines are.
-///
-/// # Errors
-/// When the statement fails.
+/// A line for each row of the ledger, sorted: its table and its columns but for surrogate ids and the times we set. Two
+/// ledgers are the same when their lines are.
 pub async fn ledger_rows(db: &impl GenericClient) -> Result<Vec<String>, Error> {
     let rows = db.query(LEDGER, &[]).await?;
     rows.iter().map(|row| row.try_get(0)).collect()

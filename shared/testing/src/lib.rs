@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod aws;
+pub mod bench;
 pub mod contract;
 pub mod database;
 pub mod fault_proxy;

@@ -31,7 +31,7 @@ pub struct Function {
 pub struct Answer {
     /// The last part of the path it came to: `response` or `error`.
     pub kind: String,
-    /// JSON.
+    /// The answer as JSON text.
     pub body: String,
     /// When all of it was there.
     pub came_at: Instant,

@@ -10,10 +10,8 @@ use serde_json::{Map, Value, json};
 use super::{Tree, documents, flatten, is_ident, is_punct, literals, split_tests, tokens};
 
 /// The calls of the SDK and what they need to be allowed.
-const ACTIONS: [(&str, &str); 19] = [
+const ACTIONS: [(&str, &str); 18] = [
     ("put_object", "s3:PutObject"),
-    // Without the SDK: `s3_put::put_first(…)`.
-    ("put_first", "s3:PutObject"),
     ("create_multipart_upload", "s3:PutObject"),
     ("upload_part", "s3:PutObject"),
     ("complete_multipart_upload", "s3:PutObject"),

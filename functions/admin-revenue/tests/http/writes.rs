@@ -613,6 +613,42 @@ async fn a_key_has_one_effect_and_one_answer() {
     assert_eq!(ledger.value(log).await, 3);
 }
 
+/// The same text of somebody else, or on another route, is another key; on the same route for another object it is not.
+#[tokio::test]
+async fn a_key_belongs_to_who_uses_it_and_to_the_route() {
+    let ledger = Ledger::create().await;
+    let rows = "INSERT INTO users (id, email) VALUES (3, 'z@example.test')";
+    ledger.run(rows).await;
+    let credit =
+        json!({"user_id": 3, "amount_cents": 500, "currency": "usd", "reason": "goodwill"});
+    let grant = async |subject: &str| {
+        let now: Timestamp = NOW.parse().expect("an instant");
+        let claims = json!({"exp": now.as_second() + 60, "role": "finance", "sub": subject});
+        let mut request = request("POST", "/admin/credits", Some(&bearer(&claims)));
+        let key = "k".parse().expect("a header");
+        request.headers_mut().insert("idempotency-key", key);
+        *request.body_mut() = Body::Text(credit.to_string());
+        let response = handle(&ledger.app, request, now).await;
+        (response.status().as_u16(), body(&response))
+    };
+    let (status, first) = grant("ops").await;
+    assert_eq!((status, &first["created_by"]), (201, &json!("ops")));
+    assert_eq!(grant("ops").await.1, first);
+    let (status, second) = grant("boss").await;
+    assert_eq!((status, &second["created_by"]), (201, &json!("boss")));
+    assert_eq!(grant("boss").await.1, second);
+    assert_eq!(grant("ops").await.1, first);
+
+    let void = |credit: &Value| format!("/admin/credits/{}/void", credit["id"]);
+    let voided = ledger.post(&void(&first), Value::Null, Some("k")).await;
+    assert_eq!(voided.0, 200, "another route: {}", voided.1);
+    let (status, problem) = ledger.post(&void(&second), Value::Null, Some("k")).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (409, &json!("idempotency_key_reused"))
+    );
+}
+
 #[tokio::test]
 async fn two_requests_with_one_key_at_once_have_one_effect() {
     let ledger = Ledger::with_invoices().await;

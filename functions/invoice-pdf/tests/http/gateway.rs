@@ -1,11 +1,10 @@
 //! The sample envelope of API Gateway, as `cargo lambda invoke` sends it.
 
-use invoice_pdf::handle;
 use jiff::Timestamp;
 use lambda_http::http::HeaderValue;
 use testing::{TestDatabase, logs};
 
-use crate::requests::{admin, app, body};
+use crate::requests::{admin, answer, app, body};
 
 #[tokio::test]
 async fn the_sample_envelope_is_answered() {
@@ -14,7 +13,7 @@ async fn the_sample_envelope_is_answered() {
     let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
     let text = include_str!("../../../../events/apigw_invoice_pdf.json");
     let envelope = || lambda_http::request::from_str(text).expect("an envelope");
-    let without_a_token = handle(&app, envelope(), now).await;
+    let without_a_token = answer(&app, envelope(), now).await;
     assert_eq!(
         without_a_token.status(),
         401,
@@ -23,7 +22,7 @@ async fn the_sample_envelope_is_answered() {
     let mut request = envelope();
     let token = HeaderValue::from_str(&admin(now)).unwrap();
     request.headers_mut().insert("authorization", token);
-    let response = handle(&app, request, now).await;
+    let response = answer(&app, request, now).await;
     assert_eq!(response.status(), 404, "an empty ledger");
     assert_eq!(body(&response)["code"], "not_found");
     let id = response.headers()["x-request-id"].to_str().unwrap();

@@ -1,14 +1,16 @@
 //! Whose PDF it is, where it lies, and who may know.
 
-use invoice_pdf::{App, handle};
+use invoice_pdf::{App, routes};
 use jiff::Timestamp;
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::config::Environment;
 use runtime::http_call::http_get;
 use serde_json::{Value, json};
+use testing::access::{self, VIEWER_OR_PARTNER};
+use testing::contract::Contract;
 use testing::{Aws, TestDatabase, logs};
 
-use crate::requests::{JWT_SECRET, admin, app, bearer, body, partner, request};
+use crate::requests::{JWT_SECRET, admin, answer, app, bearer, body, partner, request};
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 
@@ -39,7 +41,7 @@ async fn story() -> (TestDatabase, App) {
 
 /// Status and problem.
 async fn refusal(app: &App, path: &str, authorization: Option<&str>) -> (u16, Value) {
-    let response = handle(app, request("GET", path, authorization), now()).await;
+    let response = answer(app, request("GET", path, authorization), now()).await;
     assert_eq!(
         response.headers()["content-type"],
         "application/problem+json"
@@ -63,7 +65,7 @@ async fn a_pdf_is_ours_from_the_bucket_for_ten_minutes_or_stripes() {
     client.execute(noted, &[&key]).await.unwrap();
     let app = app(&database.url, Some(aws), &pairs);
     let link = async |path: &str, authorization: &str| {
-        let response = handle(&app, request("GET", path, Some(authorization)), now()).await;
+        let response = answer(&app, request("GET", path, Some(authorization)), now()).await;
         assert_eq!(response.status(), 302, "{path}");
         let link = response.headers()["location"].to_str();
         link.expect("a link").to_owned()
@@ -142,7 +144,7 @@ async fn only_an_admin_and_the_partner_whose_it_is_are_let_in() {
         ),
         (
             "another role",
-            Some(bearer(&json!({"exp": exp, "role": "viewer"}))),
+            Some(bearer(&json!({"exp": exp, "role": "owner"}))),
             403,
         ),
         ("another partner", Some(partner("dp_pk_beta", now())), 404),
@@ -164,13 +166,31 @@ async fn only_an_admin_and_the_partner_whose_it_is_are_let_in() {
 }
 
 #[tokio::test]
+async fn every_route_with_every_token() {
+    let (_database, app) = story().await;
+    let rows = [("GET /admin/invoices/{id}/pdf", VIEWER_OR_PARTNER)];
+    let tokens = access::tokens(JWT_SECRET, "none here", "dp_pk_alpha", now());
+    // This function takes no service tokens: the backend's is garbage to it.
+    access::check(&routes().table(), &rows, &tokens, async |_, token| {
+        let asked = request("GET", "/admin/invoices/99/pdf", token);
+        answer(&app, asked, now()).await.status().as_u16()
+    })
+    .await;
+}
+
+#[test]
+fn the_document_says_what_everything_is() {
+    Contract::new(routes().document()).assert_complete();
+}
+
+#[tokio::test]
 async fn a_parameter_it_does_not_know_and_another_method_are_refused() {
     let (_database, app) = story().await;
     let admin = admin(now());
     let (status, problem) = refusal(&app, "/admin/invoices/9/pdf?unknown=1", Some(&admin)).await;
     assert_eq!((status, &problem["field"]), (400, &json!("unknown")));
     let asked = request("POST", "/admin/invoices/9/pdf", Some(&admin));
-    let response = handle(&app, asked, now()).await;
+    let response = answer(&app, asked, now()).await;
     assert_eq!(response.status(), 405);
     assert_eq!(response.headers()["allow"], "GET");
 }

@@ -1,7 +1,7 @@
 //! Invoices printed and stored by the first request for their PDF.
 
 use futures_util::future::join_all;
-use invoice_pdf::{App, handle};
+use invoice_pdf::App;
 use jiff::Timestamp;
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::config::Environment;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use testing::{Aws, TestDatabase};
 
-use crate::requests::{admin, app, body, partner, request};
+use crate::requests::{admin, answer, app, body, partner, request};
 
 const NOW: &str = "2025-11-22T00:00:00Z";
 const ISSUER: &str = r#"{"name": "DeedPro Inc.", "email": "billing@deedpro.example"}"#;
@@ -78,7 +78,7 @@ async fn setting(more: &[(&str, &str)]) -> Setting {
 impl Setting {
     /// Status, and the link or the problem's code.
     async fn ask(&self, path: &str, authorization: &str) -> (u16, String) {
-        let response = handle(&self.app, request("GET", path, Some(authorization)), now()).await;
+        let response = answer(&self.app, request("GET", path, Some(authorization)), now()).await;
         let told = match response.headers().get("location") {
             Some(link) => link.to_str().expect("a link").to_owned(),
             None => body(&response)["code"]
@@ -254,7 +254,7 @@ async fn without_s3_or_an_issuer_it_is_a_503_and_nothing_is_noted() {
         // No AWS listens there.
         let app = app(url, None, &pairs);
         let asked = request("GET", "/admin/invoices/1/pdf", Some(&admin(now())));
-        let response = handle(&app, asked, now()).await;
+        let response = answer(&app, asked, now()).await;
         let problem: Value = body(&response);
         assert_eq!(
             (response.status().as_u16(), &problem["code"]),

@@ -1,11 +1,14 @@
 //! The function over a database of a test's own, and requests to its real handler.
 
-use invoice_pdf::App;
+use std::sync::LazyLock;
+
+use invoice_pdf::{App, handle, routes};
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
 use lambda_http::{Body, Request, Response};
 use runtime::config::Environment;
 use serde_json::{Value, json};
+use testing::contract::Contract;
 use testing::{Aws, aws};
 
 /// Signs the tests' tokens.
@@ -25,6 +28,15 @@ pub(crate) fn app(database_url: &str, aws: Option<&Aws>, pairs: &[(&str, &str)])
         None => aws::sdk_config("http://127.0.0.1:1"),
     };
     App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
+}
+
+/// What the function answers, compared with its document: every answer of these tests is.
+pub(crate) async fn answer(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = handle(app, request, now).await;
+    CONTRACT.check(method.as_str(), &path, &response);
+    response
 }
 
 /// A request as the gateway hands it over.

@@ -14,7 +14,7 @@ use tokio_postgres::Client;
 use super::{Run, Stop};
 use crate::fetch;
 
-/// Differences of one check that are told.
+/// Differences of one check that a run stores at most.
 const TOLD: i64 = 1_000;
 
 impl Run<'_> {
@@ -142,8 +142,8 @@ impl Run<'_> {
             .await
     }
 
-    /// Whether invoices are the sums of their lines. One of Stripe's is read again, whole; one of ours is the only record
-    /// there is of what was billed.
+    /// Whether invoices are the sums of their lines. One of Stripe's is read again, whole; one of ours is the only
+    /// record there is of what was billed.
     async fn check_totals(&mut self) -> Result<(), store::Error> {
         let differences = self.invoice_differences().await?;
         let mut found = Vec::new();
@@ -198,7 +198,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What was made anew and is not among what is `left`.
+    /// Marks as healed what was rebuilt and is not among what is `left`.
     async fn mark_healed(
         &self,
         object_type: ObjectType,

@@ -209,7 +209,7 @@ impl Run<'_> {
             return Ok(());
         };
         let rows = self.rows(Subject::Charge, id).await?;
-        if rows.attempt(id).is_some_and(|one| one.settlement.is_none()) {
+        if rows.charge(id).is_some_and(|one| one.settlement.is_none()) {
             self.apply(transaction).await?;
             self.tally.fees_settled += 1;
         }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use domain::payment::{
-    Attempt, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
+    Charge, Dispute, FeeEstimate, InvoicePayment, Payment, PaymentIntent, Refund,
 };
 use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
-use domain::revenue::entries::Entry;
+use domain::revenue::entries::RevenueEntry;
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::DiscountProfile;
 use futures_util::try_join;
@@ -20,18 +20,18 @@ use super::subject::Subject;
 /// By their ids; only those tables are read that the list is about.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    attempts: BTreeMap<String, Attempt>,
+    charges: BTreeMap<String, Charge>,
     intents: BTreeMap<String, PaymentIntent>,
     refunds: BTreeMap<String, Refund>,
     disputes: BTreeMap<String, Dispute>,
     invoices: BTreeMap<String, InvoiceRow>,
     links: BTreeMap<String, InvoicePayment>,
     subscriptions: BTreeMap<String, SubscriptionRow>,
-    /// `payment_history`.
+    /// Rows of `payment_history`, by payment key.
     payments: BTreeMap<String, PaymentRow>,
     /// What `payment_history` should have.
     derived: BTreeMap<String, Payment>,
-    entries: BTreeMap<String, Vec<Entry>>,
+    entries: BTreeMap<String, Vec<RevenueEntry>>,
 }
 
 impl Rows {
@@ -44,47 +44,47 @@ impl Rows {
         let mut rows = Rows::default();
         match subject {
             Subject::Charge => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     charges: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
-                rows.attempts = by_key(payment_facts::attempts(db, &named).await?);
+                rows.charges = by_key(payment_facts::charges(db, &named).await?);
                 // A charge with an intent is a part of the intent's payment.
                 let alone: Vec<String> = ids
                     .iter()
                     .filter(|id| {
-                        let attempt = rows.attempts.get(*id);
-                        attempt.is_none_or(|one| one.stripe_payment_intent_id.is_none())
+                        let charge = rows.charges.get(*id);
+                        charge.is_none_or(|one| one.stripe_payment_intent_id.is_none())
                     })
                     .cloned()
                     .collect();
                 if !alone.is_empty() {
-                    let named = payment_facts::Named {
+                    let named = payment_facts::PaymentIds {
                         charges: alone.clone(),
-                        ..payment_facts::Named::default()
+                        ..payment_facts::PaymentIds::default()
                     };
                     rows.load_payments(db, &named, &alone, estimate).await?;
                 }
             }
             Subject::PaymentIntent => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     intents: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.intents = by_key(payment_facts::intents(db, &named).await?);
                 rows.load_payments(db, &named, ids, estimate).await?;
             }
             Subject::Refund => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     refunds: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.refunds = by_key(payment_facts::refunds(db, &named).await?);
             }
             Subject::Dispute => {
-                let named = payment_facts::Named {
+                let named = payment_facts::PaymentIds {
                     disputes: ids.to_vec(),
-                    ..payment_facts::Named::default()
+                    ..payment_facts::PaymentIds::default()
                 };
                 rows.disputes = by_key(payment_facts::disputes(db, &named).await?);
             }
@@ -97,7 +97,7 @@ impl Rows {
     async fn load_payments(
         &mut self,
         db: &Client,
-        named: &payment_facts::Named,
+        named: &payment_facts::PaymentIds,
         payment_keys: &[String],
         estimate: FeeEstimate,
     ) -> Result<(), ledger::Error> {
@@ -122,9 +122,9 @@ impl Rows {
     }
 
     async fn load_invoices(&mut self, db: &Client, ids: &[String]) -> Result<(), ledger::Error> {
-        let named = payment_facts::Named {
+        let named = payment_facts::PaymentIds {
             invoices: ids.to_vec(),
-            ..payment_facts::Named::default()
+            ..payment_facts::PaymentIds::default()
         };
         let (stored, due, links) = try_join!(
             invoices::get(db, ids),
@@ -174,7 +174,7 @@ impl Rows {
     /// Whether the ledger has any row of the object.
     pub(super) fn has(&self, subject: Subject, id: &str) -> bool {
         match subject {
-            Subject::Charge => self.attempts.contains_key(id) || self.payments.contains_key(id),
+            Subject::Charge => self.charges.contains_key(id) || self.payments.contains_key(id),
             Subject::PaymentIntent => {
                 self.intents.contains_key(id) || self.payments.contains_key(id)
             }
@@ -189,8 +189,8 @@ impl Rows {
         }
     }
 
-    pub(super) fn attempt(&self, charge_id: &str) -> Option<&Attempt> {
-        self.attempts.get(charge_id)
+    pub(super) fn charge(&self, charge_id: &str) -> Option<&Charge> {
+        self.charges.get(charge_id)
     }
 
     pub(super) fn dispute(&self, dispute_id: &str) -> Option<&Dispute> {
@@ -200,9 +200,7 @@ impl Rows {
     /// How the object differs from the rows; `facts` are what Stripe says of it.
     pub(super) fn compare(&self, subject: Subject, id: &str, facts: &Facts) -> Vec<Discrepancy> {
         let mut found = match subject {
-            Subject::Charge => {
-                compared(&facts.attempts, id, &self.attempts, reconciliation::charge)
-            }
+            Subject::Charge => compared(&facts.charges, id, &self.charges, reconciliation::charge),
             Subject::PaymentIntent => compared(
                 &facts.payment_intents,
                 id,
@@ -262,7 +260,7 @@ impl Rows {
         })
     }
 
-    /// Whether the comparison is one at all: of a payment that nobody has tried yet the ledger is told nothing.
+    /// Whether there is anything to compare: Stripe sends no event about a payment that nobody has tried yet.
     pub(super) fn is_comparable(&self, subject: Subject, id: &str, facts: &Facts) -> bool {
         if subject != Subject::PaymentIntent || self.has(subject, id) {
             return true;

@@ -1,10 +1,11 @@
 //! The lists of Stripe whose objects have rows of their own in the ledger.
 
+use domain::payment::key::PaymentKey;
 use domain::reconciliation::ObjectType;
 use store::reconciliation_window::{self as window, Slice};
 use tokio_postgres::Client;
 
-/// One list.
+/// A list of Stripe's API whose objects the ledger keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
     Charge,
@@ -82,10 +83,12 @@ impl Subject {
             // `<in_…>:<pi_… or ch_…>`
             ObjectType::InvoicePayment => (Subject::Invoice, object_id.split(':').next()?),
             ObjectType::Subscription => (Subject::Subscription, object_id),
-            ObjectType::Payment if object_id.starts_with("pi_") => {
-                (Subject::PaymentIntent, object_id)
-            }
-            ObjectType::Payment => (Subject::Charge, object_id),
+            ObjectType::Payment => match PaymentKey::of(object_id) {
+                PaymentKey::Intent(id) => (Subject::PaymentIntent, id),
+                PaymentKey::Charge(id) | PaymentKey::OutOfBand(id) | PaymentKey::Manual(id) => {
+                    (Subject::Charge, id)
+                }
+            },
             ObjectType::Payout
             | ObjectType::RevenueDaily
             | ObjectType::UsageDaily

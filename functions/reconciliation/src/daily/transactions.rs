@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use domain::money::Currency;
-use domain::reconciliation::{self, Settling};
+use domain::reconciliation::{self, SettlementMatch};
 use futures_util::join;
 use jiff::SignedDuration;
 use serde_json::{Map, Value};
@@ -140,12 +140,12 @@ impl Run<'_> {
             };
             for one in transactions.iter().filter(|one| one.subject == subject) {
                 let is_equal = match self.settled(one, &rows)? {
-                    Settling::Known => true,
-                    Settling::AwaitedFee => {
+                    SettlementMatch::Known => true,
+                    SettlementMatch::AwaitedFee => {
                         self.settle(one).await?;
                         true
                     }
-                    Settling::Differs => self.examine(subject, &one.source, None).await?,
+                    SettlementMatch::Differs => self.examine(subject, &one.source, None).await?,
                 };
                 if is_counted {
                     self.tally.compared += 1;
@@ -156,16 +156,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn settled(&self, transaction: &Transaction, rows: &Rows) -> Result<Settling, Stop> {
+    fn settled(&self, transaction: &Transaction, rows: &Rows) -> Result<SettlementMatch, Stop> {
         let Transaction { id, source, .. } = transaction;
         let is_known = match transaction.subject {
             Subject::Charge => {
                 let facts = reader::read_fetched(&transaction.object, self.now)
                     .map_err(|error| Stop::from(ledger::Error::from(error)))?;
                 let settlement = facts.settlements.iter().find(|(of, _)| of == id);
-                return Ok(settlement.map_or(Settling::Known, |(_, settlement)| {
-                    reconciliation::settlement(id, settlement, rows.attempt(source))
-                }));
+                return Ok(
+                    settlement.map_or(SettlementMatch::Known, |(_, settlement)| {
+                        reconciliation::settlement(id, settlement, rows.charge(source))
+                    }),
+                );
             }
             Subject::Dispute => rows
                 .dispute(source)
@@ -175,9 +177,9 @@ impl Run<'_> {
             }
         };
         Ok(if is_known {
-            Settling::Known
+            SettlementMatch::Known
         } else {
-            Settling::Differs
+            SettlementMatch::Differs
         })
     }
 

@@ -187,12 +187,14 @@ impl Run<'_> {
         if created(&charge.object)? < self.window.last_day_from() {
             return Ok(());
         }
-        for attempt in &charge.facts.attempts {
-            if attempt.status == "succeeded" && attempt.is_captured {
-                let sum = self.tally.charged.entry(attempt.currency).or_default();
-                *sum = sum.checked_add(attempt.amount_captured_cents).ok_or(
-                    client::Error::Unreadable("the charges' sum is out of range"),
-                )?;
+        for one in &charge.facts.charges {
+            if one.status == "succeeded" && one.is_captured {
+                let sum = self.tally.charged.entry(one.currency).or_default();
+                *sum =
+                    sum.checked_add(one.amount_captured_cents)
+                        .ok_or(client::Error::Unreadable(
+                            "the charges' sum is out of range",
+                        ))?;
             }
         }
         Ok(())

@@ -1,7 +1,4 @@
-//! What the benches feed the webhook with: signed renewals, and a bus that answers at once.
-
-use std::io::BufReader;
-use std::net::{TcpListener, TcpStream};
+//! What the benches feed the webhook with: signed renewals.
 
 use fake_stripe::account::{LoggedEvent, NewPrice};
 use fake_stripe::billing::{Buyer, NewSubscription};
@@ -11,7 +8,6 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use stripe::signature;
-use testing::runtime_api::{read_request, write_answer};
 use testing::{TestDatabase, sample};
 
 pub(crate) const SECRET: &str = "whsec_bench";
@@ -87,29 +83,4 @@ pub(crate) async fn database(subscribers: i32) -> TestDatabase {
         .await
         .expect("users");
     database
-}
-
-/// Starts a bus that takes everything, on threads of its own; answers its URL.
-pub(crate) fn start_bus() -> String {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || take_everything(stream));
-        }
-    });
-    url
-}
-
-fn take_everything(stream: TcpStream) -> Option<()> {
-    stream.set_nodelay(true).ok()?;
-    let mut reader = BufReader::new(stream);
-    loop {
-        let (_, body) = read_request(&mut reader)?;
-        let request: Value = serde_json::from_slice(&body).ok()?;
-        let count = request["Entries"].as_array().map_or(0, Vec::len);
-        let entries: Vec<Value> = (0..count).map(|_| json!({"EventId": "taken"})).collect();
-        let answer = json!({"FailedEntryCount": 0, "Entries": entries}).to_string();
-        write_answer(reader.get_mut(), "200 OK", &[], &answer)?;
-    }
 }

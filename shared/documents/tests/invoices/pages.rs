@@ -1,4 +1,4 @@
-//! What stands on the pages.
+//! The text on the pages of a printed invoice.
 
 use std::process::Command;
 

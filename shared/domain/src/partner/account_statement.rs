@@ -6,20 +6,20 @@ use jiff::Timestamp;
 
 use crate::money::{self, Currency, Money};
 
-/// What changes a partner's balance.
+/// What changes a partner's balance: one entry of an account statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct AccountEntry {
     pub at: Timestamp,
     /// `invoice`, `payment`, `credit`, `credit_note`, `void` or `adjustment`.
     pub kind: String,
     pub invoice_number: String,
-    /// Of the payment or credit.
+    /// The reference of the payment or credit, where it has one.
     pub reference: Option<String>,
-    /// Positive when it is owed, negative when it is settled.
+    /// In minor units: positive when it adds to what the partner owes, negative when it reduces it.
     pub amount: Money,
 }
 
-/// A line of a statement.
+/// A line of an account statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
     /// What was owed before the first entry.
@@ -29,7 +29,7 @@ pub enum Line {
         balance: Money,
     },
     /// An entry, and what was owed after it.
-    Entry { entry: Entry, balance: Money },
+    Entry { entry: AccountEntry, balance: Money },
     /// What is owed after the last entry.
     Closing {
         /// The end that was asked for.
@@ -38,13 +38,10 @@ pub enum Line {
     },
 }
 
-/// The lines of `[from, to)`, currency by currency: the opening balance, the entries, the closing balance. Currencies
-/// without entries before `to` are left out, but for `default`, which is always there.
-///
-/// # Errors
-/// When a balance is out of range.
+/// The lines of `[from, to)`, currency by currency: the opening balance, the entries, the closing balance. A currency
+/// without entries before `to` has no lines, except `default`, which always has them.
 pub fn lines(
-    entries: Vec<Entry>,
+    entries: Vec<AccountEntry>,
     default: Currency,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
@@ -62,8 +59,8 @@ pub fn lines(
     }
     let mut lines = Vec::new();
     for (currency, mut entries) in by_currency.into_values() {
-        // Of one instant, in the order in which they came.
-        entries.sort_by_key(|entry: &Entry| entry.at);
+        // Entries of the same instant keep the order in which they came.
+        entries.sort_by_key(|entry: &AccountEntry| entry.at);
         let before = entries.partition_point(|entry| from.is_some_and(|from| entry.at < from));
         let mut balance = Money::zero(currency);
         for entry in entries.drain(..before) {
@@ -83,8 +80,8 @@ pub fn lines(
 mod tests {
     use super::*;
 
-    fn entry(at: &str, kind: &str, amount_cents: i64, currency: &str) -> Entry {
-        Entry {
+    fn entry(at: &str, kind: &str, amount_cents: i64, currency: &str) -> AccountEntry {
+        AccountEntry {
             at: at.parse().unwrap(),
             kind: kind.to_owned(),
             invoice_number: "API-1".to_owned(),
@@ -94,7 +91,11 @@ mod tests {
     }
 
     /// The balances, with the kind of each line.
-    fn balances(entries: &[Entry], from: Option<&str>, to: Option<&str>) -> Vec<(String, String)> {
+    fn balances(
+        entries: &[AccountEntry],
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Vec<(String, String)> {
         let instant = |text: Option<&str>| text.map(|text| text.parse().unwrap());
         let lines = lines(entries.to_vec(), Currency::USD, instant(from), instant(to)).unwrap();
         let shown = lines.into_iter().map(|line| match line {

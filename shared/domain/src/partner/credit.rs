@@ -21,23 +21,23 @@ words!(
 /// What remains of a credit, in minor units of the invoice's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Available {
-    /// `credits.id`.
+    /// The id in `credits`.
     pub credit_id: i64,
     pub remaining_cents: i64,
-    /// `None` = never.
+    /// When the credit expires; `None` means never.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What an invoice takes of a credit; always something.
+/// What an invoice takes of one credit; always more than zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Application {
-    /// `credits.id`.
+    /// The id in `credits`.
     pub credit_id: i64,
     pub amount_cents: i64,
 }
 
-/// Takes up to `due_cents` of the credits: those that expire first come first, those that never do last, and the older
-/// (by id) before the newer. What has expired by `now` is not taken.
+/// Takes up to `due_cents` from the credits. Credits that expire first come first, those that never expire come last,
+/// and among equals the older one (by id) comes first. A credit that has expired by `now` is left alone.
 #[must_use]
 pub fn apply(credits: &[Available], due_cents: i64, now: Timestamp) -> Vec<Application> {
     let mut usable: Vec<&Available> = credits

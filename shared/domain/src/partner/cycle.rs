@@ -1,9 +1,9 @@
 //! The calendar of a contract: its cycles, which of their days are billed, and which of them are not billed yet.
 //!
 //! Days are the contract's own: they begin at midnight in its time zone. A cycle begins on the 1st, counted from the
-//! month the contract starts in. What of a cycle is billed is what lies inside the contract, less the days it was
-//! suspended and the days that an invoice has billed already, so that no change of cycle, dates or time zone bills a
-//! day twice.
+//! Days are the contract's days: they begin at midnight in its time zone. A cycle begins on the 1st, counted from the
+//! month the contract starts in. The billed part of a cycle is the part inside the contract, less suspended days and
+//! days that an invoice has billed already. No change of cycle, dates or time zone therefore bills a day twice.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -13,42 +13,42 @@ use serde::{Deserialize, Serialize};
 use crate::partner::contract::{BillingCycle, Contract, PaymentTerms};
 use crate::period::Period;
 
-/// Why the calendar of a contract cannot be told.
+/// Why the calendar of a contract cannot be computed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Not an IANA name.
+    /// The contract's time zone is not an IANA name.
     #[error("the contract's time zone is not known")]
     TimeZone,
-    /// A day that no instant stands for.
+    /// A day is beyond the range of instants.
     #[error("a day of the contract is beyond the calendar")]
     OutOfRange,
 }
 
-/// A contract with its dates, as it is stored.
+/// A contract as it is stored, with the dates of its status.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredContract {
-    /// `api_partner_contracts.id`.
+    /// The id in `api_partner_contracts`.
     pub id: i64,
-    /// What it says.
+    /// The members that people write.
     pub terms: Contract,
-    /// The last billed day of a contract that is suspended.
+    /// When a suspended contract was suspended; that day is the last one billed.
     pub suspended_at: Option<Timestamp>,
-    /// The last billed day of one that is canceled.
+    /// When a canceled contract was canceled; that day is the last one billed.
     pub canceled_at: Option<Timestamp>,
-    /// Suspensions that are over.
+    /// The suspensions that have ended.
     pub suspensions: Vec<Suspension>,
 }
 
-/// A suspension that is over. Both days are billed; those between are not.
+/// A suspension that has ended. Its first and last day are billed, the days between are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspension {
-    /// Its first instant.
+    /// When the contract was suspended.
     pub suspended_at: Timestamp,
-    /// Its last.
+    /// When the contract was resumed.
     pub resumed_at: Timestamp,
 }
 
-/// Days `[from, to)`.
+/// The days `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Days {
     from: Date,
@@ -61,53 +61,53 @@ impl Days {
     }
 }
 
-/// How much of a cycle is billed.
+/// How much of a cycle is billed; fixed amounts are prorated by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
-    /// Months of the cycle.
+    /// How many months the cycle has.
     pub months: i64,
-    /// Days of it that are billed.
+    /// How many of its days are billed.
     pub billed_days: i64,
-    /// All its days.
+    /// How many days the cycle has.
     pub cycle_days: i64,
 }
 
 impl Share {
-    /// A cycle that is billed whole.
+    /// Whether every day of the cycle is billed.
     #[must_use]
     pub fn is_whole(self) -> bool {
         self.billed_days == self.cycle_days
     }
 }
 
-/// What of one cycle is to be billed.
+/// The part of one cycle that is to be billed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BillingPeriod {
-    /// First day of the cycle.
+    /// The first day of the cycle.
     pub cycle_from: Date,
-    /// First day of the next one.
+    /// The first day of the next cycle.
     pub cycle_to: Date,
-    /// First billed day.
+    /// The first billed day.
     pub first_day: Date,
-    /// Last billed day.
+    /// The last billed day.
     pub last_day: Date,
-    /// Fixed amounts are prorated by it.
+    /// The share of the cycle that is billed.
     pub share: Share,
     /// From the first billed instant to the last: the period of the invoice.
     pub period: Period,
-    /// The stretches usage is counted in: all of `period` but for suspensions. Never empty.
+    /// The stretches in which usage is counted: `period` without suspensions. Never empty.
     pub usage: Vec<Period>,
-    /// When it can be billed: its cycle has ended then, or the contract has for good.
+    /// When it can be billed: at the end of its cycle, or when the contract has ended for good.
     pub ends_at: Timestamp,
     /// The day that begins at `ends_at`, in the contract's time zone.
     pub ends_on: Date,
-    /// The contract's.
+    /// The contract's time zone.
     pub zone: TimeZone,
 }
 
 impl BillingPeriod {
-    /// When an invoice of it is due: so many days of the contract's calendar after its end, at the end of the last of
-    /// them; never before it is issued.
+    /// When an invoice of the period is due: the end of the last of the terms' days after the period, in the contract's
+    /// time zone. Never before the invoice is issued.
     #[must_use]
     pub fn due_at(&self, terms: PaymentTerms, issued_at: Timestamp) -> Timestamp {
         let Some(days) = terms.days() else {
@@ -124,22 +124,19 @@ impl BillingPeriod {
 #[derive(Debug, Clone)]
 pub struct Calendar {
     zone: TimeZone,
-    /// First of the month that cycles are counted from.
+    /// The first of the month that cycles are counted from.
     anchor: Date,
     cycle: BillingCycle,
-    /// What is billed at all, in order and apart.
+    /// The days that can be billed, in order and without overlap.
     days: Vec<Days>,
-    /// The day after the last that will ever be billed; `None` while the contract is open.
+    /// The first day that will never be billed; `None` while the contract is open.
     closed_on: Option<Date>,
-    /// What invoices have billed.
+    /// The periods that invoices have billed.
     invoiced: Vec<Period>,
 }
 
 impl Calendar {
-    /// The calendar of a contract of which these periods have been invoiced.
-    ///
-    /// # Errors
-    /// When the time zone is unknown.
+    /// The calendar of a contract; `invoiced` are the periods that its invoices have billed.
     pub fn new(contract: &StoredContract, invoiced: &[Period]) -> Result<Calendar, Error> {
         let terms = &contract.terms;
         let zone =
@@ -148,7 +145,7 @@ impl Calendar {
         let after = |day: Date| day.saturating_add(1.day());
         let billed_from = terms.billed_from;
         let start = terms.contract_start_date;
-        // One of the predecessor's that never said when it started is billed from the upgrade on.
+        // A contract of the predecessor without a start date is billed from the upgrade on.
         let (Some(anchor), Some(first)) = (start.or(billed_from), start.max(billed_from)) else {
             return Ok(Calendar {
                 zone,
@@ -186,10 +183,7 @@ impl Calendar {
         })
     }
 
-    /// What has ended by `now` and is not billed, oldest first.
-    ///
-    /// # Errors
-    /// When a day is beyond the calendar.
+    /// The parts of cycles that have ended by `now` and are not billed yet, oldest first.
     pub fn unbilled(&self, now: Timestamp) -> Result<Vec<BillingPeriod>, Error> {
         let Some(first) = self.days.first() else {
             return Ok(Vec::new());
@@ -208,19 +202,14 @@ impl Calendar {
         Ok(periods)
     }
 
-    /// What of the cycle that `now` lies in will be billed when it ends; `None` when nothing of it is, or all has been.
-    ///
-    /// # Errors
-    /// When a day is beyond the calendar.
+    /// The part of the cycle containing `now` that will be billed when it ends; `None` when no day of it will be
+    /// billed.
     pub fn current(&self, now: Timestamp) -> Result<Option<BillingPeriod>, Error> {
         let today = self.zone.to_datetime(now).date();
         self.billing_period(self.cycle_of(today))
     }
 
     /// Whether the newest billed cycle that ended by `now` has been invoiced to its last day.
-    ///
-    /// # Errors
-    /// When a day is beyond the calendar.
     pub fn is_last_ended_invoiced(&self, now: Timestamp) -> Result<bool, Error> {
         let bare = Calendar {
             invoiced: Vec::new(),
@@ -244,13 +233,6 @@ impl Calendar {
         self.closed_on.is_some_and(|closed_on| closed_on <= today)
     }
 
-    /// The first day of the contract's cycle that this instant lies in, and of the next one.
-    #[must_use]
-    pub fn cycle_at(&self, instant: Timestamp) -> (Date, Date) {
-        let cycle = self.cycle_of(self.zone.to_datetime(instant).date());
-        (cycle.from, cycle.to)
-    }
-
     fn cycle_of(&self, day: Date) -> Days {
         let months = |day: Date| i64::from(day.year()) * 12 + i64::from(day.month());
         let length = self.cycle.months();
@@ -262,7 +244,7 @@ impl Calendar {
         }
     }
 
-    /// What of a cycle is not billed yet.
+    /// The part of a cycle that is not billed yet.
     fn billing_period(&self, cycle: Days) -> Result<Option<BillingPeriod>, Error> {
         let inside = self.days.iter().filter_map(|days| {
             let (from, to) = (days.from.max(cycle.from), days.to.min(cycle.to));
@@ -327,7 +309,7 @@ impl Calendar {
         midnight(day, &self.zone)
     }
 
-    /// The day whose midnight is nearest.
+    /// The day whose midnight is nearest to the instant.
     fn nearest_day(&self, instant: Timestamp) -> Date {
         let noon = instant
             .saturating_add(SignedDuration::from_hours(12))
@@ -343,7 +325,7 @@ fn midnight(day: Date, zone: &TimeZone) -> Result<Timestamp, Error> {
         .map_err(|_beyond| Error::OutOfRange)
 }
 
-/// The days less those of `cut`.
+/// The days without those of `cut`.
 fn without(days: Vec<Days>, cut: Days) -> Vec<Days> {
     if cut.from >= cut.to {
         return days;
@@ -366,7 +348,6 @@ fn without(days: Vec<Days>, cut: Days) -> Vec<Days> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::civil::date;
     use serde_json::{Value, json};
 
     use super::*;
@@ -392,14 +373,14 @@ mod tests {
         }
     }
 
-    /// `first..last (billed/cycle)` of each period that is to be billed.
+    /// `first..last (billed/cycle)` of each period to be billed.
     fn unbilled(contract: &StoredContract, invoiced: &[Period], now: &str) -> Vec<String> {
         let calendar = Calendar::new(contract, invoiced).unwrap();
         let periods = calendar.unbilled(at(now)).unwrap();
-        periods.iter().map(told).collect()
+        periods.iter().map(printed).collect()
     }
 
-    fn told(period: &BillingPeriod) -> String {
+    fn printed(period: &BillingPeriod) -> String {
         let Share {
             billed_days,
             cycle_days,
@@ -579,7 +560,7 @@ mod tests {
         }];
         let calendar = Calendar::new(&contract, &[]).unwrap();
         let periods = calendar.unbilled(at("2025-12-01T00:00:00Z")).unwrap();
-        assert_eq!(told(&periods[0]), "2025-11-01..2025-11-30 (21/30)");
+        assert_eq!(printed(&periods[0]), "2025-11-01..2025-11-30 (21/30)");
         let span = |start: &str, end: &str| Period::new(at(start), at(end)).unwrap();
         assert_eq!(
             periods[0].usage,
@@ -627,7 +608,7 @@ mod tests {
         contract.terms.timezone = "America/New_York".to_owned();
         let calendar = Calendar::new(&contract, &invoiced).unwrap();
         let december = calendar.unbilled(at("2026-01-01T05:00:00Z")).unwrap();
-        assert_eq!(told(&december[0]), "2025-12-01..2025-12-31 (31/31)");
+        assert_eq!(printed(&december[0]), "2025-12-01..2025-12-31 (31/31)");
         assert_eq!(december[0].usage[0].start, at("2025-12-01T00:00:00Z"));
         assert_eq!(december[0].usage[0].end, at("2026-01-01T05:00:00Z"));
         // A contract that is extended after its last invoice goes on the day after.
@@ -678,7 +659,7 @@ mod tests {
             let whole = Period::new(at(start), at(end)).unwrap();
             assert_eq!(periods[0].period, whole, "{zone}");
             assert_eq!(periods[0].usage, [whole], "{zone}");
-            assert_eq!(told(&periods[0]), "2025-11-01..2025-11-30 (30/30)");
+            assert_eq!(printed(&periods[0]), "2025-11-01..2025-11-30 (30/30)");
         }
         // Where clocks skip midnight, the day begins when they go on.
         let contract =
@@ -746,7 +727,7 @@ mod tests {
     fn the_current_period_is_the_whole_cycle_that_goes_on() {
         let contract = contract(json!({"contract_start_date": "2025-11-11"}));
         let calendar = Calendar::new(&contract, &[]).unwrap();
-        let current = |now: &str| calendar.current(at(now)).unwrap().as_ref().map(told);
+        let current = |now: &str| calendar.current(at(now)).unwrap().as_ref().map(printed);
         assert_eq!(
             current("2025-11-12T00:00:00Z").as_deref(),
             Some("2025-11-11..2025-11-30 (20/30)")
@@ -756,9 +737,5 @@ mod tests {
             Some("2026-02-01..2026-02-28 (28/28)")
         );
         assert_eq!(current("2025-10-12T00:00:00Z"), None);
-        assert_eq!(
-            calendar.cycle_at(at("2025-12-31T23:00:00Z")),
-            (date(2025, 12, 1), date(2026, 1, 1))
-        );
     }
 }

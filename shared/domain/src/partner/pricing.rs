@@ -1,4 +1,4 @@
-//! Pricing: a contract and what was used in a period to the lines and the total of an invoice.
+//! Pricing: turns a contract and the usage of a period into the lines and the total of an invoice.
 //!
 //! A line is rounded to the minor unit where it is rated; a total is the sum of its rounded lines. Tax is rounded on
 //! every line, half-even.
@@ -25,45 +25,44 @@ const REQUESTS_PER_BLOCK: i64 = 1_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[schema(as = UsedInPeriod)]
 pub struct Usage {
-    /// Σ cost units of the contract's unit source.
+    /// The cost units counted by the contract's unit source.
     pub units: i64,
-    /// Requests in `api_usage`.
+    /// The requests counted in `api_usage`.
     pub requests: i64,
 }
 
-/// What a line stands for.
+/// What a line of an invoice is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LineKind {
-    /// The flat fee.
     FlatFee,
-    /// Units or requests.
+    /// Units or requests beyond the included ones.
     Usage,
-    /// What brings the sum up to the minimum commitment.
+    /// What lifts the sum to the minimum commitment.
     MinimumCommitment,
-    /// Usage of an earlier period, more or less than was billed.
+    /// The difference to what an earlier invoice billed for its period.
     Adjustment,
-    /// What is given as a credit because the sum is negative.
+    /// A negative sum that is granted as a credit instead.
     CarriedOver,
 }
 
-/// A line of a partner's invoice, as it is frozen in `invoices.line_items`: the members of [`crate::stripe_objects::invoice::Line`],
-/// and what it stands for, its tax.
+/// A line of a partner's invoice as it is frozen in `invoices.line_items`: the members of
+/// [`crate::stripe_objects::invoice::Line`], the kind of the line and its tax.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RatedLine {
     pub kind: LineKind,
     pub description: String,
     pub quantity: i64,
-    /// Whole minor units, when the price is whole; `unit_amount_decimal` is exact.
+    /// The price in whole minor units; `None` when it has decimals. `unit_amount_decimal` is always exact.
     pub unit_price_cents: Option<i64>,
     pub unit_amount_decimal: Option<String>,
-    /// Before tax.
+    /// The line's amount before tax.
     pub total_cents: i64,
     pub tax_cents: i64,
     pub currency: Currency,
     pub price: Option<String>,
     pub product: Option<String>,
-    /// Of a part of a cycle.
+    /// Whether the line is for a part of a cycle.
     pub proration: bool,
     pub period_start: Timestamp,
     pub period_end: Timestamp,
@@ -73,26 +72,26 @@ pub struct RatedLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rated {
     pub lines: Vec<RatedLine>,
-    /// The contract has a flat fee or a minimum, so that an invoice is made even when nothing was used.
+    /// Whether the contract has a flat fee or a minimum: then it is invoiced even when nothing was used.
     pub is_always_billed: bool,
 }
 
-/// An invoice's amounts.
+/// The lines and amounts of an invoice, in minor units of `currency`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bill {
     pub currency: Currency,
     pub lines: Vec<RatedLine>,
-    /// Σ lines; never negative.
+    /// The sum of the lines before tax; never negative.
     pub subtotal_cents: i64,
-    /// Σ taxes of the lines.
+    /// The sum of the lines' taxes.
     pub tax_cents: i64,
-    /// Subtotal and tax.
+    /// What is billed: `subtotal_cents` plus `tax_cents`.
     pub total_cents: i64,
-    /// To be granted as a credit, because the lines would have added up to less than nothing.
+    /// What is granted as a credit because the lines would have added up to less than zero; otherwise 0.
     pub carried_over_cents: i64,
 }
 
-/// A correction of a period that was invoiced.
+/// A correction of a period that has been invoiced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Adjustment {
     /// First and last day of the period it corrects.
@@ -100,26 +99,20 @@ pub struct Adjustment {
     pub last_day: Date,
     /// The period it corrects.
     pub period: Period,
-    /// Before tax; negative when less was used than billed.
+    /// In minor units before tax; negative when less was used than billed.
     pub amount_cents: i64,
     /// Units (requests for `per_request`) more than were billed; negative when fewer.
     pub quantity: i64,
 }
 
 impl Rated {
-    /// Σ lines.
-    ///
-    /// # Errors
-    /// When the sum is out of range.
+    /// The sum of the lines before tax.
     pub fn subtotal_cents(&self) -> Result<i64, money::Error> {
         sum(self.lines.iter().map(|line| line.total_cents))
     }
 }
 
-/// The lines of a period of a contract. Tax is on them.
-///
-/// # Errors
-/// When an amount is out of range.
+/// The lines of a period of a contract, with their tax.
 pub fn rate(
     contract: &Contract,
     period: &BillingPeriod,
@@ -134,10 +127,7 @@ pub fn rate(
     rating.lines(usage)
 }
 
-/// As [`rate`] for a period that was invoiced and is counted again: the sum without the lines.
-///
-/// # Errors
-/// When an amount is out of range.
+/// The sum before tax of a period that has been invoiced and is counted again. See [`rate`].
 pub fn rate_again(contract: &Contract, share: Share, usage: Usage) -> Result<i64, money::Error> {
     let rating = Rating {
         contract,
@@ -151,11 +141,8 @@ pub fn rate_again(contract: &Contract, share: Share, usage: Usage) -> Result<i64
     rating.lines(usage)?.subtotal_cents()
 }
 
-/// The invoice of a period and the adjustments of earlier ones; `None` when there is nothing to bill. A sum below
-/// nothing is carried over: a line brings it to nothing, and as much is to be granted as a credit.
-///
-/// # Errors
-/// When an amount is out of range.
+/// The invoice of a period and of the adjustments of earlier ones; `None` when there is nothing to bill. When the sum
+/// is negative, a line brings it to zero and the difference is carried over as a credit.
 pub fn bill(
     contract: &Contract,
     period: &BillingPeriod,
@@ -226,15 +213,15 @@ pub fn bill(
     }))
 }
 
-/// What an invoiced period is rated by when it is counted again: the prices then, and what of the cycle was billed.
+/// What an invoiced period is rated by when it is counted again: the prices of that time, and the billed share.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FrozenTerms {
-    /// With the members that pricing reads; the others have their defaults.
+    /// Has the members that pricing reads; the others have their defaults.
     pub contract: Contract,
     pub share: Share,
     pub first_day: Date,
     pub last_day: Date,
-    /// The stretches usage was counted in.
+    /// The stretches in which usage was counted.
     pub usage: Vec<Period>,
 }
 
@@ -249,10 +236,7 @@ struct StoredTerms {
 }
 
 impl FrozenTerms {
-    /// What a period of a contract is rated by, to be stored.
-    ///
-    /// # Errors
-    /// Never for a contract that was parsed; as `serde_json` says otherwise.
+    /// The terms by which a period is rated, in the shape that is stored.
     pub fn freeze(contract: &Contract, period: &BillingPeriod) -> Result<Value, serde_json::Error> {
         let members = json!({
             "api_key_prefix": contract.api_key_prefix,
@@ -285,7 +269,7 @@ impl FrozenTerms {
         })
     }
 
-    /// What was stored; `None` when it cannot be read.
+    /// Reads stored terms; `None` when they are not readable.
     #[must_use]
     pub fn read(stored: &Value) -> Option<FrozenTerms> {
         let stored = StoredTerms::deserialize(stored).ok()?;
@@ -300,12 +284,12 @@ impl FrozenTerms {
     }
 }
 
-/// Times the median of the last invoices that a total may be before somebody has to look at it.
+/// How many times the median of the last invoices a total may reach before somebody has to look at it.
 const REVIEW_FACTOR: i64 = 10;
 
-/// Whether an invoice is unlike those before it, so that somebody should look at it first: more than ten times the
-/// median of the totals before, or more than the cap. What the contract says by itself, `fixed_cents` (the flat fee and
-/// the minimum), counts as usual: the first whole month after a single day is no surprise.
+/// Whether somebody should look at an invoice first: its total is more than ten times the median of the totals before
+/// it, or more than the cap. `fixed_cents` (the flat fee or the minimum) counts as usual: the first whole month after a
+/// single day is no surprise.
 #[must_use]
 pub fn needs_review(
     total_cents: i64,
@@ -323,7 +307,7 @@ pub fn needs_review(
     usual_cents > 0 && i128::from(total_cents) > i128::from(usual_cents) * i128::from(REVIEW_FACTOR)
 }
 
-/// The middle one, or the mean of the two in the middle, rounded towards zero; `None` of nothing.
+/// The middle amount, or the mean of the two in the middle, rounded towards zero; `None` of an empty list.
 fn median(amounts: &[i64]) -> Option<i64> {
     let mut sorted = amounts.to_vec();
     sorted.sort_unstable();
@@ -335,15 +319,12 @@ fn median(amounts: &[i64]) -> Option<i64> {
     i64::try_from((i128::from(lower) + i128::from(upper)) / 2).ok()
 }
 
-/// The flat fee and the minimum of a period, the greater of the two: what a contract costs when nothing is used.
-///
-/// # Errors
-/// When an amount is out of range.
+/// What a period costs when nothing is used: the flat fee or the minimum, whichever is greater.
 pub fn fixed_cents(contract: &Contract, share: Share) -> Result<i64, money::Error> {
     rate_again(contract, share, Usage::default())
 }
 
-/// One period being rated.
+/// A period while it is being rated.
 struct Rating<'a> {
     contract: &'a Contract,
     share: Share,
@@ -418,7 +399,7 @@ impl Rating<'_> {
         })
     }
 
-    /// A price for each of `quantity`, which is what remains of `counted` to be billed.
+    /// A line for `quantity` at one price each. `counted` is the number before the included ones are taken off.
     fn used(
         &self,
         counted: i64,
@@ -493,7 +474,7 @@ impl Rating<'_> {
             .map(Some)
     }
 
-    /// What remains of a number of units or requests when the included ones are off.
+    /// The units or requests that remain when the included ones are taken off.
     fn billable(&self, counted: i64) -> Result<i64, money::Error> {
         Ok((counted - self.included_units()?).max(0))
     }
@@ -563,7 +544,7 @@ impl Rating<'_> {
         })
     }
 
-    /// ` (21 of 31 days)` when it is not the whole cycle.
+    /// ` (21 of 31 days)` for a part of a cycle; empty for a whole one.
     fn part(&self) -> String {
         if self.share.is_whole() {
             return String::new();
@@ -577,7 +558,7 @@ impl Rating<'_> {
     }
 }
 
-/// A line of one piece.
+/// A line with a quantity of one.
 fn once(
     contract: &Contract,
     period: Period,
@@ -625,7 +606,7 @@ fn sum(amounts: impl IntoIterator<Item = i64>) -> Result<i64, money::Error> {
         .ok_or(money::Error::OutOfRange)
 }
 
-/// `12,345`.
+/// A count with thousands separators: `12,345`.
 fn grouped(count: i64) -> String {
     let digits = count.unsigned_abs().to_string();
     let mut text = String::new();

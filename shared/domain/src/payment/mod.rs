@@ -1,8 +1,8 @@
 //! Payments: the facts Stripe announces about one payment, and the one row they add up to.
 //!
-//! An intent, its charges, refunds, disputes and invoice links each have a row of their own that
-//! shows the latest snapshot. [`derive`] turns them into the payment and its revenue entries; it
-//! is a pure function, so the order in which the facts arrived cannot matter.
+//! An intent, its charges, refunds, disputes and invoice links each have a row with the latest snapshot. [`derive`]
+//! turns them into the payment and its revenue entries. It is a pure function, so the order in which the facts arrived
+//! cannot matter.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::{self, Currency, div_half_even};
-use crate::revenue::entries::{Entry, EntryKind};
+use crate::payment::key::PaymentKey;
+use crate::revenue::entries::{EntryKind, RevenueEntry};
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
+use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, RefundStatus};
 use crate::words::words;
+
+pub mod key;
 
 /// A payment intent as one snapshot shows it.
 /// Source: <https://docs.stripe.com/api/payment_intents/object>.
@@ -31,10 +35,10 @@ pub struct PaymentIntent {
     pub failure_code: Option<String>,
     pub decline_code: Option<String>,
     pub failure_message: Option<String>,
-    /// Earliest event that shows the success.
+    /// The time of the earliest event that shows the success.
     pub succeeded_at: Option<Timestamp>,
     pub canceled_at: Option<Timestamp>,
-    /// `metadata.user_id`.
+    /// The user in the intent's metadata (`metadata.user_id`).
     pub user_id: Option<i32>,
     pub created_at: Timestamp,
     pub version: Version,
@@ -58,7 +62,7 @@ impl Snapshot for PaymentIntent {
 
 /// One charge: one attempt at a payment. Source: <https://docs.stripe.com/api/charges/object>.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
+pub struct Charge {
     pub stripe_charge_id: String,
     pub stripe_payment_intent_id: Option<String>,
     pub stripe_customer_id: Option<String>,
@@ -74,10 +78,10 @@ pub struct Attempt {
     pub failure_message: Option<String>,
     pub payment_method: Option<String>,
     pub user_id: Option<i32>,
-    /// Earliest event that shows the capture.
+    /// The time of the earliest event that shows the capture.
     pub succeeded_at: Option<Timestamp>,
-    /// `amount_refunded` by the time (unix seconds) of the snapshot that showed it: for accounts
-    /// whose refunds are never announced one by one.
+    /// `amount_refunded` by the time (unix seconds) of the snapshot that showed it, for accounts that get no event for
+    /// each refund.
     pub refund_totals: BTreeMap<i64, i64>,
     pub stripe_balance_transaction_id: Option<String>,
     pub settlement: Option<Settlement>,
@@ -92,7 +96,7 @@ pub struct Settlement {
     pub currency: Currency,
     pub amount_cents: i64,
     pub fee_cents: i64,
-    /// Decimal text.
+    /// The rate that Stripe shows, as decimal text; `None` without a conversion.
     pub exchange_rate: Option<String>,
 }
 
@@ -123,7 +127,7 @@ pub struct Dispute {
     pub currency: Currency,
     pub reason: Option<String>,
     pub status: String,
-    /// By id: what the withdrawal and the reinstatement moved.
+    /// The withdrawal and the reinstatement, by the id of their balance transactions.
     pub balance_transactions: BTreeMap<String, DisputeTransaction>,
     pub funds_withdrawn_at: Option<Timestamp>,
     pub funds_reinstated_at: Option<Timestamp>,
@@ -141,7 +145,7 @@ pub struct DisputeTransaction {
     pub currency: Currency,
 }
 
-/// That a payment pays an invoice; from basil on only `invoice_payment.paid` says so.
+/// The link that says a payment pays an invoice. From API version basil on only `invoice_payment.paid` has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvoicePayment {
     pub stripe_invoice_id: String,
@@ -157,17 +161,17 @@ pub struct InvoicePayment {
     pub version: Version,
 }
 
-/// Everything known of one payment.
+/// Everything that is known about one payment.
 #[derive(Debug, Clone, Default)]
 pub struct PaymentFacts {
     /// `pi_…`, or `ch_…` for a charge without an intent.
     pub payment_key: String,
     pub intent: Option<PaymentIntent>,
-    pub attempts: Vec<Attempt>,
+    pub charges: Vec<Charge>,
     pub refunds: Vec<Refund>,
     pub disputes: Vec<Dispute>,
     pub invoice_payments: Vec<InvoicePayment>,
-    /// When the invoice that it pays was paid with money: from basil on the link does not say.
+    /// When the payment's invoice was paid with money: from API version basil on the link does not say so.
     pub invoice_paid_at: Option<Timestamp>,
 }
 
@@ -175,7 +179,7 @@ pub struct PaymentFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeeEstimate {
     pub bps: i64,
-    /// Applies to two-decimal currencies only.
+    /// In minor units; applies to currencies with two decimals only.
     pub fixed_cents: i64,
 }
 
@@ -187,7 +191,7 @@ pub struct Payment {
     pub stripe_charge_id: Option<String>,
     pub stripe_customer_id: Option<String>,
     pub stripe_invoice_id: Option<String>,
-    /// Named by the payment's own metadata; the customer's user goes first.
+    /// The user in the payment's own metadata. The customer's user comes first.
     pub user_id: Option<i32>,
     pub amount_cents: i64,
     pub currency: Currency,
@@ -202,8 +206,8 @@ pub struct Payment {
     pub refunded_at: Option<Timestamp>,
     pub refund_reason: Option<String>,
     pub refund_amount_cents: i64,
-    /// What the charge's `amount_refunded` holds that is no refund: the rest of an authorisation
-    /// that was captured in part.
+    /// The part of the charge's `amount_refunded` that is no refund: the rest of an authorisation that was captured in
+    /// part. In minor units.
     pub released_cents: i64,
     pub stripe_balance_transaction_id: Option<String>,
     pub settlement: Option<Settlement>,
@@ -212,7 +216,7 @@ pub struct Payment {
     pub disputed_amount_cents: i64,
     pub created_at: Timestamp,
     /// What the payment adds to `revenue_daily`.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<RevenueEntry>,
 }
 
 words!(
@@ -251,10 +255,17 @@ words!(
 /// The rank of an intent's status within one second, ×100, plus the rank of the event's type.
 #[must_use]
 pub fn intent_rank(status: &str, event_type: &str) -> i32 {
-    let status_rank = match status {
-        "canceled" => 2,
-        "succeeded" => 3,
-        _ => 0,
+    let status_rank = match IntentStatus::of(status) {
+        IntentStatus::Canceled => 2,
+        IntentStatus::Succeeded => 3,
+        IntentStatus::RequiresPaymentMethod
+        | IntentStatus::RequiresSource
+        | IntentStatus::RequiresConfirmation
+        | IntentStatus::RequiresAction
+        | IntentStatus::RequiresSourceAction
+        | IntentStatus::Processing
+        | IntentStatus::RequiresCapture
+        | IntentStatus::Unknown => 0,
     };
     let type_rank = match event_type {
         "payment_intent.created" => 1,
@@ -271,11 +282,11 @@ pub fn intent_rank(status: &str, event_type: &str) -> i32 {
 /// The rank of a charge's state within one second, ×100, plus the rank of the event's type.
 #[must_use]
 pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
-    let status_rank = match (status, is_refunded) {
-        ("succeeded", true) => 3,
-        ("succeeded", false) => 2,
-        ("failed", _) => 1,
-        _ => 0,
+    let status_rank = match (ChargeStatus::of(status), is_refunded) {
+        (ChargeStatus::Succeeded, true) => 3,
+        (ChargeStatus::Succeeded, false) => 2,
+        (ChargeStatus::Failed, _) => 1,
+        (ChargeStatus::Pending | ChargeStatus::Unknown, _) => 0,
     };
     let type_rank = match event_type {
         "charge.pending" => 1,
@@ -285,7 +296,7 @@ pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
         "charge.updated" => 5,
         "charge.expired" => 6,
         "charge.refunded" => 7,
-        // Inside another object.
+        // Read inside another object.
         _ => 0,
     };
     status_rank * 100 + type_rank
@@ -294,29 +305,32 @@ pub fn charge_rank(status: &str, is_refunded: bool, event_type: &str) -> i32 {
 /// The rank of a refund's status within one second.
 #[must_use]
 pub fn refund_rank(status: &str) -> i32 {
-    match status {
-        "pending" => 0,
-        "requires_action" => 100,
-        "failed" | "canceled" => 300,
-        _ => 200,
+    match RefundStatus::of(status) {
+        RefundStatus::Pending => 0,
+        RefundStatus::RequiresAction => 100,
+        RefundStatus::Succeeded | RefundStatus::Unknown => 200,
+        RefundStatus::Failed | RefundStatus::Canceled => 300,
     }
 }
 
 /// The rank of a dispute's status within one second.
 #[must_use]
 pub fn dispute_rank(status: &str) -> i32 {
-    match status {
-        "warning_needs_response" => 0,
-        "warning_under_review" => 100,
-        "warning_closed" => 200,
-        "needs_response" => 300,
-        "under_review" => 400,
-        "won" | "lost" | "charge_refunded" | "prevented" => 600,
-        _ => 500,
+    match DisputeStatus::of(status) {
+        DisputeStatus::WarningNeedsResponse => 0,
+        DisputeStatus::WarningUnderReview => 100,
+        DisputeStatus::WarningClosed => 200,
+        DisputeStatus::NeedsResponse => 300,
+        DisputeStatus::UnderReview => 400,
+        DisputeStatus::Unknown => 500,
+        DisputeStatus::Won
+        | DisputeStatus::Lost
+        | DisputeStatus::ChargeRefunded
+        | DisputeStatus::Prevented => 600,
     }
 }
 
-impl Snapshot for Attempt {
+impl Snapshot for Charge {
     fn key(&self) -> String {
         self.stripe_charge_id.clone()
     }
@@ -325,7 +339,7 @@ impl Snapshot for Attempt {
         &self.version
     }
 
-    fn absorb(&mut self, earlier: &Attempt) {
+    fn absorb(&mut self, earlier: &Charge) {
         for (at, total) in &earlier.refund_totals {
             let shown = self.refund_totals.entry(*at).or_insert(*total);
             *shown = (*shown).max(*total);
@@ -345,9 +359,35 @@ impl Snapshot for Attempt {
     }
 }
 
-impl Attempt {
+impl Charge {
+    /// What the charge's word for its status stands for.
+    #[must_use]
+    pub fn known_status(&self) -> ChargeStatus {
+        ChargeStatus::of(&self.status)
+    }
+
+    /// Whether the charge was refused.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.known_status() == ChargeStatus::Failed
+    }
+
+    /// Whether the charge was authorised, captured or not.
+    #[must_use]
+    pub fn has_succeeded(&self) -> bool {
+        self.known_status() == ChargeStatus::Succeeded
+    }
+
     fn is_paid(&self) -> bool {
-        self.status == "succeeded" && self.is_captured
+        self.has_succeeded() && self.is_captured
+    }
+}
+
+impl PaymentIntent {
+    /// What the intent's word for its status stands for.
+    #[must_use]
+    pub fn known_status(&self) -> IntentStatus {
+        IntentStatus::of(&self.status)
     }
 }
 
@@ -371,10 +411,13 @@ impl Snapshot for Refund {
 }
 
 impl Refund {
-    /// Whether the money went, or is going, back.
+    /// Whether the money has gone back, or is on its way.
     #[must_use]
     pub fn counts(&self) -> bool {
-        !matches!(self.status.as_str(), "failed" | "canceled")
+        !matches!(
+            RefundStatus::of(&self.status),
+            RefundStatus::Failed | RefundStatus::Canceled
+        )
     }
 }
 
@@ -409,7 +452,7 @@ impl Snapshot for Dispute {
 }
 
 impl Dispute {
-    /// An inquiry: nothing has moved, and may never.
+    /// Whether the dispute is an inquiry: no money has moved, and maybe none will.
     #[must_use]
     pub fn is_inquiry(&self) -> bool {
         self.status.starts_with("warning_")
@@ -418,15 +461,12 @@ impl Dispute {
     fn holds_money(&self) -> bool {
         !self.is_inquiry()
             && !matches!(
-                self.status.as_str(),
-                "won" | "charge_refunded" | "prevented"
+                DisputeStatus::of(&self.status),
+                DisputeStatus::Won | DisputeStatus::ChargeRefunded | DisputeStatus::Prevented
             )
     }
 
-    /// The dispute's fee in its own currency: of the withdrawal, and of the reinstatement.
-    ///
-    /// # Errors
-    /// When an amount is out of range.
+    /// The dispute's fees in minor units of its currency: of the withdrawal and of the reinstatement.
     pub fn fees_cents(&self) -> Result<(i64, i64), money::Error> {
         let mut withdrawal = 0_i64;
         let mut reinstatement = 0_i64;
@@ -473,7 +513,7 @@ impl Snapshot for InvoicePayment {
 }
 
 impl InvoicePayment {
-    /// Key of the link: the invoice and what pays it.
+    /// The key of the link: the invoice and the payment.
     #[must_use]
     pub fn link_key(&self) -> String {
         let payment = self
@@ -489,25 +529,21 @@ impl InvoicePayment {
     }
 }
 
-/// The payment these facts add up to, or `None` when they do not name one yet (a refund whose
-/// charge has not arrived).
-///
-/// # Errors
-/// When an amount is out of range.
+/// The payment that these facts add up to; `None` while they do not name one (a refund whose charge has not arrived).
 pub fn derive(
     facts: &PaymentFacts,
     estimate: FeeEstimate,
 ) -> Result<Option<Payment>, money::Error> {
-    let paid_attempt = facts
-        .attempts
+    let paid_charge = facts
+        .charges
         .iter()
-        .filter(|attempt| attempt.is_paid())
-        .max_by_key(|attempt| (&attempt.version, &attempt.stripe_charge_id));
-    let newest_attempt = facts
-        .attempts
+        .filter(|charge| charge.is_paid())
+        .max_by_key(|charge| (&charge.version, &charge.stripe_charge_id));
+    let newest_charge = facts
+        .charges
         .iter()
-        .max_by_key(|attempt| (attempt.attempted_at, &attempt.stripe_charge_id));
-    let shown_attempt = paid_attempt.or(newest_attempt);
+        .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
+    let shown_charge = paid_charge.or(newest_charge);
     let paid_link = facts
         .invoice_payments
         .iter()
@@ -517,30 +553,26 @@ pub fn derive(
 
     let Some(currency) = intent
         .map(|intent| intent.currency)
-        .or(shown_attempt.map(|attempt| attempt.currency))
+        .or(shown_charge.map(|charge| charge.currency))
         .or(paid_link.and_then(|link| link.currency))
     else {
         return Ok(None);
     };
     let Some(created_at) = intent
         .map(|intent| intent.created_at)
-        .or(facts
-            .attempts
-            .iter()
-            .map(|attempt| attempt.attempted_at)
-            .min())
+        .or(facts.charges.iter().map(|charge| charge.attempted_at).min())
         .or(paid_link.and_then(|link| link.paid_at))
     else {
         return Ok(None);
     };
-    let intent_paid = intent.filter(|intent| intent.status == "succeeded");
-    let is_paid = intent_paid.is_some() || paid_attempt.is_some() || paid_link.is_some();
+    let intent_paid = intent.filter(|intent| intent.known_status() == IntentStatus::Succeeded);
+    let is_paid = intent_paid.is_some() || paid_charge.is_some() || paid_link.is_some();
     let Some(amount_cents) = intent_paid
         .map(|intent| intent.amount_received_cents.unwrap_or(intent.amount_cents))
-        .or(paid_attempt.map(|attempt| attempt.amount_captured_cents))
+        .or(paid_charge.map(|charge| charge.amount_captured_cents))
         .or(paid_link.and_then(|link| link.amount_paid_cents))
         .or(intent.map(|intent| intent.amount_cents))
-        .or(newest_attempt.map(|attempt| attempt.amount_cents))
+        .or(newest_charge.map(|charge| charge.amount_cents))
     else {
         return Ok(None);
     };
@@ -552,8 +584,8 @@ pub fn derive(
 
     let captured_cents = intent_paid
         .and_then(|intent| intent.amount_received_cents)
-        .or(paid_attempt.map(|attempt| attempt.amount_captured_cents));
-    let release = captured_cents.and_then(|captured| Release::of(facts, paid_attempt, captured));
+        .or(paid_charge.map(|charge| charge.amount_captured_cents));
+    let release = captured_cents.and_then(|captured| Release::of(facts, paid_charge, captured));
     let refunds = if is_paid {
         refunds(facts, release.as_ref())
     } else {
@@ -566,7 +598,7 @@ pub fn derive(
         .filter(|dispute| is_paid && dispute.holds_money());
     let disputed_amount_cents = sum(holding.clone().map(|dispute| dispute.amount_cents))?;
     let (stripe_fee_cents, fee_source) = match succeeded_at {
-        Some(_) => fee(paid_attempt, amount_cents, currency, estimate)?,
+        Some(_) => fee(paid_charge, amount_cents, currency, estimate)?,
         None => (0, None),
     };
     let status = if is_paid {
@@ -580,7 +612,7 @@ pub fn derive(
             PaymentStatus::Succeeded
         }
     } else {
-        unpaid_status(intent, newest_attempt)
+        unpaid_status(intent, newest_charge)
     };
     let net_amount_cents = if is_paid {
         sum([
@@ -602,26 +634,24 @@ pub fn derive(
         .iter()
         .max_by_key(|d| (d.created_at, &d.stripe_dispute_id));
     let intent_failure = intent.filter(|intent| has_failed && intent.failure_code.is_some());
-    let attempt_failure = newest_attempt.filter(|attempt| has_failed && attempt.status == "failed");
+    let charge_failure = newest_charge.filter(|charge| has_failed && charge.has_failed());
 
     let mut payment = Payment {
         payment_key: facts.payment_key.clone(),
         stripe_payment_intent_id: intent
             .map(|intent| intent.stripe_payment_intent_id.clone())
             .or_else(|| {
-                facts
-                    .payment_key
-                    .starts_with("pi_")
-                    .then(|| facts.payment_key.clone())
+                let key = PaymentKey::of(&facts.payment_key);
+                key.intent_id().map(str::to_owned)
             })
-            .or_else(|| shown_attempt.and_then(|a| a.stripe_payment_intent_id.clone())),
-        stripe_charge_id: shown_attempt
-            .map(|attempt| attempt.stripe_charge_id.clone())
+            .or_else(|| shown_charge.and_then(|a| a.stripe_payment_intent_id.clone())),
+        stripe_charge_id: shown_charge
+            .map(|charge| charge.stripe_charge_id.clone())
             .or_else(|| intent.and_then(|intent| intent.latest_charge_id.clone()))
             .or_else(|| paid_link.and_then(|link| link.stripe_charge_id.clone())),
         stripe_customer_id: first_known([
             intent.and_then(|intent| intent.stripe_customer_id.clone()),
-            shown_attempt.and_then(|attempt| attempt.stripe_customer_id.clone()),
+            shown_charge.and_then(|charge| charge.stripe_customer_id.clone()),
             facts
                 .invoice_payments
                 .iter()
@@ -639,12 +669,12 @@ pub fn derive(
             }),
         user_id: intent
             .and_then(|intent| intent.user_id)
-            .or(shown_attempt.and_then(|attempt| attempt.user_id)),
+            .or(shown_charge.and_then(|charge| charge.user_id)),
         amount_cents,
         currency,
         status,
         payment_method: first_known([
-            shown_attempt.and_then(|attempt| attempt.payment_method.clone()),
+            shown_charge.and_then(|charge| charge.payment_method.clone()),
             intent.and_then(|intent| intent.payment_method.clone()),
         ]),
         stripe_fee_cents,
@@ -652,23 +682,23 @@ pub fn derive(
         net_amount_cents,
         failure_code: first_known([
             intent_failure.and_then(|intent| intent.failure_code.clone()),
-            attempt_failure.and_then(|attempt| attempt.failure_code.clone()),
+            charge_failure.and_then(|charge| charge.failure_code.clone()),
         ]),
         decline_code: first_known([
             intent_failure.and_then(|intent| intent.decline_code.clone()),
-            attempt_failure.and_then(|attempt| attempt.decline_code.clone()),
+            charge_failure.and_then(|charge| charge.decline_code.clone()),
         ]),
         failure_message: first_known([
             intent_failure.and_then(|intent| intent.failure_message.clone()),
-            attempt_failure.and_then(|attempt| attempt.failure_message.clone()),
+            charge_failure.and_then(|charge| charge.failure_message.clone()),
         ]),
         refunded_at: newest_refund.map(|refund| refund.created_at),
         refund_reason: newest_refund.and_then(|refund| refund.reason.clone()),
         refund_amount_cents,
         released_cents: release.as_ref().map_or(0, Release::in_totals_cents),
-        stripe_balance_transaction_id: paid_attempt
-            .and_then(|attempt| attempt.stripe_balance_transaction_id.clone()),
-        settlement: paid_attempt.and_then(|attempt| attempt.settlement.clone()),
+        stripe_balance_transaction_id: paid_charge
+            .and_then(|charge| charge.stripe_balance_transaction_id.clone()),
+        settlement: paid_charge.and_then(|charge| charge.settlement.clone()),
         succeeded_at,
         dispute_status: newest_dispute.map(|dispute| dispute.status.clone()),
         disputed_amount_cents,
@@ -679,7 +709,7 @@ pub fn derive(
     Ok(Some(payment))
 }
 
-/// A refund as far as cash is concerned: announced itself, or seen in the charge's total.
+/// A refund that counts as cash: an announced one, or one that shows only in the charge's total.
 struct CountedRefund {
     source_id: String,
     amount_cents: i64,
@@ -687,63 +717,62 @@ struct CountedRefund {
     created_at: Timestamp,
 }
 
-/// The rest of an authorisation that was captured in part. Stripe lets go of it with the capture
-/// and shows it as a refund, though that money never came: in `amount_refunded` from then on, and
-/// mostly as a refund object of its own.
+/// The rest of an authorisation that was captured in part. Stripe releases it with the capture and shows it as a
+/// refund, although that money never came: in `amount_refunded` from then on, and mostly as a separate refund object.
 /// Source: <https://docs.stripe.com/payments/place-a-hold-on-a-payment-method>.
 struct Release<'a> {
     /// `None` while only the intent is known.
-    attempt: Option<&'a Attempt>,
-    /// Minor units of the payment's currency, as the next.
+    charge: Option<&'a Charge>,
+    /// In minor units of the payment's currency, like the next.
     amount_cents: i64,
     captured_cents: i64,
-    /// The latest of the facts that announce the capture, each by its earliest event.
+    /// The latest of the facts that announce the capture, each at its earliest event.
     captured_at: Option<Timestamp>,
 }
 
 impl<'a> Release<'a> {
     fn of(
         facts: &'a PaymentFacts,
-        paid_attempt: Option<&'a Attempt>,
+        paid_charge: Option<&'a Charge>,
         captured_cents: i64,
     ) -> Option<Release<'a>> {
-        // The intent may tell of the capture before the charge does.
+        // The intent may show the capture before the charge does.
         let authorised = facts
-            .attempts
+            .charges
             .iter()
-            .filter(|attempt| attempt.status == "succeeded")
-            .max_by_key(|attempt| (attempt.attempted_at, &attempt.stripe_charge_id));
-        let attempt = paid_attempt.or(authorised);
+            .filter(|charge| charge.has_succeeded())
+            .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
+        let charge = paid_charge.or(authorised);
         let intent = facts.intent.as_ref();
-        let authorised_cents = attempt
-            .map(|attempt| attempt.amount_cents)
+        let authorised_cents = charge
+            .map(|charge| charge.amount_cents)
             .or(intent.map(|intent| intent.amount_cents))?;
         let is_in_part = captured_cents > 0 && captured_cents < authorised_cents;
         is_in_part.then(|| Release {
-            attempt,
+            charge,
             amount_cents: authorised_cents - captured_cents,
             captured_cents,
-            captured_at: attempt
-                .and_then(|attempt| attempt.succeeded_at)
+            captured_at: charge
+                .and_then(|charge| charge.succeeded_at)
                 .max(intent.and_then(|intent| intent.succeeded_at)),
         })
     }
 
-    /// What the charge's `amount_refunded` holds of it: all, or nothing where the account's log
-    /// leaves it out. From the capture on no total that holds it is below it.
+    /// How much of it is in the charge's `amount_refunded`: all, or nothing where the account's log leaves it out. From
+    /// the capture on no total that includes it is below it.
     fn in_totals_cents(&self) -> i64 {
-        let Some(attempt) = self.attempt else {
+        let Some(charge) = self.charge else {
             return 0;
         };
-        // A charge shown in the second of its capture may have been read before it, unless its own
-        // event tells of the capture.
-        let since = attempt
+        // A charge shown in the second of its capture may have been read before it, unless its own event shows the
+        // capture.
+        let since = charge
             .succeeded_at
             .map(Timestamp::as_second)
             .or(self.captured_at.map(|at| at.as_second() + 1));
-        let newest = attempt.refund_totals.iter().next_back();
+        let newest = charge.refund_totals.iter().next_back();
         let is_held = newest.is_some_and(|(newest_at, _)| {
-            attempt
+            charge
                 .refund_totals
                 .range(since.unwrap_or(*newest_at).min(*newest_at)..)
                 .all(|(_, total)| *total >= self.amount_cents)
@@ -751,10 +780,10 @@ impl<'a> Release<'a> {
         if is_held { self.amount_cents } else { 0 }
     }
 
-    /// The refund object that stands for it, if there is one among those that count: the first of
-    /// its amount, since nothing is refunded before it is captured. It may also be missing, and a
-    /// refund of the same amount made later; so it has to be of the capture's time, or more than
-    /// what was captured would have gone back, or the objects add up to a total that holds it.
+    /// The refund object that stands for it, if one of those that count does: the first with its amount, since nothing
+    /// is refunded before the capture. It may also be missing while a later refund has the same amount. So the refund
+    /// must be from the time of the capture, or more than the captured amount would have gone back, or the objects must
+    /// add up to a total that includes it.
     fn refund<'b>(&self, counted: &[&'b Refund]) -> Option<&'b Refund> {
         let first = counted
             .iter()
@@ -768,8 +797,8 @@ impl<'a> Release<'a> {
         let is_too_much = sum_until(i64::MAX) > i128::from(self.captured_cents);
         let adds_up = self.in_totals_cents() > 0
             && self
-                .attempt
-                .and_then(|attempt| attempt.refund_totals.last_key_value())
+                .charge
+                .and_then(|charge| charge.refund_totals.last_key_value())
                 .is_some_and(|(at, total)| sum_until(*at) == i128::from(*total));
         (is_of_the_capture || is_too_much || adds_up).then_some(*first)
     }
@@ -791,23 +820,23 @@ fn refunds(facts: &PaymentFacts, release: Option<&Release<'_>>) -> Vec<CountedRe
             .collect();
     }
     facts
-        .attempts
+        .charges
         .iter()
-        .flat_map(|attempt| {
+        .flat_map(|charge| {
             let released_cents = release
-                .filter(|release| release.attempt == Some(attempt))
+                .filter(|release| release.charge == Some(charge))
                 .map_or(0, Release::in_totals_cents);
-            refunds_from_totals(attempt, released_cents)
+            refunds_from_totals(charge, released_cents)
         })
         .collect()
 }
 
-/// The steps of `amount_refunded` beyond what was released, each on the date that showed it. A
-/// total that falls again was a refund that failed: it counts nowhere.
-fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRefund> {
+/// The steps of `amount_refunded` beyond the released amount, each on the date that showed it. A total that falls again
+/// was a failed refund: it does not count.
+fn refunds_from_totals(charge: &Charge, released_cents: i64) -> Vec<CountedRefund> {
     let mut lasting: Vec<(i64, i64)> = Vec::new();
     let mut smallest_later = i64::MAX;
-    for (at, total) in attempt.refund_totals.iter().rev() {
+    for (at, total) in charge.refund_totals.iter().rev() {
         smallest_later = smallest_later.min(*total);
         lasting.push((*at, smallest_later));
     }
@@ -816,10 +845,10 @@ fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRef
     for (at, total) in lasting.into_iter().rev() {
         if total > counted {
             refunds.push(CountedRefund {
-                source_id: format!("{}@{at}", attempt.stripe_charge_id),
+                source_id: format!("{}@{at}", charge.stripe_charge_id),
                 amount_cents: total - counted,
                 reason: None,
-                created_at: Timestamp::from_second(at).unwrap_or(attempt.attempted_at),
+                created_at: Timestamp::from_second(at).unwrap_or(charge.attempted_at),
             });
             counted = total;
         }
@@ -827,12 +856,12 @@ fn refunds_from_totals(attempt: &Attempt, released_cents: i64) -> Vec<CountedRef
     refunds
 }
 
-/// The earliest instant a fact shows the success; without such a fact the charge's own time.
+/// The earliest instant at which a fact shows the success; without such a fact the charge's creation.
 fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
     let shown = facts
-        .attempts
+        .charges
         .iter()
-        .map(|attempt| attempt.succeeded_at)
+        .map(|charge| charge.succeeded_at)
         .chain([
             facts.intent.as_ref().and_then(|intent| intent.succeeded_at),
             facts.invoice_paid_at,
@@ -847,7 +876,7 @@ fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
         .flatten()
         .min();
     let charged = facts
-        .attempts
+        .charges
         .iter()
         .filter(|a| a.is_paid())
         .map(|a| a.attempted_at)
@@ -855,58 +884,68 @@ fn succeeded_at(facts: &PaymentFacts, created_at: Timestamp) -> Timestamp {
     shown.or(charged).unwrap_or(created_at)
 }
 
-fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Attempt>) -> PaymentStatus {
-    let failed_attempt = newest.filter(|attempt| attempt.status == "failed");
+fn unpaid_status(intent: Option<&PaymentIntent>, newest: Option<&Charge>) -> PaymentStatus {
+    let failed_charge = newest.filter(|charge| charge.has_failed());
     let Some(intent) = intent else {
-        let Some(attempt) = newest else {
+        let Some(charge) = newest else {
             return PaymentStatus::Pending;
         };
-        let was_released = attempt
+        let was_released = charge
             .refund_totals
             .values()
             .next_back()
             .is_some_and(|t| *t > 0);
-        return match attempt.status.as_str() {
-            "failed" => PaymentStatus::Failed,
+        return match charge.known_status() {
+            ChargeStatus::Failed => PaymentStatus::Failed,
             // An authorization that was released instead of captured.
-            "succeeded" if was_released => PaymentStatus::Canceled,
-            _ => PaymentStatus::Pending,
+            ChargeStatus::Succeeded if was_released => PaymentStatus::Canceled,
+            ChargeStatus::Succeeded | ChargeStatus::Pending | ChargeStatus::Unknown => {
+                PaymentStatus::Pending
+            }
         };
     };
-    match intent.status.as_str() {
-        "canceled" => PaymentStatus::Canceled,
-        "processing"
-        | "requires_action"
-        | "requires_confirmation"
-        | "requires_capture"
-        | "requires_source_action" => {
-            let failed_since = failed_attempt
-                .is_some_and(|attempt| attempt.version.created_at > intent.version.created_at);
+    match intent.known_status() {
+        IntentStatus::Canceled => PaymentStatus::Canceled,
+        IntentStatus::Processing
+        | IntentStatus::RequiresAction
+        | IntentStatus::RequiresConfirmation
+        | IntentStatus::RequiresCapture
+        | IntentStatus::RequiresSourceAction => {
+            let failed_since = failed_charge
+                .is_some_and(|charge| charge.version.created_at > intent.version.created_at);
             if failed_since {
                 PaymentStatus::Failed
             } else {
                 PaymentStatus::Pending
             }
         }
-        _ if failed_attempt.is_some() || intent.failure_code.is_some() => PaymentStatus::Failed,
-        _ => PaymentStatus::Pending,
+        IntentStatus::RequiresPaymentMethod
+        | IntentStatus::RequiresSource
+        | IntentStatus::Succeeded
+        | IntentStatus::Unknown => {
+            if failed_charge.is_some() || intent.failure_code.is_some() {
+                PaymentStatus::Failed
+            } else {
+                PaymentStatus::Pending
+            }
+        }
     }
 }
 
 fn fee(
-    attempt: Option<&Attempt>,
+    charge: Option<&Charge>,
     amount_cents: i64,
     currency: Currency,
     estimate: FeeEstimate,
 ) -> Result<(i64, Option<FeeSource>), money::Error> {
-    if let Some((attempt, settlement)) =
-        attempt.and_then(|attempt| Some((attempt, attempt.settlement.as_ref()?)))
+    if let Some((charge, settlement)) =
+        charge.and_then(|charge| Some((charge, charge.settlement.as_ref()?)))
     {
         let fee = convert(
             settlement.fee_cents,
             settlement.currency,
             currency,
-            (attempt.amount_captured_cents, settlement.amount_cents),
+            (charge.amount_captured_cents, settlement.amount_cents),
         )?;
         return Ok((fee, Some(FeeSource::Actual)));
     }
@@ -943,10 +982,10 @@ fn entries(
     payment: &Payment,
     facts: &PaymentFacts,
     refunds: &[CountedRefund],
-) -> Result<Vec<Entry>, money::Error> {
+) -> Result<Vec<RevenueEntry>, money::Error> {
     let mut entries = Vec::new();
     let mut add = |kind, source_id: &str, at: Timestamp, amount_cents: i64, is_estimated: bool| {
-        entries.push(Entry {
+        entries.push(RevenueEntry {
             payment_key: payment.payment_key.clone(),
             kind,
             source_id: source_id.to_owned(),
@@ -956,24 +995,17 @@ fn entries(
             is_estimated,
         });
     };
-    for attempt in facts
-        .attempts
-        .iter()
-        .filter(|attempt| attempt.status == "failed")
-    {
+    for charge in facts.charges.iter().filter(|charge| charge.has_failed()) {
         add(
             EntryKind::Failed,
-            &attempt.stripe_charge_id,
-            attempt.attempted_at,
+            &charge.stripe_charge_id,
+            charge.attempted_at,
             0,
             false,
         );
     }
-    let has_failed_attempt = facts
-        .attempts
-        .iter()
-        .any(|attempt| attempt.status == "failed");
-    if payment.status == PaymentStatus::Failed && !has_failed_attempt {
+    let has_failed_charge = facts.charges.iter().any(|charge| charge.has_failed());
+    if payment.status == PaymentStatus::Failed && !has_failed_charge {
         add(
             EntryKind::Failed,
             &payment.payment_key,
@@ -1016,7 +1048,9 @@ fn entries(
     {
         let (withdrawal_fee, reinstatement_fee) = dispute.fees_cents()?;
         let id = &dispute.stripe_dispute_id;
-        let lost_at = dispute.closed_at.filter(|_| dispute.status == "lost");
+        let lost_at = dispute
+            .closed_at
+            .filter(|_| DisputeStatus::of(&dispute.status) == DisputeStatus::Lost);
         let Some(withdrawn_at) = dispute.funds_withdrawn_at.or(lost_at) else {
             continue;
         };
@@ -1067,7 +1101,7 @@ pub fn out_of_band(
     currency: Currency,
     paid_at: Timestamp,
 ) -> Payment {
-    let entry = |kind, amount_cents| Entry {
+    let entry = |kind, amount_cents| RevenueEntry {
         payment_key: stripe_invoice_id.to_owned(),
         kind,
         source_id: stripe_invoice_id.to_owned(),
@@ -1192,10 +1226,10 @@ mod tests {
         }
     }
 
-    fn charge(id: &str, status: &str, attempted_at: &str, currency: &str, amount: i64) -> Attempt {
+    fn charge(id: &str, status: &str, attempted_at: &str, currency: &str, amount: i64) -> Charge {
         let attempted_at = at(attempted_at);
         let succeeds = status == "succeeded";
-        Attempt {
+        Charge {
             stripe_charge_id: id.into(),
             stripe_payment_intent_id: Some("pi_1".into()),
             stripe_customer_id: None,
@@ -1227,7 +1261,7 @@ mod tests {
                 succeeded_at: Some(at(instant)),
                 ..intent("succeeded", instant, currency, amount)
             }),
-            attempts: vec![charge("ch_1", "succeeded", instant, currency, amount)],
+            charges: vec![charge("ch_1", "succeeded", instant, currency, amount)],
             ..PaymentFacts::default()
         }
     }
@@ -1259,7 +1293,7 @@ mod tests {
         }
     }
 
-    /// A dispute of which nothing has happened yet.
+    /// A dispute in which nothing has happened yet.
     fn dispute(status: &str, currency: &str, amount_cents: i64) -> Dispute {
         let created_at = at("2026-02-09T12:00:00Z");
         Dispute {
@@ -1280,7 +1314,7 @@ mod tests {
         }
     }
 
-    /// What moved the balance, in dollars: amount and fee.
+    /// The amount and fee in dollars by which the balance moved.
     fn moved(id: &str, amount_cents: i64, fee_cents: i64) -> (String, DisputeTransaction) {
         let transaction = DisputeTransaction {
             amount_cents,
@@ -1294,8 +1328,7 @@ mod tests {
         derive(facts, ESTIMATE).unwrap().unwrap()
     }
 
-    /// What the payment makes of `revenue_daily`: per day gross, fees, refunds, disputes,
-    /// payments, failed attempts.
+    /// What the payment adds to `revenue_daily`: per day gross, fees, refunds, disputes, payments, failed attempts.
     fn days(payment: &Payment) -> Vec<(String, [i64; 6])> {
         let rows = replacement(&[], &payment.entries).unwrap().daily;
         rows.into_iter()
@@ -1348,7 +1381,7 @@ mod tests {
                 &[("2026-01-15", [amount, fee, 0, 0, 1, 0])],
                 &what,
             );
-            let estimated: Vec<&Entry> =
+            let estimated: Vec<&RevenueEntry> =
                 payment.entries.iter().filter(|e| e.is_estimated).collect();
             assert!(
                 matches!(estimated.as_slice(), [fee] if fee.kind == EntryKind::Fee),
@@ -1375,7 +1408,7 @@ mod tests {
             ("GBP", 500, settled("NZD", 1000, 47, "2"), 24),
         ] {
             let mut facts = paid("2026-01-15T12:00:00Z", currency, amount);
-            facts.attempts[0].settlement = Some(settlement.clone());
+            facts.charges[0].settlement = Some(settlement.clone());
             let payment = payment_of(&facts);
             let what = format!("{amount} {currency}, {settlement:?}");
             assert_eq!(payment.stripe_fee_cents, fee, "{what}");
@@ -1499,7 +1532,7 @@ mod tests {
             ),
         ] {
             let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
-            facts.attempts[0].refund_totals = shown;
+            facts.charges[0].refund_totals = shown;
             let payment = payment_of(&facts);
             assert_eq!(payment.refund_amount_cents, refunded);
             assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded);
@@ -1507,7 +1540,7 @@ mod tests {
         }
         // Refunds that are known one by one go first.
         let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
-        facts.attempts[0].refund_totals = totals(&[("2026-01-21", 1500)]);
+        facts.charges[0].refund_totals = totals(&[("2026-01-21", 1500)]);
         facts.refunds = vec![refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500)];
         assert_days(
             &payment_of(&facts),
@@ -1581,9 +1614,9 @@ mod tests {
         ] {
             let mut facts = paid(captured, "USD", 6000);
             facts.intent.as_mut().unwrap().amount_cents = 10_000;
-            facts.attempts[0].amount_cents = 10_000;
-            facts.attempts[0].refund_totals = totals.into_iter().collect();
-            facts.attempts[0].succeeded_at = (what != "no capture shown").then(|| at(captured));
+            facts.charges[0].amount_cents = 10_000;
+            facts.charges[0].refund_totals = totals.into_iter().collect();
+            facts.charges[0].succeeded_at = (what != "no capture shown").then(|| at(captured));
             facts.refunds = refunds;
             let payment = payment_of(&facts);
             assert_eq!(payment.amount_cents, 6000, "{what}");
@@ -1771,7 +1804,7 @@ mod tests {
         let mut facts = PaymentFacts {
             payment_key: "pi_1".into(),
             intent: Some(waiting),
-            attempts: vec![
+            charges: vec![
                 failed("ch_1", "2026-01-30T10:00:00Z"),
                 failed("ch_2", "2026-01-31T10:00:00Z"),
             ],
@@ -1802,7 +1835,7 @@ mod tests {
             ..intent("succeeded", "2026-01-30T10:00:00Z", "USD", 4900)
         });
         let third = charge("ch_3", "succeeded", "2026-02-02T10:00:00Z", "USD", 4900);
-        facts.attempts.push(third);
+        facts.charges.push(third);
         let payment = payment_of(&facts);
         assert_eq!(payment.status, PaymentStatus::Succeeded);
         assert_eq!(payment.stripe_charge_id.as_deref(), Some("ch_3"));
@@ -1849,7 +1882,7 @@ mod tests {
         ] {
             let mut facts = paid(created, "USD", 2900);
             facts.intent.as_mut().unwrap().succeeded_at = by_intent.map(at);
-            facts.attempts[0].succeeded_at = by_charge.map(at);
+            facts.charges[0].succeeded_at = by_charge.map(at);
             facts.invoice_payments = by_invoice.map(link).into_iter().collect();
             let what = format!("{by_intent:?} {by_charge:?} {by_invoice:?}");
             let payment = payment_of(&facts);

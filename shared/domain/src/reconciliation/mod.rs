@@ -1,16 +1,17 @@
-//! Reconciliation: an object as Stripe tells it against the ledger's rows of it, and what differs.
+//! Reconciliation: compares an object as Stripe shows it with the ledger's rows of it.
 
 use std::fmt;
 
 use crate::money::Currency;
 use crate::payment::{
-    Attempt, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
+    Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
 };
-use crate::revenue::entries::Entry;
+use crate::revenue::entries::RevenueEntry;
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use crate::stripe_objects::status::IntentStatus;
 use crate::stripe_objects::subscription::{Item, Subscription};
 
-/// What differs; `reconciliation_items.kind`.
+/// How Stripe and the ledger differ; stored in `reconciliation_items.kind`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Stripe has it, the ledger does not.
@@ -24,7 +25,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word in the column.
+    /// The word that is stored in the column.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +39,7 @@ impl Kind {
     }
 }
 
-/// What an item is about; `reconciliation_items.object_type`.
+/// What a difference is about; stored in `reconciliation_items.object_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ObjectType {
     Charge,
@@ -56,14 +57,14 @@ pub enum ObjectType {
     RevenueDaily,
     /// A subject's day of `usage_daily`.
     UsageDaily,
-    /// Whether an invoice is the sum of its lines.
+    /// An invoice whose total is compared with the sum of its lines.
     InvoiceTotal,
-    /// A number of our own series.
+    /// A number of our invoice series.
     InvoiceNumber,
 }
 
 impl ObjectType {
-    /// Every type.
+    /// Every type, in the order of the variants.
     pub const ALL: [ObjectType; 13] = [
         ObjectType::Charge,
         ObjectType::PaymentIntent,
@@ -80,7 +81,7 @@ impl ObjectType {
         ObjectType::InvoiceNumber,
     ];
 
-    /// The word in the column: Stripe's own for what is Stripe's.
+    /// The word that is stored in the column: Stripe's word for Stripe's objects.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,7 +101,7 @@ impl ObjectType {
         }
     }
 
-    /// The type a stored word stands for.
+    /// The type that a stored word names; `None` for any other word.
     #[must_use]
     pub fn parse(word: &str) -> Option<ObjectType> {
         ObjectType::ALL
@@ -109,20 +110,20 @@ impl ObjectType {
     }
 }
 
-/// One difference. The values are what a person compares: an amount in minor units, a status.
+/// One difference. The values are what a person compares: a status, or an amount in minor units of `currency`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Discrepancy {
     pub kind: Kind,
     pub object_type: ObjectType,
-    /// Stripe's id, or what identifies the ledger's own row.
+    /// Stripe's id, or what identifies the ledger's row.
     pub object_id: String,
-    /// Of the amounts.
+    /// The currency of the amounts; `None` when the values are not amounts.
     pub currency: Option<Currency>,
     pub stripe_value: Option<String>,
     pub ledger_value: Option<String>,
 }
 
-/// The differences of one object, at most one of each kind: the first that was found.
+/// The differences of one object. Keeps at most one of each kind: the first that was found.
 struct Comparison {
     object_type: ObjectType,
     object_id: String,
@@ -138,6 +139,25 @@ impl Comparison {
             currency,
             found: Vec::new(),
         }
+    }
+
+    /// Compares what the object is worth, and then what `rest` compares. Without a row in the ledger the object is
+    /// missing.
+    fn of_money<T>(
+        object_type: ObjectType,
+        object_id: &str,
+        (stripe, ledger): (&T, Option<&T>),
+        money: fn(&T) -> (Currency, i64),
+        rest: impl FnOnce(&mut Comparison, &T),
+    ) -> Vec<Discrepancy> {
+        let (currency, amount_cents) = money(stripe);
+        let mut comparison = Comparison::new(object_type, object_id, Some(currency));
+        let Some(ledger) = ledger else {
+            return comparison.missing(Kind::MissingInDb, amount_cents);
+        };
+        comparison.expect_amount((currency, amount_cents), money(ledger));
+        rest(&mut comparison, ledger);
+        comparison.found
     }
 
     fn missing(mut self, kind: Kind, value: impl fmt::Display) -> Vec<Discrepancy> {
@@ -160,7 +180,7 @@ impl Comparison {
         }
     }
 
-    /// What the object is worth.
+    /// Compares the amount of the whole object.
     fn expect_amount(&mut self, stripe: (Currency, i64), ledger: (Currency, i64)) {
         let (stripe_currency, ledger_currency) = (stripe.0.as_str(), ledger.0.as_str());
         self.expect(Kind::CurrencyDiffers, stripe_currency, ledger_currency);
@@ -171,7 +191,7 @@ impl Comparison {
         self.expect(Kind::StatusDiffers, stripe, ledger);
     }
 
-    /// The same of a part of the object, which the values name.
+    /// Compares the amount of a part of the object; the values name the part.
     fn expect_part(&mut self, kind: Kind, part: &str, stripe: i64, ledger: i64) {
         if stripe != ledger {
             let named = |value| Some(format!("{part} {value}"));
@@ -194,61 +214,59 @@ impl Comparison {
     }
 }
 
-/// An object that is in the ledger and not at Stripe; `value` is what the ledger says of it.
+/// An object that is in the ledger but not at Stripe.
 #[must_use]
 pub fn missing_in_stripe(object_type: ObjectType, object_id: &str) -> Vec<Discrepancy> {
     Comparison::new(object_type, object_id, None).missing(Kind::MissingInStripe, object_id)
 }
 
-/// A charge. Its fee is compared when both sides know the balance transaction; one that Stripe
-/// knows and the ledger has never heard of is a fee that differs from the estimate.
+/// Compares a charge. Its fee is compared when both sides know the balance transaction. When only Stripe knows it, the
+/// fee differs from the estimate.
 #[must_use]
-pub fn charge(stripe: &Attempt, ledger: Option<&Attempt>) -> Vec<Discrepancy> {
-    let mut comparison = Comparison::new(
+pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
+    Comparison::of_money(
         ObjectType::Charge,
         &stripe.stripe_charge_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    comparison.expect_part(
-        Kind::AmountDiffers,
-        "captured",
-        stripe.amount_captured_cents,
-        ledger.amount_captured_cents,
-    );
-    comparison.expect_status(charge_status(stripe), charge_status(ledger));
-    let settled = (&stripe.settlement, &ledger.settlement);
-    match settled {
-        (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison.push(
-            Kind::FeeDiffers,
-            Some(settlement_value(stripe)),
-            Some(settlement_value(ledger)),
-        ),
-        (Some(stripe), None) if ledger.stripe_balance_transaction_id.is_none() => comparison.push(
-            Kind::FeeDiffers,
-            Some(settlement_value(stripe)),
-            Some("estimated".to_owned()),
-        ),
-        (Some(_) | None, Some(_) | None) => {}
-    }
-    comparison.found
+        (stripe, ledger),
+        |charge| (charge.currency, charge.amount_cents),
+        |comparison, ledger| {
+            comparison.expect_part(
+                Kind::AmountDiffers,
+                "captured",
+                stripe.amount_captured_cents,
+                ledger.amount_captured_cents,
+            );
+            comparison.expect_status(charge_status(stripe), charge_status(ledger));
+            let settled = (&stripe.settlement, &ledger.settlement);
+            match settled {
+                (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison
+                    .push(
+                        Kind::FeeDiffers,
+                        Some(settlement_value(stripe)),
+                        Some(settlement_value(ledger)),
+                    ),
+                (Some(stripe), None) if ledger.stripe_balance_transaction_id.is_none() => {
+                    comparison.push(
+                        Kind::FeeDiffers,
+                        Some(settlement_value(stripe)),
+                        Some("estimated".to_owned()),
+                    )
+                }
+                (Some(_) | None, Some(_) | None) => {}
+            }
+        },
+    )
 }
 
-fn charge_status(charge: &Attempt) -> &str {
-    if charge.status == "succeeded" && !charge.is_captured {
+fn charge_status(charge: &Charge) -> &str {
+    if charge.has_succeeded() && !charge.is_captured {
         "uncaptured"
     } else {
         &charge.status
     }
 }
 
-/// The printed exchange rate is left out: its digits depend on who prints it.
+/// The printed exchange rate is left out: its number of digits depends on where it was printed.
 fn is_same_settlement(left: &Settlement, right: &Settlement) -> bool {
     (left.currency, left.amount_cents, left.fee_cents)
         == (right.currency, right.amount_cents, right.fee_cents)
@@ -261,137 +279,129 @@ fn settlement_value(settlement: &Settlement) -> String {
     )
 }
 
-/// What a balance transaction says of the charge it settled.
+/// What the ledger knows of the balance transaction of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settling {
-    /// The ledger has the same.
+pub enum SettlementMatch {
+    /// The ledger has the same figures.
     Known,
-    /// The ledger named it and waits for what it says: the fee is an estimate, and no mistake.
+    /// The ledger knows the id only and waits for the figures: its fee is an estimate, which is no mistake.
     AwaitedFee,
-    /// The ledger has something else, or has never heard of it.
+    /// The ledger has other figures, or does not know the transaction.
     Differs,
 }
 
-/// Compares a balance transaction with the charge it settled.
+/// Compares a balance transaction with the charge it belongs to.
 #[must_use]
 pub fn settlement(
     balance_transaction_id: &str,
     stripe: &Settlement,
-    ledger: Option<&Attempt>,
-) -> Settling {
+    ledger: Option<&Charge>,
+) -> SettlementMatch {
     let Some(ledger) = ledger else {
-        return Settling::Differs;
+        return SettlementMatch::Differs;
     };
     match &ledger.settlement {
-        Some(known) if is_same_settlement(stripe, known) => Settling::Known,
-        Some(_) => Settling::Differs,
+        Some(known) if is_same_settlement(stripe, known) => SettlementMatch::Known,
+        Some(_) => SettlementMatch::Differs,
         None if ledger.stripe_balance_transaction_id.as_deref() == Some(balance_transaction_id) => {
-            Settling::AwaitedFee
+            SettlementMatch::AwaitedFee
         }
-        None => Settling::Differs,
+        None => SettlementMatch::Differs,
     }
 }
 
-/// Whether the ledger is told of an intent in this state: Stripe announces no first step of a
-/// payment that nobody has tried yet.
+/// Whether Stripe sends events about an intent in this state. It sends none for a payment that nobody has tried yet.
 #[must_use]
 pub fn is_announced(intent: &PaymentIntent) -> bool {
-    match intent.status.as_str() {
-        "requires_payment_method" | "requires_source" => intent.failure_code.is_some(),
-        "requires_confirmation" | "requires_capture" => false,
-        _ => true,
+    match intent.known_status() {
+        IntentStatus::RequiresPaymentMethod | IntentStatus::RequiresSource => {
+            intent.failure_code.is_some()
+        }
+        IntentStatus::RequiresConfirmation | IntentStatus::RequiresCapture => false,
+        IntentStatus::RequiresAction
+        | IntentStatus::RequiresSourceAction
+        | IntentStatus::Processing
+        | IntentStatus::Canceled
+        | IntentStatus::Succeeded
+        | IntentStatus::Unknown => true,
     }
 }
 
-/// A payment intent.
+/// Compares a payment intent with the ledger's row.
 #[must_use]
 pub fn payment_intent(stripe: &PaymentIntent, ledger: Option<&PaymentIntent>) -> Vec<Discrepancy> {
     if !is_announced(stripe) {
         return Vec::new();
     }
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::PaymentIntent,
         &stripe.stripe_payment_intent_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    if let (Some(stripe), Some(ledger)) =
-        (stripe.amount_received_cents, ledger.amount_received_cents)
-    {
-        comparison.expect_part(Kind::AmountDiffers, "received", stripe, ledger);
-    }
-    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-    comparison.found
+        (stripe, ledger),
+        |intent| (intent.currency, intent.amount_cents),
+        |comparison, ledger| {
+            if let (Some(stripe), Some(ledger)) =
+                (stripe.amount_received_cents, ledger.amount_received_cents)
+            {
+                comparison.expect_part(Kind::AmountDiffers, "received", stripe, ledger);
+            }
+            comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
+        },
+    )
 }
 
-/// A refund.
+/// Compares a refund with the ledger's row.
 #[must_use]
 pub fn refund(stripe: &Refund, ledger: Option<&Refund>) -> Vec<Discrepancy> {
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::Refund,
         &stripe.stripe_refund_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-    comparison.found
+        (stripe, ledger),
+        |refund| (refund.currency, refund.amount_cents),
+        |comparison, ledger| {
+            comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
+        },
+    )
 }
 
-/// A dispute with the balance transactions that it caused.
+/// Compares a dispute, and the balance transactions it caused, with the ledger's row.
 #[must_use]
 pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
-    let mut comparison = Comparison::new(
+    Comparison::of_money(
         ObjectType::Dispute,
         &stripe.stripe_dispute_id,
-        Some(stripe.currency),
-    );
-    let Some(ledger) = ledger else {
-        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
-    };
-    comparison.expect_amount(
-        (stripe.currency, stripe.amount_cents),
-        (ledger.currency, ledger.amount_cents),
-    );
-    comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-    for (id, moved) in &stripe.balance_transactions {
-        let value =
-            |fee_cents: i64, amount_cents: i64| format!("{id}: {fee_cents} of {amount_cents}");
-        let known = ledger.balance_transactions.get(id);
-        if known != Some(moved) {
-            comparison.push(
-                Kind::FeeDiffers,
-                Some(value(moved.fee_cents, moved.amount_cents)),
-                known.map(|known| value(known.fee_cents, known.amount_cents)),
-            );
-        }
-    }
-    comparison.found
+        (stripe, ledger),
+        |dispute| (dispute.currency, dispute.amount_cents),
+        |comparison, ledger| {
+            comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
+            for (id, moved) in &stripe.balance_transactions {
+                let value = |fee_cents: i64, amount_cents: i64| {
+                    format!("{id}: {fee_cents} of {amount_cents}")
+                };
+                let known = ledger.balance_transactions.get(id);
+                if known != Some(moved) {
+                    comparison.push(
+                        Kind::FeeDiffers,
+                        Some(value(moved.fee_cents, moved.amount_cents)),
+                        known.map(|known| value(known.fee_cents, known.amount_cents)),
+                    );
+                }
+            }
+        },
+    )
 }
 
-/// The ledger's row of an invoice of Stripe.
+/// The ledger's row of an invoice that is at Stripe.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvoiceRow {
     pub invoice: Invoice,
-    /// What the column says remains to be paid.
+    /// The stored amount that remains to be paid.
     pub amount_due_cents: i64,
-    /// Issued by us and collected by Stripe, where it consists of other items: tax and credits are items there, and its
-    /// total is what was due. A draft there is not an open invoice yet.
+    /// We issued the invoice and Stripe collects it. There it consists of other items (tax and credits are items too),
+    /// its total is what was due, and a draft is not an open invoice yet.
     pub is_ours: bool,
 }
 
-/// An invoice.
+/// Compares an invoice with the ledger's row.
 #[must_use]
 pub fn invoice(stripe: &Invoice, ledger: Option<&InvoiceRow>) -> Vec<Discrepancy> {
     let mut comparison = Comparison::new(
@@ -432,7 +442,7 @@ pub fn invoice(stripe: &Invoice, ledger: Option<&InvoiceRow>) -> Vec<Discrepancy
     comparison.found
 }
 
-/// What pays an invoice: a link that says "paid".
+/// Compares a link that says an invoice has been paid.
 #[must_use]
 pub fn invoice_payment(
     stripe: &InvoicePayment,
@@ -457,16 +467,15 @@ pub fn invoice_payment(
 /// The ledger's row of a subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubscriptionRow {
-    /// None while only a checkout session has named it.
+    /// `None` while only a checkout session has named the subscription.
     pub snapshot: Option<Subscription>,
-    /// What the column says.
+    /// The stored MRR in millionths of a minor unit.
     pub mrr_microcents: i64,
-    /// What the snapshot says; none when it cannot be computed, or not yet.
+    /// The MRR computed from the snapshot; `None` when it cannot be computed yet.
     pub computed_mrr_microcents: Option<i64>,
 }
 
-/// A subscription: its state, what it consists of, and whether its recurring revenue is what its
-/// items say.
+/// Compares a subscription: its state, its items, and whether the stored MRR is the one its items give.
 #[must_use]
 pub fn subscription(stripe: &Subscription, ledger: Option<&SubscriptionRow>) -> Vec<Discrepancy> {
     let mut comparison = Comparison::new(
@@ -519,7 +528,7 @@ fn items(subscription: &Subscription) -> String {
     items.join(", ")
 }
 
-/// A row of `payment_history`.
+/// The ledger's row of a payment in `payment_history`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PaymentRow {
     pub payment_key: String,
@@ -529,15 +538,19 @@ pub struct PaymentRow {
     pub disputed_amount_cents: i64,
     pub net_amount_cents: i64,
     pub stripe_fee_cents: i64,
-    /// `actual`, `estimated`.
+    /// `actual` or `estimated`; see [`crate::payment::FeeSource`].
     pub fee_source: Option<String>,
     pub status: String,
 }
 
-/// A payment: what its objects add up to against the row and the revenue entries of it. An
-/// estimated fee is compared with nothing.
+/// Compares a payment: what its objects add up to, with its row and its revenue entries. An estimated fee is not
+/// compared.
 #[must_use]
-pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -> Vec<Discrepancy> {
+pub fn payment(
+    derived: &Payment,
+    row: Option<&PaymentRow>,
+    entries: &[RevenueEntry],
+) -> Vec<Discrepancy> {
     let mut comparison = Comparison::new(
         ObjectType::Payment,
         &derived.payment_key,
@@ -582,7 +595,7 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
     ] {
         comparison.expect_part(Kind::AmountDiffers, part, derived, row);
     }
-    // What an estimate moves, moves the net too.
+    // An estimated fee changes the net as well.
     if !is_estimated {
         comparison.expect_part(
             Kind::AmountDiffers,
@@ -592,8 +605,8 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
         );
     }
     comparison.expect_status(derived.status.as_str(), row.status.as_str());
-    let lines = |entries: &[Entry]| {
-        let mut lines: Vec<Entry> = entries
+    let lines = |entries: &[RevenueEntry]| {
+        let mut lines: Vec<RevenueEntry> = entries
             .iter()
             .filter(|entry| !entry.is_estimated)
             .cloned()
@@ -608,7 +621,7 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
             .find(|line| !stored.contains(line))
             .or_else(|| stored.iter().find(|line| !expected.contains(line)));
         let key = differing.map(|line| (line.kind, line.source_id.as_str()));
-        let value = |lines: &[Entry]| {
+        let value = |lines: &[RevenueEntry]| {
             let line = lines
                 .iter()
                 .find(|line| Some((line.kind, line.source_id.as_str())) == key)?;
@@ -625,8 +638,7 @@ pub fn payment(derived: &Payment, row: Option<&PaymentRow>, entries: &[Entry]) -
     comparison.found
 }
 
-/// A payout against the sum of the balance transactions it consists of, both net and in the
-/// payout's currency.
+/// Compares a payout with the sum of its balance transactions, both net and in the payout's currency.
 #[must_use]
 pub fn payout(
     payout_id: &str,
@@ -639,8 +651,8 @@ pub fn payout(
     comparison.found
 }
 
-/// The share of Stripe's objects that matched, in basis points, rounded down so that 10000 means
-/// all of them; none when nothing could be compared.
+/// The share of Stripe's objects that matched, in basis points, rounded down so that 10000 means all of them; `None`
+/// when nothing could be compared.
 #[must_use]
 pub fn completeness_bps(matched: i64, compared: i64) -> Option<i32> {
     let share = i128::from(matched)
@@ -649,7 +661,7 @@ pub fn completeness_bps(matched: i64, compared: i64) -> Option<i32> {
     i32::try_from(share).ok()
 }
 
-/// The line operators know. What Stripe's sum is could not be told when its list broke off.
+/// The summary line that operators know. `None` stands for a list of Stripe's that could not be read to its end.
 #[must_use]
 pub fn sums_line(stripe_cents: Option<i64>, ledger_cents: i64) -> String {
     let stripe = stripe_cents.map_or_else(|| "not known".to_owned(), |cents| cents.to_string());
@@ -664,8 +676,8 @@ mod tests {
     use crate::stripe_objects::snapshot::Version;
     use jiff::Timestamp;
 
-    fn attempt() -> Attempt {
-        Attempt {
+    fn succeeded_charge() -> Charge {
+        Charge {
             stripe_charge_id: "ch_1".to_owned(),
             stripe_payment_intent_id: None,
             stripe_customer_id: None,
@@ -698,7 +710,7 @@ mod tests {
         }
     }
 
-    fn told(found: &[Discrepancy]) -> Vec<(Kind, Option<&str>, Option<&str>)> {
+    fn values_of(found: &[Discrepancy]) -> Vec<(Kind, Option<&str>, Option<&str>)> {
         found
             .iter()
             .map(|one| {
@@ -713,11 +725,11 @@ mod tests {
 
     #[test]
     fn a_charge_is_compared_by_what_money_depends_on() {
-        assert_eq!(charge(&attempt(), Some(&attempt())), []);
-        let found = charge(&attempt(), None);
-        assert_eq!(told(&found), [(Kind::MissingInDb, Some("1000"), None)]);
+        assert_eq!(charge(&succeeded_charge(), Some(&succeeded_charge())), []);
+        let found = charge(&succeeded_charge(), None);
+        assert_eq!(values_of(&found), [(Kind::MissingInDb, Some("1000"), None)]);
         assert_eq!(found[0].object_id, "ch_1");
-        type Change = fn(&mut Attempt);
+        type Change = fn(&mut Charge);
         let cases: [(Change, Kind, &str, &str); 6] = [
             (|a| a.amount_cents = 1, Kind::AmountDiffers, "1000", "1"),
             (
@@ -752,16 +764,16 @@ mod tests {
             ),
         ];
         for (change, kind, stripe, ledger) in cases {
-            let mut row = attempt();
+            let mut row = succeeded_charge();
             change(&mut row);
-            let found = charge(&attempt(), Some(&row));
-            assert_eq!(told(&found), [(kind, Some(stripe), Some(ledger))]);
+            let found = charge(&succeeded_charge(), Some(&row));
+            assert_eq!(values_of(&found), [(kind, Some(stripe), Some(ledger))]);
         }
-        // One kind is told once, several kinds each.
-        let mut row = attempt();
+        // A kind is reported once, several kinds are reported each.
+        let mut row = succeeded_charge();
         (row.amount_cents, row.amount_captured_cents) = (1, 1);
         row.status = "pending".to_owned();
-        let kinds: Vec<Kind> = charge(&attempt(), Some(&row))
+        let kinds: Vec<Kind> = charge(&succeeded_charge(), Some(&row))
             .iter()
             .map(|d| d.kind)
             .collect();
@@ -770,23 +782,32 @@ mod tests {
 
     #[test]
     fn an_estimated_fee_is_awaited_and_not_wrong() {
-        let mut row = attempt();
+        let mut row = succeeded_charge();
         let stripe = settled(59);
-        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Known);
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            SettlementMatch::Known
+        );
         row.settlement = None;
         assert_eq!(
             settlement("txn_1", &stripe, Some(&row)),
-            Settling::AwaitedFee
+            SettlementMatch::AwaitedFee
         );
-        assert_eq!(charge(&attempt(), Some(&row)), []);
-        // Of this transaction the ledger has never heard: an event is missing.
+        assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
+        // The ledger does not know this transaction: an event is missing.
         row.stripe_balance_transaction_id = None;
-        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
-        let found = charge(&attempt(), Some(&row));
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            SettlementMatch::Differs
+        );
+        let found = charge(&succeeded_charge(), Some(&row));
         assert_eq!(found[0].kind, Kind::FeeDiffers);
         row.settlement = Some(settled(60));
-        assert_eq!(settlement("txn_1", &stripe, Some(&row)), Settling::Differs);
-        assert_eq!(settlement("txn_1", &stripe, None), Settling::Differs);
+        assert_eq!(
+            settlement("txn_1", &stripe, Some(&row)),
+            SettlementMatch::Differs
+        );
+        assert_eq!(settlement("txn_1", &stripe, None), SettlementMatch::Differs);
     }
 
     #[test]
@@ -794,7 +815,7 @@ mod tests {
         assert_eq!(payout("po_1", None, 500, 500), []);
         let found = payout("po_1", Some(Currency::USD), 500, 400);
         assert_eq!(
-            told(&found),
+            values_of(&found),
             [(Kind::AmountDiffers, Some("500"), Some("400"))]
         );
     }

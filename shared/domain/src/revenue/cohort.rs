@@ -8,25 +8,25 @@ use serde::Serialize;
 use crate::money::{self, div_half_even, narrow};
 use crate::period::{Month, Period};
 
-/// Millionths of a minor unit.
+/// How many millionths a minor unit has.
 const MICROS: i128 = 1_000_000;
 
 /// Why a cohort could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Does not fit; never answered with another number.
+    /// The amount does not fit into 64 bits; never replaced by another number.
     #[error("a figure of a cohort is out of range")]
     Money(#[from] money::Error),
 }
 
-/// A customer's MRR from an instant on.
+/// A customer's MRR from an instant on, in millionths of a minor unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
     pub occurred_at: Timestamp,
     pub after_microcents: i64,
 }
 
-/// Adds up customers into the months they began in. Holds months only, however many customers there are.
+/// Groups customers by the month they began in. Its memory depends on the number of months, not of customers.
 #[derive(Debug)]
 pub struct Cohorts {
     cohorts: BTreeMap<Month, Cohort>,
@@ -37,7 +37,7 @@ pub struct Cohorts {
 #[derive(Debug, Default)]
 struct Cohort {
     first: Sum,
-    /// At the end of the first month and of each later one.
+    /// The sums at the end of the first month and of each later one.
     months: Vec<Sum>,
 }
 
@@ -47,34 +47,34 @@ struct Sum {
     microcents: i128,
 }
 
-/// The customers whose first movement is in one month.
+/// The customers whose first movement is in one month. Amounts are in minor units of the currency they were added in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CohortFigures {
-    /// The starting month.
+    /// The month in which the customers began.
     pub cohort: Month,
-    /// How many began in it.
+    /// How many customers began in it.
     pub customers: i64,
-    /// What they began with.
+    /// The MRR that they began with.
     pub mrr_cents: i64,
     /// The starting month and each later one, oldest first.
     pub months: Vec<MonthFigures>,
 }
 
-/// What is left of a cohort at the end of a month.
+/// What remains of a cohort at the end of a month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MonthFigures {
     pub month: Month,
-    /// Those who pay, also after having been away.
+    /// Customers who pay at the end of the month, whether or not they were away in between.
     pub customers: i64,
     pub mrr_cents: i64,
-    /// By the customers of the cohort; null when it has none.
+    /// `customers` divided by the customers of the cohort, in basis points; null when the cohort is empty.
     pub customer_retention_bps: Option<i64>,
-    /// By what they began with; null when it has none.
+    /// `mrr_cents` divided by the MRR the cohort began with, in basis points; null when that is 0.
     pub mrr_retention_bps: Option<i64>,
 }
 
 impl Cohorts {
-    /// Of the months that `range` touches, followed until `end`, which does not count itself.
+    /// For the months that `range` touches; each cohort is followed until `end`, exclusive.
     pub fn new(range: Period, end: Timestamp) -> Cohorts {
         let mut cohorts = BTreeMap::new();
         let mut month = Month::of(range.start);
@@ -88,7 +88,7 @@ impl Cohorts {
         Cohorts { cohorts, end }
     }
 
-    /// All movements of one customer in one currency, oldest first.
+    /// Adds all movements of one customer in one currency, oldest first.
     pub fn add_customer(&mut self, levels: &[Level]) {
         let Some(first) = levels.first() else {
             return;
@@ -106,7 +106,7 @@ impl Cohorts {
         }
     }
 
-    /// The cohorts, oldest first; months nobody began in are there, with nobody.
+    /// The cohorts, oldest first. A month in which nobody began has an empty cohort.
     pub fn figures(&self) -> Result<Vec<CohortFigures>, Error> {
         self.cohorts
             .iter()
@@ -149,7 +149,7 @@ impl Sum {
     }
 }
 
-/// A month and those after it that have begun before `end`.
+/// A month, and those after it that begin before `end`.
 fn followed(start: Month, end: Timestamp) -> impl Iterator<Item = Month> {
     std::iter::successors(Some(start), |month| Some(month.next()))
         .take_while(move |month| month.start() < end)
@@ -183,7 +183,7 @@ mod tests {
         cohorts.add_customer(&[level("08-01", 600), level("09-01", 900), level("10-15", 0)]);
         cohorts.add_customer(&[level("07-31", 5_000)]);
         let figures = cohorts.figures().unwrap();
-        let told: Vec<(i64, i64, Option<i64>, Option<i64>)> = figures[0]
+        let months: Vec<(i64, i64, Option<i64>, Option<i64>)> = figures[0]
             .months
             .iter()
             .map(|month| {
@@ -193,7 +193,7 @@ mod tests {
             .collect();
         assert_eq!((figures[0].customers, figures[0].mrr_cents), (2, 900));
         assert_eq!(
-            told,
+            months,
             [
                 (2, 900, Some(10_000), Some(10_000)),
                 (1, 900, Some(5_000), Some(10_000)),

@@ -1,6 +1,6 @@
-//! Revenue entries: what each payment adds to the cash figures of a day, one line per reason.
+//! Revenue entries: what each payment adds to the cash figures of a day, one entry per reason.
 //!
-//! `revenue_daily` is the sum of these lines, so every figure can be explained to the cent.
+//! `revenue_daily` is the sum of the entries, so every figure can be explained to the cent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,29 +10,29 @@ use jiff::civil::Date;
 use crate::money::{self, Currency};
 use crate::period::day_of;
 
-/// One line: a payment, a reason, an instant, an amount in minor units of `currency`.
+/// What a payment adds to the cash figures of a day, for one reason. The amount is in minor units of `currency`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
+pub struct RevenueEntry {
     pub payment_key: String,
     pub kind: EntryKind,
-    /// The charge, refund, dispute or invoice behind the line.
+    /// The id of the charge, refund, dispute or invoice that the entry comes from.
     pub source_id: String,
     pub occurred_at: Timestamp,
     pub currency: Currency,
     pub amount_cents: i64,
-    /// A fee that Stripe has not named yet.
+    /// Whether the amount is an estimated fee, because Stripe has not named the fee yet.
     pub is_estimated: bool,
 }
 
-impl Entry {
-    /// The day of `revenue_daily` it counts on, UTC.
+impl RevenueEntry {
+    /// The day (UTC) of `revenue_daily` that the entry counts on.
     #[must_use]
     pub fn day(&self) -> Date {
         day_of(self.occurred_at)
     }
 }
 
-/// Why a line is there, which also says into which figure it goes.
+/// Why the entry exists; decides the figure it counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EntryKind {
     Gross,
@@ -46,7 +46,7 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// The word stored in `revenue_entries.kind`.
+    /// The word that is stored in `revenue_entries.kind`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl EntryKind {
         }
     }
 
-    /// The kind a stored word stands for.
+    /// The kind that a stored word names; `None` for any other word.
     #[must_use]
     pub fn parse(word: &str) -> Option<EntryKind> {
         [
@@ -79,7 +79,7 @@ impl EntryKind {
     }
 }
 
-/// What changes in one row of `revenue_daily`.
+/// What changes in one row of `revenue_daily`, in minor units of the row's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DailyDelta {
     pub gross_cents: i64,
@@ -88,26 +88,27 @@ pub struct DailyDelta {
     pub disputes_cents: i64,
     pub payments: i64,
     pub failed_payments: i64,
-    /// Payments of the day whose fee is an estimate.
+    /// The number of payments of the day whose fee is an estimate.
     pub estimated_fees: i64,
 }
 
-/// What replacing a payment's lines means for the tables.
+/// How the tables change when the entries of some payments are replaced.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Replacement {
-    pub removed: Vec<Entry>,
-    pub added: Vec<Entry>,
-    /// Also where the figures cancel out: a day is there as long as it has lines.
+    pub removed: Vec<RevenueEntry>,
+    pub added: Vec<RevenueEntry>,
+    /// The change of each day that loses or gains entries, even when its figures cancel out: a day exists as long as it
+    /// has entries.
     pub daily: BTreeMap<(Date, Currency), DailyDelta>,
 }
 
-/// The difference between the stored lines of some payments and what they should be.
-///
-/// # Errors
-/// When a sum is out of range.
-pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, money::Error> {
-    let before: BTreeSet<&Entry> = stored.iter().collect();
-    let after: BTreeSet<&Entry> = derived.iter().collect();
+/// The difference between the stored entries of some payments and the entries they should have.
+pub fn replacement(
+    stored: &[RevenueEntry],
+    derived: &[RevenueEntry],
+) -> Result<Replacement, money::Error> {
+    let before: BTreeSet<&RevenueEntry> = stored.iter().collect();
+    let after: BTreeSet<&RevenueEntry> = derived.iter().collect();
     let mut replacement = Replacement {
         removed: before
             .difference(&after)
@@ -142,7 +143,7 @@ pub fn replacement(stored: &[Entry], derived: &[Entry]) -> Result<Replacement, m
     Ok(replacement)
 }
 
-fn add(delta: &mut DailyDelta, entry: &Entry, sign: i64) -> Result<(), money::Error> {
+fn add(delta: &mut DailyDelta, entry: &RevenueEntry, sign: i64) -> Result<(), money::Error> {
     let figure = match entry.kind {
         EntryKind::Gross => {
             delta.payments += sign;
@@ -172,8 +173,8 @@ fn add(delta: &mut DailyDelta, entry: &Entry, sign: i64) -> Result<(), money::Er
 mod tests {
     use super::*;
 
-    fn entry(kind: EntryKind, day: &str, amount_cents: i64) -> Entry {
-        Entry {
+    fn entry(kind: EntryKind, day: &str, amount_cents: i64) -> RevenueEntry {
+        RevenueEntry {
             payment_key: "pi_1".into(),
             kind,
             source_id: "pi_1".into(),

@@ -8,16 +8,16 @@ use num_traits::CheckedMul;
 use crate::money::{self, Currency, div_half_even_cents, narrow};
 use crate::stripe_objects::catalog::{self, ExactAmount, exact, plus, times, whole, zero};
 
-/// Millionths of a minor unit: what `mrr_microcents` counts.
+/// How many millionths a minor unit has: `mrr_microcents` counts them.
 const MICROS: i128 = 1_000_000;
 
 /// Why a figure could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Does not fit; never answered with another number.
+    /// The amount does not fit into 64 bits; never replaced by another number.
     #[error("a figure is out of range")]
     Money(#[from] money::Error),
-    /// A rate that is no number, or a sum that does not fit.
+    /// A rate is not a number, or an exact sum does not fit.
     #[error("a figure cannot be computed")]
     Exact(#[from] catalog::Error),
 }
@@ -25,13 +25,13 @@ pub enum Error {
 /// What came in and went out in a period, in minor units of one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cash {
-    /// Captured.
+    /// Captured payments, before anything is taken off.
     pub gross_cents: i64,
-    /// Stripe's, of payments and disputes.
+    /// Stripe's fees for payments and disputes.
     pub fees_cents: i64,
-    /// By the refund's date.
+    /// Refunds, on the day of the refund.
     pub refunds_cents: i64,
-    /// Withdrawn less reinstated.
+    /// Disputed amounts that were withdrawn, less those that were reinstated.
     pub disputes_cents: i64,
 }
 
@@ -57,16 +57,12 @@ impl Cash {
     }
 }
 
-/// [`Cash`] before it is rounded: sums of amounts of other currencies times their rates.
+/// [`Cash`] before rounding: sums of amounts in other currencies times their rates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExactCash {
-    /// See [`Cash`].
     pub gross: ExactAmount,
-    /// See [`Cash`].
     pub fees: ExactAmount,
-    /// See [`Cash`].
     pub refunds: ExactAmount,
-    /// See [`Cash`].
     pub disputes: ExactAmount,
 }
 
@@ -93,7 +89,7 @@ impl From<Cash> for ExactCash {
 }
 
 impl ExactCash {
-    /// The sum of two.
+    /// The sum of two sets of figures.
     pub fn plus(&self, other: &ExactCash) -> Result<ExactCash, Error> {
         Ok(ExactCash {
             gross: plus(&self.gross, &other.gross)?,
@@ -103,7 +99,7 @@ impl ExactCash {
         })
     }
 
-    /// Every figure times a factor.
+    /// Every figure multiplied by a factor.
     pub fn times(&self, factor: &ExactAmount) -> Result<ExactCash, Error> {
         Ok(ExactCash {
             gross: times(&self.gross, factor)?,
@@ -113,7 +109,7 @@ impl ExactCash {
         })
     }
 
-    /// Rounded, the one time.
+    /// The figures in whole minor units. The only rounding, half-even.
     pub fn round(&self) -> Result<Cash, Error> {
         Ok(Cash {
             gross_cents: round(&self.gross)?,
@@ -124,7 +120,8 @@ impl ExactCash {
     }
 }
 
-/// What turns minor units of `from`, multiplied by a rate between major units, into minor units of `into`.
+/// The factor from minor units of `from` to minor units of `into`, for an amount multiplied by a rate between major
+/// units.
 pub fn minor_unit_factor(from: Currency, into: Currency) -> ExactAmount {
     let unit = |currency: Currency| 10_i128.pow(currency.exponent());
     ExactAmount::new(unit(into), unit(from))
@@ -135,26 +132,26 @@ pub fn conversion(from: Currency, into: Currency, rate: &str) -> Result<ExactAmo
     Ok(times(&exact(rate)?, &minor_unit_factor(from, into))?)
 }
 
-/// Recurring revenue of a month in micro-minor-units, exact over currencies.
+/// Recurring revenue of a month in millionths of a minor unit, exact across currencies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mrr {
     microcents: ExactAmount,
 }
 
 impl Mrr {
-    /// Nothing.
+    /// A month without recurring revenue.
     pub fn zero() -> Mrr {
         Mrr { microcents: zero() }
     }
 
-    /// A sum of `mrr_microcents`.
+    /// Recurring revenue from a sum of `mrr_microcents`.
     pub fn of_microcents(microcents: i64) -> Mrr {
         Mrr {
             microcents: whole(microcents),
         }
     }
 
-    /// The sum with another currency's, brought over by its [`conversion`].
+    /// The sum with the revenue in another currency, converted by the factor of [`conversion`].
     pub fn plus_converted(&self, microcents: i64, factor: &ExactAmount) -> Result<Mrr, Error> {
         let converted = times(&whole(microcents), factor)?;
         Ok(Mrr {
@@ -181,22 +178,22 @@ impl Mrr {
     }
 }
 
-/// How long customers are watched for churn.
+/// How far back customer churn looks.
 pub const CHURN_WINDOW: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// The instant from which on churn counts for a report as of `as_of`; it is not in the window itself.
+/// The start of the churn window of a report as of `as_of`. Churn counts after this instant, not at it.
 pub fn churn_window_start(as_of: Timestamp) -> Timestamp {
     as_of.saturating_sub(CHURN_WINDOW).unwrap_or(Timestamp::MIN)
 }
 
-/// Customer churn by Stripe's formula, in basis points: those who stopped paying within the window, by those who paid
-/// at its start or began within it. Everybody of the latter either pays at the end or has stopped. `None` when
-/// nobody paid.
+/// Customer churn by Stripe's formula, in basis points: the customers who stopped paying within the window, divided by
+/// those who paid at its start or began within it. The divisor is `paying_at_end + churned`, since each of them either
+/// pays at the end or has stopped. `None` when nobody paid.
 pub fn customer_churn_bps(churned: i64, paying_at_end: i64) -> Result<Option<i64>, Error> {
     ratio_bps(churned, i128::from(churned) + i128::from(paying_at_end))
 }
 
-/// `part ÷ whole` in basis points, half-even; `None` when there is no whole.
+/// `part ÷ whole` in basis points, half-even; `None` when `whole` is zero.
 pub fn ratio_bps(part: i64, whole: i128) -> Result<Option<i64>, Error> {
     if whole == 0 {
         return Ok(None);

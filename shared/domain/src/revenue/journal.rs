@@ -1,32 +1,33 @@
 //! The journal: every revenue entry as a debit and a credit, for the general ledger of an accounting package.
 //!
-//! Cash basis, as the revenue figures are. Whatever was sold is revenue on the day its money came, tax included (the
-//! tax report says how much that is); refunds, disputes and fees stand on accounts of their own, so that each account
-//! adds up to the figure of the revenue report of the same name.
+//! Cash basis, like the revenue figures. Everything sold is revenue on the day its money arrived, tax included (the tax
+//! report says how much of it is tax). Refunds, disputes and fees have separate accounts, so that each account adds up
+//! to the figure with the same name in the revenue report.
 
 use jiff::civil::Date;
 
 use crate::money::{self, Money};
-use crate::revenue::entries::{Entry, EntryKind};
+use crate::payment::key::PaymentKey;
+use crate::revenue::entries::{EntryKind, RevenueEntry};
 
-/// The chart of accounts.
+/// An account of the chart of accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Account {
     /// Asset: the balance at Stripe, before it is paid out.
     StripeBalance,
-    /// Asset: paid past Stripe, by wire or check.
+    /// Asset: paid outside Stripe, by wire, check or ACH.
     PaidOutsideStripe,
-    /// Income.
+    /// Income: captured payments, with tax.
     Revenue,
-    /// Less income.
+    /// Contra income: refunds to customers.
     Refunds,
-    /// Less income: withdrawn less reinstated.
+    /// Contra income: withdrawn less reinstated.
     Disputes,
-    /// Expense: what Stripe has named.
+    /// Expense: fees that Stripe has named.
     StripeFees,
-    /// Expense: assumed until Stripe names the fee; it is taken off here then and put on the account above.
+    /// Expense: assumed until Stripe names the fee. Then it is reversed here and booked as a Stripe fee.
     EstimatedStripeFees,
-    /// Expense.
+    /// Expense: Stripe's fees for disputes.
     DisputeFees,
 }
 
@@ -62,23 +63,20 @@ impl Account {
 /// One line of the journal: an amount on one side of one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// UTC.
+    /// The day of the entry, UTC.
     pub date: Date,
-    /// Where it is booked.
+    /// The account that is booked.
     pub account: Account,
-    /// Never negative; zero on the other side.
+    /// Never negative; zero when the line is a credit.
     pub debit: Money,
-    /// Never negative; zero on the other side.
+    /// Never negative; zero when the line is a debit.
     pub credit: Money,
-    /// The payment, refund or dispute behind it.
+    /// The id of the payment, refund or dispute behind the line.
     pub reference: String,
 }
 
-/// The two lines of an entry, which cancel out. None for an entry that moves no money.
-///
-/// # Errors
-/// When the amount is out of range.
-pub fn lines(entry: &Entry) -> Result<Vec<Line>, money::Error> {
+/// The two lines of an entry, which cancel out. Empty for an entry that moves no money.
+pub fn lines(entry: &RevenueEntry) -> Result<Vec<Line>, money::Error> {
     let reason = match entry.kind {
         EntryKind::Gross => Account::Revenue,
         EntryKind::Refund => Account::Refunds,
@@ -89,7 +87,7 @@ pub fn lines(entry: &Entry) -> Result<Vec<Line>, money::Error> {
         EntryKind::Failed => return Ok(Vec::new()),
     };
     let amount = Money::new(entry.amount_cents, entry.currency);
-    // Gross comes in, everything else goes out; a reinstatement is an entry of a negative amount.
+    // Gross comes in, everything else goes out. A reinstatement is an entry with a negative amount.
     let received = if entry.kind == EntryKind::Gross {
         amount
     } else {
@@ -123,12 +121,12 @@ pub fn lines(entry: &Entry) -> Result<Vec<Line>, money::Error> {
     })
 }
 
-/// Where the money of a payment lies: its key says whether Stripe collected it.
+/// The account that the money of a payment is on: the key says whether Stripe collected it.
 fn balance(payment_key: &str) -> Account {
-    if payment_key.starts_with("in_") || payment_key.starts_with("manual:") {
-        Account::PaidOutsideStripe
-    } else {
+    if PaymentKey::of(payment_key).is_collected_by_stripe() {
         Account::StripeBalance
+    } else {
+        Account::PaidOutsideStripe
     }
 }
 
@@ -137,8 +135,8 @@ mod tests {
     use super::*;
     use crate::money::Currency;
 
-    fn entry(kind: EntryKind, payment_key: &str, amount_cents: i64) -> Entry {
-        Entry {
+    fn entry(kind: EntryKind, payment_key: &str, amount_cents: i64) -> RevenueEntry {
+        RevenueEntry {
             payment_key: payment_key.to_owned(),
             kind,
             source_id: "src_1".to_owned(),
@@ -155,7 +153,7 @@ mod tests {
             DisputeFees, Disputes, EstimatedStripeFees, PaidOutsideStripe, Refunds, Revenue,
             StripeBalance, StripeFees,
         };
-        let estimated = Entry {
+        let estimated = RevenueEntry {
             is_estimated: true,
             ..entry(EntryKind::Fee, "pi_1", 117)
         };

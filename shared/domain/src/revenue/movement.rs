@@ -12,7 +12,7 @@ use crate::money::{self, Currency};
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED};
 use crate::stripe_objects::subscription::{DiscountProfile, is_ended};
 
-/// One snapshot of one subscription, as far as recurring revenue is concerned.
+/// One snapshot of a subscription, with what recurring revenue needs of it. Amounts in millionths of a minor unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubscriptionVersion {
     pub stripe_subscription_id: String,
@@ -20,26 +20,26 @@ pub struct SubscriptionVersion {
     pub source_event_id: String,
     pub source_created_at: Timestamp,
     pub source_rank: i32,
-    /// The event's time; the end of an ended subscription.
+    /// The time of the event; for an ended subscription the time it ended.
     pub occurred_at: Timestamp,
     pub status: String,
     pub currency: Option<Currency>,
     pub mrr_microcents: i64,
     pub potential_mrr_microcents: i64,
     pub mrr_provisional: bool,
-    /// The prices, coupons and discounts it names that nothing has explained yet.
+    /// The ids of the prices, coupons and discounts it names that are not known yet.
     pub waits_for: Vec<String>,
-    /// The plan this snapshot itself names.
+    /// The plan that this snapshot names.
     pub plan_name: Option<String>,
-    /// Another snapshot of the same second came after this one.
+    /// A later snapshot of the same second replaces this one.
     pub overruled: bool,
-    /// Set to end at its period's end or at a date, and not ended yet.
+    /// It will end at its period's end or at a date, and has not ended yet.
     pub set_to_cancel: bool,
-    /// Whether its status counts; `None` for a snapshot from before this was kept, as are the next two.
+    /// Whether its status counts. Like the next two, `None` for a snapshot stored before this column existed.
     pub is_counted: Option<bool>,
-    /// `potential_mrr_microcents` less every coupon.
+    /// `potential_mrr_microcents` after every coupon.
     pub all_discounts_microcents: Option<i64>,
-    /// `potential_mrr_microcents` without any coupon.
+    /// `potential_mrr_microcents` before any coupon.
     pub no_discounts_microcents: Option<i64>,
 }
 
@@ -48,17 +48,17 @@ impl SubscriptionVersion {
         self.source_event_id.starts_with(BEGUN)
     }
 
-    fn is_told_by_an_event(&self) -> bool {
+    fn is_from_an_event(&self) -> bool {
         !self.is_beginning() && !self.source_event_id.starts_with(FETCHED)
     }
 
-    /// Whether `customer.subscription.created` brought it: the second part of the rank.
+    /// Whether a `customer.subscription.created` event brought it; the second part of its rank.
     fn is_creation(&self) -> bool {
         self.source_rank.rem_euclid(100) == 1
     }
 
-    /// The snapshot with what it counts under a profile. One from before the profiles were kept counts the same under
-    /// each.
+    /// The snapshot with the amount it counts under a discount profile. A snapshot stored before the profiles existed
+    /// counts the same under each.
     #[must_use]
     pub fn under(mut self, profile: DiscountProfile) -> SubscriptionVersion {
         let potential = match profile {
@@ -85,7 +85,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The word stored in `mrr_movements.kind`.
+    /// The word that is stored in `mrr_movements.kind`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -97,7 +97,7 @@ impl Kind {
         }
     }
 
-    /// The kind a stored word stands for.
+    /// The kind that a stored word names; `None` for any other word.
     #[must_use]
     pub fn parse(word: &str) -> Option<Kind> {
         [
@@ -116,7 +116,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Movement {
     pub occurred_at: Timestamp,
-    /// The subscription that moved most.
+    /// The subscription whose revenue changed most.
     pub stripe_subscription_id: String,
     pub kind: Kind,
     pub currency: Currency,
@@ -127,12 +127,12 @@ pub struct Movement {
     pub cause_event_id: String,
 }
 
-/// Says which of the beginnings that fetched subscriptions tell of ([`Subscription::begun`]) count:
-/// the first of a subscription's, and only while no event tells the beginning itself, or that the
-/// subscription did not count yet at a later time. A function of the set of versions.
+/// Decides which beginnings count that fetched subscriptions imply ([`Subscription::begun`]). The first one of a
+/// subscription counts, unless an event shows the beginning itself, or shows that the subscription did not count yet at
+/// a later time. A function of the set of versions: their order does not matter.
 ///
 /// [`Subscription::begun`]: crate::stripe_objects::subscription::Subscription::begun
-pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
+pub fn choose_beginnings(versions: &mut [&mut SubscriptionVersion]) {
     let counted: Vec<bool> = versions
         .iter()
         .map(|version| {
@@ -148,14 +148,13 @@ pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
             let is_first = of_it()
                 .filter(|other| other.is_beginning())
                 .all(|other| version.source_event_id <= other.source_event_id);
-            let is_created_told = of_it().any(|other| {
-                other.is_told_by_an_event() && !other.overruled && other.is_creation()
+            let has_creation_event = of_it()
+                .any(|other| other.is_from_an_event() && !other.overruled && other.is_creation());
+            let is_denied = first_from_events(of_it()).is_some_and(|first| {
+                let is_counted = first.is_counted.unwrap_or(first.mrr_microcents > 0);
+                !is_counted || first.occurred_at <= version.occurred_at
             });
-            let is_denied = first_told(of_it()).is_some_and(|told| {
-                let is_counted = told.is_counted.unwrap_or(told.mrr_microcents > 0);
-                !is_counted || told.occurred_at <= version.occurred_at
-            });
-            is_first && !is_created_told && !is_denied
+            is_first && !has_creation_event && !is_denied
         })
         .collect();
     for (version, is_counted) in versions.iter_mut().zip(counted) {
@@ -165,30 +164,36 @@ pub fn settle_beginnings(versions: &mut [&mut SubscriptionVersion]) {
     }
 }
 
-/// The first event's snapshot of a subscription that had not ended.
-fn first_told<'a>(
+/// The earliest snapshot that an event brought of a subscription that had not ended.
+fn first_from_events<'a>(
     versions: impl Iterator<Item = &'a SubscriptionVersion>,
 ) -> Option<&'a SubscriptionVersion> {
     versions
-        .filter(|version| version.is_told_by_an_event() && !version.overruled)
+        .filter(|version| version.is_from_an_event() && !version.overruled)
         .filter(|version| !is_ended(&version.status))
         .min_by_key(|version| order(version))
 }
 
-/// The versions with each beginning as the first event shows it, when there is one: it knows
-/// better than a fetch of later what was paid for then.
+/// The versions, with each beginning as the first event shows it, if there is one: it knows better than a later fetch
+/// what was paid then.
 #[must_use]
-pub fn with_beginnings_told(versions: &[SubscriptionVersion]) -> Cow<'_, [SubscriptionVersion]> {
-    let is_told = |version: &SubscriptionVersion| version.is_beginning() && !version.overruled;
-    if !versions.iter().any(is_told) {
+pub fn with_beginnings_from_events(
+    versions: &[SubscriptionVersion],
+) -> Cow<'_, [SubscriptionVersion]> {
+    let is_valid_beginning =
+        |version: &SubscriptionVersion| version.is_beginning() && !version.overruled;
+    if !versions.iter().any(is_valid_beginning) {
         return Cow::Borrowed(versions);
     }
-    let mut told = versions.to_vec();
-    for beginning in told.iter_mut().filter(|version| is_told(version)) {
+    let mut corrected = versions.to_vec();
+    for beginning in corrected
+        .iter_mut()
+        .filter(|version| is_valid_beginning(version))
+    {
         let of_it = versions
             .iter()
             .filter(|other| other.stripe_subscription_id == beginning.stripe_subscription_id);
-        if let Some(first) = first_told(of_it) {
+        if let Some(first) = first_from_events(of_it) {
             *beginning = SubscriptionVersion {
                 source_event_id: beginning.source_event_id.clone(),
                 source_created_at: beginning.source_created_at,
@@ -201,15 +206,12 @@ pub fn with_beginnings_told(versions: &[SubscriptionVersion]) -> Cow<'_, [Subscr
             };
         }
     }
-    Cow::Owned(told)
+    Cow::Owned(corrected)
 }
 
 /// The movements of one customer, oldest first.
-///
-/// # Errors
-/// When the customer's revenue is out of range.
 pub fn movements(versions: &[SubscriptionVersion]) -> Result<Vec<Movement>, money::Error> {
-    let versions = &*with_beginnings_told(versions);
+    let versions = &*with_beginnings_from_events(versions);
     let currencies: BTreeSet<Currency> = versions
         .iter()
         .filter_map(|version| version.currency)
@@ -268,7 +270,7 @@ fn movements_in(
     Ok(movements)
 }
 
-/// What each instant changes: one snapshot per subscription, nothing after its end.
+/// What changes at each instant: one snapshot per subscription, nothing after its end.
 fn changes_by_instant(
     currency: Currency,
     versions: &[SubscriptionVersion],
@@ -429,7 +431,7 @@ mod tests {
         assert_eq!(summary(&history), [(1, "new", 100), (2, "new", 50)]);
     }
 
-    /// What a fetch at second 100 tells of a subscription created at second 1.
+    /// What a fetch at second 100 shows of a subscription created at second 1.
     fn fetched(mrr: i64, status: &str) -> [SubscriptionVersion; 2] {
         let mut begun = version("sub", 1, "active", mrr);
         begun.source_event_id = "begin:sub:100".into();
@@ -441,12 +443,12 @@ mod tests {
         [begun, fetched]
     }
 
-    fn settled(versions: &[SubscriptionVersion]) -> Vec<(i64, &'static str, i64)> {
+    fn moves_of(versions: &[SubscriptionVersion]) -> Vec<(i64, &'static str, i64)> {
         let mut backward = versions.to_vec();
         backward.reverse();
         let mut forward = versions.to_vec();
         for versions in [&mut forward, &mut backward] {
-            settle_beginnings(&mut versions.iter_mut().collect::<Vec<_>>());
+            choose_beginnings(&mut versions.iter_mut().collect::<Vec<_>>());
         }
         assert_eq!(summary(&forward), summary(&backward));
         summary(&forward)
@@ -454,11 +456,11 @@ mod tests {
 
     #[test]
     fn a_fetched_subscription_has_paid_since_its_beginning() {
-        assert_eq!(settled(&fetched(300, "active")), [(1, "new", 300)]);
+        assert_eq!(moves_of(&fetched(300, "active")), [(1, "new", 300)]);
         let [begun, mut ended] = fetched(300, "canceled");
         ended.occurred_at = Timestamp::from_second(50).unwrap();
         assert_eq!(
-            settled(&[begun, ended]),
+            moves_of(&[begun, ended]),
             [(1, "new", 300), (50, "churn", -300)]
         );
     }
@@ -470,7 +472,7 @@ mod tests {
         created.source_rank = 1;
         let paid = version("sub", 4, "active", 200);
         assert_eq!(
-            settled(&[begun, shown, created, paid]),
+            moves_of(&[begun, shown, created, paid]),
             [(4, "new", 200), (100, "expansion", 100)]
         );
     }
@@ -480,11 +482,11 @@ mod tests {
         let [begun, shown] = fetched(300, "active");
         let renewed = version("sub", 60, "active", 200);
         assert_eq!(
-            settled(&[begun.clone(), shown.clone(), renewed]),
+            moves_of(&[begun.clone(), shown.clone(), renewed]),
             [(1, "new", 200), (100, "expansion", 100)]
         );
         let in_trial = version("sub", 60, "trialing", 0);
-        assert_eq!(settled(&[begun, shown, in_trial]), [(100, "new", 300)]);
+        assert_eq!(moves_of(&[begun, shown, in_trial]), [(100, "new", 300)]);
     }
 
     #[test]
@@ -496,7 +498,7 @@ mod tests {
         later.occurred_at = Timestamp::from_second(200).unwrap();
         later.source_created_at = later.occurred_at;
         assert_eq!(
-            settled(&[begun, shown, later_begun, later]),
+            moves_of(&[begun, shown, later_begun, later]),
             [(1, "new", 300), (200, "expansion", 200)]
         );
     }

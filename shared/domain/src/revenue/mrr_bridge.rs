@@ -13,7 +13,7 @@ use crate::period::{Month, Period, day_of, start_of_day};
 use crate::revenue::figures::CHURN_WINDOW;
 use crate::revenue::movement::{Kind, Movement};
 
-/// Millionths of a minor unit.
+/// How many millionths a minor unit has.
 const MICROS: i128 = 1_000_000;
 
 const NO_OPENING: &str = "there was no MRR at the opening";
@@ -24,18 +24,18 @@ const NO_CHURN: &str = "no customer churned in the 30 days";
 const NO_LOSS: &str = "there was neither contraction nor churn";
 const NOT_READ: &str = "it could not be read";
 
-/// Why a figure of the bridge could not be computed.
+/// Why a figure of the MRR bridge could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Does not fit; never answered with another number.
+    /// The amount does not fit into 64 bits; never replaced by another number.
     #[error("a figure of the bridge is out of range")]
     Money(#[from] money::Error),
 }
 
-/// How long a period is.
+/// The length of the periods of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Granularity {
-    /// A civil day, UTC.
+    /// A civil day in UTC.
     Day,
     /// An ISO week: Monday to Sunday, UTC.
     Week,
@@ -57,7 +57,7 @@ impl Granularity {
         }
     }
 
-    /// The word it is read from.
+    /// The word of `?granularity=` that it is read from.
     pub fn as_str(self) -> &'static str {
         match self {
             Granularity::Day => "day",
@@ -66,7 +66,7 @@ impl Granularity {
         }
     }
 
-    /// `2025-10-05`, `2025-W40`, `2025-10`.
+    /// The name of the period that begins on `day`: `2025-10-05`, `2025-W40` or `2025-10`.
     fn name(self, day: Date) -> String {
         match self {
             Granularity::Day => day.to_string(),
@@ -90,16 +90,16 @@ impl Granularity {
     }
 }
 
-/// A calendar period, or the part of one that lies in the range asked for.
+/// A calendar period, or the part of it inside the requested range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// `2025-10-05`, `2025-W40`, `2025-10`.
+    /// The name of the calendar period: `2025-10-05`, `2025-W40` or `2025-10`.
     pub name: String,
-    /// `[start, end)`.
+    /// The part that counts, `[start, end)`.
     pub period: Period,
 }
 
-/// The periods of a range, oldest first, without gaps: the first and the last are cut where the range is.
+/// The periods of a range, oldest first and without gaps. The first and the last are cut at the edges of the range.
 pub fn spans(granularity: Granularity, range: Period) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut start = range.start;
@@ -119,16 +119,16 @@ pub fn spans(granularity: Granularity, range: Period) -> Vec<Span> {
     spans
 }
 
-/// A movement of one customer, as far as the bridge is concerned.
+/// A movement of one customer, with what the bridge needs of it. Amounts in millionths of a minor unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// When.
+    /// The instant of the movement.
     pub occurred_at: Timestamp,
-    /// Which way.
+    /// The kind of the movement.
     pub kind: Kind,
-    /// The customer's MRR before.
+    /// The customer's MRR before the movement.
     pub before_microcents: i64,
-    /// The customer's MRR after.
+    /// The customer's MRR after the movement.
     pub after_microcents: i64,
 }
 
@@ -143,30 +143,31 @@ impl From<&Movement> for Step {
     }
 }
 
-/// What is not MRR yet, or will not be for long, at the end of a period.
+/// What is not MRR yet or will soon stop being MRR, at the end of a period. Amounts in millionths of a minor unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pending {
-    /// What the subscriptions in trial would be worth.
+    /// The MRR that subscriptions in trial would have.
     pub trial_microcents: i128,
-    /// What the subscriptions set to end are worth, those in trial included.
+    /// The MRR of subscriptions that are set to end, including those in trial.
     pub canceling_microcents: i128,
 }
 
-/// A subscription that was in trial or set to end, from one snapshot of it to the next.
+/// A time during which a subscription was in trial or set to end: from one snapshot of it to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spell {
-    /// The snapshot that says so.
+    /// The time of the snapshot that shows it.
     pub from: Timestamp,
-    /// The next one; `None` when there is none.
+    /// The time of the next snapshot; `None` for the last one.
     pub until: Option<Timestamp>,
-    /// What it adds to trial MRR.
+    /// What the subscription adds to trial MRR, in millionths of a minor unit.
     pub trial_microcents: i64,
-    /// What it takes off committed MRR.
+    /// What it takes off committed MRR, in millionths of a minor unit.
     pub canceling_microcents: i64,
 }
 
 impl Spell {
-    /// Adds it to those of `ends`, oldest first, that it lasted to. What happens at an end is after it.
+    /// Adds the spell to each of `ends` (oldest first) at which it was current. A change at an end itself comes after
+    /// the end.
     pub fn add_to(&self, ends: &[Timestamp], pending: &mut [Pending]) {
         let first = ends.partition_point(|end| *end <= self.from);
         for (end, pending) in ends.iter().zip(pending).skip(first) {
@@ -189,7 +190,7 @@ struct Sums {
     reactivation: i128,
     customers_gained: i64,
     customers_lost: i64,
-    /// Of the customers present at the opening alone.
+    /// Only of customers who were present at the opening.
     retained_expansion: i128,
     retained_contraction: i128,
     retained_churned: i128,
@@ -199,19 +200,20 @@ struct Sums {
     customers_left_in_window: i64,
 }
 
-/// Adds up movements, customer by customer, into periods. Holds periods only, however many movements there are.
+/// Adds up movements, customer by customer, into periods. Its memory depends on the number of periods, not of
+/// movements.
 #[derive(Debug)]
-pub struct Bridge {
+pub struct MrrBridge {
     spans: Vec<Span>,
     sums: Vec<Sums>,
     opening_microcents: i128,
     opening_customers: i64,
 }
 
-impl Bridge {
-    /// Over these periods, oldest first, from what stood before the first.
-    pub fn new(spans: Vec<Span>, opening_microcents: i64, opening_customers: i64) -> Bridge {
-        Bridge {
+impl MrrBridge {
+    /// For these periods, oldest first. The opening figures are those at the start of the first period.
+    pub fn new(spans: Vec<Span>, opening_microcents: i64, opening_customers: i64) -> MrrBridge {
+        MrrBridge {
             sums: vec![Sums::default(); spans.len()],
             spans,
             opening_microcents: i128::from(opening_microcents),
@@ -228,20 +230,20 @@ impl Bridge {
         window.min(first.period.start)
     }
 
-    /// The first instant whose movements are not needed.
+    /// The first instant whose movements are not needed any more.
     pub fn needs_until(&self) -> Timestamp {
         self.spans
             .last()
             .map_or(Timestamp::MIN, |last| last.period.end)
     }
 
-    /// The ends of the periods.
+    /// The end of each period.
     pub fn ends(&self) -> Vec<Timestamp> {
         self.spans.iter().map(|span| span.period.end).collect()
     }
 
-    /// Takes one customer's share of what [`Bridge::new`] was told off the opening, and puts another on: all movements
-    /// of the customer before the first period, oldest first, as they were counted and as they count here.
+    /// Replaces one customer's share in the opening figures of [`MrrBridge::new`]. `counted` and `steps` are all movements
+    /// of the customer before the first period, oldest first: as they were counted, and as they count here.
     pub fn reopen_customer(&mut self, counted: &[Step], steps: &[Step]) {
         let Some(first) = self.spans.first() else {
             return;
@@ -257,23 +259,23 @@ impl Bridge {
         self.opening_customers += i64::from(counts > 0) - i64::from(counted > 0);
     }
 
-    /// All movements of one customer from [`Bridge::needs_from`] on, oldest first. Earlier and later ones are passed over.
+    /// Adds all movements of one customer from [`MrrBridge::needs_from`] on, oldest first. Others are ignored.
     pub fn add_customer(&mut self, steps: &[Step]) {
         for (index, step) in steps.iter().enumerate() {
             self.add_to_window(step, steps.get(index + 1));
         }
-        let mut rest = steps;
-        while let Some(first) = rest.first() {
+        let mut remaining = steps;
+        while let Some(first) = remaining.first() {
             let place = self.span_of(first.occurred_at);
-            let count = rest
+            let count = remaining
                 .iter()
                 .take_while(|step| self.span_of(step.occurred_at) == place)
                 .count();
-            let (of_span, later) = rest.split_at(count);
+            let (of_span, later) = remaining.split_at(count);
             if let Some(sums) = place.and_then(|place| self.sums.get_mut(place)) {
                 sums.add(of_span);
             }
-            rest = later;
+            remaining = later;
         }
     }
 
@@ -285,7 +287,7 @@ impl Bridge {
         span.period.contains(instant).then_some(place)
     }
 
-    /// A customer who stopped counts at every end from then until 30 days have passed or they are back.
+    /// A customer who stops counts at every end within the next 30 days, unless they are back by then.
     fn add_to_window(&mut self, step: &Step, next: Option<&Step>) {
         if step.after_microcents > 0 {
             return;
@@ -304,8 +306,8 @@ impl Bridge {
         }
     }
 
-    /// The figures of the periods, oldest first. `pending` is of each period's end, in the same order; `None` when it
-    /// could not be read.
+    /// The figures of the periods, oldest first. `pending` has an element for the end of each period, in the same
+    /// order; `None` leaves the figures about trials and cancellations undefined.
     pub fn periods(&self, pending: Option<&[Pending]>) -> Result<Vec<PeriodFigures>, Error> {
         let mut opening = self.opening_microcents;
         let mut customers = self.opening_customers;
@@ -313,14 +315,14 @@ impl Bridge {
         for (place, (span, sums)) in self.spans.iter().zip(&self.sums).enumerate() {
             let closing = opening + sums.net();
             let customers_at_end = customers + sums.customers_gained - sums.customers_lost;
-            let standing = Standing {
+            let edges = Edges {
                 opening,
                 closing,
                 customers,
                 customers_at_end,
             };
             let pending = pending.and_then(|pending| pending.get(place));
-            periods.push(figures(span, sums, standing, pending)?);
+            periods.push(figures(span, sums, edges, pending)?);
             opening = closing;
             customers = customers_at_end;
         }
@@ -377,30 +379,30 @@ impl Sums {
     }
 }
 
-/// The edges of a period.
+/// The figures at the edges of a period.
 #[derive(Debug, Clone, Copy)]
-struct Standing {
+struct Edges {
     opening: i128,
     closing: i128,
     customers: i64,
     customers_at_end: i64,
 }
 
-/// One period of the bridge. `opening + new + expansion − contraction − churned + reactivation + fx = closing`, exactly;
-/// a figure that is undefined is null and named in `null_reasons`.
+/// One period of the MRR bridge. `opening + new + expansion − contraction − churned + reactivation + fx = closing`,
+/// exactly. An undefined figure is null and `null_reasons` says why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeriodFigures {
-    /// `2025-10-05`, `2025-W40`, `2025-10`.
+    /// `2025-10-05`, `2025-W40` or `2025-10`.
     pub period: String,
     pub opening_mrr_cents: i64,
     pub new_mrr_cents: i64,
     pub expansion_mrr_cents: i64,
-    /// Positive.
+    /// A loss, shown as a positive number.
     pub contraction_mrr_cents: i64,
-    /// Positive.
+    /// A loss, shown as a positive number.
     pub churned_mrr_cents: i64,
     pub reactivation_mrr_cents: i64,
-    /// Each currency has a bridge of its own and is converted nowhere: 0.
+    /// Always 0: each currency has its bridge and nothing is converted.
     pub fx_mrr_cents: i64,
     pub closing_mrr_cents: i64,
     pub gross_churn_bps: Option<i64>,
@@ -414,22 +416,22 @@ pub struct PeriodFigures {
     pub quick_ratio_bps: Option<i64>,
     pub trial_mrr_cents: Option<i64>,
     pub committed_mrr_cents: Option<i64>,
-    /// Why each null is null.
+    /// The reason for each figure that is null, by its member's name.
     pub null_reasons: BTreeMap<&'static str, &'static str>,
 }
 
 fn figures(
     span: &Span,
     sums: &Sums,
-    standing: Standing,
+    edges: Edges,
     pending: Option<&Pending>,
 ) -> Result<PeriodFigures, Error> {
-    let Standing {
+    let Edges {
         opening,
         closing,
         customers,
         customers_at_end,
-    } = standing;
+    } = edges;
     let movements = [
         sums.new,
         sums.expansion,
@@ -445,7 +447,7 @@ fn figures(
     let lost = sums.churned + sums.contraction;
     let gained = sums.expansion + sums.reactivation;
     let retained_losses = sums.retained_churned + sums.retained_contraction;
-    // Everybody who paid 30 days ago or has begun since either pays at the end or has stopped.
+    // Everybody who paid 30 days ago or has begun since then either pays at the end or has stopped.
     let left = i128::from(sums.customers_left_in_window);
     let in_window = left + i128::from(customers_at_end);
 
@@ -518,34 +520,34 @@ fn figures(
     })
 }
 
-/// Micro-units as whole minor units that add up to `total`: each rounded towards zero, the remainder unit by unit to
-/// those that lost most by it, in the direction it goes (largest remainder by absolute value, ties to the earlier).
-/// What is zero stays zero.
+/// Rounds millionths to whole minor units that add up to `total`. Each is rounded towards zero; the remainder goes unit
+/// by unit to those that lost most, in its direction (largest remainder by absolute value, ties to the earlier one).
+/// Zero stays zero.
 fn displayed(movements: [i128; 5], total: i128) -> [i128; 5] {
     let mut cents = movements.map(|movement| movement / MICROS);
-    let mut rest = total - cents.iter().sum::<i128>();
-    let step = rest.signum();
+    let mut undistributed = total - cents.iter().sum::<i128>();
+    let step = undistributed.signum();
     let mut order: Vec<usize> = (0..movements.len())
         .filter(|place| movements[*place] != 0)
         .collect();
-    // Those with a remainder in the direction of the rest come first. There are enough of them, but for one unit when
-    // both edges were halves and every movement is whole: that goes to the largest.
+    // Those with a remainder in the right direction come first. There are enough of them, except for one unit when both
+    // edges were halves and every movement is whole: that unit goes to the largest.
     order.sort_by_key(|place| {
         let remainder = movements[*place] % MICROS * step;
         let size = movements[*place].abs();
         (std::cmp::Reverse(remainder), std::cmp::Reverse(size))
     });
     for place in order {
-        if rest == 0 {
+        if undistributed == 0 {
             break;
         }
         cents[place] += step;
-        rest -= step;
+        undistributed -= step;
     }
     cents
 }
 
-/// `part × scale ÷ whole`, half-even; `None` when there is no whole.
+/// `part × scale ÷ whole`, half-even; `None` when `whole` is zero.
 fn ratio(part: i128, whole: i128, scale: i128) -> Result<Option<i64>, Error> {
     if whole == 0 {
         return Ok(None);
@@ -659,7 +661,8 @@ mod tests {
             micro("04-10", Kind::Churn, gold, 0),
             micro("05-10", Kind::Reactivation, 0, 15_000_000_000),
         ];
-        let mut bridge = Bridge::new(months("2025-01-01T00:00:00Z", "2025-06-01T00:00:00Z"), 0, 0);
+        let mut bridge =
+            MrrBridge::new(months("2025-01-01T00:00:00Z", "2025-06-01T00:00:00Z"), 0, 0);
         bridge.add_customer(&history);
         let periods = bridge.periods(Some(&[Pending::default(); 5])).unwrap();
         let rows: Vec<[i64; 7]> = periods
@@ -704,7 +707,7 @@ mod tests {
     #[test]
     fn both_customer_churns_follow_the_worked_example() {
         // docs/money.md, worked example: 100 customers, 10 leave, 30 join: classic 10.0 %, Stripe's formula 7.69 %.
-        let mut bridge = Bridge::new(
+        let mut bridge = MrrBridge::new(
             months("2025-10-01T00:00:00Z", "2025-11-01T00:00:00Z"),
             100 * 1_000 * 1_000_000,
             100,
@@ -740,7 +743,7 @@ mod tests {
 
     #[test]
     fn retention_is_of_those_present_at_the_opening() {
-        let mut bridge = Bridge::new(
+        let mut bridge = MrrBridge::new(
             months("2025-10-01T00:00:00Z", "2025-11-01T00:00:00Z"),
             1_000_000_000,
             2,
@@ -776,7 +779,7 @@ mod tests {
     #[test]
     fn the_thirty_days_reach_across_periods() {
         let range = range("2025-10-01T00:00:00Z", "2025-12-01T00:00:00Z");
-        let mut bridge = Bridge::new(spans(Granularity::Week, range), 2_000_000_000, 2);
+        let mut bridge = MrrBridge::new(spans(Granularity::Week, range), 2_000_000_000, 2);
         assert_eq!(bridge.needs_from(), at("2025-09-06T00:00:00Z"));
         bridge.add_customer(&steps(&[("09-30", Kind::Churn, 1_000, 0)]));
         bridge.add_customer(&steps(&[
@@ -867,7 +870,7 @@ mod tests {
         ) {
             let start = at("2025-01-01T00:00:00Z") + SignedDuration::from_secs(from);
             let range = Period::new(start, start + SignedDuration::from_secs(length)).unwrap();
-            let mut bridge = Bridge::new(spans(granularity, range), 0, 0);
+            let mut bridge = MrrBridge::new(spans(granularity, range), 0, 0);
             let mut closing = 0_i128;
             let mut paying = 0;
             for customer in 0..3 {

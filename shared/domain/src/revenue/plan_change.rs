@@ -1,12 +1,12 @@
-//! Plan changes of a subscription: when it began to pay, went to another plan, and ended.
+//! Plan changes of a subscription: when it started to pay, changed its plan, and ended.
 
 use jiff::Timestamp;
 
 use crate::money::Currency;
-use crate::revenue::movement::{SubscriptionVersion, with_beginnings_told};
+use crate::revenue::movement::{SubscriptionVersion, with_beginnings_from_events};
 use crate::stripe_objects::subscription::is_ended;
 
-/// What happened to a subscription's plan.
+/// How the plan of a subscription changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// It counted for the first time.
@@ -22,7 +22,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The word shown.
+    /// The word that answers and exports show.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -40,19 +40,19 @@ impl Change {
 pub struct PlanChange {
     pub occurred_at: Timestamp,
     pub change: Change,
-    /// `None` for a new one, or where nothing names the plan.
+    /// The plan before; `None` for a new subscription, or when nothing names the plan.
     pub from_plan: Option<String>,
-    /// `None` for one that ended, or where nothing names the plan.
+    /// The plan after; `None` for a subscription that ended, or when nothing names the plan.
     pub to_plan: Option<String>,
-    /// What it changed the subscription's MRR by.
+    /// How much the subscription's MRR changed, in millionths of a minor unit.
     pub delta_microcents: i128,
 }
 
-/// The changes of one subscription in a currency, oldest first, from its snapshots in any order. A snapshot that names
-/// no plan leaves the plan as it was; a price or quantity that changes within a plan is no change of plan.
+/// The changes of one subscription in a currency, oldest first. `versions` are its snapshots in any order. A snapshot
+/// that names no plan keeps the plan before it. A new price or quantity within a plan is no change.
 #[must_use]
 pub fn plan_changes(currency: Currency, versions: &[SubscriptionVersion]) -> Vec<PlanChange> {
-    let versions = &*with_beginnings_told(versions);
+    let versions = &*with_beginnings_from_events(versions);
     let ended_at = versions
         .iter()
         .filter(|version| is_ended(&version.status))
@@ -69,7 +69,7 @@ pub fn plan_changes(currency: Currency, versions: &[SubscriptionVersion]) -> Vec
         let order = (version.source_created_at, version.source_rank);
         (version.occurred_at, order, &version.source_event_id)
     });
-    // Of one instant the last snapshot counts.
+    // Of several snapshots at one instant the last counts.
     let last_of_instant = shown.iter().enumerate().filter(|(place, version)| {
         let next = shown.get(place + 1);
         next.is_none_or(|next| next.occurred_at != version.occurred_at)
@@ -141,9 +141,9 @@ mod tests {
         }
     }
 
-    type Told = (i64, &'static str, Option<String>, Option<String>, i128);
+    type Row = (i64, &'static str, Option<String>, Option<String>, i128);
 
-    fn told(versions: &[SubscriptionVersion]) -> Vec<Told> {
+    fn rows_of(versions: &[SubscriptionVersion]) -> Vec<Row> {
         plan_changes(Currency::USD, versions)
             .into_iter()
             .map(|change| {
@@ -182,9 +182,9 @@ mod tests {
             (8, "switch", basic, pro.clone(), 0),
             (9, "canceled", pro, None, -100),
         ];
-        assert_eq!(told(&history), expected);
+        assert_eq!(rows_of(&history), expected);
         history.reverse();
-        assert_eq!(told(&history), expected, "a function of the set");
+        assert_eq!(rows_of(&history), expected, "a function of the set");
     }
 
     #[test]
@@ -193,6 +193,6 @@ mod tests {
             version(1, "trialing", Some("pro"), 0),
             version(2, "canceled", Some("pro"), 0),
         ];
-        assert_eq!(told(&history), []);
+        assert_eq!(rows_of(&history), []);
     }
 }

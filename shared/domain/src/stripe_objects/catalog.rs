@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::money::Currency;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 
-/// An exact amount in minor units; `1000/week` per month is not a decimal number.
+/// An exact amount in minor units. A fraction, since `1000/week` per month is not a decimal number.
 pub type ExactAmount = Ratio<i128>;
 
 /// Why an amount could not be computed.
@@ -27,7 +27,7 @@ pub enum Error {
 /// Source: <https://docs.stripe.com/api/prices/object>.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 pub struct Price {
-    /// `price_…`, or the id of a legacy plan.
+    /// Stripe's price id (`price_…`), or the id of a legacy plan.
     #[serde(rename = "price")]
     pub stripe_price_id: String,
     #[serde(rename = "product")]
@@ -38,22 +38,22 @@ pub struct Price {
     pub billing_scheme: Option<String>,
     pub tiers: Option<Vec<Tier>>,
     pub tiers_mode: Option<String>,
-    /// What it costs in its other currencies; `None` until a fetched price says so.
+    /// The price in its other currencies; `None` until a fetched price shows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency_options: Option<BTreeMap<Currency, CurrencyOption>>,
     pub transform_quantity: Option<TransformQuantity>,
     /// `day`, `week`, `month` or `year`; `None` for a one-time price.
     pub interval: Option<String>,
     pub interval_count: Option<i64>,
-    /// `licensed` or `metered`.
+    /// Stripe's word: `licensed` or `metered`.
     pub usage_type: Option<String>,
     pub lookup_key: Option<String>,
     pub nickname: Option<String>,
-    /// `metadata.plan`.
+    /// The plan in the price's metadata (`metadata.plan`).
     pub plan: Option<String>,
 }
 
-/// One tier; `up_to: None` is the last one. Amounts are minor units as decimal text.
+/// One tier of a price. `up_to: None` marks the last one. Amounts are minor units as decimal text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tier {
     pub up_to: Option<i64>,
@@ -61,20 +61,20 @@ pub struct Tier {
     pub flat_amount_decimal: Option<String>,
 }
 
-/// The amounts of a price in one of its other currencies, in minor units of that.
+/// The amounts of a price in one of its other currencies, in minor units of that currency.
 /// Source: <https://docs.stripe.com/api/prices/object#price_object-currency_options>.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrencyOption {
-    /// Decimal text.
+    /// The price per unit in minor units, as decimal text.
     pub unit_amount_decimal: Option<String>,
     pub tiers: Option<Vec<Tier>>,
 }
 
-/// Packages: the quantity is divided and rounded before it is priced.
+/// Packages: the quantity is divided by a package size and rounded before it is priced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransformQuantity {
     pub divide_by: i64,
-    /// `up` or `down`.
+    /// Either `up` or `down`.
     pub round: String,
 }
 
@@ -116,7 +116,7 @@ impl Snapshot for PriceSnapshot {
 pub struct Coupon {
     #[serde(rename = "coupon")]
     pub stripe_coupon_id: String,
-    /// Decimal text, `25` is a quarter.
+    /// Percent as decimal text: `25` is a quarter.
     pub percent_off: Option<String>,
     pub amount_off_cents: Option<i64>,
     pub currency: Option<Currency>,
@@ -149,7 +149,7 @@ impl Snapshot for CouponSnapshot {
     }
 }
 
-/// A discount as subscriptions name it: from basil on often the id alone.
+/// A discount as a subscription names it. From API version basil on it is often only the id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Discount {
     #[serde(rename = "discount")]
@@ -202,8 +202,8 @@ impl Price {
             || self.tiers.is_some()
     }
 
-    /// The same price in the currency of a subscription, which may be another than its own. What
-    /// it costs there is unknown, never the number of the other currency, until it says so.
+    /// The same price in the subscription's currency, which may differ from its own. The amount is unknown until the
+    /// price shows it in that currency; the number of the other currency is never used.
     #[must_use]
     pub fn in_currency(mut self, currency: Option<Currency>) -> Price {
         if currency.is_none() || self.currency.is_none() || currency == self.currency {
@@ -225,11 +225,11 @@ impl Price {
         self.usage_type.as_deref() == Some("metered")
     }
 
-    /// What `quantity` costs per billing interval, exact, in minor units; `None` when the terms
-    /// are not known. Metered usage is not recurring revenue: 0.
+    /// What `quantity` costs per billing interval, exact, in minor units; `None` when the terms are not known. Metered
+    /// usage is not recurring revenue and costs 0.
     ///
     /// # Errors
-    /// When a stored amount is not a decimal, or out of range.
+    /// When a stored amount is not a decimal, or the result is out of range.
     pub fn amount(&self, quantity: i64) -> Result<Option<ExactAmount>, Error> {
         if self.is_metered() || self.interval.is_none() {
             return Ok(Some(zero()));
@@ -244,10 +244,7 @@ impl Price {
         times(&exact(unit_amount)?, &whole(quantity)).map(Some)
     }
 
-    /// What one billing interval's `amount` is per month: × periods per year ÷ interval count ÷ 12.
-    ///
-    /// # Errors
-    /// When the amount is out of range.
+    /// Converts the `amount` of one billing interval to a month: × intervals per year ÷ 12.
     pub fn per_month(&self, amount: &ExactAmount) -> Result<ExactAmount, Error> {
         let periods_per_year: i64 = match self.interval.as_deref() {
             Some("day") => 365,
@@ -311,7 +308,7 @@ impl Price {
     }
 }
 
-/// Zero minor units.
+/// An amount of zero.
 #[must_use]
 pub fn zero() -> ExactAmount {
     Ratio::from_integer(0)
@@ -339,25 +336,16 @@ pub fn exact(text: &str) -> Result<ExactAmount, Error> {
 }
 
 /// The product of two exact amounts.
-///
-/// # Errors
-/// When the product is out of range.
 pub fn times(left: &ExactAmount, right: &ExactAmount) -> Result<ExactAmount, Error> {
     left.checked_mul(right).ok_or(Error::OutOfRange)
 }
 
 /// The sum of two exact amounts.
-///
-/// # Errors
-/// When the sum is out of range.
 pub fn plus(left: &ExactAmount, right: &ExactAmount) -> Result<ExactAmount, Error> {
     left.checked_add(right).ok_or(Error::OutOfRange)
 }
 
-/// The difference of two exact amounts, at least zero.
-///
-/// # Errors
-/// When the difference is out of range.
+/// The difference of two exact amounts; zero when it would be negative.
 pub fn minus_to_zero(left: &ExactAmount, right: &ExactAmount) -> Result<ExactAmount, Error> {
     Ok(left
         .checked_sub(right)

@@ -17,14 +17,14 @@ pub struct Customer {
     pub delinquent: Option<bool>,
     pub metadata: Value,
     pub deleted_at: Option<Timestamp>,
-    /// `None` for a customer that only other objects have named so far.
+    /// When Stripe created the customer; `None` when only other objects have named it so far.
     pub created_at: Option<Timestamp>,
     pub link: Option<UserLink>,
     pub version: Version,
 }
 
-/// The best evidence of which user a customer is. Greater is better: the stronger source, then
-/// the later one; so links join in any order.
+/// The best evidence for the user behind a customer. The greater link wins: the stronger source, then the later time.
+/// So links can be joined in any order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UserLink {
     pub source: LinkSource,
@@ -44,7 +44,7 @@ pub enum LinkSource {
 }
 
 impl LinkSource {
-    /// The number stored in `customers.user_link_rank`; 0 is "no event named a user".
+    /// The number stored in `customers.user_link_rank`; 0 means that no event named a user.
     #[must_use]
     pub fn rank(self) -> i32 {
         match self {
@@ -56,7 +56,7 @@ impl LinkSource {
         }
     }
 
-    /// The source a stored rank stands for.
+    /// The source that a stored rank stands for; `None` for 0 and for an unknown rank.
     #[must_use]
     pub fn from_rank(rank: i32) -> Option<LinkSource> {
         match rank {
@@ -87,7 +87,7 @@ impl Snapshot for Customer {
 }
 
 impl Customer {
-    /// A customer of whom only the id is known.
+    /// A customer whose id is all that is known.
     #[must_use]
     pub fn named(stripe_customer_id: &str) -> Customer {
         Customer {
@@ -105,8 +105,8 @@ impl Customer {
     }
 }
 
-/// A checkout session: the first thing that says which user a customer is, and which plan was
-/// bought. Source: <https://docs.stripe.com/api/checkout/sessions/object>.
+/// A checkout session: the first object that says which user a customer is and which plan was bought.
+/// Source: <https://docs.stripe.com/api/checkout/sessions/object>.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CheckoutSession {
     pub stripe_checkout_session_id: String,
@@ -115,7 +115,7 @@ pub struct CheckoutSession {
     pub stripe_payment_intent_id: Option<String>,
     pub stripe_invoice_id: Option<String>,
     pub user_id: Option<i32>,
-    /// `metadata.plan`.
+    /// The plan in the session's metadata (`metadata.plan`).
     pub plan_name: Option<String>,
     pub mode: Option<String>,
     pub status: Option<String>,
@@ -138,7 +138,7 @@ impl Snapshot for CheckoutSession {
 }
 
 impl CheckoutSession {
-    /// The plan it names, once it has been paid for.
+    /// The plan that the session names, once it has been paid for.
     #[must_use]
     pub fn paid_plan(&self) -> Option<&str> {
         self.plan_name.as_deref().filter(|_| self.is_paid())

@@ -14,7 +14,7 @@ use crate::words::words;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invoice {
     pub stripe_invoice_id: String,
-    /// `None` until finalised.
+    /// Stripe's invoice number; `None` until the invoice is finalised.
     pub number: Option<String>,
     pub stripe_customer_id: Option<String>,
     pub stripe_subscription_id: Option<String>,
@@ -25,11 +25,11 @@ pub struct Invoice {
     pub discount_cents: i64,
     pub total_cents: i64,
     pub amount_paid_cents: i64,
-    /// Stripe's `amount_remaining`.
+    /// What remains to be paid, from Stripe's `amount_remaining`.
     pub amount_remaining_cents: i64,
-    /// Paid outside Stripe.
+    /// What was paid outside Stripe.
     pub out_of_band_cents: i64,
-    /// Credit notes this snapshot already takes into account, before payment.
+    /// Credit notes before payment that this snapshot takes into account.
     pub credit_notes_cents: i64,
     pub billing_period_start: Option<Timestamp>,
     pub billing_period_end: Option<Timestamp>,
@@ -41,7 +41,7 @@ pub struct Invoice {
     pub attempt_count: i32,
     pub next_payment_attempt_at: Option<Timestamp>,
     pub lines: Vec<Line>,
-    /// False while only the first lines are known.
+    /// Whether `lines` has all lines: an event brings only the first ones.
     pub lines_complete: bool,
     pub tax_breakdown: Value,
     pub billing_reason: Option<String>,
@@ -53,29 +53,26 @@ pub struct Invoice {
     pub version: Version,
 }
 
-/// The member of an invoice's metadata at Stripe that says which partner's invoice of ours it collects, by its id.
+/// The metadata member of an invoice at Stripe that has the id of the partner's invoice it collects.
 pub const PARTNER_INVOICE_METADATA: &str = "partner_invoice_id";
 
-/// An invoice of ours that Stripe does not know, as far as its payment is concerned.
+/// An invoice of ours that Stripe does not know, with what its payment needs. Amounts in minor units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartnerInvoice {
     pub id: i64,
-    /// Whose it is.
+    /// The partner who is billed.
     pub api_key_prefix: Option<String>,
     pub status: InvoiceStatus,
     pub currency: Currency,
     pub total_cents: i64,
     pub credit_applied_cents: i64,
     pub amount_paid_cents: i64,
-    /// A run will hand it to Stripe.
+    /// Whether a run will hand it over to Stripe for collection.
     pub is_for_stripe: bool,
 }
 
 impl PartnerInvoice {
-    /// What remains to be paid: the total less credits less what has been paid; nothing once paid or void.
-    ///
-    /// # Errors
-    /// When the difference is out of range.
+    /// What remains to be paid: the total less credits and payments. Zero once the invoice is paid or void.
     pub fn amount_due_cents(&self) -> Result<i64, money::Error> {
         match self.status {
             InvoiceStatus::Paid | InvoiceStatus::Void => Ok(0),
@@ -88,9 +85,9 @@ impl PartnerInvoice {
     }
 }
 
-/// Where the PDF of an invoice is stored: `invoices/<kind>/<year>/<month>/<number>.pdf`, by its day of issue. Numbers are
-/// unique, and so are keys: what is neither an ASCII letter, a digit, a dot nor a hyphen is written as `_` and the
-/// hexadecimal digits of its bytes.
+/// Where the PDF of an invoice is stored: `invoices/<kind>/<year>/<month>/<number>.pdf`, by the day of issue. Numbers
+/// are unique, so keys are too: a character other than an ASCII letter, a digit, a dot or a hyphen is written as `_`
+/// and the hexadecimal digits of its bytes.
 #[must_use]
 pub fn pdf_key(kind: InvoiceKind, issued_on: Date, number: &str) -> String {
     let mut name = String::with_capacity(number.len());
@@ -111,7 +108,7 @@ pub fn pdf_key(kind: InvoiceKind, issued_on: Date, number: &str) -> String {
 pub struct Line {
     pub description: Option<String>,
     pub quantity: Option<i64>,
-    /// Whole minor units, when the price is whole; `unit_amount_decimal` is exact.
+    /// The price in whole minor units; `None` when it has decimals. `unit_amount_decimal` is always exact.
     pub unit_price_cents: Option<i64>,
     pub unit_amount_decimal: Option<String>,
     pub total_cents: i64,
@@ -196,7 +193,7 @@ impl Snapshot for Invoice {
         earliest(&mut self.finalized_at, earlier.finalized_at);
         earliest(&mut self.deleted_at, earlier.deleted_at);
         self.attempt_count = self.attempt_count.max(earlier.attempt_count);
-        // Once known it stays known: from some versions' snapshots nobody can tell.
+        // Once known it stays known: the snapshots of some API versions do not show it.
         if self.status == InvoiceStatus::Paid {
             self.out_of_band_cents = self.out_of_band_cents.max(earlier.out_of_band_cents);
         }
@@ -210,14 +207,14 @@ impl Snapshot for Invoice {
 }
 
 impl Invoice {
-    /// The id of the partner's invoice of ours that this one collects.
+    /// The id of the partner's invoice that this invoice collects, from its metadata.
     #[must_use]
     pub fn collects(&self) -> Option<i64> {
         let id = self.metadata.get(PARTNER_INVOICE_METADATA)?.as_str()?;
         id.parse().ok()
     }
 
-    /// A subscription's, or a single sale.
+    /// What was sold: a subscription's period, or a single sale.
     #[must_use]
     pub fn kind(&self) -> InvoiceKind {
         let reason = self.billing_reason.as_deref().unwrap_or_default();
@@ -246,10 +243,8 @@ impl Invoice {
         }
     }
 
-    /// What credit notes took off before payment: what this snapshot says, or more.
-    ///
-    /// # Errors
-    /// When the sum is out of range.
+    /// What credit notes took off before payment: the amount in this snapshot, or what the notes add up to when that is
+    /// more.
     pub fn credited_cents(&self, credit_notes: &[CreditNote]) -> Result<i64, money::Error> {
         let issued = credit_notes
             .iter()
@@ -259,7 +254,7 @@ impl Invoice {
         Ok(issued.max(self.credit_notes_cents))
     }
 
-    /// What this snapshot had taken off for credit notes that were voided after it.
+    /// What this snapshot had taken off for credit notes that were voided later.
     fn given_back_cents(&self, credit_notes: &[CreditNote]) -> Option<i64> {
         let shown_at = self.version.created_at;
         credit_notes
@@ -270,7 +265,7 @@ impl Invoice {
             .map(|sum| sum.min(self.credit_notes_cents))
     }
 
-    /// Whether money is known to have arrived, but not from where (basil and later).
+    /// Whether money is known to have arrived, without saying from which payment (API version basil and later).
     #[must_use]
     pub fn is_paid_with_money(&self) -> bool {
         self.status == InvoiceStatus::Paid && self.amount_paid_cents > 0
@@ -285,10 +280,10 @@ pub struct CreditNote {
     pub stripe_invoice_id: String,
     pub stripe_customer_id: Option<String>,
     pub amount_cents: i64,
-    /// The part that reduces what is still to be paid.
+    /// The part of the note that reduces what is still to be paid.
     pub pre_payment_cents: i64,
     pub currency: Currency,
-    /// `issued` or `void`.
+    /// Stripe's word: `issued` or `void`.
     pub status: String,
     pub reason: Option<String>,
     pub voided_at: Option<Timestamp>,
@@ -311,7 +306,7 @@ impl Snapshot for CreditNote {
 }
 
 impl CreditNote {
-    /// The rank of a status within one second.
+    /// The rank of a credit note's status within one second.
     #[must_use]
     pub fn rank(status: &str) -> i32 {
         if status == "void" { 100 } else { 0 }

@@ -1,7 +1,8 @@
-//! Stripe's objects as snapshots, and which of two snapshots of one object is the later one.
+//! Stripe's objects as snapshots, and how to find the later of two snapshots of one object.
 
 pub mod catalog;
 pub mod customer;
 pub mod invoice;
 pub mod snapshot;
+pub mod status;
 pub mod subscription;

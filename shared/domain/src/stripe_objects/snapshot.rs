@@ -1,16 +1,15 @@
-//! Which of two snapshots of one Stripe object is the later one.
+//! How to find the later of two snapshots of one Stripe object.
 //!
-//! Nothing in an event orders it by itself: `created` has a resolution of one second, and bursts
-//! share a second. A row therefore stores the [`Version`] of the snapshot it shows, and only a
-//! greater version replaces it. Within one second `data.previous_attributes` is the better
-//! witness; [`latest_of_second`] reads it.
+//! Nothing in an event puts it in order by itself: `created` has a resolution of one second, and bursts share a second.
+//! A row therefore stores the [`Version`] of the snapshot it shows, and only a greater version replaces it. Within one
+//! second `data.previous_attributes` is better evidence; [`latest_of_second`] reads it.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The event id of a fetched object's version begins so; an event's begins with `evt_`.
+/// The prefix of the event id in a fetched object's version; an event's id begins with `evt_`.
 pub const FETCHED: &str = "fetch:";
-/// The event id of what a fetched subscription says of its beginning.
+/// The prefix of the event id in the version of a beginning that a fetched subscription implies.
 pub const BEGUN: &str = "begin:";
 
 /// The version of a snapshot: event time, then rank, then event id, compared in that order.
@@ -24,7 +23,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// The version of a row that only something else has named so far: any snapshot is later.
+    /// The version of a row that only another object has named so far: every snapshot is later.
     #[must_use]
     pub fn unseen() -> Self {
         Version {
@@ -40,27 +39,27 @@ impl Version {
         self.event_id.starts_with(FETCHED)
     }
 
-    /// Whether a real snapshot stands behind the row.
+    /// Whether the row comes from a snapshot of the object itself.
     #[must_use]
     pub fn is_seen(&self) -> bool {
         *self != Version::unseen()
     }
 }
 
-/// A mirrored object: the latest snapshot decides, except for what can only become known.
+/// A mirrored object. The latest snapshot decides, except for facts that never become unknown again.
 pub trait Snapshot: Clone + PartialEq {
     /// The object's id at Stripe.
     fn key(&self) -> String;
 
-    /// The version of the snapshot shown.
+    /// The version of the snapshot that is shown.
     fn version(&self) -> &Version;
 
-    /// Takes over what an earlier snapshot knew and can never become unknown: links, first times,
-    /// highest counts. Commutative over any number of earlier snapshots.
+    /// Takes over what an earlier snapshot knew and what never becomes unknown: links, first times, highest counts. The
+    /// order of earlier snapshots does not matter.
     fn absorb(&mut self, earlier: &Self);
 
-    /// Both snapshots in one: the later, with what the earlier knew. Of one object that was fetched twice in a second the
-    /// one that comes second, `other`: it was asked for because the first is not what Stripe says.
+    /// Joins both snapshots: the later one, with what the earlier one knew. Of two fetches of an object in one second,
+    /// the second (`other`) wins: it was made because the first does not show what Stripe shows now.
     #[must_use]
     fn join(self, other: Self) -> Self {
         let (mine, others) = (self.version(), other.version());
@@ -75,14 +74,14 @@ pub trait Snapshot: Clone + PartialEq {
     }
 }
 
-/// One snapshot among those of the same object and second.
+/// One of the snapshots of an object in the same second.
 #[derive(Debug, Clone)]
 pub struct Contender<'a> {
     pub rank: i32,
     pub event_id: &'a str,
-    /// `data.object`.
+    /// The object in the event (`data.object`).
     pub object: &'a Value,
-    /// `data.previous_attributes`, only on `*.updated` events.
+    /// The event's `data.previous_attributes`; only `*.updated` events have it.
     pub previous_attributes: Option<&'a Value>,
 }
 
@@ -90,21 +89,21 @@ pub struct Contender<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
     pub event_id: String,
-    /// False when two different snapshots remain that nothing orders: the greater event id is
-    /// shown until the object has been read again.
+    /// False when two different snapshots remain that nothing puts in order. Then the greater event id is shown until
+    /// the object has been fetched again.
     pub is_decided: bool,
 }
 
-/// Picks the last snapshot of one second. B follows A when B's previous values are A's values and
-/// not the other way round; among those that nothing follows, the greater rank, then the greater
-/// event id. A function of the set: the order of `contenders` does not matter.
+/// Picks the last snapshot of one second. B follows A when B's previous values are A's values and not the other way
+/// round. Among those that nothing follows, the greater rank wins, then the greater event id. The order of `contenders`
+/// does not matter.
 #[must_use]
 pub fn latest_of_second(contenders: &[Contender<'_>]) -> Option<Latest> {
     let unfollowed: Vec<&Contender<'_>> = contenders
         .iter()
         .filter(|a| !contenders.iter().any(|b| follows(b, a)))
         .collect();
-    // A cycle leaves none: then all of them contend.
+    // In a cycle each follows another: then all of them contend.
     let remaining: Vec<&Contender<'_>> = if unfollowed.is_empty() {
         contenders.iter().collect()
     } else {
@@ -126,7 +125,7 @@ fn follows(later: &Contender<'_>, earlier: &Contender<'_>) -> bool {
         && !starts_from(earlier, later.object)
 }
 
-/// Whether the change `contender` announces starts from `object`.
+/// Whether the change that `contender` announces starts from `object`.
 fn starts_from(contender: &Contender<'_>, object: &Value) -> bool {
     match contender.previous_attributes {
         Some(Value::Object(previous)) if !previous.is_empty() => {
@@ -158,15 +157,15 @@ fn agrees(previous: &Value, actual: &Value) -> bool {
     }
 }
 
-/// Joins a fact that only ever becomes known, such as a link. `None` is "not known yet"; two
-/// different values join to the greater, in any order.
+/// Joins a fact that can only become known, such as a link. `None` means "not known yet"; of two different values the
+/// greater wins, in any order.
 pub fn known<T: Ord + Clone>(fact: &mut Option<T>, other: &Option<T>) {
     if *fact < *other {
         fact.clone_from(other);
     }
 }
 
-/// Joins a first time: the earliest, where known.
+/// Joins the time of a first occurrence: the earlier one, where known.
 pub fn earliest(fact: &mut Option<Timestamp>, other: Option<Timestamp>) {
     *fact = match (*fact, other) {
         (Some(left), Some(right)) => Some(left.min(right)),

@@ -11,6 +11,7 @@ use crate::stripe_objects::catalog::{
     self, Coupon, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
 };
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED, Snapshot, Version, earliest};
+use crate::stripe_objects::status::SubscriptionStatus;
 
 /// Why recurring revenue could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum Error {
     Money(#[from] money::Error),
 }
 
-/// One item: a price and how many of it.
+/// One item of a subscription: a price and a quantity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     #[serde(flatten)]
@@ -36,7 +37,7 @@ pub struct Item {
 pub struct Subscription {
     pub stripe_subscription_id: String,
     pub stripe_customer_id: String,
-    /// Stripe's own word; an unknown one is kept.
+    /// Stripe's word; an unknown one is kept.
     pub status: String,
     pub currency: Option<Currency>,
     pub items: Vec<Item>,
@@ -52,7 +53,7 @@ pub struct Subscription {
     pub trial_end: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub paused_at: Option<Timestamp>,
-    /// `pause_collection.behavior`.
+    /// Stripe's `pause_collection.behavior`; `None` when collection is not paused.
     pub pause_behavior: Option<String>,
     pub metadata: Value,
     pub created_at: Timestamp,
@@ -62,34 +63,33 @@ pub struct Subscription {
 /// Which discounts reduce recurring revenue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiscountProfile {
-    /// `forever` coupons only: the default, as Stripe's own dashboard reports it.
+    /// Only `forever` coupons: the default, as in Stripe's dashboard.
     Stripe,
     AllDiscounts,
     NoDiscounts,
 }
 
-/// The recurring revenue of one subscription, in 10⁻⁶ of a minor unit.
+/// The recurring revenue of one subscription, in millionths of a minor unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecurringRevenue {
-    /// What counts in this status.
+    /// The MRR that counts in the subscription's status.
     pub mrr_microcents: i64,
-    /// What it would be if the status counted; 0 once ended.
+    /// The MRR it would have if its status counted; 0 once it has ended.
     pub potential_mrr_microcents: i64,
-    /// Computed without a tier or coupon that is not known yet, or known in another currency only.
+    /// Computed without a tier or coupon that is unknown, or known in another currency only.
     pub is_provisional: bool,
 }
 
 /// The rank of a status within one second, ×100, plus the rank of the event's type.
 #[must_use]
 pub fn rank(status: &str, event_type: &str) -> i32 {
-    let status_rank = match status {
-        "incomplete" => 0,
-        "trialing" => 1,
-        "past_due" => 3,
-        "unpaid" | "paused" => 4,
-        "canceled" | "incomplete_expired" => 5,
-        // `active`, and a status this code has not heard of.
-        _ => 2,
+    let status_rank = match SubscriptionStatus::of(status) {
+        SubscriptionStatus::Incomplete => 0,
+        SubscriptionStatus::Trialing => 1,
+        SubscriptionStatus::Active | SubscriptionStatus::Unknown => 2,
+        SubscriptionStatus::PastDue => 3,
+        SubscriptionStatus::Unpaid | SubscriptionStatus::Paused => 4,
+        SubscriptionStatus::Canceled | SubscriptionStatus::IncompleteExpired => 5,
     };
     let type_rank = match event_type {
         "customer.subscription.created" => 1,
@@ -99,16 +99,22 @@ pub fn rank(status: &str, event_type: &str) -> i32 {
     status_rank * 100 + type_rank
 }
 
-/// Whether a status gives the user the plan.
+/// Whether the status entitles the user to the plan.
 #[must_use]
 pub fn is_entitled(status: &str) -> bool {
-    matches!(status, "trialing" | "active" | "past_due")
+    matches!(
+        SubscriptionStatus::of(status),
+        SubscriptionStatus::Trialing | SubscriptionStatus::Active | SubscriptionStatus::PastDue
+    )
 }
 
 /// Whether a status is final.
 #[must_use]
 pub fn is_ended(status: &str) -> bool {
-    matches!(status, "canceled" | "incomplete_expired")
+    matches!(
+        SubscriptionStatus::of(status),
+        SubscriptionStatus::Canceled | SubscriptionStatus::IncompleteExpired
+    )
 }
 
 impl Snapshot for Subscription {
@@ -126,7 +132,7 @@ impl Snapshot for Subscription {
 }
 
 impl Subscription {
-    /// The ids of the prices, coupons and discounts that it names and that are not known yet.
+    /// The ids of the prices, coupons and discounts it names that are not known yet.
     #[must_use]
     pub fn waits_for(&self) -> Vec<String> {
         let prices = self
@@ -145,7 +151,7 @@ impl Subscription {
         distinct.into_iter().collect()
     }
 
-    /// Its discounts, and those of its items, that are known by their ids only.
+    /// The discounts, of the subscription and its items, that are known by id only.
     pub fn unknown_discounts(&self) -> impl Iterator<Item = &Discount> {
         let of_items = self.items.iter().flat_map(|item| &item.discounts);
         of_items
@@ -153,15 +159,18 @@ impl Subscription {
             .filter(|discount| discount.coupon.is_none())
     }
 
-    /// What a fetched snapshot says of the time before it: the subscription as it was when money
-    /// was first expected, which is its creation, or the end of its trial. `None` when there never
-    /// was such a time, or an event brought the snapshot: events tell the past themselves. Changes
-    /// in between leave no trace in the object; it is taken to have been as it is.
+    /// What a fetched snapshot implies about the time before it: the subscription at the time money was first expected
+    /// (its creation, or the end of its trial). `None` when money was never expected, or when an event brought the
+    /// snapshot: events report the past themselves. The object shows no changes in between; it is assumed to have been
+    /// as it is now.
     #[must_use]
     pub fn begun(&self) -> Option<Subscription> {
         let never_paid_for = matches!(
-            self.status.as_str(),
-            "incomplete" | "incomplete_expired" | "trialing" | "paused"
+            SubscriptionStatus::of(&self.status),
+            SubscriptionStatus::Incomplete
+                | SubscriptionStatus::IncompleteExpired
+                | SubscriptionStatus::Trialing
+                | SubscriptionStatus::Paused
         );
         let fetch = self.version.event_id.strip_prefix(FETCHED)?;
         let begun_at = self
@@ -179,7 +188,7 @@ impl Subscription {
             pause_behavior: None,
             version: Version {
                 created_at: begun_at,
-                // Any event of that second says more.
+                // Any event of that second knows more.
                 rank: -1,
                 event_id: format!("{BEGUN}{fetch}"),
             },
@@ -187,12 +196,14 @@ impl Subscription {
         })
     }
 
-    /// Whether money is expected in this status: `active` and `past_due`, unless collection is
-    /// paused in a way that voids the invoices.
+    /// Whether money is expected in this status: `active` and `past_due`, unless collection is paused in a way that
+    /// voids the invoices.
     #[must_use]
     pub fn counts(&self) -> bool {
-        matches!(self.status.as_str(), "active" | "past_due")
-            && self.pause_behavior.as_deref() != Some("void")
+        matches!(
+            SubscriptionStatus::of(&self.status),
+            SubscriptionStatus::Active | SubscriptionStatus::PastDue
+        ) && self.pause_behavior.as_deref() != Some("void")
     }
 
     /// The recurring revenue by `docs/money.md`: each item per month, exact; discounts; rounded
@@ -264,7 +275,7 @@ impl Subscription {
             }
             let is_of_amount = coupon.percent_off.is_none() && coupon.amount_off_cents.is_some();
             if is_of_amount && coupon.currency.is_some() && coupon.currency != self.currency {
-                // What it takes off in the subscription's currency is not known.
+                // The amount it takes off in the subscription's currency is not known.
                 *is_provisional = true;
                 continue;
             }
@@ -273,8 +284,8 @@ impl Subscription {
         Ok(reduced)
     }
 
-    /// The unit amount × quantity of the first item per interval, in minor units, when it is a
-    /// whole number: what the predecessor showed as `current_plan_price_cents`.
+    /// The unit amount × quantity of the first item per interval, in minor units; `None` unless it is a whole number.
+    /// The predecessor showed it as `current_plan_price_cents`.
     #[must_use]
     pub fn plan_price_cents(&self) -> Option<i64> {
         let item = self.items.first()?;
@@ -286,7 +297,7 @@ impl Subscription {
         }
     }
 
-    /// `monthly`, `annual`, or the interval itself (`every 3 months`): the predecessor's column.
+    /// `monthly`, `annual`, or the interval (`every 3 months`), as in the predecessor's column.
     #[must_use]
     pub fn billing_cycle(&self) -> Option<String> {
         let price = &self.items.first()?.price;
@@ -317,11 +328,11 @@ fn reduce(amount: ExactAmount, coupon: &Coupon, price: &Price) -> Result<ExactAm
 /// What the plan of one subscription is decided from, in the order `docs/stripe.md` gives.
 #[derive(Debug, Default)]
 pub struct PlanEvidence<'a> {
-    /// Rows of `plan_prices`.
+    /// The pairs of price id and plan in `plan_prices`.
     pub plan_prices: &'a [(String, String)],
-    /// `metadata.plan` of the checkout session.
+    /// The plan in the checkout session's metadata.
     pub session_plan: Option<&'a str>,
-    /// The names in `plan_limits`.
+    /// The names of the plans in `plan_limits`.
     pub known_plans: &'a [String],
 }
 
@@ -358,7 +369,7 @@ pub fn plan_name(items: &[Item], metadata: &Value, evidence: &PlanEvidence<'_>) 
         .or_else(by_key)
 }
 
-/// One subscription of a user, as far as the user's plan is concerned.
+/// One subscription of a user, with what the user's plan needs of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entitlement {
     pub stripe_subscription_id: String,

@@ -1,4 +1,4 @@
-//! Usage: what an event may say, what is left of a plan's units, and what more of them costs.
+//! Usage: reads usage events, computes what remains of a plan's units, and prices additional units.
 
 use std::fmt;
 
@@ -10,22 +10,22 @@ use utoipa::ToSchema;
 use crate::money::{self, Currency, Money};
 use crate::partner::contract::API_KEY_PREFIX_CHARS;
 
-/// Longest idempotency key.
+/// The longest idempotency key, in characters.
 pub const KEY_CHARS: usize = 255;
-/// Most units one event or reservation may have.
+/// The most units an event or reservation may have.
 pub const UNITS_MAX: i64 = 1_000_000_000;
-/// Most one event may cost, in minor units: a day's sum of them still fits.
+/// The most an event may cost, in minor units. The sum of a day still fits.
 pub const AMOUNT_MAX_CENTS: i64 = 1_000_000_000_000_000;
 /// How far a sender's clock may be ahead of ours.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
 const METADATA_BYTES: usize = 16 * 1024;
-/// Alerts fire when this much of a limit is used, in percent.
+/// The shares of a limit, in percent, at which an alert is sent.
 pub const THRESHOLDS_PCT: [i32; 2] = [80, 100];
 
-/// Who used something.
+/// Who used something: a user or a partner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// `users.id` of the host application.
+    /// The user's id (`users.id`) in the host application.
     User(i32),
     /// The prefix of a partner's API key.
     Partner(String),
@@ -42,7 +42,7 @@ impl Subject {
         is_text(prefix, 1, API_KEY_PREFIX_CHARS).then(|| Subject::Partner(prefix.to_owned()))
     }
 
-    /// The user's id.
+    /// The user's id; `None` for a partner.
     #[must_use]
     pub fn user_id(&self) -> Option<i32> {
         match self {
@@ -51,7 +51,7 @@ impl Subject {
         }
     }
 
-    /// The partner's prefix.
+    /// The partner's prefix; `None` for a user.
     #[must_use]
     pub fn api_key_prefix(&self) -> Option<&str> {
         match self {
@@ -70,19 +70,19 @@ impl fmt::Display for Subject {
     }
 }
 
-/// A user's id as a path or a parameter has it: digits, no sign, no leading zero, 1 to 2³¹ − 1.
+/// Reads a user's id from a path or a parameter: digits without sign or leading zero, 1 to 2³¹ − 1.
 #[must_use]
 pub fn parse_user_id(text: &str) -> Option<i32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     text.parse().ok().filter(|id| plain && *id > 0)
 }
 
-/// Why a body is not accepted: the member at fault and what was expected of it.
+/// Why a body is refused: the member at fault and what it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The member; empty when it is the event as a whole.
+    /// The name of the member; empty when the body as a whole is at fault.
     pub field: String,
-    /// What was expected.
+    /// What the member has to be.
     pub message: String,
 }
 
@@ -98,63 +98,63 @@ impl Rejection {
 /// A usage event as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// The sender's; with the subject it stands for this event for ever.
+    /// The sender's key; together with the subject it identifies the event for ever.
     pub idempotency_key: String,
-    /// Who used it.
+    /// The user or partner who used it.
     pub subject: Subject,
-    /// What was used.
+    /// The kind of usage, a word the sender chooses.
     pub event_type: String,
-    /// The thing it was used on.
+    /// The id of the thing it was used on.
     pub resource_id: Option<String>,
-    /// Counts against limits and on invoices.
+    /// Whether it counts against limits and on invoices.
     pub billable: bool,
-    /// How many units.
+    /// The number of units it counts for.
     pub cost_units: i64,
-    /// Per unit, in minor units of the subject's currency.
+    /// The price of a unit in minor units of the subject's currency.
     pub unit_price_cents: Option<i64>,
-    /// When it happened, to the microsecond.
+    /// When the usage happened, in microseconds.
     pub occurred_at: Timestamp,
-    /// Free form.
+    /// Any JSON the sender adds.
     pub metadata: Option<Value>,
-    /// What the sender said, normalised: equal for every retry, and the same key with another one is a conflict.
+    /// What the sender said, normalised: equal for every retry. The same key with another payload is a conflict.
     pub payload: String,
 }
 
-/// A usage event as a sender writes it; a member that is null counts as not given.
+/// A usage event as a sender writes it. A member that is null counts as absent.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UsageEvent {
-    /// The sender's; with the subject it stands for this event for ever, so that a retry counts once.
+    /// The sender's key; together with the subject it identifies the event for ever, so that a retry counts once.
     #[schema(required, nullable = false, min_length = 1, max_length = 255)]
     pub idempotency_key: Option<String>,
-    /// Who used it: `users.id` of the host application. Exactly one of this and `api_key_prefix`.
+    /// The user who used it (`users.id` of the host application). Exactly one of this and `api_key_prefix`.
     #[schema(minimum = 1, maximum = 2_147_483_647)]
     pub user_id: Option<i64>,
-    /// Who used it: the prefix of a partner's API key.
+    /// The partner who used it, by the prefix of its API key.
     #[schema(min_length = 1, max_length = 255)]
     pub api_key_prefix: Option<String>,
-    /// What was used.
+    /// The kind of usage, a word the sender chooses.
     #[schema(required, nullable = false, min_length = 1, max_length = 100)]
     pub event_type: Option<String>,
-    /// The thing it was used on.
+    /// The id of the thing it was used on.
     #[schema(max_length = 255)]
     pub resource_id: Option<String>,
-    /// Whether it counts against limits and on invoices; true when not given.
+    /// Whether it counts against limits and on invoices; true when absent.
     pub billable: Option<bool>,
-    /// How many units; 1 when not given.
+    /// The number of units it counts for; 1 when absent.
     #[schema(minimum = 0, maximum = 1_000_000_000)]
     pub cost_units: Option<i64>,
-    /// Per unit, in minor units of the subject's currency.
+    /// The price of a unit in minor units of the subject's currency.
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000_i64)]
     pub unit_price_cents: Option<i64>,
-    /// When it happened, since 1970 and at most five minutes ahead; now when not given.
+    /// When the usage happened, since 1970 and at most five minutes ahead; now when absent.
     #[schema(format = DateTime)]
     pub occurred_at: Option<String>,
-    /// Free form, at most 16 KiB.
+    /// Any JSON object the sender adds, at most 16 KiB.
     pub metadata: Option<Map<String, Value>>,
 }
 
-/// What [`Event::payload`] is written from. The time is null when it was left to us.
+/// The members of [`Event::payload`]. The time is null when the sender left it out.
 #[derive(Serialize)]
 struct Payload<'a> {
     api_key_prefix: Option<&'a str>,
@@ -169,10 +169,10 @@ struct Payload<'a> {
 }
 
 impl Event {
-    /// The event that a sender wrote.
+    /// Validates what a sender wrote.
     ///
     /// # Errors
-    /// Names the first member that is not what it has to be.
+    /// Names the first member that is not valid.
     pub fn new(said: UsageEvent, now: Timestamp) -> Result<Event, Rejection> {
         let idempotency_key = key(said.idempotency_key)?;
         let subject = subject_of(said.user_id, said.api_key_prefix)?;
@@ -221,45 +221,45 @@ impl Event {
     }
 }
 
-/// A request for units of a user's quota, as the caller writes it.
+/// A request to reserve units of a user's quota, as the caller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reservation {
-    /// Whose quota: `users.id` of the host application.
+    /// The user whose quota is used (`users.id` of the host application).
     #[schema(required, nullable = false, minimum = 1, maximum = 2_147_483_647)]
     pub user_id: Option<i64>,
-    /// How many units.
+    /// How many units to reserve.
     #[schema(required, nullable = false, minimum = 1, maximum = 1_000_000_000)]
     pub units: Option<i64>,
-    /// What they are for.
+    /// The kind of usage the units are for.
     #[schema(required, nullable = false, min_length = 1, max_length = 100)]
     pub event_type: Option<String>,
-    /// The caller's; an allowed reservation always gets its first verdict.
+    /// The caller's key. A reservation that was allowed gets the same answer on every retry.
     #[schema(required, nullable = false, min_length = 1, max_length = 255)]
     pub idempotency_key: Option<String>,
-    /// Whether units beyond the limit may be charged for; false when not given.
+    /// Whether units beyond the limit may be charged; false when absent.
     pub accept_overage: Option<bool>,
 }
 
-/// A [`Reservation`] that may be decided.
+/// A [`Reservation`] with valid members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReservationRequest {
-    /// The sender's; an allowed one always gets its first verdict.
+    /// The sender's key. A reservation that was allowed gets the same answer on every retry.
     pub idempotency_key: String,
-    /// Whose quota.
+    /// The user whose quota is used.
     pub user_id: i32,
-    /// What they are for.
+    /// The kind of usage the units are for.
     pub event_type: String,
-    /// How many.
+    /// How many units to reserve.
     pub units: i64,
-    /// Whether units beyond the limit may be charged for.
+    /// Whether units beyond the limit may be charged.
     pub accept_overage: bool,
-    /// What the same key must say again. Accepting the overage is not part of it: a key that was refused may come
-    /// again with it.
+    /// What a retry with the same key must repeat. Accepting the overage is not part of it: a key that was refused may
+    /// come again with the overage accepted.
     pub payload: String,
 }
 
-/// What [`ReservationRequest::payload`] is written from.
+/// The members of [`ReservationRequest::payload`].
 #[derive(Serialize)]
 struct ReservationPayload<'a> {
     event_type: &'a str,
@@ -268,10 +268,10 @@ struct ReservationPayload<'a> {
 }
 
 impl ReservationRequest {
-    /// What a caller wrote.
+    /// Validates what a caller wrote.
     ///
     /// # Errors
-    /// Names the first member that is not what it has to be.
+    /// Names the first member that is not valid.
     pub fn new(said: Reservation) -> Result<ReservationRequest, Rejection> {
         let user_id = required(said.user_id, "user_id").and_then(user_id)?;
         let units = required(said.units, "units")?;
@@ -297,32 +297,32 @@ impl ReservationRequest {
     }
 }
 
-/// A request to take an event back, as the caller writes it.
+/// A request to void a usage event, as the caller writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VoidUsage {
-    /// Whose event: `user:<id>` or `partner:<prefix>`.
+    /// The subject of the event: `user:<id>` or `partner:<prefix>`.
     #[schema(required, nullable = false, pattern = "^(user|partner):.+$")]
     pub subject: Option<String>,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     #[schema(required, nullable = false, min_length = 1, max_length = 500)]
     pub reason: Option<String>,
 }
 
-/// A [`VoidUsage`] that may be carried out.
+/// A [`VoidUsage`] with valid members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VoidRequest {
-    /// Whose event.
+    /// The subject of the event.
     pub subject: Subject,
-    /// Why, for the audit log.
+    /// The reason, for the audit log.
     pub reason: String,
 }
 
 impl VoidRequest {
-    /// What a caller wrote.
+    /// Validates what a caller wrote.
     ///
     /// # Errors
-    /// Names the first member that is not what it has to be.
+    /// Names the first member that is not valid.
     pub fn new(said: VoidUsage) -> Result<VoidRequest, Rejection> {
         let subject = required(said.subject, "subject")?;
         let subject = text(subject, "subject", 1, 100)?;
@@ -333,16 +333,16 @@ impl VoidRequest {
     }
 }
 
-/// What a plan includes and what more of it costs.
+/// What a plan includes and what additional units cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanTerms {
-    /// Units per month; `None` is unlimited.
+    /// Units per month; `None` for unlimited.
     pub included_units: Option<i64>,
-    /// Of every price of the plan.
+    /// The currency of every price of the plan.
     pub currency: Currency,
-    /// Per unit beyond the included ones; `None` when none are sold.
+    /// The price in minor units of a unit beyond the included ones; `None` when none are sold.
     pub overage_price_cents: Option<i64>,
-    /// The plan offered at the limit, and its price per month where there is one.
+    /// The plan that is offered at the limit, and its price per month in minor units, if it has one.
     pub upgrade: Option<(String, Option<i64>)>,
 }
 
@@ -360,27 +360,27 @@ impl PlanTerms {
     }
 }
 
-/// Where a subject stands in its month: what limit-check shows, and what quotes and reservations are made from.
+/// The use of a subject in its month. Limit checks show it; quotes and reservations are computed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct UsageStanding {
     /// Units (of a user) or requests (of a partner) used in the month.
     pub used: i64,
-    /// What is included or allowed; `None` is unlimited.
+    /// The included or allowed number; `None` for unlimited.
     pub limit: Option<i64>,
 }
 
-/// What some units more would be.
+/// What additional units would cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote {
-    /// Of them inside the limit.
+    /// How many of the units are inside the limit.
     pub free_units: i64,
-    /// Of them beyond it.
+    /// How many of the units are beyond the limit.
     pub overage_units: i64,
-    /// What those beyond it cost; `None` when the plan sells none, so that they cannot be had at all.
+    /// The price of the units beyond the limit; `None` when the plan sells none, so that they are not available.
     pub total: Option<Money>,
 }
 
-impl Standing {
+impl UsageStanding {
     /// Units left inside the limit; `None` when there is no limit.
     #[must_use]
     pub fn remaining(self) -> Option<i64> {
@@ -394,7 +394,7 @@ impl Standing {
         self.thresholds_reached().last().copied()
     }
 
-    /// Every threshold that use has reached, rising. Without use none is, whatever the limit.
+    /// Every threshold that use has reached, ascending. Empty without use, whatever the limit.
     #[must_use]
     pub fn thresholds_reached(self) -> Vec<i32> {
         let Some(limit) = self.limit.filter(|_| self.used > 0) else {
@@ -405,19 +405,16 @@ impl Standing {
         THRESHOLDS_PCT.into_iter().filter(is_reached).collect()
     }
 
-    /// The same month with so many units more.
+    /// The same month after the use of `units` more.
     #[must_use]
-    pub fn after(self, units: i64) -> Standing {
-        Standing {
+    pub fn after(self, units: i64) -> UsageStanding {
+        UsageStanding {
             used: self.used.saturating_add(units),
             limit: self.limit,
         }
     }
 
-    /// What `units` more would be on these terms.
-    ///
-    /// # Errors
-    /// When the price is out of range.
+    /// What `units` more would cost on these terms.
     pub fn quote(self, terms: &PlanTerms, units: i64) -> Result<Quote, money::Error> {
         let free_units = self.remaining().map_or(units, |left| left.min(units));
         let overage_units = units - free_units;
@@ -441,7 +438,7 @@ impl Standing {
     }
 }
 
-/// A text without control characters, of `min` to `max` characters.
+/// Whether a text has `min` to `max` characters and no control characters.
 fn is_text(text: &str, min: usize, max: usize) -> bool {
     let length = text.chars().count();
     min <= length && length <= max && !text.chars().any(char::is_control)
@@ -496,7 +493,7 @@ fn subject_of(user: Option<i64>, partner: Option<String>) -> Result<Subject, Rej
 
 fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
     let refused = |message: &str| Err(Rejection::of("occurred_at", message));
-    // jiff would also read a time zone in brackets, which RFC 3339 has not.
+    // jiff would also read a time zone in brackets, which RFC 3339 does not allow.
     let read = Some(text).filter(|text| text.len() <= 40 && !text.contains('['));
     let Some(instant) = read.and_then(|text| text.parse::<Timestamp>().ok()) else {
         return refused("an instant as RFC 3339 has it, 2025-11-01T00:00:00Z");
@@ -510,7 +507,8 @@ fn occurred_at(text: &str, now: Timestamp) -> Result<Timestamp, Rejection> {
     Ok(to_microseconds(instant))
 }
 
-/// Postgres keeps microseconds; cut off, so that the last instant of a day stays in it.
+/// Cuts an instant to the microseconds that Postgres keeps; cut, not rounded, so that the last instant of a day stays
+/// in it.
 fn to_microseconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant)
 }
@@ -522,7 +520,7 @@ fn metadata(object: Map<String, Value>) -> Result<Value, Rejection> {
     if text.len() > METADATA_BYTES {
         return refused("at most 16 KiB");
     }
-    // Postgres has no U+0000 in texts. Looked for in what was read only where the text could have one.
+    // Postgres cannot store U+0000 in a text. The parsed value is only searched when the text could have one.
     if text.contains("\\u0000") && has_nul(&value) {
         return refused("texts without U+0000");
     }
@@ -540,9 +538,9 @@ fn has_nul(value: &Value) -> bool {
     }
 }
 
-/// JSON with its members in one order; an object's own are sorted by name.
+/// JSON with sorted members, so that equal payloads are equal texts.
 fn canonical(payload: &impl Serialize) -> String {
-    // Expect safety: names are texts and numbers are whole or were read from JSON; nothing here can fail to be written.
+    // Expect safety: names are texts, and numbers are whole or were read from JSON; nothing here can fail to serialize.
     serde_json::to_string(payload).expect("a payload is JSON")
 }
 
@@ -672,7 +670,7 @@ mod tests {
     fn a_retry_is_the_same_payload_and_nothing_else_is() {
         let payload = |changes: Value| read(changes).unwrap().payload;
         let plain = payload(json!({}));
-        // The time it was read at is not part of what was said.
+        // The time at which it was read is not part of what the sender said.
         let said = json!({"event_type": "deed", "user_id": 42, "idempotency_key": "k"});
         let later = Event::new(
             serde_json::from_value(said).unwrap(),
@@ -737,7 +735,7 @@ mod tests {
             (5, 1, 0, 1, 500),
             (9, 2, 0, 2, 1_000),
         ] {
-            let standing = Standing {
+            let standing = UsageStanding {
                 used,
                 limit: terms.included_units,
             };
@@ -749,12 +747,12 @@ mod tests {
             overage_price_cents: None,
             ..free_plan()
         };
-        let standing = Standing {
+        let standing = UsageStanding {
             used: 5,
             limit: Some(5),
         };
         assert_eq!(standing.quote(&none_sold, 1).unwrap().total, None);
-        let unlimited = Standing {
+        let unlimited = UsageStanding {
             used: 1_000,
             limit: None,
         };
@@ -769,7 +767,7 @@ mod tests {
             overage_price_cents: Some(1_000_001),
             ..free_plan()
         };
-        let standing = Standing {
+        let standing = UsageStanding {
             used: 5,
             limit: Some(5),
         };
@@ -822,13 +820,13 @@ mod tests {
             (1_000_000, None, None),
         ] {
             assert_eq!(
-                Standing { used, limit }.threshold_pct(),
+                UsageStanding { used, limit }.threshold_pct(),
                 reached,
                 "{used} of {limit:?}"
             );
         }
         assert_eq!(
-            Standing {
+            UsageStanding {
                 used: 5,
                 limit: Some(5)
             }
@@ -843,11 +841,11 @@ mod tests {
             used in 0..200_i64, limit in proptest::option::of(0..100_i64), units in 1..200_i64
         ) {
             let terms = PlanTerms { included_units: limit, ..free_plan() };
-            let standing = Standing { used, limit };
+            let standing = UsageStanding { used, limit };
             let quote = standing.quote(&terms, units).unwrap();
             prop_assert_eq!(quote.free_units + quote.overage_units, units);
             prop_assert_eq!(quote.total.unwrap().amount_cents, quote.overage_units * 500);
-            // Charged for nothing while something free is left.
+            // Nothing is charged while free units are left.
             prop_assert!(quote.overage_units == 0 || standing.after(quote.free_units).remaining() == Some(0));
         }
     }

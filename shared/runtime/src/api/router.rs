@@ -117,7 +117,7 @@ impl<S> Routed<S> {
 #[macro_export]
 macro_rules! routes {
     ($($handler:tt)+) => {
-        $crate::api::router::Routed::new(::utoipa_axum::routes!($($handler)+), &$($handler)+)
+        $crate::api::router::Routed::new($crate::api::utoipa_axum::routes!($($handler)+), &$($handler)+)
     };
 }
 
@@ -375,10 +375,10 @@ impl Api {
         let Ok(mut response) = self.router.clone().call(request).await;
         match response.extensions_mut().remove::<Refusal>() {
             None => collected(response).await.map_err(Arc::new),
-            Some(Refusal(error)) => match &*error {
-                Error::MethodNotAllowed { .. } => Err(Arc::new(self.not_allowed(&method, &uri))),
-                _ => Err(error),
-            },
+            Some(Refusal(error)) if matches!(*error, Error::MethodNotAllowed { .. }) => {
+                Err(Arc::new(self.not_allowed(&method, &uri)))
+            }
+            Some(Refusal(error)) => Err(error),
         }
     }
 
@@ -389,7 +389,8 @@ impl Api {
         let body = match body {
             Body::Text(text) => axum::body::Bytes::from(text),
             Body::Binary(bytes) => axum::body::Bytes::from(bytes),
-            _ => axum::body::Bytes::new(),
+            // `Body` may grow; whatever it is, it has bytes.
+            other => axum::body::Bytes::copy_from_slice(&other),
         };
         let limit_bytes = self.body_limit_bytes;
         if body.len() > limit_bytes {
@@ -548,7 +549,7 @@ fn require_nullable(schema: &mut Value) {
     match schema {
         Value::Object(members) => members.values_mut().for_each(require_nullable),
         Value::Array(items) => items.iter_mut().for_each(require_nullable),
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for Instant {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
         let text = String::deserialize(deserializer)?;
         let instant = text.parse().map(Instant);
-        instant.map_err(|_: jiff::Error| {
+        instant.map_err(|_not_an_instant: jiff::Error| {
             D::Error::custom("an instant is written 2025-11-01T00:00:00Z")
         })
     }

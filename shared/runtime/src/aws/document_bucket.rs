@@ -1,4 +1,4 @@
-//! The S3 bucket of invoice PDFs, exports and reports.
+//! The S3 bucket with invoice PDFs, exports and reports.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,38 +15,38 @@ use super::Error;
 use crate::config::{self, Environment};
 
 const SERVICE: &str = "S3";
-/// How long a link to a document works: until the browser that asked for it has followed it.
+/// How long a link to a document works. The browser that asked for it follows it at once.
 const LINK_WORKS_FOR: Duration = Duration::from_secs(10 * 60);
 
-/// How often a document is offered while S3 says that another is being stored under its key.
+/// How often a document is offered while S3 says that another one is being stored under its key.
 const OFFERS: u32 = 3;
 
-/// A document under a key that is given out once.
+/// The result of storing a document whose key is used once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
-    /// Digest of what is stored, in hex.
+    /// The SHA-256 digest of the stored document, in hex.
     pub sha256: String,
-    /// False when it was there before.
+    /// False when the document was already stored.
     pub is_new: bool,
 }
 
 /// Why a document was not stored under its key.
 #[derive(Debug, thiserror::Error)]
 pub enum PutOnceError {
-    /// Another document is there, and stays.
+    /// Another document is stored under the key, and stays.
     #[error("another document is stored under {key}")]
     Differs {
-        /// The key.
+        /// The key of the document.
         key: String,
-        /// Digest of what is there, in hex.
+        /// The SHA-256 digest of the stored document, in hex.
         stored_sha256: String,
     },
-    /// S3 was away: whether it is stored is seen by trying again.
+    /// S3 is unavailable. Whether the document is stored shows when it is tried again.
     #[error(transparent)]
     Aws(#[from] Error),
 }
 
-/// The bucket, and the client to reach it.
+/// The bucket, and the client that reaches it.
 #[derive(Debug, Clone)]
 pub struct DocumentBucket {
     client: aws_sdk_s3::Client,
@@ -54,7 +54,7 @@ pub struct DocumentBucket {
 }
 
 impl DocumentBucket {
-    /// A bucket by name.
+    /// The bucket with this name.
     pub fn new(client: aws_sdk_s3::Client, bucket: impl Into<String>) -> DocumentBucket {
         DocumentBucket {
             client,
@@ -62,7 +62,7 @@ impl DocumentBucket {
         }
     }
 
-    /// The bucket `DOCUMENT_BUCKET`.
+    /// The bucket that `DOCUMENT_BUCKET` names.
     pub fn from_env(
         environment: &Environment,
         sdk: &SdkConfig,
@@ -73,7 +73,7 @@ impl DocumentBucket {
         ))
     }
 
-    /// Stores a document under its key; the same key is replaced.
+    /// Stores a document under its key, in place of an earlier one.
     pub async fn put(&self, key: &str, content_type: &str, body: Vec<u8>) -> Result<(), Error> {
         self.client
             .put_object()
@@ -87,11 +87,8 @@ impl DocumentBucket {
             .map_err(|error| Error::unavailable(SERVICE, error))
     }
 
-    /// Stores a PDF under a key that is given out once: the first document stays whatever comes after, and the same
-    /// one may come again. Encrypted at rest, and saved under the key's last part by whoever downloads it.
-    ///
-    /// # Errors
-    /// When another document is there, or S3 is away.
+    /// Stores a PDF under a key that is used once: the first document stays whatever comes after, and the same one may
+    /// come again. Encrypted at rest; a browser saves it under the last part of the key.
     pub async fn put_pdf_once(&self, key: &str, pdf: Vec<u8>) -> Result<Stored, PutOnceError> {
         let sha256 = hex::encode(Sha256::digest(&pdf));
         let filename = safe_filename(key.rsplit('/').next().unwrap_or(key));
@@ -119,7 +116,7 @@ impl DocumentBucket {
             };
             offers_left -= 1;
             match refused.code() {
-                // Also when our own first try came through and its answer did not.
+                // Also when our first attempt succeeded and its answer was lost.
                 Some("PreconditionFailed") => break,
                 Some("ConditionalRequestConflict") if offers_left > 0 => {}
                 _ => return Err(Error::unavailable(SERVICE, refused).into()),
@@ -168,9 +165,9 @@ impl DocumentBucket {
         }
     }
 
-    /// A link from which anybody can download the document within ten minutes; the browser saves it under `filename`,
-    /// in which anything but letters, digits, dots, hyphens and underscores becomes a hyphen. Nothing is asked of S3:
-    /// whether there is a document is seen by who follows it.
+    /// A link from which anybody can download the document for ten minutes. The browser saves it under `filename`, in
+    /// which anything but letters, digits, dots, hyphens and underscores becomes a hyphen. Does not ask S3: whoever
+    /// follows the link finds out whether the document exists.
     pub async fn presigned_get(
         &self,
         key: &str,
@@ -195,7 +192,7 @@ impl DocumentBucket {
         Ok(link.uri().to_owned())
     }
 
-    /// Begins a document that comes in parts; it is there once the upload is complete.
+    /// Starts a document that is uploaded in parts. It exists once the upload is complete.
     pub async fn begin_upload(&self, key: &str, content_type: &str) -> Result<Upload<'_>, Error> {
         let begun = self
             .client
@@ -214,7 +211,7 @@ impl DocumentBucket {
         })
     }
 
-    /// Whether the bucket is there and may be used.
+    /// Whether the bucket exists and may be used.
     pub async fn check(&self) -> Result<(), Error> {
         let answer = self.client.head_bucket().bucket(&self.bucket).send();
         answer
@@ -237,8 +234,8 @@ fn attachment(filename: &str) -> String {
     format!("attachment; filename=\"{filename}\"")
 }
 
-/// A document that is being stored part by part. One that is neither completed nor aborted costs storage until the
-/// bucket's lifecycle rule removes it.
+/// A document that is uploaded in parts. One that is neither completed nor aborted costs storage until the bucket's
+/// lifecycle rule removes it.
 #[derive(Debug)]
 pub struct Upload<'a> {
     bucket: &'a DocumentBucket,
@@ -248,7 +245,7 @@ pub struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    /// Stores the next part: at least 5 MiB, but for the last.
+    /// Uploads the next part: at least 5 MiB, except for the last one.
     pub async fn part(&mut self, body: Vec<u8>) -> Result<(), Error> {
         let number = i32::try_from(self.parts.len() + 1)
             .map_err(|error| Error::unavailable(SERVICE, error))?;
@@ -273,7 +270,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Makes the parts one document.
+    /// Joins the parts to one document.
     pub async fn complete(self) -> Result<(), Error> {
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(self.parts))
@@ -291,7 +288,7 @@ impl Upload<'_> {
             .map_err(|error| Error::unavailable(SERVICE, error))
     }
 
-    /// Gives the parts up.
+    /// Discards the parts uploaded so far.
     pub async fn abort(self) -> Result<(), Error> {
         self.bucket
             .client

@@ -7,15 +7,15 @@ use serde_json::Value;
 use super::Error;
 use crate::config::{self, Environment};
 
-/// `source` of every event of this bundle.
+/// The `source` of every event of this bundle.
 pub const SOURCE: &str = "deedpro.billing";
 const SERVICE: &str = "EventBridge";
-/// `PutEvents` takes ten entries …
+/// `PutEvents` takes at most ten entries …
 const ENTRIES_PER_CALL: usize = 10;
-/// … and 256 KiB of them; what is left is for the fixed fields.
+/// … with 256 KiB in all. The remainder is for the fixed fields.
 const BYTES_PER_CALL: usize = 240 * 1024;
 
-/// The bus, and the client to reach it.
+/// The bus, and the client that reaches it.
 #[derive(Debug, Clone)]
 pub struct EventBus {
     client: aws_sdk_eventbridge::Client,
@@ -24,27 +24,27 @@ pub struct EventBus {
 
 /// One event to publish.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
-    /// The kind of event, `payment.succeeded`.
+pub struct BusEntry<'a> {
+    /// The kind of event, such as `payment.succeeded`.
     pub detail_type: &'a str,
     /// The envelope `{event_id, occurred_at, subject, data}`.
     pub detail: &'a Value,
 }
 
-/// What became of one entry.
+/// Whether the bus took an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The bus has it.
+    /// The bus has the event.
     Published,
-    /// The bus does not have it; it stays in the outbox.
+    /// The bus does not have the event; it stays in the outbox.
     Failed {
-        /// Code and message of the bus, or why it was not reached.
+        /// The bus's code and message, or why it was not reached.
         reason: String,
     },
 }
 
 impl EventBus {
-    /// A bus by name.
+    /// The bus with this name.
     pub fn new(client: aws_sdk_eventbridge::Client, bus_name: impl Into<String>) -> EventBus {
         EventBus {
             client,
@@ -52,7 +52,7 @@ impl EventBus {
         }
     }
 
-    /// The bus `EVENT_BUS_NAME`, reached with short time-outs.
+    /// The bus that `EVENT_BUS_NAME` names, with short time-outs.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<EventBus, config::Error> {
         Ok(EventBus::new(
             aws_sdk_eventbridge::Client::new(&super::impatient(sdk)),
@@ -60,9 +60,9 @@ impl EventBus {
         ))
     }
 
-    /// Publishes the entries in as few calls as allowed; one outcome per entry, in order. `PutEvents` answers 200
-    /// with failed entries inside. Once a call fails as a whole, the bus is not asked again.
-    pub async fn publish(&self, entries: &[Entry<'_>]) -> Vec<Outcome> {
+    /// Publishes the entries in as few calls as allowed; returns one outcome per entry, in order. `PutEvents` answers
+    /// 200 even when entries failed. After a call that fails as a whole, no more calls are made.
+    pub async fn publish(&self, entries: &[BusEntry<'_>]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(entries.len());
         let details: Vec<String> = entries
             .iter()
@@ -82,7 +82,11 @@ impl EventBus {
         outcomes
     }
 
-    async fn put(&self, entries: &[Entry<'_>], details: &[String]) -> Result<Vec<Outcome>, Error> {
+    async fn put(
+        &self,
+        entries: &[BusEntry<'_>],
+        details: &[String],
+    ) -> Result<Vec<Outcome>, Error> {
         let entries: Vec<PutEventsRequestEntry> = entries
             .iter()
             .zip(details)
@@ -123,7 +127,7 @@ impl EventBus {
         }
     }
 
-    /// Whether the bus is there and may be described.
+    /// Whether the bus exists and may be described.
     pub async fn check(&self) -> Result<(), Error> {
         let answer = self.client.describe_event_bus().name(&self.bus_name).send();
         answer
@@ -133,7 +137,7 @@ impl EventBus {
     }
 }
 
-/// Where the call that begins at `start` ends: at least one entry, at most ten, and no more bytes than fit.
+/// The end of the call that begins at `start`: at least one entry, at most ten, and no more bytes than fit.
 fn call_end(details: &[String], start: usize) -> usize {
     let mut bytes = 0;
     let mut end = start;

@@ -66,7 +66,7 @@ impl HttpClient for Client {
 }
 
 struct Connector {
-    /// `Err` is why there is no TLS; every call tells it.
+    /// `Err` says why there is no TLS; every call reports it.
     client: Result<legacy::Client<Patient, SdkBody>, String>,
     read_timeout: Option<Duration>,
 }
@@ -87,13 +87,11 @@ impl Connector {
     }
 }
 
-/// A pool of connections of its own.
-pub(super) fn client(
-    connect_timeout: Option<Duration>,
-) -> Result<legacy::Client<Patient, SdkBody>, BoxError> {
+/// A new pool of connections.
+fn client(connect_timeout: Option<Duration>) -> Result<legacy::Client<Patient, SdkBody>, BoxError> {
     let mut tcp = connect::HttpConnector::new();
     tcp.set_nodelay(true);
-    // The scheme decides between plain and TLS, one layer up.
+    // The scheme decides between plain and TLS, one layer above.
     tcp.enforce_http(false);
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(crate::tls::client_config(None)?)
@@ -144,7 +142,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// What the SDK needs to drop a connection that made trouble.
+/// What the SDK needs to drop a faulty connection.
 fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     let connected = captured.connection_metadata();
     let connected = connected.as_ref()?;
@@ -165,7 +163,7 @@ fn metadata(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     Some(metadata.build())
 }
 
-/// The kind decides whether the SDK tries again.
+/// The error's kind decides whether the SDK tries again.
 fn connector_error(error: legacy::Error) -> ConnectorError {
     if find::<Elapsed>(&error).is_some() {
         return ConnectorError::timeout(error.into());
@@ -201,7 +199,7 @@ fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
     None
 }
 
-/// A connector that gives up, TLS handshake included.
+/// A connector with a time limit that includes the TLS handshake.
 #[derive(Clone, Debug)]
 pub(super) struct Patient {
     connector: HttpsConnector<connect::HttpConnector>,

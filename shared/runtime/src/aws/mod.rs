@@ -1,4 +1,4 @@
-//! The AWS services the bundle stands on, each behind the few calls it needs.
+//! The AWS services that the bundle uses, each behind the few calls it needs.
 
 use std::time::Duration;
 
@@ -13,31 +13,30 @@ pub mod document_bucket;
 pub mod event_bus;
 mod http_client;
 pub mod parked_events;
-mod s3_put;
 pub mod secrets;
 
-/// Longest time one call may take on the path of a request, retries included. Together with the database's time-outs
-/// the webhook stays within 5 seconds when everything is away.
+/// The longest time for one call on the path of a request, retries included. Together with the database's time-outs,
+/// the webhook answers within 5 seconds even when everything is unavailable.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_900);
 
-/// What an AWS service answered, or that it did not.
+/// Why a call to an AWS service failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not reached, not allowed, or broken: try again later.
+    /// The service was not reached, refused the call, or failed: try again later.
     #[error("{service} is unavailable")]
     Unavailable {
-        /// The service.
+        /// The name of the service.
         service: &'static str,
-        /// What the SDK says of it.
+        /// The SDK's error, with its cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An answer that is not what was put there.
+    /// The answer is not what was stored there.
     #[error("{service} holds something else than expected: {what}")]
     Unreadable {
-        /// The service.
+        /// The name of the service.
         service: &'static str,
-        /// Which part, without its value.
+        /// Which part is unreadable, without its value.
         what: String,
     },
 }
@@ -55,8 +54,8 @@ impl Error {
 }
 
 /// Region, credentials and endpoint from `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-/// `AWS_SESSION_TOKEN` and `AWS_ENDPOINT_URL`: Lambda sets the first four for as long as a sandbox lives. What is not
-/// set is missed by the first call that needs it.
+/// `AWS_SESSION_TOKEN` and `AWS_ENDPOINT_URL`. Lambda sets the first four for the life of a sandbox. The first call
+/// that needs a missing one fails.
 pub fn sdk_config(environment: &Environment) -> SdkConfig {
     let mut sdk = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -74,7 +73,7 @@ pub fn sdk_config(environment: &Environment) -> SdkConfig {
     sdk.build()
 }
 
-/// The same configuration for calls somebody waits for: connect 1 s, attempt 1 s, two attempts, 1.9 s in all.
+/// The same configuration for calls that somebody waits for: connect 1 s, attempt 1 s, two attempts, 1.9 s in all.
 pub fn impatient(sdk: &SdkConfig) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(1))
@@ -90,7 +89,7 @@ pub fn impatient(sdk: &SdkConfig) -> SdkConfig {
         .build()
 }
 
-/// An S3 client; with paths instead of host names when an endpoint is configured, as stand-ins for S3 need.
+/// An S3 client. With a configured endpoint it uses paths instead of host names, as stand-ins for S3 require.
 fn s3_client(sdk: &SdkConfig) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::config::Builder::from(sdk)
         .force_path_style(sdk.endpoint_url().is_some())

@@ -9,73 +9,75 @@ use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, Select};
+use aws_sdk_s3::error::ProvideErrorMetadata as _;
+use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CALL_TIMEOUT, Error, s3_put};
+use super::{CALL_TIMEOUT, Error};
 use crate::config::{self, Environment};
 
 const SERVICE: &str = "DynamoDB";
 const INDEX: &str = "due";
-/// All but the body.
+/// All attributes but the body.
 const STATE_ATTRIBUTES: &str =
     "event_id, reason, attempts, next_attempt_at, received_at, poisoned_at";
-/// An item may have 400 KB, names and the other attributes included.
+/// The largest body kept in the item. An item may have 400 KB, with names and the other attributes.
 const BODY_BYTES_INLINE: usize = 350 * 1024;
-/// An event that failed this often needs a person: it is kept and no longer retried.
+/// After this many failures an event needs a person: it is kept, but no longer retried.
 const ATTEMPTS_UNTIL_POISONED: u32 = 8;
 /// The pause after the first failure; it doubles with each. Eight attempts span ten hours.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(5);
-/// Longer than any investigation; the row in DynamoDB is the only copy once Stripe's 30 days are over.
+/// How long an event is kept: longer than any investigation. It is the only copy once Stripe's 30 days are over.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(400 * 24);
 
-/// The table, the bucket for large bodies, and how to reach them.
+/// The table, the bucket for large bodies, and the clients that reach them.
 #[derive(Debug, Clone)]
 pub struct ParkedEvents {
     dynamodb: aws_sdk_dynamodb::Client,
-    /// What a client of S3 is made from when one is needed: a function that only parks does without.
+    /// What a client of S3 is made from when a body is too large for the table.
     sdk: SdkConfig,
     table: String,
     bucket: String,
 }
 
-/// How it stands with a parked event.
+/// The state of a parked event, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedState {
-    /// Stripe's `evt_…`.
+    /// Stripe's event id (`evt_…`).
     pub event_id: String,
     /// Why it was parked, or why the last attempt failed.
     pub reason: String,
     /// Failed attempts to apply it since it was parked.
     pub attempts: u32,
-    /// When it is tried next; without meaning once poisoned.
+    /// When the next attempt is due. Has no meaning once the event is poisoned.
     pub next_attempt_at: Timestamp,
-    /// When it was parked first.
+    /// When the event was first parked.
     pub received_at: Timestamp,
-    /// When it was given up.
+    /// When retries ended; `None` while the event is retried.
     pub poisoned_at: Option<Timestamp>,
 }
 
-/// A parked event of which the body may not be had.
+/// A parked event whose body may be unreadable.
 #[derive(Debug)]
 pub struct Read {
-    /// How it stands with it.
+    /// The attempts so far and the next one.
     pub state: ParkedState,
-    /// The event as received.
+    /// The body as received.
     pub body: Result<String, Error>,
 }
 
-/// An event that is to be tried.
+/// An event whose next attempt is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
-    /// Stripe's `evt_…`.
+    /// Stripe's event id (`evt_…`).
     pub event_id: String,
-    /// When it was parked first.
+    /// When the event was first parked.
     pub received_at: Timestamp,
 }
 
 impl ParkedState {
-    /// Whether it is to be tried at `now`.
+    /// Whether the next attempt is due at `now`.
     pub fn is_due(&self, now: Timestamp) -> bool {
         !self.is_poisoned() && self.next_attempt_at <= now
     }
@@ -94,16 +96,16 @@ impl ParkedState {
 /// A parked event with the body Stripe signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedEvent {
-    /// How it stands with it.
+    /// The attempts so far and the next one.
     pub state: ParkedState,
-    /// The event as received.
+    /// The body as received.
     pub body: String,
 }
 
 type Item = HashMap<String, AttributeValue>;
 
 impl ParkedEvents {
-    /// The table `PARKED_EVENTS_TABLE` and the bucket `DOCUMENT_BUCKET`, reached with short time-outs.
+    /// The table `PARKED_EVENTS_TABLE` and the bucket `DOCUMENT_BUCKET`, with short time-outs.
     pub fn from_env(
         environment: &Environment,
         sdk: &SdkConfig,
@@ -117,8 +119,8 @@ impl ParkedEvents {
         })
     }
 
-    /// Keeps an event, due at once. One that is parked already stays as it is: its first body, its attempts, its
-    /// verdict. Answers within two seconds, one way or the other.
+    /// Parks an event, due at once. An event that is parked already keeps its first body, its attempts and its state.
+    /// Returns within two seconds, whether it succeeded or not.
     pub async fn park(
         &self,
         event_id: &str,
@@ -152,9 +154,7 @@ impl ParkedEvents {
         } else {
             let key = format!("parked/{event_id}.json");
             // The first body stays, like the item it belongs to.
-            s3_put::put_first(&self.sdk, &self.bucket, &key, body, now)
-                .await
-                .map_err(|error| Error::unavailable("S3", error))?;
+            self.put_body(&key, body).await?;
             item.insert("body_s3_key".to_owned(), text(&key));
         }
         let answer = self
@@ -178,8 +178,8 @@ impl ParkedEvents {
         }
     }
 
-    /// Up to `limit` events whose next attempt is due, those parked first first, as the index has them. It lags behind:
-    /// an event may be gone, tried or given up by now, which [`ParkedEvents::state_and_body`] tells.
+    /// Up to `limit` events whose next attempt is due, longest parked first, as the index shows them. The index lags
+    /// behind: an event may have been removed, tried or given up by now. [`ParkedEvents::state_and_body`] shows that.
     pub async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<Due>, Error> {
         let mut due = Vec::new();
         let mut after = None;
@@ -195,7 +195,7 @@ impl ParkedEvents {
             for item in page.items() {
                 due.push(Due {
                     event_id: text_of(item, "event_id")?.to_owned(),
-                    // Without it the event is read first, and what is wrong with it is said.
+                    // Without the attribute the event is read first; that read reports what is wrong.
                     received_at: instant_of(item, "received_at").unwrap_or(Timestamp::MIN),
                 });
             }
@@ -230,8 +230,8 @@ impl ParkedEvents {
         }
     }
 
-    /// When the event that has waited longest was parked, of those that are retried; `None` when none is parked. Reads
-    /// the index from end to end, which holds what is parked and nothing else.
+    /// When the event was parked that has waited longest among those that are retried; `None` when none is parked.
+    /// Reads the index from end to end, which holds only those events.
     pub async fn oldest_received_at(&self) -> Result<Option<Timestamp>, Error> {
         let mut oldest: Option<Timestamp> = None;
         let mut after = None;
@@ -271,7 +271,7 @@ impl ParkedEvents {
             .expression_attribute_values(":now", seconds(now))
     }
 
-    /// Up to `limit` parked and poisoned events without their bodies, those parked first first.
+    /// Up to `limit` parked and poisoned events without their bodies, longest parked first.
     pub async fn list(&self, limit: usize) -> Result<Vec<ParkedState>, Error> {
         let mut states = Vec::new();
         let mut after = None;
@@ -300,7 +300,7 @@ impl ParkedEvents {
         Ok(states)
     }
 
-    /// One parked or poisoned event with its body. A body that is gone from the bucket is [`Error::Unreadable`].
+    /// One parked or poisoned event with its body. A body that is missing in the bucket is [`Error::Unreadable`].
     pub async fn get(&self, event_id: &str) -> Result<Option<ParkedEvent>, Error> {
         match self.state_and_body(event_id).await? {
             Some(Read { state, body }) => Ok(Some(ParkedEvent { state, body: body? })),
@@ -308,7 +308,7 @@ impl ParkedEvents {
         }
     }
 
-    /// The same, where an event whose body is gone still says how it stands with it.
+    /// As [`ParkedEvents::get`], but returns the state even when the body is unreadable.
     pub async fn state_and_body(&self, event_id: &str) -> Result<Option<Read>, Error> {
         let Some(mut item) = self.item(event_id).await? else {
             return Ok(None);
@@ -324,10 +324,10 @@ impl ParkedEvents {
         Ok(Some(Read { state, body }))
     }
 
-    /// Notes that the event could not be applied: the pause doubles, the eighth time it is poisoned. `attempts` are
-    /// those it had when it was tried: when there are more by now, another run has noted the same failure, and it counts
-    /// once. `None` when it is not parked (any more). Not to be called because the database was away: that says nothing
-    /// of the event.
+    /// Records that the event could not be applied: the pause doubles, and the eighth failure poisons it. `attempts` is
+    /// the number at the time of the attempt: when it has grown since, another run has recorded the same failure, which
+    /// counts once. `None` when the event is not parked (any more). Not to be called because the database was
+    /// unavailable: that says nothing about the event.
     pub async fn record_failure(
         &self,
         event_id: &str,
@@ -350,7 +350,7 @@ impl ParkedEvents {
             .update_item()
             .table_name(&self.table)
             .key("event_id", text(event_id))
-            // Two sweeps at once count one failure, and an event applied meanwhile is not brought back.
+            // Two sweeps at once count one failure, and an event applied meanwhile does not come back.
             .condition_expression("attempts = :before AND attribute_not_exists(poisoned_at)")
             .expression_attribute_values(":before", number(before.attempts))
             .expression_attribute_values(":attempts", number(attempts))
@@ -385,8 +385,8 @@ impl ParkedEvents {
         }
     }
 
-    /// Forgets an event that was applied; no matter whether it was there. A body in S3 that cannot be deleted is
-    /// logged: nothing refers to it any more, and the bucket's lifecycle ends it.
+    /// Removes an event that was applied, whether or not it was parked. A body in S3 that cannot be deleted is logged:
+    /// nothing refers to it any more, and the bucket's lifecycle rule removes it.
     pub async fn remove(&self, event_id: &str) -> Result<(), Error> {
         let answer = self
             .dynamodb
@@ -417,7 +417,7 @@ impl ParkedEvents {
         Ok(())
     }
 
-    /// Whether the table is there and may be read.
+    /// Whether the table exists and may be read.
     pub async fn check(&self) -> Result<(), Error> {
         self.item("health-check").await.map(drop)
     }
@@ -453,6 +453,24 @@ impl ParkedEvents {
         super::s3_client(&self.sdk)
     }
 
+    /// Puts the body under `key`. An object that is there already stays as it is, which is no failure.
+    async fn put_body(&self, key: &str, body: &str) -> Result<(), Error> {
+        let put = self
+            .s3()
+            .put_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .if_none_match("*")
+            .content_type("application/json")
+            .body(ByteStream::from(body.as_bytes().to_vec()));
+        match put.send().await {
+            Err(error) if error.code() != Some("PreconditionFailed") => {
+                Err(Error::unavailable("S3", error))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     async fn body_in_s3(&self, key: &str) -> Result<String, Error> {
         let object = self.s3().get_object().bucket(&self.bucket).key(key).send();
         let object = object.await.map_err(|error| {
@@ -476,12 +494,12 @@ impl ParkedEvents {
     }
 }
 
-// What the admin routes ask.
+// For the admin routes.
 impl ParkedEvents {
-    /// Up to `limit` events, parked and poisoned or only the ones asked for, those that came in last first, below
-    /// `after` (when it came in, and its id). They lie in no order of time, so every page reads the whole table: this
-    /// is for people, and for the few events that are parked when all is well. What is no event (it has no
-    /// `received_at`), and one that cannot be read, is left out.
+    /// Up to `limit` events, newest first, after the position `after` (the time of parking and the id); parked and
+    /// poisoned ones, or only those that `filter` asks for. The table has no order in time, so every page reads all of
+    /// it: this is for people, and for the few events that are parked in normal operation. Items without `received_at`
+    /// and unreadable items are left out.
     pub async fn page(
         &self,
         filter: Filter,
@@ -526,7 +544,7 @@ impl ParkedEvents {
         Ok(newest.into_values().rev().collect())
     }
 
-    /// Makes a parked or poisoned event due at once, as if it had just been parked. False when there is none.
+    /// Makes a parked or poisoned event due at once, as if it had just been parked. False when it is not parked.
     pub async fn revive(&self, event_id: &str, now: Timestamp) -> Result<bool, Error> {
         let answer = self
             .dynamodb
@@ -562,11 +580,11 @@ impl ParkedEvents {
 /// Which parked events a page shows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter {
-    /// Only those that are no longer retried, or only those that are.
+    /// `true` for events that are no longer retried, `false` for those that are, `None` for both.
     pub is_poisoned: Option<bool>,
-    /// Only those that came in at this instant or later.
+    /// Only events parked at this instant or later.
     pub from: Option<Timestamp>,
-    /// Only those that came in before this instant.
+    /// Only events parked before this instant.
     pub to: Option<Timestamp>,
 }
 

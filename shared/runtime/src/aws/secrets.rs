@@ -1,4 +1,4 @@
-//! Secrets: from a plain variable locally, from Secrets Manager when deployed; cached, rotated without a restart.
+//! Secrets: from a plain variable locally, from Secrets Manager when deployed. Cached, and rotated without a restart.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ const CACHED_FOR: SignedDuration = SignedDuration::from_mins(5);
 /// A flood of bad signatures must not become a flood of calls to Secrets Manager.
 const PAUSE_BETWEEN_FETCHES: SignedDuration = SignedDuration::from_secs(5);
 
-/// Why there is no secret to compare with.
+/// Why a secret is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither variable is set: the deployment's mistake, never the caller's.
+    /// Neither variable is set: a mistake of the deployment, never of the caller.
     #[error("neither {plain} nor {arn} is set")]
     NotConfigured {
         /// The variable that would hold the value.
@@ -26,30 +26,30 @@ pub enum Error {
         /// The variable that would name the secret.
         arn: &'static str,
     },
-    /// The stored secret holds separators only, or no text: as good as unset.
+    /// The stored secret has no value in it, only separators or no text at all. Counts as unset.
     #[error("the secret that {arn} names holds no value")]
     Empty {
         /// The variable that names the secret.
         arn: &'static str,
     },
-    /// Secrets Manager did not answer and nothing is cached.
+    /// Secrets Manager did not answer, and nothing is cached.
     #[error("the secret could not be fetched")]
     Unavailable(#[source] super::Error),
 }
 
-/// What a plain text holds.
+/// How the plain text of a secret is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// One value, commas included.
+    /// One value, which may contain commas.
     Single,
     /// Values separated by commas: during a rotation the old and the new one.
     List,
 }
 
-/// One or several interchangeable values. Cloning shares the cache; `Debug` shows where it comes from only.
+/// One or several interchangeable values. Clones share the cache; `Debug` shows only where they come from.
 ///
-/// A secret in Secrets Manager is a JSON list of strings, a JSON object (its texts count), or plain text of its
-/// [`Form`].
+/// A secret in Secrets Manager is a JSON list of strings, a JSON object (its texts are the values), or plain text in
+/// its [`Form`].
 #[derive(Clone)]
 pub struct Secret {
     source: Arc<Source>,
@@ -66,7 +66,7 @@ enum Source {
 
 struct Stored {
     client: aws_sdk_secretsmanager::Client,
-    /// The variable that names the secret, and what it says.
+    /// The variable that names the secret, and its value.
     variable: &'static str,
     arn: String,
     form: Form,
@@ -81,9 +81,9 @@ struct Cache {
 }
 
 impl Secret {
-    /// The plain variable, else the secret the other one names. A variable without a value in it, as `,` or `[]`, is
-    /// as good as unset. Neither being set is found when the secret is needed: a function serves its other routes
-    /// meanwhile.
+    /// The value of the plain variable, otherwise the secret that the other one names. A variable without a value in
+    /// it, such as `,` or `[]`, counts as unset. A missing secret is reported when it is needed: the function's other
+    /// routes work without it.
     pub fn from_env(
         environment: &Environment,
         sdk: &SdkConfig,
@@ -115,7 +115,7 @@ impl Secret {
         !matches!(*self.source, Source::Unset { .. })
     }
 
-    /// The values, fetched at most every five minutes. When Secrets Manager is away, what was fetched before.
+    /// The values, fetched at most every five minutes. While Secrets Manager is unavailable, the values fetched before.
     pub async fn values(&self, now: Timestamp) -> Result<Arc<[SecretString]>, Error> {
         match &*self.source {
             Source::Unset { plain, arn } => Err(Error::NotConfigured { plain, arn }),
@@ -124,7 +124,7 @@ impl Secret {
                 let mut cache = stored.cache.lock().await;
                 let values = match &cache.values {
                     Some(values) if !is_past(cache.fetched_at, CACHED_FOR, now) => values.clone(),
-                    // The last attempt failed a moment ago.
+                    // The last fetch failed a moment ago.
                     Some(values) if !is_past(cache.asked_at, PAUSE_BETWEEN_FETCHES, now) => {
                         values.clone()
                     }
@@ -148,7 +148,7 @@ impl Secret {
         }
     }
 
-    /// After a check failed against [`Secret::values`]: fetches again, unless that was just done, and says whether
+    /// To be called when a check against [`Secret::values`] failed: fetches again, unless that was just done. True when
     /// the values differ, so that checking again makes sense.
     pub async fn refresh(&self, now: Timestamp) -> Result<bool, Error> {
         let Source::Stored(stored) = &*self.source else {

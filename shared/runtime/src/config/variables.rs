@@ -3,22 +3,23 @@
 //! Nothing reads a variable through it; `shared/tests/tidy/documents.rs` compares it with what the code reads and what
 //! `template.yaml` sets.
 
-/// One variable.
+/// An environment variable, as the documentation describes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// As it is called in the environment.
+    /// The name in the environment.
     pub name: &'static str,
-    /// What holds when it is not set, in words.
+    /// What applies when it is not set, in words.
     pub default: &'static str,
-    /// Names of the functions that read it, in the order of the bundle.
+    /// The functions that read it, in the order of the bundle.
     pub read_by: &'static [&'static str],
-    /// Never logged, and never in a deployed environment: there the variable with the ARN of its secret is.
+    /// Whether the value is a secret: never logged, and never set in a deployed environment, which has the variable with
+    /// the secret's ARN instead.
     pub is_secret: bool,
-    /// What it says, in Markdown.
+    /// What the value means, in Markdown.
     pub meaning: &'static str,
 }
 
-/// Every deployed function.
+/// All deployed functions, in the order of the bundle.
 const ALL: &[&str] = &[
     "webhook",
     "admin-revenue",

@@ -3,7 +3,7 @@
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use runtime::aws::document_bucket::DocumentBucket;
-use runtime::aws::event_bus::{Entry, EventBus, Outcome};
+use runtime::aws::event_bus::{BusEntry, EventBus, Outcome};
 use runtime::aws::parked_events::ParkedEvents;
 use runtime::aws::secrets::{Error, Form, Secret};
 use runtime::config::{DatabaseConfig, Environment};
@@ -74,7 +74,7 @@ async fn a_body_that_is_too_large_for_an_item_lies_in_the_bucket() {
         .remove("evt_large")
         .await
         .expect("no matter whether it was there");
-    // The body went with its item: the next one may lie under the same key.
+    // The body was removed with its item: the next one may have the same key.
     parked
         .park("evt_large", &"y".repeat(900 * 1024), "away", now())
         .await
@@ -141,7 +141,7 @@ async fn the_eighth_failure_poisons_and_keeps_the_event() {
             (state.attempts, state.is_poisoned()),
             (attempt, attempt == 8)
         );
-        // Another run that tried it at the same time notes the same failure.
+        // Another run that tried it at the same time records the same failure.
         let late = parked.record_failure("evt_p", attempt - 1, "a bug", now());
         assert_eq!(late.await.unwrap().unwrap().attempts, attempt);
     }
@@ -193,9 +193,9 @@ async fn each_entry_is_told_its_own_fate_and_an_absent_bus_publishes_nothing() {
     let bus = EventBus::new(client, &bus_name);
     bus.check().await.unwrap();
     let details: Vec<_> = (0..23).map(|n| json!({"event_id": n})).collect();
-    let entries: Vec<Entry> = details
+    let entries: Vec<BusEntry> = details
         .iter()
-        .map(|detail| Entry {
+        .map(|detail| BusEntry {
             detail_type: "payment.succeeded",
             detail,
         })
@@ -205,15 +205,15 @@ async fn each_entry_is_told_its_own_fate_and_an_absent_bus_publishes_nothing() {
     // EventBridge answers 200 with failed entries: here one that says nothing.
     let blank = json!({"event_id": "x"});
     let mixed = [
-        Entry {
+        BusEntry {
             detail_type: "payment.succeeded",
             detail: &blank,
         },
-        Entry {
+        BusEntry {
             detail_type: "",
             detail: &blank,
         },
-        Entry {
+        BusEntry {
             detail_type: "payment.failed",
             detail: &blank,
         },

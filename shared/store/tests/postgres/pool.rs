@@ -1,4 +1,4 @@
-//! The pool: dead sockets, a database that is away, what its failures tell.
+//! The pool: dead sockets, an unavailable database, and what its errors reveal.
 
 use runtime::config::{DatabaseConfig, Environment};
 use runtime::telemetry::cause_chain;
@@ -105,10 +105,10 @@ async fn failures_are_told_apart_without_the_values_of_rows() {
     assert_eq!(mistake.sqlstate(), Some("42P01"));
     for error in [&conflict, &check, &value, &mistake] {
         assert!(!error.is_unavailable() && !error.is_retryable());
-        let told = cause_chain(error);
+        let chain = cause_chain(error);
         assert!(
-            !told.contains("@example.com") && !told.contains("-7"),
-            "{told}"
+            !chain.contains("@example.com") && !chain.contains("-7"),
+            "{chain}"
         );
     }
     let cut = fails("SELECT pg_terminate_backend(pg_backend_pid())").await;

@@ -26,7 +26,6 @@ pub enum Error {
     /// Something this machine lacks.
     #[error("{what} is missing. Type: {remedy}")]
     Missing {
-        /// What is missing.
         what: String,
         /// The one line that installs it.
         remedy: String,
@@ -37,7 +36,6 @@ pub enum Error {
     /// A file or process operation that the machine refused.
     #[error("{what}")]
     Io {
-        /// What was tried.
         what: String,
         /// What the machine said.
         source: std::io::Error,
@@ -45,7 +43,6 @@ pub enum Error {
     /// A program that ended badly.
     #[error("{what} failed:\n{output}")]
     Failed {
-        /// What was run.
         what: String,
         /// The end of what it printed.
         output: String,
@@ -207,7 +204,7 @@ fn give(path: &Path, run_as: Option<RunAs>) -> Result<(), Error> {
     )
 }
 
-/// A command with an environment of its own: `PGDATA`, `PYTHONPATH` and the like stay outside.
+/// A command with a clean environment: `PGDATA`, `PYTHONPATH` and the like stay outside.
 fn clean_command(
     program: impl AsRef<std::ffi::OsStr>,
     home: &Path,

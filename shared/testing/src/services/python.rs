@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 /// The directory of a virtual environment that has `requirement` installed, under `folder`.
 ///
-/// `requirement` is what pip is told, pinned; pip asks whatever index this machine is set up with.
+/// `requirement` is what pip installs, with its version; pip asks whatever index this machine is set up with.
 pub(super) fn environment(
     folder: &Path,
     name: &str,

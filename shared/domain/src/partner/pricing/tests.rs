@@ -36,13 +36,13 @@ fn used(units: i64, requests: i64) -> Usage {
 fn lines(members: &Value, usage: Usage) -> Vec<String> {
     let contract = contract(members);
     let rated = rate(&contract, &first_period(&contract), usage).unwrap();
-    let told = rated.lines.iter().map(|line| {
+    let printed = rated.lines.iter().map(|line| {
         let price = line.unit_amount_decimal.as_deref().unwrap_or("-");
         let kind = serde_json::to_value(line.kind).unwrap();
         let kind = kind.as_str().unwrap().to_owned();
         format!("{kind} {} x {price} = {}", line.quantity, line.total_cents)
     });
-    told.collect()
+    printed.collect()
 }
 
 fn tiers() -> Value {
