@@ -12,7 +12,6 @@ use runtime::api::authentication::Principal;
 use runtime::api::{self, Error};
 use runtime::telemetry::log_failure;
 use serde::Serialize;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::publishing;
 use store::idempotency_keys::{self, Use};
@@ -41,11 +40,6 @@ pub(crate) fn actor(principal: &Principal) -> &str {
         .unwrap_or("admin")
 }
 
-/// A row as the audit log keeps it.
-pub(crate) fn audited(row: &impl Serialize) -> Result<Value, Error> {
-    serde_json::to_value(row).map_err(|error| Error::Internal(Box::new(error)))
-}
-
 /// The request's key; a 400 naming the header when it is no key.
 pub(crate) fn key(request: &Request) -> Result<Option<Key>, Error> {
     let Some(key) = header(request.headers())? else {
@@ -59,18 +53,6 @@ pub(crate) fn key(request: &Request) -> Result<Option<Key>, Error> {
             request_sha256: hex::encode(digest),
         },
     }))
-}
-
-/// The request's key, without which this write is refused: a lost answer must not become a second payment.
-pub(crate) fn required_key(request: &Request) -> Result<Option<Key>, Error> {
-    match key(request)? {
-        None => Err(Error::BadRequest {
-            code: "missing_header",
-            field: Some(HEADER.to_owned()),
-            detail: format!("send {HEADER} with a value of your own"),
-        }),
-        key => Ok(key),
-    }
 }
 
 /// Takes the key, or tells the answer it got before: then nothing is to be done.

@@ -3,7 +3,7 @@
 /// Defines an enum whose variants are the words of a column, each written once. JSON and parameters use the same words.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident {
-        $($(#[$of_variant:meta])* $variant:ident = $word:literal $(| $also:literal)*,)*
+        $($(#[$of_variant:meta])* $variant:ident = $word:tt $(| $also:tt)*,)*
     }) => {
         $(#[$doc])*
         #[derive(
@@ -40,3 +40,25 @@ macro_rules! words {
 }
 
 pub(crate) use words;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use utoipa::PartialSchema;
+
+    use crate::partner::contract::PaymentTerms;
+    use crate::stripe_objects::invoice::InvoiceStatus;
+
+    #[test]
+    fn a_word_is_the_same_in_the_column_in_json_and_in_the_document() {
+        let schema = serde_json::to_value(PaymentTerms::schema()).unwrap();
+        assert_eq!(schema["enum"], json!(PaymentTerms::WORDS));
+        for word in PaymentTerms::WORDS {
+            let terms = PaymentTerms::parse(word).unwrap();
+            assert_eq!((terms.as_str(), json!(terms)), (*word, json!(word)));
+        }
+        assert_eq!(InvoiceStatus::parse("deleted"), Some(InvoiceStatus::Void));
+        assert_eq!(InvoiceStatus::Void.as_str(), "void");
+        assert_eq!(InvoiceStatus::parse("lost"), None);
+    }
+}
