@@ -1,15 +1,15 @@
 //! Who may call what: every route of the function with every token that must not do.
 
-use std::collections::BTreeMap;
-
-use admin_revenue::{App, ROUTES, handle};
+use admin_revenue::{App, ROUTES, handle, routes};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use runtime::api::access::Access;
 use serde_json::{Value, json};
 use testing::TestDatabase;
+use testing::contract::Contract;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ledger::{JWT_SECRET, app, bearer, body, request};
@@ -22,6 +22,21 @@ const OF_PARTNERS: [(&str, &str); 2] =
 
 fn now() -> Timestamp {
     NOW.parse().expect("an instant")
+}
+
+/// Every route: its method, its pattern, and who may call it. Those matched by hand ask for an admin.
+fn all() -> Vec<(String, String, Access)> {
+    let by_hand = ROUTES.iter().map(|(method, pattern)| {
+        let access = if OF_PARTNERS.contains(&(*method, *pattern)) {
+            Access::ViewerOrPartner
+        } else {
+            Access::Admin
+        };
+        ((*method).to_owned(), (*pattern).to_owned(), access)
+    });
+    let of_table = routes().table().into_iter();
+    let of_table = of_table.map(|route| (route.method.to_string(), route.path, route.access));
+    by_hand.chain(of_table).collect()
 }
 
 /// The path of a route, with something in the place of its parameters.
@@ -228,7 +243,7 @@ async fn no_route_answers_a_token_that_does_not_hold_or_does_not_do() {
         (
             "another role",
             &by_secret,
-            Some(bearer(&claims(&json!({"role": "viewer"})))),
+            Some(bearer(&claims(&json!({"role": "customer"})))),
             403,
         ),
         (
@@ -244,7 +259,7 @@ async fn no_route_answers_a_token_that_does_not_hold_or_does_not_do() {
             403,
         ),
     ];
-    for (method, pattern) in ROUTES {
+    for (method, pattern, _) in &all() {
         let path = path(pattern);
         for (what, app, token, expected) in &rows {
             let found = status(app, method, &path, token.as_deref()).await;
@@ -254,22 +269,47 @@ async fn no_route_answers_a_token_that_does_not_hold_or_does_not_do() {
 }
 
 #[tokio::test]
+async fn each_role_may_call_what_asks_for_it_or_less() {
+    let database = TestDatabase::create().await;
+    let app = app(&database.url, &[]).await;
+    let roles = ["viewer", "finance", "admin"];
+    for (method, pattern, access) in &all() {
+        let needed = match access {
+            Access::Viewer => 0,
+            Access::Finance => 1,
+            Access::Admin => 2,
+            // Matched by hand, they ask for an admin still.
+            Access::ViewerOrPartner => 2,
+            Access::Service | Access::Partner { .. } | Access::Public => {
+                panic!("{method} {pattern} is for staff")
+            }
+        };
+        for (rank, role) in roles.into_iter().enumerate() {
+            let token = bearer(&claims(&json!({"role": role})));
+            let found = status(&app, method, &path(pattern), Some(&token)).await;
+            let is_refused = found == 403;
+            assert_eq!(
+                is_refused,
+                rank < needed,
+                "{method} {pattern}: {role}: {found}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_partner_is_let_in_where_its_own_invoices_are_and_nowhere_else() {
     let database = TestDatabase::create().await;
     let app = app(&database.url, &[]).await;
     let partner = bearer(&claims(&json!({"role": "partner", "partner": "pk_a"})));
-    let mut found: BTreeMap<(&str, &str), u16> = BTreeMap::new();
-    for (method, pattern) in ROUTES {
-        let status = status(&app, method, &path(pattern), Some(&partner)).await;
-        found.insert((method, pattern), status);
-    }
-    for (route, status) in found {
-        let expected = match route {
+    for (method, pattern, _) in &all() {
+        let expected = match (method.as_str(), pattern.as_str()) {
             ("GET", "/admin/invoices") => 200,
             route if OF_PARTNERS.contains(&route) => 404,
             _ => 403,
         };
-        assert_eq!(status, expected, "{route:?}");
+        let found = status(&app, method, &path(pattern), Some(&partner)).await;
+        assert_eq!(found, expected, "{method} {pattern}");
     }
 }
 
@@ -278,11 +318,16 @@ async fn every_route_names_a_parameter_it_does_not_know() {
     let database = TestDatabase::create().await;
     let app = app(&database.url, &[]).await;
     let admin = bearer(&claims(&json!({})));
-    for (method, pattern) in ROUTES {
+    for (method, pattern, _) in &all() {
         let path = format!("{}?unknown=1", path(pattern));
         let response = handle(&app, request(method, &path, Some(&admin)), now()).await;
         let problem = body(&response);
         assert_eq!(problem["status"], 400, "{method} {path}");
         assert_eq!(problem["field"], "unknown", "{method} {path}");
     }
+}
+
+#[test]
+fn the_document_of_the_routes_says_of_everything_what_it_is() {
+    Contract::new(routes().document()).assert_complete();
 }

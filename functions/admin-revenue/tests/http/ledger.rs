@@ -1,6 +1,8 @@
 //! A ledger with rows of a test's own, and requests to the real handler over it.
 
-use admin_revenue::{App, handle};
+use std::sync::LazyLock;
+
+use admin_revenue::{App, ROUTES, handle, routes};
 use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
@@ -10,6 +12,7 @@ use runtime::telemetry;
 use serde_json::{Value, json};
 use shared::ledger;
 use stripe::event::Event;
+use testing::contract::Contract;
 use testing::{Aws, TestDatabase};
 
 /// Signs the tests' tokens.
@@ -127,7 +130,7 @@ impl Ledger {
     /// `GET path` as an admin, at an instant: status, file name and text.
     pub(crate) async fn file(&self, path: &str, now: &str) -> (u16, String, String) {
         let now: Timestamp = now.parse().expect("an instant");
-        let response = handle(&self.app, request("GET", path, Some(&admin(now))), now).await;
+        let response = get(&self.app, path, now).await;
         let name = response
             .headers()
             .get("content-disposition")
@@ -141,7 +144,7 @@ impl Ledger {
     /// `GET path` as an admin, at an instant: status and body.
     pub(crate) async fn get(&self, path: &str, now: &str) -> (u16, Value) {
         let now: Timestamp = now.parse().expect("an instant");
-        let response = handle(&self.app, request("GET", path, Some(&admin(now))), now).await;
+        let response = get(&self.app, path, now).await;
         (response.status().as_u16(), body(&response))
     }
 
@@ -151,6 +154,23 @@ impl Ledger {
         assert_eq!(status, 200, "{body}");
         body
     }
+}
+
+/// `GET path` as an admin. The answer is as the OpenAPI document says, unless the route is matched by hand.
+async fn get(app: &App, path: &str, now: Timestamp) -> Response<Body> {
+    let request = request("GET", path, Some(&admin(now)));
+    let is_by_hand = runtime::api::route(ROUTES, &request).is_ok();
+    let response = handle(app, request, now).await;
+    if !is_by_hand {
+        check("GET", path, &response);
+    }
+    response
+}
+
+/// Compares an answer of a route of the table with the OpenAPI document.
+pub(crate) fn check(method: &str, path: &str, response: &Response<Body>) {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
+    CONTRACT.check(method, path, response);
 }
 
 /// The function over a database URL and the shared AWS stand-in.
