@@ -124,7 +124,7 @@ async fn export(database_url: &str, bucket: &str) {
     app.warm().await;
     let now: Timestamp = NOW.parse().expect("an instant");
     let claims = json!({"exp": now.as_second() + 60, "role": "admin"});
-    let key = EncodingKey::from_secret(SECRET.as_bytes());
+    let key = EncodingKey::from_secret(SECRET.as_bytes()).expect("a key");
     let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
     let request = Request::get("/admin/exports/payments.csv")
         .header("authorization", format!("Bearer {token}"))

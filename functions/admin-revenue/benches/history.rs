@@ -196,7 +196,7 @@ impl Function {
         let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
         let now: Timestamp = NOW.parse().expect("an instant");
         let claims = json!({"exp": now.as_second() + 60, "role": "admin"});
-        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let key = EncodingKey::from_secret(SECRET.as_bytes()).expect("a key");
         let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
         Function {
             app: App::from_env(&environment, &sdk).expect("an app"),

@@ -142,7 +142,7 @@ fn configured<T>(resource: &Result<T, config::Error>) -> Result<&T, config::Erro
 
 async fn ping(database: &Database) -> Result<(), CheckError> {
     let client = database.client().await?;
-    Ok(revenue_report::ping(&**client).await?)
+    Ok(revenue_report::ping(&client).await?)
 }
 
 /// Any answer but a server error will do: nothing is asked for, no key is sent.

@@ -179,7 +179,7 @@ async fn accept_item(
 fn write_item(writer: &mut Writer, item: &ReconciliationItem) -> Result<(), Error> {
     let cells = item.fields().into_iter().map(|field| match field {
         Field::Text(text) => Cell::number_or_text(&text),
-        field => cell(field),
+        Field::Null | Field::Number(_) | Field::Flag(_) | Field::Instant(_) => cell(field),
     });
     writer.row(cells).map_err(exports::unwritten)
 }

@@ -77,10 +77,7 @@ impl Bundle {
     /// Every route of every function.
     #[must_use]
     pub fn routes() -> Vec<Route> {
-        let consts = [
-            ("webhook", webhook::ROUTES),
-            ("admin-revenue", admin_revenue::ROUTES),
-        ];
+        let consts = [("admin-revenue", admin_revenue::ROUTES)];
         let consts = consts.into_iter().flat_map(|(function, table)| {
             table.iter().map(move |&(method, path)| Route {
                 function,
@@ -89,6 +86,7 @@ impl Bundle {
             })
         });
         let tables = [
+            ("webhook", webhook::routes().table()),
             ("usage", usage::routes().table()),
             ("admin-revenue", admin_revenue::routes().table()),
             ("invoice-pdf", invoice_pdf::routes().table()),

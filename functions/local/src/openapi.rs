@@ -11,6 +11,7 @@ use crate::Error;
 /// When two functions have the same route, or mean different things by one name; the error says which.
 pub fn document() -> Result<Value, Error> {
     let documents = [
+        ("webhook", webhook::routes().document()),
         ("admin-revenue", admin_revenue::routes().document()),
         ("usage", usage::routes().document()),
         ("invoice-pdf", invoice_pdf::routes().document()),

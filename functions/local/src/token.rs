@@ -34,7 +34,7 @@ fn signed(mut claims: Value, secret: &str, now: Timestamp) -> Result<String, Err
         .map_err(|error| Error::because("no time is left for a token", error))?;
     claims["iat"] = now.as_second().into();
     claims["exp"] = expires.as_second().into();
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&Header::default(), &claims, &key)
+    EncodingKey::from_secret(secret.as_bytes())
+        .and_then(|key| jsonwebtoken::encode(&Header::default(), &claims, &key))
         .map_err(|error| Error::because("cannot sign a token", error))
 }

@@ -1,7 +1,10 @@
 //! Every function's binary as Lambda runs it: started under a Runtime API, given its samples of `events/`, and asked
-//! for the right answers. What a start and a call cost is printed, and asserted nowhere.
+//! for the right answers. What a start and a call cost is printed.
 //!
-//! The binaries are those cargo put beside this test; `BILLING_BINARIES=<folder>` names others, such as release builds.
+//! The binaries are those cargo put beside this test. `BILLING_BINARIES=<folder>` names optimised ones, as `.ci/binaries`
+//! does; those have to start in time and to stay small.
+//!
+//! A target of its own: nothing may run beside it while it measures.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
@@ -22,6 +25,10 @@ use testing::{Function, places, sample};
 
 /// Starts of each binary, for the median.
 const STARTS: usize = 9;
+/// How long an optimised binary may take from its start to its first poll.
+const START_LIMIT: Duration = Duration::from_millis(30);
+/// How much memory an optimised binary may have had resident, in KiB.
+const MEMORY_LIMIT_KIB: u64 = 32 * 1_024;
 
 /// A function's calls, the first of them to a cold process: a sample, and what its answer has to have among other things.
 /// The functions in this order, as each needs what the ones before it did.
@@ -172,26 +179,28 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Where the binaries are.
+/// Where the optimised binaries are, if those are meant.
 #[expect(
     clippy::disallowed_methods,
     reason = "which binaries are meant is said by who runs the test"
 )]
-fn folder() -> PathBuf {
-    match std::env::var("BILLING_BINARIES") {
-        Ok(folder) if !folder.is_empty() => folder.into(),
-        Ok(_) | Err(_) => {
-            // `<target>/<profile>/deps/<this test>`.
-            let this = std::env::current_exe().unwrap();
-            this.ancestors().nth(2).unwrap().to_owned()
-        }
-    }
+fn optimised() -> Option<PathBuf> {
+    let folder = std::env::var("BILLING_BINARIES").ok();
+    folder
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+}
+
+/// Where cargo put those it built with this test: `<target>/<profile>/deps/<this test>`.
+fn beside_this_test() -> PathBuf {
+    let this = std::env::current_exe().unwrap();
+    this.ancestors().nth(2).unwrap().to_owned()
 }
 
 /// The binary of a function, unless it is older than what it is made from.
 fn binary(folder: &Path, function: &str) -> PathBuf {
     let path = folder.join(function);
-    let build = "type: cargo build --workspace --exclude local (the release ones: --release)";
+    let build = "type: cargo build --workspace --exclude local (the optimised ones: .ci/binaries)";
     let made_at = std::fs::metadata(&path)
         .and_then(|binary| binary.modified())
         .unwrap_or_else(|error| panic!("no {}: {error}; {build}", path.display()));
@@ -281,7 +290,13 @@ fn in_ms(time: Duration) -> String {
 }
 
 /// Starts the binary, gives it its samples, and tells what that cost as a row of the table.
-async fn row(services: &Services, binary: &Path, name: &str, calls: &[(&str, &str)]) -> String {
+async fn row(
+    services: &Services,
+    binary: &Path,
+    name: &str,
+    calls: &[(&str, &str)],
+    is_limited: bool,
+) -> String {
     let variables = services.variables();
     let spawn = || {
         let variables = variables
@@ -309,12 +324,19 @@ async fn row(services: &Services, binary: &Path, name: &str, calls: &[(&str, &st
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let size = std::fs::metadata(binary).unwrap().len();
-    let memory = function.most_memory_kib().unwrap_or_default();
+    let memory = function.most_memory_kib();
+    let start = starts[STARTS / 2];
+    if is_limited {
+        assert!(start <= START_LIMIT, "{name} started in {start:?}");
+        let fits = memory.is_some_and(|kib| kib <= MEMORY_LIMIT_KIB);
+        assert!(fits, "{name} took {memory:?} KiB");
+    }
+    let memory = memory.unwrap_or_default();
     format!(
         "| {name} | {}.{:02} | {} | {} | {} | {}.{} |\n",
         size / 1_000_000,
         size % 1_000_000 / 10_000,
-        in_ms(starts[STARTS / 2]),
+        in_ms(start),
         in_ms(took[0]),
         in_ms(took[took.len() - 1]),
         memory / 1_024,
@@ -330,12 +352,15 @@ async fn every_binary_answers_its_samples() {
     let nowhere = "http://127.0.0.1:1/payments/webhook";
     let services = Services::start(&data, nowhere, Story::Known, now).await;
     let services = services.unwrap();
-    let folder = folder();
+    let optimised = optimised();
+    let is_limited = optimised.is_some();
+    let folder = optimised.unwrap_or_else(beside_this_test);
     let mut table = String::from(
         "| function | size, MB | start, ms | first call, ms | warm call, ms | most memory, MB |\n|---|---|---|---|---|---|\n",
     );
     for (name, calls) in CALLS {
-        table.push_str(&row(&services, &binary(&folder, name), name, calls).await);
+        let binary = binary(&folder, name);
+        table.push_str(&row(&services, &binary, name, calls, is_limited).await);
         if name == "migrate" {
             create_subjects(&services.database_url()).await;
         }

@@ -9,8 +9,7 @@ use lambda_http::RequestExt;
 use lambda_http::http::request::Parts;
 use lambda_http::request::RequestContext;
 use runtime::api::Error;
-use runtime::api::extract::{Json, Now, Query, object, object_of};
-use runtime::api::router::RawBody;
+use runtime::api::extract::{Json, JsonBytes, Now, Query, object, object_of};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use shared::publishing::publish_after_commit;
@@ -135,7 +134,7 @@ pub(crate) async fn post(
     State(app): State<Arc<Clients>>,
     Query(query): Query<EventQuery>,
     parts: Parts,
-    RawBody(body): RawBody,
+    JsonBytes(body): JsonBytes,
     Now(now): Now,
 ) -> Result<Json<UsageVerdicts>, EventsError> {
     let atomic = query.atomic == Some(true);
@@ -300,15 +299,15 @@ fn of_body(mut body: Map<String, Value>) -> Result<Input, Error> {
     if let Some(other) = body.keys().next() {
         return Err(Error::invalid_member(other.as_str(), "events stands alone"));
     }
-    match events {
-        Value::Array(events) if (1..=EVENTS_MAX).contains(&events.len()) => {
-            Ok(Input::Batch(events))
-        }
-        _ => Err(Error::invalid_member(
-            "events",
-            format!("a list of 1 to {EVENTS_MAX} events"),
-        )),
+    if let Value::Array(events) = events
+        && (1..=EVENTS_MAX).contains(&events.len())
+    {
+        return Ok(Input::Batch(events));
     }
+    Err(Error::invalid_member(
+        "events",
+        format!("a list of 1 to {EVENTS_MAX} events"),
+    ))
 }
 
 /// The predecessor's form of one event: no body, everything in the query.

@@ -3,33 +3,63 @@
 mod gateway;
 mod receive;
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use aws_types::SdkConfig;
+use axum::extract::State;
 use domain::payment::FeeEstimate;
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
+use lambda_http::http::HeaderMap;
 use lambda_http::lambda_runtime::LambdaEvent;
 use lambda_http::{Body, Request, Response};
 use runtime::api;
+use runtime::api::access::{Access, Authenticator};
+use runtime::api::extract::{Json, Now};
+use runtime::api::router::{Api, RawBody, Routes};
 use runtime::aws::event_bus::EventBus;
 use runtime::aws::parked_events::ParkedEvents;
 use runtime::aws::secrets::{Form, Secret};
 use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::routes;
 use runtime::telemetry::log_failure;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use shared::ledger;
 use store::Database;
+use utoipa::ToSchema;
+
+use receive::Outcome;
 
 pub use receive::Error;
-
-/// Method and path of every route. The second is the predecessor's.
-pub const ROUTES: &[(&str, &str)] = &[("POST", "/payments/webhook"), ("POST", "/webhooks/stripe")];
 
 /// Stripe's largest events stay far below; API Gateway lets no more through.
 const BODY_LIMIT_BYTES: usize = 6 * 1024 * 1024;
 
-/// The clients this function's policy allows, and what it is configured with.
+/// The function: its routes over what its policy lets it reach.
 #[derive(Debug)]
 pub struct App {
+    clients: Arc<Clients>,
+    api: Api,
+}
+
+/// Every route of this function, who may call it, and what the OpenAPI document says of it.
+#[must_use]
+pub fn routes() -> Routes<impl Clone + Send + Sync + 'static + use<>> {
+    table()
+}
+
+fn table() -> Routes<Arc<Clients>> {
+    Routes::new()
+        .with_body_limit(BODY_LIMIT_BYTES)
+        .add(Access::Public, routes!(payments_webhook))
+        .add(Access::Public, routes!(webhooks_stripe))
+}
+
+/// The clients this function's policy allows, and what it is configured with.
+#[derive(Debug)]
+pub(crate) struct Clients {
     database: Database,
     parked_events: ParkedEvents,
     event_bus: EventBus,
@@ -43,7 +73,7 @@ impl App {
     /// # Errors
     /// When a variable is missing or not valid; the error names it.
     pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
-        Ok(App {
+        let clients = Arc::new(Clients {
             database: Database::connect_lazily(&DatabaseConfig::from_env(environment, aws)?),
             parked_events: ParkedEvents::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
@@ -55,27 +85,127 @@ impl App {
                 Form::List,
             ),
             fee_estimate: config::fee_estimate(environment)?,
+        });
+        let authenticator = Authenticator::from_env(environment, aws);
+        Ok(App {
+            api: table().serve(Arc::clone(&clients), authenticator),
+            clients,
         })
     }
 
     /// Connects ahead of the first event, where it costs no delivery time.
     pub async fn warm(&self) {
-        self.database.warm().await;
+        self.clients.database.warm().await;
     }
 }
 
 /// Answers one HTTP request.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
-    api::respond(&request, async {
-        api::route(ROUTES, &request)?;
-        let body = api::body(&request, BODY_LIMIT_BYTES)?;
-        let outcome = receive::delivery(app, request.headers(), body, now).await?;
-        api::json(
-            StatusCode::OK,
-            &json!({"received": true, "outcome": outcome.as_str()}),
-        )
-    })
-    .await
+    app.api.answer(request, now).await
+}
+
+/// An event of Stripe's; what else it has is its own.
+#[derive(Debug, Deserialize, ToSchema)]
+#[expect(
+    dead_code,
+    reason = "the signature is of the bytes, which are read once it holds"
+)]
+struct StripeEvent {
+    /// `evt_…`; an event is applied once.
+    id: String,
+    /// `invoice.paid`, …; one that the ledger has no use for is kept and ignored.
+    r#type: String,
+    /// As the API version of the endpoint has it: <https://docs.stripe.com/api/events/object>.
+    #[serde(flatten)]
+    rest: HashMap<String, Value>,
+}
+
+/// An event that was kept: Stripe does not send it again.
+#[derive(Debug, Serialize, ToSchema)]
+struct Kept {
+    /// True.
+    received: bool,
+    outcome: KeptOutcome,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum KeptOutcome {
+    Applied,
+    /// It was applied before.
+    Duplicate,
+    /// The ledger has no use for its type.
+    Ignored,
+    /// It could not be applied, and is kept for the redrive.
+    Parked,
+}
+
+impl From<Outcome> for KeptOutcome {
+    fn from(outcome: Outcome) -> KeptOutcome {
+        match outcome {
+            Outcome::Ledger(ledger::Outcome::Applied) => KeptOutcome::Applied,
+            Outcome::Ledger(ledger::Outcome::Duplicate) => KeptOutcome::Duplicate,
+            Outcome::Ledger(ledger::Outcome::Ignored) => KeptOutcome::Ignored,
+            Outcome::Parked => KeptOutcome::Parked,
+        }
+    }
+}
+
+runtime::refusals! {
+    /// Why an event was not kept.
+    enum NotKept {
+        /// Nobody knows who sent it.
+        Signature = 400 "invalid_signature" "the signature of the header is not one of a configured secret, or is too old",
+        /// What was signed is no event.
+        Payload = 400 "invalid_payload" "the body is not an event",
+    }
+}
+
+/// An event of Stripe, signed.
+#[utoipa::path(
+    post,
+    path = "/payments/webhook",
+    params(("stripe-signature" = String, Header, description = "t=…,v1=…")),
+    request_body(content = StripeEvent)
+)]
+async fn payments_webhook(
+    State(app): State<Arc<Clients>>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+    Now(now): Now,
+) -> Result<Json<Kept>, NotKept> {
+    deliver(&app, &headers, &body, now).await
+}
+
+/// An event of Stripe, signed, at the predecessor's address.
+#[utoipa::path(
+    post,
+    path = "/webhooks/stripe",
+    params(("stripe-signature" = String, Header, description = "t=…,v1=…")),
+    request_body(content = StripeEvent)
+)]
+async fn webhooks_stripe(
+    State(app): State<Arc<Clients>>,
+    headers: HeaderMap,
+    RawBody(body): RawBody,
+    Now(now): Now,
+) -> Result<Json<Kept>, NotKept> {
+    deliver(&app, &headers, &body, now).await
+}
+
+async fn deliver(
+    app: &Clients,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Json<Kept>, NotKept> {
+    let outcome = receive::delivery(app, headers, body, now).await;
+    let outcome = outcome.map_err(api::Error::from)?.into();
+    Ok(Json(Kept {
+        received: true,
+        outcome,
+    }))
 }
 
 /// Answers one invocation, whoever it comes from: an HTTP request in API Gateway's envelope, or
@@ -127,7 +257,7 @@ pub async fn handle_partner_event(
         .get_mut("detail")
         .map(Value::take)
         .unwrap_or_default();
-    let outcome = receive::detail(app, &detail, now)
+    let outcome = receive::detail(&app.clients, &detail, now)
         .await
         .inspect_err(|error| log_failure("a partner event was not kept", error))?;
     Ok(json!({"received": true, "outcome": outcome.as_str()}))

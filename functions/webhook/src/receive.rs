@@ -8,23 +8,20 @@ use lambda_http::http::HeaderMap;
 use runtime::api;
 use runtime::aws;
 use runtime::aws::secrets;
-use runtime::telemetry::{cause_chain, log_failure};
+use runtime::telemetry::cause_chain;
 use serde_json::Value;
 use shared::ledger::{self, Applied};
-use shared::publishing;
+use shared::publishing::publish_after_commit;
 use store::Connection;
 use stripe::event::{self, Event};
 use stripe::signature;
-use tokio_postgres::Client;
 use tracing::Instrument;
 
-use crate::App;
+use crate::Clients;
 
 /// Longest time the ledger may take. With the 1.9 seconds of parking, and some to spare on a busy
 /// machine, the answer comes within 5 seconds when everything hangs.
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(2_500);
-/// Longest time the bus may take: the event is committed, the sweep publishes the rest.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a delivery is not answered with 200.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +81,7 @@ fn invalid_payload(detail: String) -> api::Error {
 
 /// A signed delivery over HTTP. `body` is what came over the wire.
 pub(crate) async fn delivery(
-    app: &App,
+    app: &Clients,
     headers: &HeaderMap,
     body: &[u8],
     now: Timestamp,
@@ -94,13 +91,22 @@ pub(crate) async fn delivery(
 }
 
 /// An event in EventBridge's envelope.
-pub(crate) async fn detail(app: &App, detail: &Value, now: Timestamp) -> Result<Outcome, Error> {
+pub(crate) async fn detail(
+    app: &Clients,
+    detail: &Value,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
     keep(app, &detail.to_string(), now).await
 }
 
 /// Checks the signature against every configured secret. A failed check may mean that the secret
 /// was rotated: it is read again, once.
-async fn verify(app: &App, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), Error> {
+async fn verify(
+    app: &Clients,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(), Error> {
     let header = signature::header(headers)?;
     let header = header.as_deref();
     let secrets = app.webhook_secrets.values(now).await?;
@@ -115,7 +121,7 @@ async fn verify(app: &App, headers: &HeaderMap, body: &[u8], now: Timestamp) -> 
 
 /// What is applied is read from what is stored, so that an event means the same when it is
 /// applied from there.
-async fn keep(app: &App, text: &str, now: Timestamp) -> Result<Outcome, Error> {
+async fn keep(app: &Clients, text: &str, now: Timestamp) -> Result<Outcome, Error> {
     let payload = storable(text);
     let event = Event::parse(payload.as_bytes())?;
     let span = tracing::info_span!(
@@ -129,14 +135,14 @@ async fn keep(app: &App, text: &str, now: Timestamp) -> Result<Outcome, Error> {
 }
 
 async fn apply_or_park(
-    app: &App,
+    app: &Clients,
     event: &Event,
     payload: &str,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
     let reason = match tokio::time::timeout(LEDGER_TIMEOUT, apply(app, event, payload, now)).await {
         Ok(Ok((client, applied))) => {
-            publish(app, &client, &applied, now).await;
+            publish_after_commit(&client, Some(&app.event_bus), &applied.messages, now).await;
             count(applied.outcome.as_str());
             tracing::info!(outcome = applied.outcome.as_str(), "event kept");
             return Ok(Outcome::Ledger(applied.outcome));
@@ -159,7 +165,7 @@ async fn apply_or_park(
 
 /// The connection comes back with what was applied, for what is to be published.
 async fn apply(
-    app: &App,
+    app: &Clients,
     event: &Event,
     payload: &str,
     now: Timestamp,
@@ -167,19 +173,6 @@ async fn apply(
     let mut client = app.database.client().await?;
     let applied = ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await?;
     Ok((client, applied))
-}
-
-/// Best effort: the event is committed, and the sweep publishes what stays behind.
-async fn publish(app: &App, db: &Client, applied: &Applied, now: Timestamp) {
-    let publish = publishing::publish(db, &app.event_bus, &applied.messages, now);
-    match tokio::time::timeout(PUBLISH_TIMEOUT, publish).await {
-        Ok(Ok(published)) if published.failed > 0 => {
-            tracing::warn!(failed = published.failed, "messages stay in the outbox");
-        }
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => log_failure("messages stay in the outbox", &error),
-        Err(_elapsed) => tracing::warn!("the bus is slow: messages stay in the outbox"),
-    }
 }
 
 fn count(outcome: &'static str) {

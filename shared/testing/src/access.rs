@@ -61,8 +61,8 @@ pub fn tokens(
         let mut claims = claims;
         claims["exp"] = (now.as_second() + seconds).into();
         claims["sub"] = "u1".into();
-        let key = EncodingKey::from_secret(jwt_secret.as_bytes());
-        let token = jsonwebtoken::encode(&Header::default(), &claims, &key);
+        let token = EncodingKey::from_secret(jwt_secret.as_bytes())
+            .and_then(|key| jsonwebtoken::encode(&Header::default(), &claims, &key));
         Some(format!("Bearer {}", token.unwrap_or_default()))
     };
     [

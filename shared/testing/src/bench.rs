@@ -1,15 +1,21 @@
 //! What the benches share: how one runs, what it measures of a process, and an AWS that answers at once.
 
 use std::future::Future;
+use std::hint::black_box;
 use std::io::BufReader;
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::runtime_api::{read_request, write_answer};
+
+/// Samples of which the median is printed.
+const SAMPLES: usize = 101;
+/// A sample repeats the call for about this long, so that reading the clock does not count.
+const SAMPLE: Duration = Duration::from_millis(5);
 
 /// Runs a bench on one thread, as a function runs. `cargo test --all-targets` starts it without arguments, only to see
 /// that it starts: nothing runs then.
@@ -87,6 +93,25 @@ pub fn median(mut times: Vec<Duration>) -> Duration {
 pub fn ratio(time: Duration, by: Duration) -> String {
     let hundredths = time.as_nanos() * 100 / by.as_nanos().max(1);
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// Prints the median time of one call, in microseconds.
+#[expect(clippy::print_stdout, reason = "the figure is what a bench is for")]
+pub fn report<T>(name: &str, mut call: impl FnMut() -> T) {
+    let mut time = |calls: u32| {
+        let start = Instant::now();
+        for _ in 0..calls {
+            black_box(call());
+        }
+        start.elapsed() / calls
+    };
+    // The first calls fill caches.
+    let once = time(10).as_nanos().max(1);
+    let calls = u32::try_from(SAMPLE.as_nanos() / once).unwrap_or(u32::MAX);
+    let mut samples: Vec<Duration> = (0..SAMPLES).map(|_| time(calls.max(1))).collect();
+    samples.sort();
+    let hundredths = samples[SAMPLES / 2].as_nanos() / 10;
+    println!("{name}: {}.{:02} µs", hundredths / 100, hundredths % 100);
 }
 
 /// The most this process has had resident, in kB.

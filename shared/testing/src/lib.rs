@@ -96,11 +96,15 @@ pub fn sample(name: &str) -> Sample {
     }
 }
 
-/// Recorded payloads that lie beside the workspace (`../shared/fixtures`), when they are there.
+/// The recorded payloads, which lie beside the workspace in `../shared/fixtures`.
+///
+/// # Panics
+/// When they are not there: only a test that was asked for by name wants them.
 #[must_use]
-pub fn fixtures_dir() -> Option<PathBuf> {
-    let folder = workspace_root().parent()?.join("shared").join("fixtures");
-    folder.is_dir().then_some(folder)
+pub fn fixtures_dir() -> PathBuf {
+    let folder = workspace_root().join("../shared/fixtures");
+    assert!(folder.is_dir(), "no fixtures in {}", folder.display());
+    folder
 }
 
 /// A name no other test of any process uses: `<prefix>-<random>`.

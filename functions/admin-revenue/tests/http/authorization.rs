@@ -141,9 +141,9 @@ async fn no_route_answers_a_token_that_does_not_hold_or_does_not_do() {
     assert_eq!(health, 503, "its own token does; no AWS in this test");
 
     let exp = now().as_second();
-    let public_key = EncodingKey::from_secret(&URL_SAFE_NO_PAD.decode(&modulus).unwrap());
-    let public_text = EncodingKey::from_secret(modulus.as_bytes());
-    let other_secret = EncodingKey::from_secret(b"another secret");
+    let public_key = EncodingKey::from_secret(&URL_SAFE_NO_PAD.decode(&modulus).unwrap()).unwrap();
+    let public_text = EncodingKey::from_secret(modulus.as_bytes()).unwrap();
+    let other_secret = EncodingKey::from_secret(b"another secret").unwrap();
     let good = bearer(&claims(&json!({})));
     let rows: Vec<(&str, &App, Option<String>, u16)> = vec![
         ("no token", &by_secret, None, 401),

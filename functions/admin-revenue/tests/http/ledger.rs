@@ -213,7 +213,7 @@ pub(crate) fn admin(now: Timestamp) -> String {
 }
 
 pub(crate) fn bearer(claims: &Value) -> String {
-    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes()).expect("a key");
     let token = jsonwebtoken::encode(&Header::default(), claims, &key).expect("a token");
     format!("Bearer {token}")
 }

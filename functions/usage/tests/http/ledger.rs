@@ -192,7 +192,7 @@ pub(crate) fn service() -> String {
 pub(crate) fn bearer(mut claims: Value) -> String {
     let now: Timestamp = NOW.parse().expect("an instant");
     claims["exp"] = (now.as_second() + 60).into();
-    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes());
+    let key = EncodingKey::from_secret(JWT_SECRET.as_bytes()).expect("a key");
     let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
     format!("Bearer {token}")
 }

@@ -99,6 +99,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Json<T> {
     }
 }
 
+/// A body whose JSON the handler reads by itself, with [`object`] and [`object_of`], because one part that is not valid
+/// does not refuse the others.
+#[derive(Debug, Clone)]
+pub struct JsonBytes(pub axum::body::Bytes);
+
+impl<S: Send + Sync> FromRequestParts<S> for JsonBytes {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<JsonBytes, Error> {
+        let RawBody(bytes) = extension(parts)?;
+        Ok(JsonBytes(bytes))
+    }
+}
+
 /// A body that may have no members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

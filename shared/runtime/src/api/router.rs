@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request as Axu
 use axum::middleware::{Next, from_fn};
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response, Service};
@@ -22,7 +22,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::access::{Access, Authenticator, Caller};
-use super::extract::{Json, Now, Path, Query, RequestId};
+use super::extract::{Json, JsonBytes, Now, Path, Query, RequestId};
 use super::problem::{PROBLEM_JSON, Problem, Refusal, insert};
 use super::{BODY_LIMIT_BYTES, Error, Query as Pairs, path, percent_decode, request_id};
 
@@ -93,6 +93,7 @@ pub(super) fn register<T: ToSchema>() {
 #[derive(Clone)]
 struct Described {
     operation: Operation,
+    takes_json: bool,
     requests: Schemas,
     answers: Vec<fn(&mut Schemas)>,
 }
@@ -101,14 +102,16 @@ struct Described {
 pub struct Routed<S> {
     route: UtoipaMethodRouter<S>,
     parameters: Vec<Parameter>,
+    takes_json: bool,
 }
 
 impl<S> Routed<S> {
     /// `utoipa` documents parameters that are listed by hand; here the handler's arguments are asked.
-    pub fn new<M>(route: UtoipaMethodRouter<S>, handler: &impl Handler<M>) -> Routed<S> {
+    pub fn new<M, H: Handler<M>>(route: UtoipaMethodRouter<S>, handler: &H) -> Routed<S> {
         Routed {
             route,
             parameters: handler.parameters(),
+            takes_json: H::TAKES_JSON,
         }
     }
 }
@@ -121,8 +124,11 @@ macro_rules! routes {
     };
 }
 
-/// What an argument of a handler reads of the path and the query.
+/// What an argument of a handler reads of the request.
 pub trait Argument {
+    /// Whether it is the body as JSON, which may be malformed or have a member that is not valid.
+    const IS_JSON: bool = false;
+
     /// As the document lists them.
     #[must_use]
     fn parameters() -> Vec<Parameter> {
@@ -132,12 +138,19 @@ pub trait Argument {
 
 impl<S> Argument for State<S> {}
 impl Argument for Parts {}
+impl Argument for HeaderMap {}
 impl Argument for RawBody {}
 impl Argument for Caller {}
 impl Argument for Now {}
 impl Argument for RequestId {}
 
-impl<T> Argument for Json<T> {}
+impl Argument for JsonBytes {
+    const IS_JSON: bool = true;
+}
+
+impl<T> Argument for Json<T> {
+    const IS_JSON: bool = true;
+}
 
 impl<T: IntoParams> Argument for Path<T> {
     fn parameters() -> Vec<Parameter> {
@@ -153,6 +166,9 @@ impl<T: IntoParams> Argument for Query<T> {
 
 /// A function whose arguments say what they read.
 pub trait Handler<M> {
+    /// Whether one of its arguments is the body as JSON.
+    const TAKES_JSON: bool;
+
     /// Of all its arguments.
     fn parameters(&self) -> Vec<Parameter>;
 }
@@ -164,6 +180,8 @@ macro_rules! handlers {
             F: Fn($($argument,)*) -> R,
             $($argument: Argument,)*
         {
+            const TAKES_JSON: bool = false $(|| $argument::IS_JSON)*;
+
             fn parameters(&self) -> Vec<Parameter> {
                 let all: Vec<Vec<Parameter>> = vec![$($argument::parameters(),)*];
                 all.into_iter().flatten().collect()
@@ -239,13 +257,20 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         Routed {
             route: (requests, paths, methods),
             parameters,
+            takes_json,
         }: Routed<S>,
     ) -> Routes<S> {
         let answers = ANSWERS.with_borrow_mut(std::mem::take);
         let mut added: Vec<Arc<Route>> = Vec::new();
         for (path, item) in paths.paths {
             for (method, mut operation) in operations(item) {
-                operation.parameters = Some(parameters.iter().cloned().map(RefOr::T).collect());
+                let headers = operation.parameters.take().into_iter().flatten();
+                let headers = headers.filter(|parameter| match parameter {
+                    RefOr::T(parameter) => parameter.parameter_in == ParameterIn::Header,
+                    RefOr::Ref(_) => true,
+                });
+                let all = headers.chain(parameters.iter().cloned().map(RefOr::T));
+                operation.parameters = Some(all.collect());
                 let of_query = parameters
                     .iter()
                     .filter(|parameter| parameter.parameter_in == ParameterIn::Query);
@@ -258,6 +283,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
                 }));
                 self.described.push(Described {
                     operation,
+                    takes_json,
                     requests: requests.clone(),
                     answers: answers.clone(),
                 });
@@ -323,8 +349,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
                 schemas.insert(name.clone(), answer_schema(schema));
             }
             let item = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
-            item[route.method.as_str().to_lowercase()] =
-                operation(route, &described.operation, self.bodies);
+            item[route.method.as_str().to_lowercase()] = operation(route, described, self.bodies);
         }
         json!({"paths": paths, "components": {"schemas": schemas}})
     }
@@ -397,10 +422,13 @@ impl Api {
     ) -> Result<AxumRequest, Error> {
         let path = path(&request).to_owned();
         let (mut parts, body) = request.into_parts();
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "`Body` may get variants, and each has bytes"
+        )]
         let body = match body {
             Body::Text(text) => axum::body::Bytes::from(text),
             Body::Binary(bytes) => axum::body::Bytes::from(bytes),
-            // `Body` may grow; whatever it is, it has bytes.
             other => axum::body::Bytes::copy_from_slice(&other),
         };
         let limit_bytes = self.body_limit_bytes;
@@ -576,8 +604,8 @@ fn is_nullable(schema: &Value) -> bool {
 }
 
 /// The operation with what the table knows: who may call it, and how every route of its kind may refuse.
-fn operation(route: &Route, described: &Operation, bodies: Bodies) -> Value {
-    let mut operation = serde_json::to_value(described).unwrap_or_default();
+fn operation(route: &Route, described: &Described, bodies: Bodies) -> Value {
+    let mut operation = serde_json::to_value(&described.operation).unwrap_or_default();
     let words: Vec<&str> = route
         .path
         .split(|letter: char| !letter.is_ascii_alphanumeric())
@@ -616,7 +644,7 @@ fn operation(route: &Route, described: &Operation, bodies: Bodies) -> Value {
 /// What any route of this kind may refuse, by status and code.
 fn common_refusals(
     route: &Route,
-    described: &Operation,
+    described: &Described,
     bodies: Bodies,
 ) -> Vec<(u16, &'static str)> {
     let mut refusals = vec![
@@ -645,7 +673,7 @@ fn common_refusals(
             refusals.extend([(401, "unauthenticated"), (403, "forbidden")]);
         }
     }
-    if described.request_body.is_some() {
+    if described.takes_json {
         refusals.extend([(400, bodies.malformed), (422, "unprocessable")]);
     }
     if let Some(rule) = route.key {

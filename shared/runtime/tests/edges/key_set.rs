@@ -162,7 +162,7 @@ async fn a_public_key_is_no_secret_to_sign_with() {
     let provider = Provider::start(vec![rsa.entry.clone()]).await;
     let public = rsa.entry["n"].as_str().expect("a modulus").as_bytes();
     let claims = json!({"exp": 9_999_999_999_i64, "role": "admin"});
-    let key = EncodingKey::from_secret(public);
+    let key = EncodingKey::from_secret(public).unwrap();
     let forged = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
     let verifier = provider.verifier();
     assert_eq!(

@@ -1,0 +1,7 @@
+//! Migrations as a deploy runs them, on a real Postgres.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+
+mod custom_resource;
+mod predecessor;
+mod upgrade;

@@ -1,0 +1,9 @@
+//! The webhook over real services. One binary: it starts Postgres and moto once.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+
+mod bundle;
+mod convergence;
+mod failures;
+mod late_facts;
+mod round_trips;
