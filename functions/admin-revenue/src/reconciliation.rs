@@ -177,9 +177,11 @@ async fn accept_item(
 }
 
 fn write_item(writer: &mut Writer, item: &ReconciliationItem) -> Result<(), Error> {
-    let cells = item.fields().into_iter().map(|field| match field {
-        Field::Text(text) => Cell::number_or_text(&text),
-        Field::Null | Field::Number(_) | Field::Flag(_) | Field::Instant(_) => cell(field),
+    let cells = item.fields().into_iter().map(|field| {
+        if let Field::Text(text) = &field {
+            return Cell::number_or_text(text);
+        }
+        cell(field)
     });
     writer.row(cells).map_err(exports::unwritten)
 }
