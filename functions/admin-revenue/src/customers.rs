@@ -5,15 +5,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use domain::money::{Currency, div_half_even_cents};
 use domain::page::Page;
+use domain::stripe_objects::invoice::InvoiceStatus;
 use runtime::api::Error;
 use runtime::api::extract::{Json, Now, Path, Query};
 use runtime::api::list::{ListOf, PageQuery, SpanQuery};
 use runtime::api::values::PlainText;
 use serde::{Deserialize, Serialize};
+use store::credits::{self, CreditBalance};
 use store::customers::{self, CustomerDetails, Filter, ListedCustomer, User};
-use store::list::Object;
+use store::invoices::{self, InvoiceSummary};
 use store::subscriptions::{self, ListedSubscription};
-use store::{credits, invoices};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;
@@ -31,11 +32,9 @@ pub(crate) struct Customer {
     /// Newest first, up to 500.
     subscriptions: Vec<ListedSubscription>,
     /// Newest first, up to 500.
-    #[schema(value_type = Vec<serde_json::Value>)]
-    open_invoices: Vec<Object>,
+    open_invoices: Vec<InvoiceSummary>,
     /// What remains of credits, per currency.
-    #[schema(value_type = Vec<serde_json::Value>)]
-    credit_balances: Vec<Object>,
+    credit_balances: Vec<CreditBalance>,
     mrr: Vec<Mrr>,
 }
 
@@ -110,7 +109,7 @@ pub(crate) async fn get(
     };
     let open = invoices::Filter {
         stripe_customer_id: Some(stripe_customer_id),
-        status: Some("open"),
+        status: Some(InvoiceStatus::Open),
         ..invoices::Filter::default()
     };
     let mrr = subscriptions::mrr_of_customer(db, stripe_customer_id).await?;

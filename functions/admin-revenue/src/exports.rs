@@ -12,19 +12,17 @@ use domain::revenue::journal;
 use futures_util::future::join;
 use futures_util::{Stream, TryStreamExt};
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
+use runtime::api::Error;
 use runtime::api::extract::{Attachment, FileAnswer, Now, Path, Query, RequestId, SeeOther};
 use runtime::api::list::SpanQuery;
-use runtime::api::{self, Error};
 use serde::Deserialize;
 use store::exports::{self, Export, ExportRow, Filter};
 use store::row::Field;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::Clients;
 use crate::parameters::unknown_parameter;
 use crate::reports::text;
-use crate::{Clients, attachment};
 
 /// Largest file in an answer: a function's answer has at most 6 MB, and the quotes of a CSV are escaped in it.
 const INLINE_BYTES: usize = 4 * 1024 * 1024;
@@ -245,29 +243,6 @@ impl File<'_> {
         upload.complete().await?;
         let link = bucket.presigned_get(&key, self.name, self.now).await?;
         Ok(FileAnswer::Stored(SeeOther(link)))
-    }
-}
-
-/// The same for a route that is matched by hand.
-pub(crate) async fn answer<T: Sync>(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-    name: &str,
-    header: &[&str],
-    rows: impl Stream<Item = Result<T, Error>> + Send,
-    write: fn(&mut Writer, &T) -> Result<(), Error>,
-) -> Result<Response<Body>, Error> {
-    let request_id = &api::request_id(request);
-    let file = File {
-        app,
-        request_id,
-        name,
-        now,
-    };
-    match file.of(header, rows, write).await? {
-        FileAnswer::Attached(Attachment { text, .. }) => attachment::csv(name, text),
-        FileAnswer::Stored(SeeOther(link)) => api::redirect(StatusCode::SEE_OTHER, &link),
     }
 }
 

@@ -4,7 +4,7 @@ use domain::money::Currency;
 use domain::page::Span;
 use jiff::Timestamp;
 use runtime::api::Error;
-use runtime::api::values::Instant;
+use runtime::api::values::{Instant, InvoiceId, ObjectId};
 use serde::Deserialize;
 use shared::figures::asked::{Asked, Longest};
 use utoipa::IntoParams;
@@ -49,4 +49,26 @@ pub(crate) fn unknown_parameter(name: &str, detail: &str) -> Error {
         field: Some(name.to_owned()),
         detail: detail.to_owned(),
     }
+}
+
+/// An object by our number of it.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct NumberPath {
+    /// Our number of the object.
+    #[param(inline)]
+    id: ObjectId,
+}
+
+impl NumberPath {
+    pub(crate) fn number(&self) -> i64 {
+        self.id.0
+    }
+}
+
+/// An invoice.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct InvoicePath {
+    /// Our number of the invoice, or Stripe's id.
+    #[param(inline)]
+    pub(crate) id: InvoiceId,
 }

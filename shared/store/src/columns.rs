@@ -10,7 +10,10 @@ use tokio_postgres::{GenericClient, Row};
 use super::Error;
 use super::list::{LISTED_AT, Object};
 use domain::money::Currency;
+use domain::partner::credit::CreditReason;
+use domain::payment::{FeeSource, PaymentStatus};
 use domain::period::Period;
+use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus};
 use domain::stripe_objects::snapshot::Version;
 
 /// A struct that a row is read into.
@@ -71,7 +74,14 @@ macro_rules! stored_as_words {
     )*};
 }
 
-stored_as_words!(Currency);
+stored_as_words!(
+    Currency,
+    CreditReason,
+    FeeSource,
+    InvoiceKind,
+    InvoiceStatus,
+    PaymentStatus
+);
 
 /// The error of a column whose value is not what it should be. The row is told by its first column, which is its key.
 fn unreadable(row: &Row, table: &'static str, column: &'static str) -> Error {

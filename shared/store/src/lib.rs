@@ -41,6 +41,7 @@ pub mod outbox;
 pub mod partner_invoices;
 pub mod payment_facts;
 pub mod payment_history;
+pub mod payment_parts;
 pub mod reconciliation_runs;
 pub mod reconciliation_window;
 pub mod reports;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use admin_revenue::{App, ROUTES, handle, routes};
+use admin_revenue::{App, routes};
 use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
@@ -130,7 +130,7 @@ impl Ledger {
     /// `GET path` as an admin, at an instant: status, file name and text.
     pub(crate) async fn file(&self, path: &str, now: &str) -> (u16, String, String) {
         let now: Timestamp = now.parse().expect("an instant");
-        let response = get(&self.app, path, now).await;
+        let response = handle(&self.app, request("GET", path, Some(&admin(now))), now).await;
         let name = response
             .headers()
             .get("content-disposition")
@@ -144,7 +144,7 @@ impl Ledger {
     /// `GET path` as an admin, at an instant: status and body.
     pub(crate) async fn get(&self, path: &str, now: &str) -> (u16, Value) {
         let now: Timestamp = now.parse().expect("an instant");
-        let response = get(&self.app, path, now).await;
+        let response = handle(&self.app, request("GET", path, Some(&admin(now))), now).await;
         (response.status().as_u16(), body(&response))
     }
 
@@ -154,23 +154,6 @@ impl Ledger {
         assert_eq!(status, 200, "{body}");
         body
     }
-}
-
-/// `GET path` as an admin. The answer is as the OpenAPI document says, unless the route is matched by hand.
-async fn get(app: &App, path: &str, now: Timestamp) -> Response<Body> {
-    let request = request("GET", path, Some(&admin(now)));
-    let is_by_hand = runtime::api::route(ROUTES, &request).is_ok();
-    let response = handle(app, request, now).await;
-    if !is_by_hand {
-        check("GET", path, &response);
-    }
-    response
-}
-
-/// Compares an answer of a route of the table with the OpenAPI document.
-pub(crate) fn check(method: &str, path: &str, response: &Response<Body>) {
-    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
-    CONTRACT.check(method, path, response);
 }
 
 /// The function over a database URL and the shared AWS stand-in.
@@ -194,6 +177,15 @@ pub(crate) async fn app_with_aws(database_url: &str, aws: &Aws, pairs: &[(&str, 
     ];
     variables.extend(pairs);
     App::from_env(&Environment::from_pairs(variables), &aws.sdk_config()).expect("an app")
+}
+
+/// What the function answers, compared with its document.
+pub(crate) async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = admin_revenue::handle(app, request, now).await;
+    CONTRACT.check(method.as_str(), &path, &response);
+    response
 }
 
 /// A request as the gateway hands it over.

@@ -196,6 +196,14 @@ impl<T> ListOf<T> {
         let next_cursor = next.map(super::cursor).transpose()?;
         Ok(ListOf { data, next_cursor })
     }
+
+    /// The rows of a page as they are.
+    ///
+    /// # Errors
+    /// When the position cannot be written.
+    pub fn of<K: Serialize>(rows: Rows<K, T>) -> Result<Self, Error> {
+        ListOf::new(rows.rows, rows.next.as_ref())
+    }
 }
 
 impl<T: ToSchema> PartialSchema for ListOf<T> {
