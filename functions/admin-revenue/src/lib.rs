@@ -130,7 +130,7 @@ impl App {
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
             fee_estimate: config::fee_estimate(environment)?,
         });
-        let authenticator = Authenticator::from_env(environment, sdk);
+        let authenticator = Authenticator::of_people(JwtVerifier::from_env(environment, sdk));
         Ok(App {
             api: table().serve(Arc::clone(&clients), authenticator),
             clients,
