@@ -4,18 +4,20 @@ use std::sync::OnceLock;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde::Deserialize;
 use tokio_postgres::GenericClient;
 
-use documents::invoice_document::{InvoiceDocument, Unreadable};
+use documents::invoice_document::{InvoiceDocument, InvoiceRecord, Payer, TakenCredit, Unreadable};
 use documents::invoice_pdf::{self, InvoiceRenderer, SetupError};
 use documents::issuer::Issuer;
-use domain::stripe_objects::invoice;
+use domain::partner::contract::BillingDetails;
+use domain::partner::credit::CreditReason;
+use domain::stripe_objects::invoice::{self, InvoiceKind};
 use runtime::aws;
 use runtime::aws::document_bucket::{DocumentBucket, PutOnceError};
 use runtime::config::{self, Environment};
-use store::list::Object;
-use store::{contracts, credits, customers, invoices};
+use store::invoices::{self, InvoiceRow, InvoiceSummary};
+use store::{contracts, credits};
 
 /// Why an invoice could not be filed.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +56,7 @@ pub struct Filed {
 pub struct Prepared {
     /// `invoices.id`.
     pub id: i64,
-    kind: String,
+    kind: InvoiceKind,
     document: InvoiceDocument,
 }
 
@@ -108,7 +110,7 @@ impl InvoiceArchive {
     pub async fn file(
         &self,
         db: &impl GenericClient,
-        invoice: &Object,
+        invoice: &InvoiceRow,
         now: Timestamp,
     ) -> Result<Filed, Error> {
         let prepared = InvoiceArchive::prepare(db, invoice).await?;
@@ -120,13 +122,10 @@ impl InvoiceArchive {
         }
         // Another PDF was noted meanwhile, and that one counts.
         let noted = invoices::find(db, Some(id), None).await?;
-        let text = |column: &'static str| {
-            let text = noted.as_ref()?.get(column)?.as_str()?;
-            Some(text.to_owned())
-        };
+        let noted = noted.ok_or(Unreadable::Column("id"))?;
         Ok(Filed {
-            pdf_key: text("pdf_key").ok_or(Unreadable::Column("pdf_key"))?,
-            pdf_sha256: text("pdf_sha256").ok_or(Unreadable::Column("pdf_sha256"))?,
+            pdf_key: (noted.internals.pdf_key).ok_or(Unreadable::Column("pdf_key"))?,
+            pdf_sha256: (noted.details.pdf_sha256).ok_or(Unreadable::Column("pdf_sha256"))?,
         })
     }
 
@@ -135,13 +134,12 @@ impl InvoiceArchive {
     ///
     /// # Errors
     /// When the ledger is away, or a row does not say what an invoice has to.
-    pub async fn prepare(db: &impl GenericClient, invoice: &Object) -> Result<Prepared, Error> {
-        let id = invoice.get("id").and_then(Value::as_i64);
-        let id = id.ok_or(Unreadable::Column("id"))?;
-        let kind = invoice.get("kind").and_then(Value::as_str);
-        let kind = kind.ok_or(Unreadable::Column("kind"))?.to_owned();
-        let document = read(db, id, invoice).await?;
-        Ok(Prepared { id, kind, document })
+    pub async fn prepare(db: &impl GenericClient, invoice: &InvoiceRow) -> Result<Prepared, Error> {
+        Ok(Prepared {
+            id: invoice.summary.id,
+            kind: invoice.summary.kind,
+            document: read(db, invoice).await?,
+        })
     }
 
     /// Prints and stores an invoice that has been read, without noting it.
@@ -151,7 +149,7 @@ impl InvoiceArchive {
     pub async fn store(&self, prepared: &Prepared) -> Result<Filed, Error> {
         let document = &prepared.document;
         let pdf = self.renderer().await?.render(document)?;
-        let pdf_key = invoice::pdf_key(&prepared.kind, document.issued_on, &document.number);
+        let pdf_key = invoice::pdf_key(prepared.kind, document.issued_on, &document.number);
         let pdf_sha256 = match self.bucket.put_pdf_once(&pdf_key, pdf).await {
             Ok(stored) => stored.sha256,
             Err(PutOnceError::Differs { stored_sha256, .. }) => {
@@ -171,48 +169,76 @@ impl InvoiceArchive {
 }
 
 /// What is printed of an invoice: its row, and whom and what the row points to.
-async fn read(
-    db: &impl GenericClient,
-    id: i64,
-    invoice: &Object,
-) -> Result<InvoiceDocument, Error> {
-    let text = |column: &str| invoice.get(column).and_then(Value::as_str);
-    // What the contract said when we issued the invoice: a later change of it does not change the document.
-    let issued_with = invoice
-        .get("metadata")
-        .and_then(|metadata| metadata.get("contract"));
+async fn read(db: &impl GenericClient, invoice: &InvoiceRow) -> Result<InvoiceDocument, Error> {
+    let row = &invoice.summary;
     let contract = match (
-        issued_with.and_then(Value::as_object),
-        invoice.get("contract_id").and_then(Value::as_i64),
-        text("api_key_prefix"),
+        issued_with(invoice)?,
+        row.contract_id,
+        row.api_key_prefix.as_deref(),
     ) {
-        (Some(issued_with), _, _) => Some(issued_with.clone()),
-        (None, Some(contract_id), _) => contracts::find(db, contract_id).await?,
-        // The predecessor's invoices name the prefix only.
-        (None, None, Some(prefix)) => contracts::find_by_prefix(db, prefix).await?,
+        (Some(issued_with), _, _) => Some(issued_with),
         (None, None, None) => None,
+        // The predecessor's invoices name the prefix only.
+        (None, contract_id, prefix) => contracts::billing_details(db, contract_id, prefix).await?,
     };
-    let customer = match text("stripe_customer_id") {
-        Some(stripe_customer_id) => customers::find(db, stripe_customer_id).await?,
-        None => None,
+    let payer = match (row.stripe_customer_id.as_deref(), row.user_id) {
+        (None, None) => None,
+        (customer, user_id) => invoices::payer(db, customer, user_id).await?,
     };
-    let user_id = invoice.get("user_id").and_then(Value::as_i64);
-    let user_id = user_id.and_then(|user_id| i32::try_from(user_id).ok());
-    let customer = match (customer, user_id) {
-        (Some(customer), _) if customer.get("name").is_some_and(Value::is_string) => Some(customer),
-        (customer, Some(user_id)) => customers::find_user(db, user_id).await?.or(customer),
-        (customer, None) => customer,
+    let payer = payer.map(|payer| Payer {
+        name: payer.name,
+        email: payer.email,
+    });
+    let credits = match row.credit_applied_cents {
+        0 => Vec::new(),
+        _ => credits::applied_to(db, row.id).await?,
     };
-    let takes_credits = invoice.get("credit_applied_cents").and_then(Value::as_i64) != Some(0);
-    let credits = if takes_credits {
-        credits::applied_to(db, id).await?
-    } else {
-        Vec::new()
-    };
-    Ok(InvoiceDocument::from_rows(
-        invoice,
-        contract.as_ref(),
-        customer.as_ref(),
-        &credits,
-    )?)
+    let credits: Vec<TakenCredit<'_>> = credits
+        .iter()
+        .map(|credit| TakenCredit {
+            label: (credit.description.as_deref())
+                .filter(|description| !description.trim().is_empty())
+                .or(credit.reason.map(CreditReason::as_str)),
+            amount_cents: credit.amount_cents,
+        })
+        .collect();
+    let record = record(invoice, row);
+    let document = InvoiceDocument::new(&record, contract.as_ref(), payer.as_ref(), &credits)?;
+    Ok(document)
+}
+
+/// What the contract said when we issued the invoice: a later change of it does not change the document.
+fn issued_with(invoice: &InvoiceRow) -> Result<Option<BillingDetails>, Unreadable> {
+    let metadata = invoice.internals.metadata.as_ref();
+    let contract = metadata.and_then(|metadata| metadata.get("contract"));
+    // What people wrote into the metadata at Stripe is none.
+    let contract = contract.filter(|contract| contract.is_object());
+    contract
+        .map(BillingDetails::deserialize)
+        .transpose()
+        .map_err(|_other_shape| Unreadable::Column("metadata"))
+}
+
+fn record<'a>(invoice: &'a InvoiceRow, row: &'a InvoiceSummary) -> InvoiceRecord<'a> {
+    InvoiceRecord {
+        number: &row.invoice_number,
+        status: row.status,
+        currency: row.currency,
+        created_at: row.created_at,
+        finalized_at: row.finalized_at,
+        billing_period_start: row.billing_period_start,
+        billing_period_end: row.billing_period_end,
+        due_at: row.due_date,
+        po_number: row.po_number.as_deref(),
+        line_items: invoice.line_items.as_ref(),
+        subtotal_cents: row.subtotal_cents,
+        discount_cents: row.discount_cents,
+        tax_cents: row.tax_cents,
+        tax_breakdown: invoice.details.tax_breakdown.as_ref(),
+        total_cents: row.total_cents,
+        credit_applied_cents: row.credit_applied_cents,
+        amount_paid_cents: row.amount_paid_cents,
+        amount_due_cents: row.amount_due_cents,
+        notes: invoice.details.notes.as_deref(),
+    }
 }

@@ -145,25 +145,25 @@ pub struct Write<'a> {
 }
 
 impl Write<'_> {
-    /// Notes in the audit log what was done to `target` (`credit:7`): `before` is `None` for a creation.
+    /// Notes in the audit log what was done to `target` (`credit:7`): `before` is `()` for a creation.
     ///
     /// # Errors
-    /// When the statement fails.
+    /// When the statement fails, or what it was done to cannot be written as JSON.
     pub async fn audit(
         &self,
         action: &'static str,
         target: String,
-        before: Option<Value>,
-        after: Option<Value>,
-    ) -> Result<(), store::Error> {
+        before: impl Serialize,
+        after: impl Serialize,
+    ) -> Result<(), Error> {
         let entry = audit_log::Entry {
             actor: self.actor,
             action,
             target,
-            before,
-            after,
+            before: audited(before)?,
+            after: audited(after)?,
         };
-        audit_log::insert(self.db, &entry, self.now).await
+        Ok(audit_log::insert(self.db, &entry, self.now).await?)
     }
 
     /// Writes domain events into the outbox; they are published after the commit.
@@ -174,6 +174,13 @@ impl Write<'_> {
         let written = outbox::insert_all(self.db, messages, self.now).await?;
         self.messages.extend(written);
         Ok(())
+    }
+}
+
+impl Write<'_> {
+    /// Has domain events be published after the commit that are in the outbox already.
+    pub fn publish(&mut self, messages: Vec<outbox::Message>) {
+        self.messages.extend(messages);
     }
 }
 
@@ -240,6 +247,12 @@ impl Writer {
         }
         Ok(stored(i32::from(STATUS), body)?)
     }
+}
+
+/// As the audit log keeps it; nothing is NULL.
+fn audited(row: impl Serialize) -> Result<Option<Value>, Error> {
+    let value = serde_json::to_value(row).map_err(|error| Error::Internal(Box::new(error)))?;
+    Ok(Some(value).filter(|value| !value.is_null()))
 }
 
 fn unanswered(error: tokio_postgres::Error) -> Error {

@@ -1,29 +1,48 @@
 //! `GET /admin/audit-log`: who changed what, newest first.
 
-use jiff::Timestamp;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{Error, Query};
-use store::audit_log::{self, Filter};
+use std::sync::Arc;
 
-use crate::{Clients, list};
+use axum::extract::State;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
+use serde::Deserialize;
+use store::audit_log::{self, AuditEntry, Filter};
+use utoipa::IntoParams;
 
+use crate::Clients;
+
+/// Which entries are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct EntriesQuery {
+    /// Only what one of them did, as their token names them.
+    #[param(inline)]
+    actor: Option<PlainText>,
+    /// Only what was done: `credit.void`.
+    #[param(inline)]
+    action: Option<PlainText>,
+    /// Only what was done to one thing: `credit:7`.
+    #[param(inline)]
+    target: Option<PlainText>,
+}
+
+/// Who changed what, newest first.
+#[utoipa::path(get, path = "/admin/audit-log")]
 pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(
-        request,
-        &["actor", "action", "target", "from", "to", "limit", "cursor"],
-    )?;
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<EntriesQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<AuditEntry>>, Error> {
     let filter = Filter {
-        actor: query.text("actor")?,
-        action: query.text("action")?,
-        target: query.text("target")?,
-        at: list::span(&query)?,
+        actor: asked.actor.as_ref().map(PlainText::as_str),
+        action: asked.action.as_ref().map(PlainText::as_str),
+        target: asked.target.as_ref().map(PlainText::as_str),
+        at: span.span()?,
     };
-    let page = list::page(&query)?;
+    let page = page.page()?;
     let client = app.database.client().await?;
-    list::answer(audit_log::list(&**client, &filter, &page).await?)
+    let rows = audit_log::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::new(rows.rows, rows.next.as_ref())?))
 }

@@ -1,145 +1,83 @@
 //! `/admin/contracts…`: the contracts of partners.
 
-use domain::partner::contract::{self, Contract, ContractStatus};
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::members;
-use runtime::api::{self, Error, Query};
-use serde_json::Value;
-use store::audit_log::{self, Entry};
-use store::contracts::{self, Filter};
-use store::list::Object;
-use tokio_postgres::Client;
+use std::sync::Arc;
 
-use crate::{Clients, list, write};
+use axum::extract::State;
+use domain::partner::contract::{ContractMembers, ContractStatus};
+use runtime::api::Error;
+use runtime::api::extract::{Json, Path, Query};
+use runtime::api::list::{ListOf, PageQuery};
+use runtime::api::values::PlainText;
+use serde::Deserialize;
+use shared::actions::contracts::{
+    self as actions, ChangeContractError, ContractChanges, CreateContractError,
+};
+use shared::write::{Created, Writer, Written};
+use store::contracts::{self, ContractRow, Filter};
+use utoipa::IntoParams;
 
+use crate::Clients;
+use crate::parameters::NumberPath;
+
+/// Which contracts are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct ContractsQuery {
+    /// Only those of this status.
+    #[param(inline)]
+    status: Option<ContractStatus>,
+    /// Only a partner's.
+    #[param(inline)]
+    api_key_prefix: Option<PlainText>,
+}
+
+/// Contracts, newest first.
+#[utoipa::path(get, path = "/admin/contracts")]
 pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(request, &["status", "api_key_prefix", "limit", "cursor"])?;
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<ContractsQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<ContractRow>>, Error> {
     let filter = Filter {
-        status: query.one_of("status", ContractStatus::WORDS)?,
-        api_key_prefix: query.text("api_key_prefix")?,
+        status: asked.status,
+        api_key_prefix: asked.api_key_prefix.as_ref().map(PlainText::as_str),
     };
-    let page = list::page(&query)?;
+    let page = page.page()?;
     let client = app.database.client().await?;
-    list::answer(contracts::list(&**client, &filter, &page).await?)
+    let rows = contracts::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::of(rows)?))
 }
 
 /// One contract.
+#[utoipa::path(get, path = "/admin/contracts/{id}")]
 pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let id = api::parse_id(id).ok_or(Error::NotFound)?;
+    State(app): State<Arc<Clients>>,
+    Path(path): Path<NumberPath>,
+) -> Result<Json<ContractRow>, Error> {
     let client = app.database.client().await?;
-    let contract = contracts::find(&**client, id).await?;
-    api::json(StatusCode::OK, &contract.ok_or(Error::NotFound)?)
+    let contract = contracts::find(&**client, path.number()).await?;
+    Ok(Json(contract.ok_or(Error::NotFound)?))
 }
 
-/// Enters a contract: 201.
+/// Enters a contract, which begins active.
+#[utoipa::path(post, path = "/admin/contracts")]
 pub(crate) async fn create(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let principal = app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let key = write::key(request)?;
-    let contract = parse(&members::object(request)?)?;
-    members::required("contract_start_date", contract.contract_start_date)?;
-    if contract.status != ContractStatus::Active {
-        return Err(members::invalid("status", "a contract begins active"));
-    }
-    let mut client = app.database.client().await?;
-    let client: &mut Client = &mut client;
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
-        return Ok(answer);
-    }
-    let id = contracts::insert(&transaction, &contract, now)
+    writer: Writer,
+    Json(members): Json<ContractMembers>,
+) -> Result<Created<ContractRow>, CreateContractError> {
+    let contract = actions::checked(members)?;
+    writer
+        .run(|cx| Box::pin(actions::create(cx, contract)))
         .await
-        .map_err(explain)?;
-    let after = contracts::find(&transaction, id).await?;
-    let entry = Entry {
-        actor: write::actor(&principal),
-        action: "contract.create",
-        target: format!("contract:{id}"),
-        before: None,
-        after: after.clone().map(Value::Object),
-    };
-    audit_log::insert(&transaction, &entry, now).await?;
-    let answer = write::finish(&transaction, key.as_ref(), StatusCode::CREATED, &after).await?;
-    transaction.commit().await.map_err(store::Error::from)?;
-    Ok(answer)
 }
 
-/// Changes the members that are given, `null` ones to their defaults. What comes out has to be valid as a whole.
+/// Changes the members that are given, null ones to their defaults. What comes out has to be valid as a whole.
+#[utoipa::path(patch, path = "/admin/contracts/{id}")]
 pub(crate) async fn change(
-    app: &Clients,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let principal = app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let changes = members::object(request)?;
-    let is_known =
-        |name: &&String| contract::MEMBERS.contains(&name.as_str()) && *name != "api_key_prefix";
-    if let Some(other) = changes.keys().find(|name| !is_known(name)) {
-        return Err(members::invalid(other, "no member that can be changed"));
-    }
-    let id = api::parse_id(id).ok_or(Error::NotFound)?;
-    let mut client = app.database.client().await?;
-    let client: &mut Client = &mut client;
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if !contracts::lock(&transaction, id).await? {
-        return Err(Error::NotFound);
-    }
-    let before = contracts::find(&transaction, id).await?;
-    let before = before.ok_or(Error::NotFound)?;
-    let mut members = before.clone();
-    members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
-    members.extend(changes);
-    let contract = parse(&members)?;
-    if before["status"] == "canceled" && contract.status != ContractStatus::Canceled {
-        return Err(Error::Conflict {
-            code: "contract_canceled",
-            detail: "a canceled contract stays canceled".to_owned(),
-        });
-    }
-    contracts::update(&transaction, id, &contract, now).await?;
-    let after = contracts::find(&transaction, id).await?;
-    let entry = Entry {
-        actor: write::actor(&principal),
-        action: "contract.update",
-        target: format!("contract:{id}"),
-        before: Some(Value::Object(before)),
-        after: after.clone().map(Value::Object),
-    };
-    audit_log::insert(&transaction, &entry, now).await?;
-    transaction.commit().await.map_err(store::Error::from)?;
-    api::json(StatusCode::OK, &after)
-}
-
-fn parse(members: &Object) -> Result<Contract, Error> {
-    Contract::parse(members).map_err(|invalid| members::invalid(&invalid.field, &invalid.expected))
-}
-
-fn explain(error: store::Error) -> Error {
-    match error.constraint() {
-        Some("api_partner_contracts_api_key_prefix_key") => Error::Conflict {
-            code: "contract_exists",
-            detail: "this prefix has a contract".to_owned(),
-        },
-        _ => error.into(),
-    }
+    writer: Writer,
+    Path(path): Path<NumberPath>,
+    Json(changes): Json<ContractChanges>,
+) -> Result<Written<ContractRow>, ChangeContractError> {
+    writer
+        .run(|cx| Box::pin(actions::change(cx, path.number(), changes)))
+        .await
 }

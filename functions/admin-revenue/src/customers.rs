@@ -1,79 +1,100 @@
 //! `GET /admin/customers…`: the customers, newest first; one with what it has, owes and pays.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use domain::money::{Currency, div_half_even_cents};
 use domain::page::Page;
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
-use store::customers::{self, Filter};
-use store::list::Object;
-use store::{credits, invoices, subscriptions};
+use domain::stripe_objects::invoice::InvoiceStatus;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Now, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
+use serde::{Deserialize, Serialize};
+use store::credits::{self, CreditBalance};
+use store::customers::{self, CustomerDetails, Filter, ListedCustomer, User};
+use store::invoices::{self, InvoiceSummary};
+use store::subscriptions::{self, ListedSubscription};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{Clients, list};
+use crate::Clients;
 
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
 
-#[derive(Serialize)]
-struct Customer {
+/// A customer with what it has, owes and pays.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Customer {
     #[serde(flatten)]
-    customer: Object,
+    customer: CustomerDetails,
     /// The application's user behind it, when that is known.
-    user: Option<Object>,
+    user: Option<User>,
     /// Newest first, up to 500.
-    subscriptions: Vec<Object>,
+    subscriptions: Vec<ListedSubscription>,
     /// Newest first, up to 500.
-    open_invoices: Vec<Object>,
+    open_invoices: Vec<InvoiceSummary>,
     /// What remains of credits, per currency.
-    credit_balances: Vec<Object>,
+    credit_balances: Vec<CreditBalance>,
     mrr: Vec<Mrr>,
 }
 
 /// What it pays per month, in one currency.
-#[derive(Serialize)]
-struct Mrr {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CustomerMrr)]
+pub(crate) struct Mrr {
     currency: Currency,
     /// The exact figure, rounded half-even.
     mrr_cents: i64,
     mrr_microcents: i64,
 }
 
-pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(request, &["user_id", "from", "to", "limit", "cursor"])?;
-    let filter = Filter {
-        user_id: query.integer("user_id")?,
-        created: list::span(&query)?,
-    };
-    let page = list::page(&query)?;
-    let client = app.database.client().await?;
-    list::answer(customers::list(&**client, &filter, &page).await?)
+/// Which customers are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct CustomersQuery {
+    /// Only those of a user of the application.
+    #[param(minimum = 0)]
+    user_id: Option<i32>,
 }
 
-/// One customer.
+/// Customers, newest first; those that are only named so far come last.
+#[utoipa::path(get, path = "/admin/customers")]
+pub(crate) async fn list(
+    State(app): State<Arc<Clients>>,
+    Query(CustomersQuery { user_id }): Query<CustomersQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<ListedCustomer>>, Error> {
+    let filter = Filter {
+        user_id,
+        created: span.span()?,
+    };
+    let page = page.page()?;
+    let client = app.database.client().await?;
+    let rows = customers::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::new(rows.rows, rows.next.as_ref())?))
+}
+
+/// The customer of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct CustomerPath {
+    /// Stripe's id of it.
+    #[param(inline)]
+    stripe_customer_id: PlainText,
+}
+
+/// One customer with what it has, owes and pays.
+#[utoipa::path(get, path = "/admin/customers/{stripe_customer_id}")]
 pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    stripe_customer_id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    if !api::is_plain(stripe_customer_id) {
-        return Err(Error::NotFound);
-    }
+    State(app): State<Arc<Clients>>,
+    Path(CustomerPath { stripe_customer_id }): Path<CustomerPath>,
+    Now(now): Now,
+) -> Result<Json<Customer>, Error> {
+    let stripe_customer_id = stripe_customer_id.as_str();
     let client = app.database.client().await?;
     let db = &**client;
     let customer = customers::find(db, stripe_customer_id).await?;
     let customer = customer.ok_or(Error::NotFound)?;
-    let user_id = customer["user_id"].as_i64();
-    let user_id = user_id.and_then(|id| i32::try_from(id).ok());
+    let user_id = customer.customer.user_id;
     let user = match user_id {
         Some(user_id) => customers::find_user(db, user_id).await?,
         None => None,
@@ -88,7 +109,7 @@ pub(crate) async fn get(
     };
     let open = invoices::Filter {
         stripe_customer_id: Some(stripe_customer_id),
-        status: Some("open"),
+        status: Some(InvoiceStatus::Open),
         ..invoices::Filter::default()
     };
     let mrr = subscriptions::mrr_of_customer(db, stripe_customer_id).await?;
@@ -107,5 +128,5 @@ pub(crate) async fn get(
         credit_balances: credits::balances(db, stripe_customer_id, user_id, now).await?,
         mrr: mrr.collect::<Result<_, Error>>()?,
     };
-    api::json(StatusCode::OK, &customer)
+    Ok(Json(customer))
 }

@@ -2,31 +2,38 @@
 //!
 //! Events that are in the ledger are rows of the inbox; parked and poisoned ones are not in it yet and lie in DynamoDB.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
 use domain::page::{Page, Position};
+use domain::payment::FeeEstimate;
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::members::Members;
-use runtime::api::{self, Error, Query};
+use runtime::api::Error;
+use runtime::api::extract::{Json, NoMembers, Now, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
 use runtime::aws;
 use runtime::aws::parked_events::{self, ParkedEvents, ParkedState};
 use runtime::telemetry::{cause_chain, log_failure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::ledger::{self, Applied};
-use store::audit_log::{self, Entry};
-use store::stripe_events;
+use shared::write::{Write, Writer, Written};
+use store::audit_log;
+use store::stripe_events::{self, InboxEvent};
 use stripe::event::Event;
-use tokio_postgres::{Client, Transaction};
+use utoipa::openapi::RefOr;
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 
-use crate::{Clients, list, write};
-
-const OUTCOMES: [&str; 5] = ["applied", "ignored", "failed", "parked", "poisoned"];
+use crate::Clients;
 
 /// An event that is not in the inbox.
-#[derive(Serialize)]
-struct Parked {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ParkedEvent {
     event_id: String,
+    /// `parked` or `poisoned`.
     outcome: &'static str,
     /// Why it was parked, or why the last attempt failed.
     reason: String,
@@ -38,10 +45,10 @@ struct Parked {
     poisoned_at: Option<Timestamp>,
 }
 
-impl From<ParkedState> for Parked {
-    fn from(state: ParkedState) -> Parked {
+impl From<ParkedState> for ParkedEvent {
+    fn from(state: ParkedState) -> ParkedEvent {
         let is_poisoned = state.is_poisoned();
-        Parked {
+        ParkedEvent {
             event_id: state.event_id,
             outcome: if is_poisoned { "poisoned" } else { "parked" },
             reason: state.reason,
@@ -53,161 +60,238 @@ impl From<ParkedState> for Parked {
     }
 }
 
-/// The inbox; with `outcome=parked` or `poisoned` what is not in it.
+/// An event: in the inbox, or parked.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ListedEvent {
+    /// In the ledger.
+    Inbox(InboxEvent),
+    /// Not in it yet.
+    Parked(ParkedEvent),
+}
+
+/// What becomes of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EventOutcome {
+    /// It changed the ledger.
+    Applied,
+    /// It says nothing of what the ledger keeps.
+    Ignored,
+    Failed,
+    /// It waits for another try.
+    Parked,
+    /// Every try failed: it waits for a replay.
+    Poisoned,
+}
+
+/// Which events are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct EventsQuery {
+    /// Only those that this became of.
+    #[param(inline)]
+    outcome: Option<EventOutcome>,
+    /// Only those of Stripe's type `invoice.paid`. Parked and poisoned events are not told apart by type.
+    #[serde(rename = "type")]
+    #[param(inline)]
+    event_type: Option<PlainText>,
+}
+
+/// The events of the inbox, newest first, without their bodies; with `outcome=parked` or `poisoned` those that are not in
+/// it yet.
+#[utoipa::path(get, path = "/admin/events")]
 pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(
-        request,
-        &["outcome", "type", "from", "to", "limit", "cursor"],
-    )?;
-    let outcome = query.one_of("outcome", &OUTCOMES)?;
-    let event_type = query.text("type")?;
-    let span = list::span(&query)?;
-    let page = list::page(&query)?;
-    if let Some(outcome @ ("parked" | "poisoned")) = outcome {
-        if event_type.is_some() {
-            return Err(Error::invalid_parameter(
-                "type",
-                "parked and poisoned events are not told apart by type",
-            ));
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<EventsQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<ListedEvent>>, Error> {
+    let created = span.span()?;
+    let page = page.page()?;
+    let outcome = match asked.outcome {
+        None => None,
+        Some(EventOutcome::Applied) => Some("applied"),
+        Some(EventOutcome::Ignored) => Some("ignored"),
+        Some(EventOutcome::Failed) => Some("failed"),
+        Some(outcome @ (EventOutcome::Parked | EventOutcome::Poisoned)) => {
+            if asked.event_type.is_some() {
+                return Err(Error::invalid_parameter(
+                    "type",
+                    "parked and poisoned events are not told apart by type",
+                ));
+            }
+            let filter = parked_events::Filter {
+                is_poisoned: Some(outcome == EventOutcome::Poisoned),
+                from: created.from,
+                to: created.to,
+            };
+            let (parked, next) = parked_page(&app, filter, &page).await?;
+            let parked = parked.into_iter().map(ListedEvent::Parked).collect();
+            return Ok(Json(ListOf::new(parked, next.as_ref())?));
         }
-        let filter = parked_events::Filter {
-            is_poisoned: Some(outcome == "poisoned"),
-            from: span.from,
-            to: span.to,
-        };
-        return parked_page(app, filter, &page).await;
-    }
+    };
     let filter = stripe_events::Filter {
         outcome,
-        event_type,
-        created: span,
+        event_type: asked.event_type.as_ref().map(PlainText::as_str),
+        created,
     };
     let client = app.database.client().await?;
-    list::answer(stripe_events::list(&**client, &filter, &page).await?)
+    let rows = stripe_events::list(&**client, &filter, &page).await?;
+    let events = rows.rows.into_iter().map(ListedEvent::Inbox).collect();
+    Ok(Json(ListOf::new(events, rows.next.as_ref())?))
 }
 
-/// The parked and the poisoned, those that came in last first.
+/// The parked and the poisoned events, those that came in last first.
+#[utoipa::path(get, path = "/admin/events/parked")]
 pub(crate) async fn parked(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(request, &["limit", "cursor"])?;
-    let page = list::page(&query)?;
-    parked_page(app, parked_events::Filter::default(), &page).await
+    State(app): State<Arc<Clients>>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<ParkedEvent>>, Error> {
+    let page = page.page()?;
+    let (parked, next) = parked_page(&app, parked_events::Filter::default(), &page).await?;
+    Ok(Json(ListOf::new(parked, next.as_ref())?))
 }
 
-/// What became of a replayed event.
-#[derive(Serialize)]
-struct Replayed<'a> {
-    event_id: &'a str,
+/// What a replay did to an event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Replayed {
+    event_id: String,
     /// `applied`, `ignored`, `duplicate`, or `parked` when it failed again.
     outcome: &'static str,
-    /// Why it failed again.
+    /// Why it failed again; absent when it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     reason: Option<String>,
+}
+
+/// The event of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct EventPath {
+    /// Stripe's id of it.
+    #[param(inline)]
+    event_id: PlainText,
+}
+
+/// The event was applied, or it failed again and stays parked.
+#[derive(Debug)]
+pub(crate) enum ReplayAnswer {
+    Done(Written<Replayed>),
+    FailedAgain(Replayed),
+}
+
+impl IntoResponse for ReplayAnswer {
+    fn into_response(self) -> axum::response::Response {
+        match self {
+            ReplayAnswer::Done(written) => written.into_response(),
+            ReplayAnswer::FailedAgain(replayed) => Json(replayed).into_response(),
+        }
+    }
+}
+
+impl IntoResponses for ReplayAnswer {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        Json::<Replayed>::responses()
+    }
 }
 
 /// Makes a parked or poisoned event due at once and applies it. One that fails stays due, with one attempt used; one
 /// that is in the inbox is a duplicate.
+#[utoipa::path(post, path = "/admin/events/{event_id}/replay")]
 pub(crate) async fn replay(
-    app: &Clients,
-    request: &Request,
-    event_id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let principal = app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let key = write::key(request)?;
-    Members::parse(request, &[])?;
-    if !api::is_plain(event_id) {
-        return Err(Error::NotFound);
-    }
-    let table = table(app)?;
-    let mut client = app.database.client().await?;
-    let client: &mut Client = &mut client;
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if let Some(answer) = write::begin(&transaction, key.as_ref(), now).await? {
-        return Ok(answer);
-    }
-    let audit = |before: serde_json::Value, after: &Replayed<'_>| Entry {
-        actor: write::actor(&principal),
-        action: "event.replay",
-        target: format!("event:{event_id}"),
-        before: Some(before),
-        after: Some(json!(after)),
-    };
-    let is_known = stripe_events::exists(&transaction, event_id).await?;
-    if !table.revive(event_id, now).await? {
-        if !is_known {
-            return Err(Error::NotFound);
-        }
-        let replayed = Replayed {
-            event_id,
-            outcome: "duplicate",
-            reason: None,
-        };
-        audit_log::insert(&transaction, &audit(json!(null), &replayed), now).await?;
-        let answer = write::finish(&transaction, key.as_ref(), StatusCode::OK, &replayed).await?;
-        transaction.commit().await.map_err(store::Error::from)?;
-        return Ok(answer);
-    }
-    match apply(app, table, &transaction, event_id, now).await {
-        Ok(Applied { outcome, messages }) => {
-            let replayed = Replayed {
-                event_id,
-                outcome: outcome.as_str(),
-                reason: None,
-            };
-            let entry = audit(json!({"outcome": "parked"}), &replayed);
-            audit_log::insert(&transaction, &entry, now).await?;
-            let answer =
-                write::finish(&transaction, key.as_ref(), StatusCode::OK, &replayed).await?;
-            transaction.commit().await.map_err(store::Error::from)?;
+    State(app): State<Arc<Clients>>,
+    writer: Writer,
+    Path(EventPath { event_id }): Path<EventPath>,
+    Json(NoMembers {}): Json<NoMembers>,
+    Now(now): Now,
+) -> Result<ReplayAnswer, Error> {
+    let PlainText(event_id) = event_id;
+    let table = table(&app)?;
+    let actor = writer.actor().to_owned();
+    let estimate = app.fee_estimate;
+    let (id, again) = (event_id.as_str(), event_id.clone());
+    let parked = table.clone();
+    let done = writer
+        .run(|cx| Box::pin(async move { apply_again(cx, &parked, again, estimate).await }))
+        .await;
+    match done {
+        Ok(written) => {
             // It is in the ledger: should it stay in the table, the redrive finds a duplicate and removes it.
-            if let Err(error) = table.remove(event_id).await {
+            if let Err(error) = table.remove(id).await {
                 log_failure("a replayed event is still parked", &error);
             }
-            write::publish(app, client, &messages, now).await;
-            Ok(answer)
+            Ok(ReplayAnswer::Done(written))
         }
-        Err(Failure::Away(error)) => Err(error),
+        Err(Failure::Other(error)) => Err(error),
         Err(Failure::OfEvent(reason)) => {
-            transaction.rollback().await.map_err(store::Error::from)?;
-            table.record_failure(event_id, 0, &reason, now).await?;
+            table.record_failure(id, 0, &reason, now).await?;
             let replayed = Replayed {
-                event_id,
+                event_id: event_id.clone(),
                 outcome: "parked",
                 reason: Some(reason),
             };
             // A failure leaves the key free: the same request may be sent again after the fix.
-            let entry = audit(json!({"outcome": "parked"}), &replayed);
-            audit_log::insert(&*client, &entry, now).await?;
-            api::json(StatusCode::OK, &replayed)
+            let entry = audit_log::Entry {
+                actor: &actor,
+                action: "event.replay",
+                target: format!("event:{event_id}"),
+                before: Some(json!({"outcome": "parked"})),
+                after: Some(json!(replayed)),
+            };
+            let client = app.database.client().await?;
+            audit_log::insert(&**client, &entry, now).await?;
+            Ok(ReplayAnswer::FailedAgain(replayed))
         }
     }
 }
 
 /// Why a replay did nothing.
 enum Failure {
-    /// Something it needs is away, which says nothing of the event.
-    Away(Error),
-    /// It fails, and why.
+    /// The event fails, and why.
     OfEvent(String),
+    /// Anything else, which says nothing of the event.
+    Other(Error),
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Other(error.into())
+    }
+}
+
+async fn apply_again(
+    mut cx: Write<'_>,
+    table: &ParkedEvents,
+    event_id: String,
+    estimate: FeeEstimate,
+) -> Result<Replayed, Failure> {
+    let is_known = stripe_events::exists(cx.db, &event_id).await?;
+    let is_parked = table.revive(&event_id, cx.now).await?;
+    if !is_parked && !is_known {
+        return Err(Error::NotFound.into());
+    }
+    let (before, outcome) = if is_parked {
+        let applied = apply(&cx, table, &event_id, estimate).await?;
+        cx.publish(applied.messages);
+        (json!({"outcome": "parked"}), applied.outcome.as_str())
+    } else {
+        (json!(null), "duplicate")
+    };
+    let target = format!("event:{event_id}");
+    let replayed = Replayed {
+        event_id,
+        outcome,
+        reason: None,
+    };
+    cx.audit("event.replay", target, Some(before), Some(json!(replayed)))
+        .await?;
+    Ok(replayed)
 }
 
 async fn apply(
-    app: &Clients,
+    cx: &Write<'_>,
     table: &ParkedEvents,
-    transaction: &Transaction<'_>,
     event_id: &str,
-    now: Timestamp,
+    estimate: FeeEstimate,
 ) -> Result<Applied, Failure> {
     let parked = match table.get(event_id).await {
         Ok(Some(parked)) => parked,
@@ -221,16 +305,15 @@ async fn apply(
         Err(error @ aws::Error::Unreadable { .. }) => {
             return Err(Failure::OfEvent(cause_chain(&error)));
         }
-        Err(error @ aws::Error::Unavailable { .. }) => return Err(Failure::Away(error.into())),
+        Err(error @ aws::Error::Unavailable { .. }) => return Err(error.into()),
     };
     // Its cause may quote the body.
     let event = Event::parse(parked.body.as_bytes())
         .map_err(|error| Failure::OfEvent(error.to_string()))?;
-    let estimate = app.fee_estimate;
-    match ledger::apply_event(transaction, &event, &parked.body, estimate, now).await {
+    match ledger::apply_event(cx.db, &event, &parked.body, estimate, cx.now).await {
         Ok(applied) => Ok(applied),
         Err(ledger::Error::Store(error)) if error.is_unavailable() || error.is_retryable() => {
-            Err(Failure::Away(error.into()))
+            Err(error.into())
         }
         Err(error) => Err(Failure::OfEvent(cause_chain(&error))),
     }
@@ -240,7 +323,7 @@ async fn parked_page(
     app: &Clients,
     filter: parked_events::Filter,
     page: &Page<String>,
-) -> Result<Response<Body>, Error> {
+) -> Result<(Vec<ParkedEvent>, Option<Position<String>>), Error> {
     let after = page.after.as_ref();
     let after = after.map(|Position(at, event_id)| (*at, event_id.as_str()));
     let limit = usize::from(page.limit);
@@ -252,8 +335,8 @@ async fn parked_page(
         .last()
         .filter(|_| !is_last)
         .map(|state| Position(state.received_at, state.event_id.clone()));
-    let parked: Vec<Parked> = states.into_iter().map(Parked::from).collect();
-    list::answer_with(parked, next.as_ref())
+    let parked = states.into_iter().map(ParkedEvent::from).collect();
+    Ok((parked, next))
 }
 
 fn table(app: &Clients) -> Result<&ParkedEvents, Error> {

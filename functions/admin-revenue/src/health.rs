@@ -2,27 +2,34 @@
 //!
 //! It says `ok` or a word why not, and nothing of hosts, names or credentials. The causes are logged.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::State;
+use axum::response::IntoResponse;
 use futures_util::future::join5;
-use jiff::Timestamp;
 use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
+use runtime::api::Error;
+use runtime::api::extract::{Json, documented};
 use runtime::config;
 use runtime::http_call::http_get;
 use serde::Serialize;
 use store::{Database, revenue_report};
+use utoipa::openapi::RefOr;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::Clients;
 
+const OK: &str = "ok";
 /// Longest time one check may take; they run side by side.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Whether something can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum State {
+pub(crate) enum Reach {
     Ok,
     /// It answers with an error, or not at all.
     Unavailable,
@@ -31,30 +38,54 @@ enum State {
     NotConfigured,
 }
 
-#[derive(Serialize)]
-struct Health {
-    /// `ok` when every check is.
+/// Whether everything that the figures need can be reached.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// `ok` when every check is, else `degraded`.
     status: &'static str,
     checks: Checks,
 }
 
-#[derive(Serialize)]
-struct Checks {
-    database: State,
-    bucket: State,
-    bus: State,
-    table: State,
-    stripe: State,
+/// What is looked at.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = HealthChecks)]
+pub(crate) struct Checks {
+    database: Reach,
+    bucket: Reach,
+    bus: Reach,
+    table: Reach,
+    stripe: Reach,
 }
 
 /// 200 when every check is `ok`, else 503 with the same body.
-pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
+#[derive(Debug)]
+pub(crate) struct HealthAnswer(Health);
+
+impl IntoResponse for HealthAnswer {
+    fn into_response(self) -> axum::response::Response {
+        let is_ok = self.0.status == OK;
+        let mut response = Json(self.0).into_response();
+        if !is_ok {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        response
+    }
+}
+
+impl IntoResponses for HealthAnswer {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let mut responses = documented::<Health>(StatusCode::OK, Some("Every check is ok"));
+        responses.extend(documented::<Health>(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Some("A check is not ok"),
+        ));
+        responses
+    }
+}
+
+/// Whether the database, the bucket, the bus, the table and Stripe can be reached.
+#[utoipa::path(get, path = "/admin/health")]
+pub(crate) async fn get(State(app): State<Arc<Clients>>) -> Result<HealthAnswer, Error> {
     // Boxed: the SDK's futures are large, and five of them side by side would not fit a small stack.
     let (database, bucket, bus, table, stripe) = join5(
         Box::pin(check("database", ping(&app.database))),
@@ -71,9 +102,9 @@ pub(crate) async fn get(
     )
     .await;
     let states = [database, bucket, bus, table, stripe];
-    let is_ok = states.iter().all(|state| *state == State::Ok);
-    let health = Health {
-        status: if is_ok { "ok" } else { "degraded" },
+    let is_ok = states.iter().all(|state| *state == Reach::Ok);
+    Ok(HealthAnswer(Health {
+        status: if is_ok { OK } else { "degraded" },
         checks: Checks {
             database,
             bucket,
@@ -81,32 +112,26 @@ pub(crate) async fn get(
             table,
             stripe,
         },
-    };
-    let status = if is_ok {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    api::json(status, &health)
+    }))
 }
 
 type CheckError = Box<dyn StdError + Send + Sync>;
 
-async fn check(name: &'static str, check: impl Future<Output = Result<(), CheckError>>) -> State {
+async fn check(name: &'static str, check: impl Future<Output = Result<(), CheckError>>) -> Reach {
     match tokio::time::timeout(TIMEOUT, check).await {
-        Ok(Ok(())) => State::Ok,
+        Ok(Ok(())) => Reach::Ok,
         Ok(Err(error)) if error.is::<config::Error>() => {
             tracing::warn!(check = name, cause = %error, "a health check failed");
-            State::NotConfigured
+            Reach::NotConfigured
         }
         Ok(Err(error)) => {
             let cause = runtime::telemetry::cause_chain(error.as_ref());
             tracing::warn!(check = name, cause, "a health check failed");
-            State::Unavailable
+            Reach::Unavailable
         }
         Err(_elapsed) => {
             tracing::warn!(check = name, "a health check took too long");
-            State::TimedOut
+            Reach::TimedOut
         }
     }
 }
@@ -117,7 +142,7 @@ fn configured<T>(resource: &Result<T, config::Error>) -> Result<&T, config::Erro
 
 async fn ping(database: &Database) -> Result<(), CheckError> {
     let client = database.client().await?;
-    Ok(revenue_report::ping(&**client).await?)
+    Ok(revenue_report::ping(&client).await?)
 }
 
 /// Any answer but a server error will do: nothing is asked for, no key is sent.

@@ -1,144 +1,228 @@
-//! `GET /admin/invoices…`: the invoices, newest first; one with all that belongs to it.
+//! `/admin/invoices…`: the invoices, newest first; one with all that belongs to it; what happens to partners' invoices
+//! outside Stripe.
 
+use std::sync::Arc;
+
+use axum::extract::State;
+use domain::money::Currency;
 use domain::page::Page;
+use domain::payment::PaymentStatus;
+use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus};
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::authentication::Access;
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
-use serde_json::Value;
-use store::invoices::{self, Filter};
-use store::list::Object;
-use store::{credits, payment_history};
-use tokio_postgres::GenericClient;
+use runtime::api::Error;
+use runtime::api::access::Caller;
+use runtime::api::extract::{Json, NoMembers, Now, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
+use serde::{Deserialize, Serialize};
+use shared::actions::invoices::{self as actions, ManualPayment, MarkPaidError, VoidInvoiceError};
+use shared::write::{Writer, Written};
+use store::credits::{self, AppliedCredit};
+use store::invoices::{
+    self, Filter, InvoiceDetails, InvoiceInternals, InvoiceLine, InvoiceRow, InvoiceSummary,
+};
+use store::payment_history::{self, PaymentSummary};
+use utoipa::{IntoParams, ToSchema};
 
-use crate::{Clients, list};
+use crate::Clients;
+use crate::parameters::{InvoicePath, NumberPath};
 
-const STATUSES: [&str; 5] = ["draft", "open", "paid", "void", "uncollectible"];
-const KINDS: [&str; 4] = ["subscription", "one_off", "partner", "overage"];
-
-/// What a partner sees of a payment: not what it cost us.
-const OF_PAYMENT_FOR_PARTNERS: [&str; 9] = [
-    "id",
-    "invoice_id",
-    "amount_cents",
-    "currency",
-    "status",
-    "payment_method",
-    "refund_amount_cents",
-    "succeeded_at",
-    "created_at",
-];
-
-#[derive(Serialize)]
-struct Invoice {
-    #[serde(flatten)]
-    invoice: Object,
-    lines: Value,
-    /// Newest first.
-    payments: Vec<Object>,
-    /// What was taken from credits for it.
-    credits: Vec<Object>,
+/// Which invoices are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct InvoicesQuery {
+    /// Only those of this status.
+    #[param(inline)]
+    status: Option<InvoiceStatus>,
+    /// Only those of this kind.
+    #[param(inline)]
+    kind: Option<InvoiceKind>,
+    /// Only a user's.
+    #[param(minimum = 0)]
+    user_id: Option<i32>,
+    /// Only a partner's; a partner may only ask for its own.
+    #[param(inline)]
+    api_key_prefix: Option<PlainText>,
+    /// Only those of a customer at Stripe.
+    #[param(inline)]
+    customer: Option<PlainText>,
+    /// Only the one with this number, as printed.
+    #[param(inline)]
+    number: Option<PlainText>,
 }
 
-/// A partner sees its own, and may not ask for another's.
+/// Invoices, newest first. A partner sees its own.
+#[utoipa::path(get, path = "/admin/invoices")]
 pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let access = app
-        .jwt
-        .require_admin_or_partner(request.headers(), now)
-        .await?;
-    let query = Query::parse(
-        request,
-        &[
-            "status",
-            "kind",
-            "user_id",
-            "api_key_prefix",
-            "customer",
-            "number",
-            "from",
-            "to",
-            "limit",
-            "cursor",
-        ],
-    )?;
-    let mut filter = Filter {
-        status: query.one_of("status", &STATUSES)?,
-        kind: query.one_of("kind", &KINDS)?,
-        user_id: query.integer("user_id")?,
-        api_key_prefix: query.text("api_key_prefix")?,
-        stripe_customer_id: query.text("customer")?,
-        invoice_number: query.text("number")?,
-        created: list::span(&query)?,
-    };
-    let page = list::page(&query)?;
-    if let Access::Partner(own) = &access {
-        if filter.api_key_prefix.is_some_and(|prefix| prefix != own) {
-            return Err(Error::Forbidden {
-                detail: "this token reads the invoices of its own prefix",
-            });
-        }
-        filter.api_key_prefix = Some(own);
+    State(app): State<Arc<Clients>>,
+    caller: Caller,
+    Query(asked): Query<InvoicesQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<InvoiceSummary>>, Error> {
+    let asked_prefix = asked.api_key_prefix.as_ref().map(PlainText::as_str);
+    if asked_prefix.is_some() && !caller.may_read(asked_prefix) {
+        return Err(Error::Forbidden {
+            detail: "this token reads the invoices of its own prefix",
+        });
     }
+    let filter = Filter {
+        status: asked.status,
+        kind: asked.kind,
+        user_id: asked.user_id,
+        api_key_prefix: asked_prefix.or(caller.own_prefix()),
+        stripe_customer_id: asked.customer.as_ref().map(PlainText::as_str),
+        invoice_number: asked.number.as_ref().map(PlainText::as_str),
+        created: span.span()?,
+    };
+    let page = page.page()?;
     let client = app.database.client().await?;
-    list::answer(invoices::list(&**client, &filter, &page).await?)
+    let rows = invoices::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::of(rows)?))
+}
+
+/// An invoice with all that belongs to it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum InvoiceWithParts {
+    /// For staff.
+    Whole(Box<WholeInvoice>),
+    /// For the partner it bills.
+    OfPartner(Box<PartnersInvoice>),
+}
+
+/// An invoice as staff sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct WholeInvoice {
+    #[serde(flatten)]
+    summary: InvoiceSummary,
+    #[serde(flatten)]
+    details: InvoiceDetails,
+    #[serde(flatten)]
+    internals: InvoiceInternals,
+    lines: Vec<InvoiceLine>,
+    /// Newest first.
+    payments: Vec<PaymentSummary>,
+    /// What was taken from credits for it.
+    credits: Vec<AppliedCredit>,
+}
+
+/// An invoice as the partner it bills sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PartnersInvoice {
+    #[serde(flatten)]
+    summary: InvoiceSummary,
+    #[serde(flatten)]
+    details: InvoiceDetails,
+    lines: Vec<InvoiceLine>,
+    /// Newest first.
+    payments: Vec<PartnerPayment>,
+    /// What was taken from credits for it.
+    credits: Vec<AppliedCredit>,
+}
+
+/// What a partner sees of a payment: not what it cost us.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PartnerPayment {
+    id: i64,
+    invoice_id: Option<i64>,
+    amount_cents: i64,
+    currency: Currency,
+    status: PaymentStatus,
+    payment_method: Option<String>,
+    refund_amount_cents: Option<i64>,
+    succeeded_at: Option<Timestamp>,
+    created_at: Timestamp,
+}
+
+impl From<PaymentSummary> for PartnerPayment {
+    fn from(payment: PaymentSummary) -> PartnerPayment {
+        PartnerPayment {
+            id: payment.id,
+            invoice_id: payment.invoice_id,
+            amount_cents: payment.amount_cents,
+            currency: payment.currency,
+            status: payment.status,
+            payment_method: payment.payment_method,
+            refund_amount_cents: payment.refund_amount_cents,
+            succeeded_at: payment.succeeded_at,
+            created_at: payment.created_at,
+        }
+    }
 }
 
 /// One invoice, by our number or by Stripe's id, with its lines, its payments and the credits applied to it.
+#[utoipa::path(get, path = "/admin/invoices/{id}")]
 pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    let access = app
-        .jwt
-        .require_admin_or_partner(request.headers(), now)
-        .await?;
-    Query::parse(request, &[])?;
+    State(app): State<Arc<Clients>>,
+    caller: Caller,
+    Path(InvoicePath { id }): Path<InvoicePath>,
+) -> Result<Json<InvoiceWithParts>, Error> {
     let client = app.database.client().await?;
     let db = &**client;
-    let mut invoice = find(db, id, &access).await?;
-    let invoice_id = invoice["id"].as_i64().ok_or(Error::NotFound)?;
+    let (number, stripe_id) = id.parts();
+    let invoice = invoices::find(db, number, stripe_id).await?;
+    let invoice = invoice
+        // Another partner's is as good as none.
+        .filter(|invoice| caller.may_read(invoice.summary.api_key_prefix.as_deref()))
+        .ok_or(Error::NotFound)?;
+    let lines = invoice.lines();
+    let InvoiceRow {
+        summary,
+        details,
+        internals,
+        line_items: _,
+    } = invoice;
     let filter = payment_history::Filter {
-        invoice_id: Some(invoice_id),
+        invoice_id: Some(summary.id),
         ..payment_history::Filter::default()
     };
     let page = Page {
         after: None,
         limit: 500,
     };
-    let mut payments = payment_history::list(db, &filter, &page).await?.rows;
-    if let Access::Partner(_) = access {
-        for payment in &mut payments {
-            payment.retain(|name, _| OF_PAYMENT_FOR_PARTNERS.contains(&name.as_str()));
-        }
-        invoice.remove("pdf_key");
-        invoice.remove("metadata");
-    }
-    let lines = invoice.remove("line_items").unwrap_or_default();
-    let invoice = Invoice {
-        invoice,
-        lines: lines
-            .get("items")
-            .cloned()
-            .unwrap_or(Value::Array(Vec::new())),
-        payments,
-        credits: credits::applied_to(db, invoice_id).await?,
-    };
-    api::json(StatusCode::OK, &invoice)
+    let payments = payment_history::list(db, &filter, &page).await?.rows;
+    let credits = credits::applied_to(db, summary.id).await?;
+    Ok(Json(match caller.own_prefix() {
+        None => InvoiceWithParts::Whole(Box::new(WholeInvoice {
+            summary,
+            details,
+            internals,
+            lines,
+            payments,
+            credits,
+        })),
+        Some(_) => InvoiceWithParts::OfPartner(Box::new(PartnersInvoice {
+            summary,
+            details,
+            lines,
+            payments: payments.into_iter().map(PartnerPayment::from).collect(),
+            credits,
+        })),
+    }))
 }
 
-/// The invoice that a segment of the path names; another partner's is as good as none.
-async fn find(db: &impl GenericClient, id: &str, access: &Access) -> Result<Object, Error> {
-    let (number, stripe_id) = api::parse_invoice_id(id)?;
-    let invoice = invoices::find(db, number, stripe_id).await?;
-    invoice
-        .filter(|invoice| access.allows(invoice["api_key_prefix"].as_str()))
-        .ok_or(Error::NotFound)
+/// Voids an invoice of which nothing has been paid; credits that were applied to it go back.
+#[utoipa::path(post, path = "/admin/invoices/{id}/void")]
+pub(crate) async fn void(
+    writer: Writer,
+    Path(path): Path<NumberPath>,
+    Json(NoMembers {}): Json<NoMembers>,
+) -> Result<Written<InvoiceRow>, VoidInvoiceError> {
+    writer
+        .run(|cx| Box::pin(actions::void(cx, path.number())))
+        .await
+}
+
+/// Notes a wire, a check or an ACH transfer for an invoice, of all that is due or of a part.
+#[utoipa::path(post, path = "/admin/invoices/{id}/mark-paid")]
+pub(crate) async fn mark_paid(
+    writer: Writer,
+    Path(path): Path<NumberPath>,
+    Now(now): Now,
+    Json(payment): Json<ManualPayment>,
+) -> Result<Written<InvoiceRow>, MarkPaidError> {
+    payment.check(now)?;
+    writer
+        .run(|cx| Box::pin(actions::mark_paid(cx, path.number(), payment)))
+        .await
 }

@@ -9,10 +9,7 @@ use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::access::{Access, Authenticator};
-use runtime::api::authentication::JwtVerifier;
-use runtime::api::router::KeyRule;
-use runtime::api::router::{Api, Routes};
-use runtime::api::{self, Error, list};
+use runtime::api::router::{Api, KeyRule, Routes};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::aws::event_bus::EventBus;
 use runtime::aws::parked_events::ParkedEvents;
@@ -21,61 +18,21 @@ use runtime::routes;
 use shared::write::WriteState;
 use store::Database;
 
-mod asked;
-mod attachment;
 mod audit_log;
-mod cohorts;
 mod contracts;
 mod credits;
 mod customers;
 mod events;
 mod exports;
 mod health;
-mod invoice_writes;
 mod invoices;
-mod movements;
+mod parameters;
 mod payments;
 mod reconciliation;
 mod reports;
 mod revenue;
-mod sections;
 mod statement;
 mod subscriptions;
-mod write;
-
-/// The routes that are matched by hand.
-pub const ROUTES: &[(&str, &str)] = &[
-    ("GET", "/admin/revenue"),
-    ("GET", "/admin/revenue/movements"),
-    ("GET", "/admin/revenue/cohorts"),
-    ("GET", "/admin/reports/{report}"),
-    ("GET", "/admin/exports/{export}"),
-    ("GET", "/admin/health"),
-    // Lists.
-    ("GET", "/admin/invoices"),
-    ("GET", "/admin/payments"),
-    ("GET", "/admin/subscriptions"),
-    ("GET", "/admin/customers"),
-    ("GET", "/admin/contracts"),
-    ("GET", "/admin/events"),
-    ("GET", "/admin/events/parked"),
-    ("GET", "/admin/audit-log"),
-    ("GET", "/admin/reconciliation"),
-    ("GET", "/admin/reconciliation/{run_id}"),
-    // Objects.
-    ("GET", "/admin/invoices/{id}"),
-    ("GET", "/admin/payments/{id}"),
-    ("GET", "/admin/customers/{stripe_customer_id}"),
-    ("GET", "/admin/contracts/{id}"),
-    ("GET", "/admin/contracts/{id}/statement.csv"),
-    // Writes.
-    ("POST", "/admin/contracts"),
-    ("PATCH", "/admin/contracts/{id}"),
-    ("POST", "/admin/invoices/{id}/void"),
-    ("POST", "/admin/invoices/{id}/mark-paid"),
-    ("POST", "/admin/events/{event_id}/replay"),
-    ("POST", "/admin/reconciliation/items/{id}/accept"),
-];
 
 /// The function: its routes over what its policy lets it reach.
 #[derive(Debug)]
@@ -93,6 +50,33 @@ pub fn routes() -> Routes<impl Clone + Send + Sync + 'static + use<>> {
 fn table() -> Routes<Arc<Clients>> {
     let (optional, required) = (KeyRule::Optional, KeyRule::Required);
     Routes::new()
+        .add(Access::Viewer, routes!(revenue::get))
+        .add(Access::Viewer, routes!(revenue::movements))
+        .add(Access::Viewer, routes!(revenue::cohorts))
+        .add(Access::Viewer, routes!(reports::get))
+        .add(Access::Viewer, routes!(exports::get))
+        .add(Access::Viewer, routes!(health::get))
+        .add(Access::Viewer, routes!(subscriptions::list))
+        .add(Access::Viewer, routes!(customers::list))
+        .add(Access::Viewer, routes!(customers::get))
+        .add(Access::Viewer, routes!(events::list))
+        .add(Access::Viewer, routes!(events::parked))
+        .add_write(Access::Admin, optional, routes!(events::replay))
+        .add(Access::Viewer, routes!(audit_log::list))
+        .add(Access::Viewer, routes!(reconciliation::list))
+        .add(Access::Viewer, routes!(reconciliation::get))
+        .add_write(Access::Finance, optional, routes!(reconciliation::accept))
+        .add(Access::ViewerOrPartner, routes!(invoices::list))
+        .add(Access::ViewerOrPartner, routes!(invoices::get))
+        .add_write(Access::Finance, required, routes!(invoices::void))
+        .add_write(Access::Finance, required, routes!(invoices::mark_paid))
+        .add(Access::Viewer, routes!(payments::list))
+        .add(Access::Viewer, routes!(payments::get))
+        .add(Access::Viewer, routes!(contracts::list))
+        .add(Access::Viewer, routes!(contracts::get))
+        .add(Access::Viewer, routes!(statement::get))
+        .add_write(Access::Admin, optional, routes!(contracts::create))
+        .add_write(Access::Admin, optional, routes!(contracts::change))
         .add(Access::Viewer, routes!(credits::list))
         .add_write(Access::Finance, optional, routes!(credits::create))
         .add_write(Access::Finance, required, routes!(credits::void))
@@ -103,7 +87,6 @@ fn table() -> Routes<Arc<Clients>> {
 #[derive(Debug)]
 pub(crate) struct Clients {
     database: Database,
-    jwt: JwtVerifier,
     reporting_currency: Currency,
     document_bucket: Result<DocumentBucket, config::Error>,
     parked_events: Result<ParkedEvents, config::Error>,
@@ -114,13 +97,12 @@ pub(crate) struct Clients {
 
 impl App {
     /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `REPORTING_CURRENCY` (USD), the variables of
-    /// [`JwtVerifier`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
+    /// [`Authenticator`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
     /// routes that need them, and for the health check `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
         let clients = Arc::new(Clients {
             database: Database::connect_lazily(&database),
-            jwt: JwtVerifier::from_env(environment, sdk),
             reporting_currency: environment.parsed_or("REPORTING_CURRENCY", Currency::USD)?,
             document_bucket: DocumentBucket::from_env(environment, sdk),
             parked_events: ParkedEvents::from_env(environment, sdk),
@@ -155,65 +137,5 @@ impl WriteState for Clients {
 
 /// Answers one request. Never an `Err`: the gateway would make it a bare 500.
 pub async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
-    if request.uri().path().starts_with("/admin/credits") {
-        return app.api.answer(request, now).await;
-    }
-    let app = &*app.clients;
-    api::respond(&request, async {
-        api::body(&request, api::BODY_LIMIT_BYTES)?;
-        let route = api::route(ROUTES, &request)?;
-        let parameter = |name| route.parameter(name).unwrap_or_default();
-        let is_get = request.method() == "GET";
-        match route.pattern {
-            "/admin/revenue" => revenue::get(app, &request, now).await,
-            "/admin/revenue/movements" => movements::get(app, &request, now).await,
-            "/admin/revenue/cohorts" => cohorts::get(app, &request, now).await,
-            "/admin/reports/{report}" => {
-                reports::get(app, &request, parameter("report"), now).await
-            }
-            "/admin/exports/{export}" => {
-                exports::get(app, &request, parameter("export"), now).await
-            }
-            "/admin/health" => health::get(app, &request, now).await,
-            "/admin/invoices" => invoices::list(app, &request, now).await,
-            "/admin/payments" => payments::list(app, &request, now).await,
-            "/admin/subscriptions" => subscriptions::list(app, &request, now).await,
-            "/admin/customers" => customers::list(app, &request, now).await,
-            "/admin/contracts" if is_get => contracts::list(app, &request, now).await,
-            "/admin/contracts" => contracts::create(app, &request, now).await,
-            "/admin/events" => events::list(app, &request, now).await,
-            "/admin/events/parked" => events::parked(app, &request, now).await,
-            "/admin/audit-log" => audit_log::list(app, &request, now).await,
-            "/admin/reconciliation" => reconciliation::list(app, &request, now).await,
-            "/admin/reconciliation/{run_id}" => {
-                reconciliation::get(app, &request, parameter("run_id"), now).await
-            }
-            "/admin/invoices/{id}" => invoices::get(app, &request, parameter("id"), now).await,
-            "/admin/payments/{id}" => payments::get(app, &request, parameter("id"), now).await,
-            "/admin/customers/{stripe_customer_id}" => {
-                customers::get(app, &request, parameter("stripe_customer_id"), now).await
-            }
-            "/admin/contracts/{id}" if is_get => {
-                contracts::get(app, &request, parameter("id"), now).await
-            }
-            "/admin/contracts/{id}" => contracts::change(app, &request, parameter("id"), now).await,
-            "/admin/contracts/{id}/statement.csv" => {
-                statement::get(app, &request, parameter("id"), now).await
-            }
-            "/admin/invoices/{id}/void" => {
-                invoice_writes::void(app, &request, parameter("id"), now).await
-            }
-            "/admin/invoices/{id}/mark-paid" => {
-                invoice_writes::mark_paid(app, &request, parameter("id"), now).await
-            }
-            "/admin/events/{event_id}/replay" => {
-                events::replay(app, &request, parameter("event_id"), now).await
-            }
-            "/admin/reconciliation/items/{id}/accept" => {
-                reconciliation::accept(app, &request, parameter("id"), now).await
-            }
-            _ => Err(Error::NotFound),
-        }
-    })
-    .await
+    app.api.answer(request, now).await
 }

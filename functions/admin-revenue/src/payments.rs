@@ -1,100 +1,103 @@
 //! `GET /admin/payments…`: the payments, newest first; one with its attempts, refunds and disputes.
 
-use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
-use store::list::Object;
-use store::payment_facts;
-use store::payment_history::{self, Filter};
+use std::sync::Arc;
 
-use crate::{Clients, list};
+use axum::extract::State;
+use domain::payment::PaymentStatus;
+use runtime::api::extract::{Json, Path, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
+use runtime::api::{self, Error};
+use serde::{Deserialize, Serialize};
+use store::payment_history::{self, Filter, PaymentSummary, SettledPayment};
+use store::payment_parts::{self, PaymentAttempt, PaymentDispute, PaymentRefund};
+use utoipa::{IntoParams, ToSchema};
 
-const STATUSES: [&str; 7] = [
-    "pending",
-    "succeeded",
-    "failed",
-    "refunded",
-    "partially_refunded",
-    "disputed",
-    "canceled",
-];
+use crate::Clients;
 
-#[derive(Serialize)]
-struct Payment {
-    #[serde(flatten)]
-    payment: Object,
-    /// The charges, first to last.
-    attempts: Vec<Object>,
-    refunds: Vec<Object>,
-    disputes: Vec<Object>,
+/// Which payments are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct PaymentsQuery {
+    /// Only those of this status.
+    #[param(inline)]
+    status: Option<PaymentStatus>,
+    /// Only a user's.
+    #[param(minimum = 0)]
+    user_id: Option<i32>,
+    /// Only those of a customer at Stripe.
+    #[param(inline)]
+    customer: Option<PlainText>,
+    /// Only those of an invoice, by our number of it.
+    #[param(minimum = 0)]
+    invoice_id: Option<i64>,
 }
 
+/// Payments, newest first.
+#[utoipa::path(get, path = "/admin/payments")]
 pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(
-        request,
-        &[
-            "status",
-            "user_id",
-            "customer",
-            "invoice_id",
-            "from",
-            "to",
-            "limit",
-            "cursor",
-        ],
-    )?;
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<PaymentsQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<PaymentSummary>>, Error> {
     let filter = Filter {
-        status: query.one_of("status", &STATUSES)?,
-        user_id: query.integer("user_id")?,
-        stripe_customer_id: query.text("customer")?,
-        invoice_id: query.integer("invoice_id")?,
-        created: list::span(&query)?,
+        status: asked.status,
+        user_id: asked.user_id,
+        stripe_customer_id: asked.customer.as_ref().map(PlainText::as_str),
+        invoice_id: asked.invoice_id,
+        created: span.span()?,
     };
-    let page = list::page(&query)?;
+    let page = page.page()?;
     let client = app.database.client().await?;
-    list::answer(payment_history::list(&**client, &filter, &page).await?)
+    let rows = payment_history::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::of(rows)?))
+}
+
+/// A payment of a path.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct PaymentPath {
+    /// Our number of the payment, or the id of its intent or of any of its charges.
+    #[param(inline)]
+    id: PlainText,
+}
+
+/// A payment with all that belongs to it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PaymentWithParts {
+    #[serde(flatten)]
+    payment: SettledPayment,
+    /// The charges, first to last.
+    attempts: Vec<PaymentAttempt>,
+    refunds: Vec<PaymentRefund>,
+    disputes: Vec<PaymentDispute>,
 }
 
 /// One payment, by our number or by the id of its intent or of any of its charges.
+#[utoipa::path(get, path = "/admin/payments/{id}")]
 pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    Query::parse(request, &[])?;
-    let number = api::parse_id(id);
-    let key = Some(id).filter(|id| number.is_none() && api::is_plain(id));
-    if number.is_none() && key.is_none() {
-        return Err(Error::NotFound);
-    }
+    State(app): State<Arc<Clients>>,
+    Path(PaymentPath { id }): Path<PaymentPath>,
+) -> Result<Json<PaymentWithParts>, Error> {
+    let number = api::parse_id(id.as_str());
+    let key = Some(id.as_str()).filter(|_| number.is_none());
     let client = app.database.client().await?;
     let db = &**client;
     let payment = payment_history::find(db, number, key).await?;
     let payment = payment.ok_or(Error::NotFound)?;
-    let intent = payment["stripe_payment_intent_id"].as_str();
-    let charge = payment["stripe_charge_id"].as_str();
-    let attempts = payment_facts::list_attempts(db, intent, charge).await?;
+    let intent = payment.payment.stripe_payment_intent_id.as_deref();
+    let charge = payment.payment.stripe_charge_id.as_deref();
+    let attempts = payment_parts::attempts(db, intent, charge).await?;
     let charges: Vec<&str> = attempts
         .iter()
-        .filter_map(|attempt| attempt["stripe_charge_id"].as_str())
+        .map(|attempt| attempt.stripe_charge_id.as_str())
         .chain(charge)
         .collect();
-    let refunds = payment_facts::list_refunds(db, intent, &charges).await?;
-    let disputes = payment_facts::list_disputes(db, intent, &charges).await?;
-    let payment = Payment {
+    let refunds = payment_parts::refunds(db, intent, &charges).await?;
+    let disputes = payment_parts::disputes(db, intent, &charges).await?;
+    Ok(Json(PaymentWithParts {
         payment,
         attempts,
         refunds,
         disputes,
-    };
-    api::json(StatusCode::OK, &payment)
+    }))
 }

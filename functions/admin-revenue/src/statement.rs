@@ -1,15 +1,21 @@
 //! `GET /admin/contracts/{id}/statement.csv`: a partner's statement of account.
 
+use std::sync::Arc;
+
+use axum::extract::State;
 use documents::csv_export::{Cell, Writer};
 use domain::money::{Currency, Money};
+use domain::page::Span;
 use domain::partner::account_statement::{self, Line};
 use domain::period::day_of;
 use futures_util::stream;
 use jiff::Timestamp;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
+use runtime::api::Error;
+use runtime::api::extract::{FileAnswer, Now, Path, Query, RequestId};
+use runtime::api::list::SpanQuery;
 use store::{contracts, statements};
 
+use crate::parameters::NumberPath;
 use crate::{Clients, exports};
 
 const HEADER: [&str; 8] = [
@@ -23,27 +29,32 @@ const HEADER: [&str; 8] = [
     "currency",
 ];
 
-/// Opening balance, invoices, payments, credits, voids and closing balance of `[from, to)`, currency by currency.
+/// A partner's statement of account: opening balance, invoices, payments, credits, voids and closing balance of
+/// `[from, to)`, each entry with the balance after it.
+#[utoipa::path(get, path = "/admin/contracts/{id}/statement.csv")]
 pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    id: &str,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(request, &["from", "to"])?;
-    let (from, to) = query.from_to()?;
-    let id = api::parse_id(id).ok_or(Error::NotFound)?;
+    State(app): State<Arc<Clients>>,
+    Path(contract): Path<NumberPath>,
+    Query(span): Query<SpanQuery>,
+    RequestId(request_id): RequestId,
+    Now(now): Now,
+) -> Result<FileAnswer, Error> {
+    let id = contract.number();
+    let Span { from, to } = span.span()?;
     let client = app.database.client().await?;
     let contract = contracts::find(&**client, id).await?;
     let contract = contract.ok_or(Error::NotFound)?;
-    let text = |column: &str| contract[column].as_str().unwrap_or_default();
-    let currency = Currency::parse(text("currency"))?;
-    let entries = statements::entries(&**client, text("api_key_prefix")).await?;
+    let currency = Currency::parse(&contract.currency)?;
+    let entries = statements::entries(&**client, &contract.api_key_prefix).await?;
     let lines = account_statement::lines(entries, currency, from, to)?;
-    let name = format!("statement-{id}.csv");
-    let lines = stream::iter(lines.into_iter().map(Ok));
-    exports::answer(app, request, now, &name, &HEADER, lines, write_line).await
+    let file = exports::File {
+        app: &app,
+        request_id: &request_id,
+        name: &format!("statement-{id}.csv"),
+        now,
+    };
+    file.of(&HEADER, stream::iter(lines.into_iter().map(Ok)), write_line)
+        .await
 }
 
 fn write_line(writer: &mut Writer, line: &Line) -> Result<(), Error> {

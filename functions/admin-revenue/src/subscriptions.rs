@@ -1,44 +1,81 @@
 //! `GET /admin/subscriptions`: the subscriptions, newest first.
 
-use jiff::Timestamp;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{Error, Query};
-use store::subscriptions::{self, Filter};
+use std::sync::Arc;
 
-use crate::{Clients, list};
+use axum::extract::State;
+use runtime::api::Error;
+use runtime::api::extract::{Json, Query};
+use runtime::api::list::{ListOf, PageQuery, SpanQuery};
+use runtime::api::values::PlainText;
+use serde::Deserialize;
+use store::subscriptions::{self, Filter, ListedSubscription};
+use utoipa::{IntoParams, ToSchema};
 
-/// Those of Stripe.
-const STATUSES: [&str; 8] = [
-    "incomplete",
-    "incomplete_expired",
-    "trialing",
-    "active",
-    "past_due",
-    "canceled",
-    "unpaid",
-    "paused",
-];
+use crate::Clients;
 
+/// A status of Stripe's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SubscriptionState {
+    Incomplete,
+    IncompleteExpired,
+    Trialing,
+    Active,
+    PastDue,
+    Canceled,
+    Unpaid,
+    Paused,
+}
+
+impl SubscriptionState {
+    fn as_str(self) -> &'static str {
+        match self {
+            SubscriptionState::Incomplete => "incomplete",
+            SubscriptionState::IncompleteExpired => "incomplete_expired",
+            SubscriptionState::Trialing => "trialing",
+            SubscriptionState::Active => "active",
+            SubscriptionState::PastDue => "past_due",
+            SubscriptionState::Canceled => "canceled",
+            SubscriptionState::Unpaid => "unpaid",
+            SubscriptionState::Paused => "paused",
+        }
+    }
+}
+
+/// Which subscriptions are shown.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct SubscriptionsQuery {
+    /// Only those of this status.
+    #[param(inline)]
+    status: Option<SubscriptionState>,
+    /// Only those of a user of the application.
+    #[param(minimum = 0)]
+    user_id: Option<i32>,
+    /// Only those of a customer (`cus_…`).
+    #[param(inline)]
+    customer: Option<PlainText>,
+    /// Only those of a plan.
+    #[param(inline)]
+    plan: Option<PlainText>,
+}
+
+/// Subscriptions, newest first.
+#[utoipa::path(get, path = "/admin/subscriptions")]
 pub(crate) async fn list(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let query = Query::parse(
-        request,
-        &[
-            "status", "user_id", "customer", "plan", "from", "to", "limit", "cursor",
-        ],
-    )?;
+    State(app): State<Arc<Clients>>,
+    Query(asked): Query<SubscriptionsQuery>,
+    Query(span): Query<SpanQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<ListOf<ListedSubscription>>, Error> {
     let filter = Filter {
-        status: query.one_of("status", &STATUSES)?,
-        user_id: query.integer("user_id")?,
-        stripe_customer_id: query.text("customer")?,
-        plan_name: query.text("plan")?,
-        created: list::span(&query)?,
+        status: asked.status.map(SubscriptionState::as_str),
+        user_id: asked.user_id,
+        stripe_customer_id: asked.customer.as_ref().map(PlainText::as_str),
+        plan_name: asked.plan.as_ref().map(PlainText::as_str),
+        created: span.span()?,
     };
-    let page = list::page(&query)?;
+    let page = page.page()?;
     let client = app.database.client().await?;
-    list::answer(subscriptions::list(&**client, &filter, &page).await?)
+    let rows = subscriptions::list(&**client, &filter, &page).await?;
+    Ok(Json(ListOf::new(rows.rows, rows.next.as_ref())?))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aws_types::SdkConfig;
 use axum::extract::State;
+use domain::stripe_objects::invoice::InvoiceStatus;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::Error;
@@ -111,20 +112,21 @@ async fn get(
     let invoice = invoices::find(&**client, number, stripe_id).await?;
     let invoice = invoice
         // Another partner's is as good as none.
-        .filter(|invoice| caller.may_read(invoice["api_key_prefix"].as_str()))
+        .filter(|invoice| caller.may_read(invoice.summary.api_key_prefix.as_deref()))
         .ok_or(Error::NotFound)?;
-    let text = |column: &str| invoice[column].as_str();
-    let key = match (text("pdf_key"), text("stripe_invoice_id")) {
-        (Some(key), _) => key.to_owned(),
-        (None, Some(_)) if text("invoice_pdf_url").is_some() => {
-            let link = text("invoice_pdf_url").unwrap_or_default();
-            return Ok(Found(link.to_owned()));
-        }
-        (None, _) => {
-            if text("status") == Some("draft") || text("deleted_at").is_some() {
+    let row = &invoice.summary;
+    let key = match (
+        &invoice.internals.pdf_key,
+        &row.stripe_invoice_id,
+        &row.invoice_pdf_url,
+    ) {
+        (Some(key), _, _) => key.to_owned(),
+        (None, Some(_), Some(link)) => return Ok(Found(link.to_owned())),
+        (None, _, _) => {
+            if row.status == InvoiceStatus::Draft || invoice.details.deleted_at.is_some() {
                 return Err(PdfError::Draft);
             }
-            if invoice["lines_complete"] == false {
+            if !invoice.details.lines_complete {
                 return Err(PdfError::Incomplete);
             }
             let filing = app.filing.as_ref();
@@ -135,7 +137,7 @@ async fn get(
     };
     let bucket = app.document_bucket.as_ref();
     let bucket = bucket.map_err(|error| Error::NotConfigured(Box::new(error.clone())))?;
-    let filename = format!("{}.pdf", text("invoice_number").unwrap_or("invoice"));
+    let filename = format!("{}.pdf", row.invoice_number);
     let link = bucket.presigned_get(&key, &filename, now).await?;
     Ok(Found(link))
 }

@@ -77,28 +77,22 @@ impl Bundle {
     /// Every route of every function.
     #[must_use]
     pub fn routes() -> Vec<Route> {
-        let consts = [("admin-revenue", admin_revenue::ROUTES)];
-        let consts = consts.into_iter().flat_map(|(function, table)| {
-            table.iter().map(move |&(method, path)| Route {
-                function,
-                method: method.to_owned(),
-                path: path.to_owned(),
-            })
-        });
         let tables = [
             ("webhook", webhook::routes().table()),
             ("usage", usage::routes().table()),
             ("admin-revenue", admin_revenue::routes().table()),
             ("invoice-pdf", invoice_pdf::routes().table()),
         ];
-        let tables = tables.into_iter().flat_map(|(function, table)| {
-            table.into_iter().map(move |route| Route {
-                function,
-                method: route.method.to_string(),
-                path: route.path,
+        tables
+            .into_iter()
+            .flat_map(|(function, table)| {
+                table.into_iter().map(move |route| Route {
+                    function,
+                    method: route.method.to_string(),
+                    path: route.path,
+                })
             })
-        });
-        consts.chain(tables).collect()
+            .collect()
     }
 
     /// Invokes `function` with `event`, as the Lambda service does: JSON in, JSON out.

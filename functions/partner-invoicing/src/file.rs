@@ -110,8 +110,7 @@ async fn file(
                 return Err(error);
             }
             Err(error) => {
-                let id = row.get("id").and_then(serde_json::Value::as_i64);
-                let id = id.unwrap_or_default();
+                let id = row.summary.id;
                 let invoice = (contract_of(id), id);
                 filed.failed.push(Failed { invoice, error });
             }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use domain::money::{self, Currency};
 use domain::partner::contract::PaymentMethod;
-use domain::partner::credit::{self, Application, Available};
+use domain::partner::credit::{self, Application, Available, CreditReason};
 use domain::partner::cycle::BillingPeriod;
 use domain::partner::pricing::{self, Bill, RatedLine};
 use domain::period::Period;
@@ -297,7 +297,7 @@ async fn carry_over(
         api_key_prefix: Some(&due.plan.contract.terms.api_key_prefix),
         amount_cents: bill.carried_over_cents,
         currency: bill.currency,
-        reason: "refund",
+        reason: CreditReason::Refund,
         description: Some(&description),
         expires_at: None,
         created_by: "partner-invoicing",
@@ -346,17 +346,7 @@ fn metadata(plan: &Plan, period: &BillingPeriod) -> Value {
         "requests": usage.requests,
         "billed_days": period.share.billed_days,
         "cycle_days": period.share.cycle_days,
-        "contract": {
-            "api_key_prefix": terms.api_key_prefix,
-            "company": terms.company,
-            "billing_address": terms.billing_address,
-            "billing_email": terms.billing_email,
-            "tax_id": terms.tax_id,
-            "po_number": terms.po_number,
-            "timezone": terms.timezone,
-            "payment_terms": terms.payment_terms.as_str(),
-            "payment_method": terms.payment_method.as_str(),
-        },
+        "contract": terms.billing_details(),
     })
 }
 

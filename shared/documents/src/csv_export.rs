@@ -6,6 +6,9 @@ use std::io;
 
 use domain::money::Currency;
 
+/// The media type of every file that is written here.
+pub const CONTENT_TYPE: &str = "text/csv; charset=utf-8; header=present";
+
 /// Why a document could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("the CSV could not be written")]
@@ -29,6 +32,15 @@ impl Cell {
     /// A number, date or state of ours, as `Display` writes it.
     pub fn value(value: impl ToString) -> Cell {
         Cell::Value(value.to_string())
+    }
+
+    /// A text that may be an amount: a negative one is no formula.
+    #[must_use]
+    pub fn number_or_text(text: &str) -> Cell {
+        if text.parse::<i64>().is_ok() {
+            return Cell::value(text);
+        }
+        Cell::from(text)
     }
 }
 

@@ -3,15 +3,56 @@
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Number, Value};
 
 use domain::money::{self, Currency};
-use domain::partner::contract::{PaymentMethod, PaymentTerms};
+use domain::partner::contract::{Address, BillingDetails, PaymentMethod, PaymentTerms};
 use domain::stripe_objects::invoice::InvoiceStatus;
 
-/// A row by the names of its columns, as `store::list::Object`.
-type Row = Map<String, Value>;
+/// What the row of an invoice says. An amount that is `None` is not known, and cannot be printed.
+#[derive(Debug, Clone, Copy)]
+pub struct InvoiceRecord<'a> {
+    pub number: &'a str,
+    pub status: InvoiceStatus,
+    pub currency: Currency,
+    pub created_at: Timestamp,
+    pub finalized_at: Option<Timestamp>,
+    pub billing_period_start: Option<Timestamp>,
+    /// The first instant after the period.
+    pub billing_period_end: Option<Timestamp>,
+    pub due_at: Option<Timestamp>,
+    pub po_number: Option<&'a str>,
+    /// `{"items": [{description, quantity, unit_price_cents, total_cents, …}]}`
+    pub line_items: Option<&'a Value>,
+    pub subtotal_cents: Option<i64>,
+    pub discount_cents: Option<i64>,
+    pub tax_cents: Option<i64>,
+    /// `[{jurisdiction, tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
+    pub tax_breakdown: Option<&'a Value>,
+    pub total_cents: Option<i64>,
+    pub credit_applied_cents: i64,
+    pub amount_paid_cents: Option<i64>,
+    pub amount_due_cents: Option<i64>,
+    pub notes: Option<&'a str>,
+}
+
+/// Whom an invoice bills who has no contract.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Payer {
+    pub name: Option<String>,
+    pub email: Option<String>,
+}
+
+/// What an invoice took from a credit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenCredit<'a> {
+    /// In words, or its reason.
+    pub label: Option<&'a str>,
+    /// Positive.
+    pub amount_cents: i64,
+}
 
 /// Everything that is printed, but for the issuer. Amounts in minor units of `currency`; texts are cleaned when they
 /// are printed.
@@ -94,6 +135,12 @@ pub enum Unreadable {
     Money(#[from] money::Error),
 }
 
+/// Lines as they are stored.
+#[derive(Debug, Default, Deserialize)]
+struct StoredLines {
+    items: Option<Vec<StoredLine>>,
+}
+
 /// A line as it is stored; the predecessor's have fewer members.
 #[derive(Debug, Deserialize)]
 struct StoredLine {
@@ -106,88 +153,111 @@ struct StoredLine {
     period_end: Option<Timestamp>,
 }
 
+/// A part of the tax as it is stored: ours has `tax_cents`, Stripe's `amount`.
+#[derive(Debug, Deserialize)]
+struct StoredTax {
+    #[serde(alias = "amount")]
+    tax_cents: i64,
+    #[serde(alias = "taxable_amount")]
+    taxable_cents: Option<i64>,
+    tax_rate_bps: Option<i64>,
+    #[serde(default, deserialize_with = "expanded_rate")]
+    tax_rate: StoredRate,
+    label: Option<String>,
+    jurisdiction: Option<String>,
+}
+
+/// A tax rate of Stripe's.
+#[derive(Debug, Default, Deserialize)]
+struct StoredRate {
+    percentage: Option<Number>,
+    display_name: Option<String>,
+    jurisdiction: Option<String>,
+}
+
+/// Stripe names a rate by its id, unless it was asked to expand it.
+fn expanded_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StoredRate, D::Error> {
+    let rate = Value::deserialize(deserializer)?;
+    if rate.is_object() {
+        return StoredRate::deserialize(rate).map_err(D::Error::custom);
+    }
+    Ok(StoredRate::default())
+}
+
 impl InvoiceDocument {
-    /// Reads the row of an invoice (all that `invoices::find` selects), that of its contract, else of its customer
-    /// (`name`, `email`) or user (`full_name`, `email`), and what was taken from credits for it
-    /// (`credits::applied_to`). Days are those of the contract's time zone, else UTC.
+    /// What is printed of an invoice: of its row, its contract or else whom it bills, and what it took from credits. Days
+    /// are those of the contract's time zone, else UTC.
     ///
     /// # Errors
-    /// When a column cannot be read.
-    pub fn from_rows(
-        invoice: &Row,
-        contract: Option<&Row>,
-        customer: Option<&Row>,
-        credits: &[Row],
+    /// When a column says what cannot be printed, or an amount is not known.
+    pub fn new(
+        invoice: &InvoiceRecord<'_>,
+        contract: Option<&BillingDetails>,
+        payer: Option<&Payer>,
+        credits: &[TakenCredit<'_>],
     ) -> Result<InvoiceDocument, Unreadable> {
-        let zone = text(contract, "timezone").map_or(Ok(TimeZone::UTC), |name| {
-            TimeZone::get(&name).map_err(|_unknown_zone| Unreadable::Column("timezone"))
+        let zone = contract.and_then(|contract| contract.timezone.as_deref());
+        let zone = zone.map_or(Ok(TimeZone::UTC), |name| {
+            TimeZone::get(name).map_err(|_unknown_zone| Unreadable::Column("timezone"))
         })?;
-        let row = Some(invoice);
-        let currency = text(row, "currency").and_then(|code| Currency::parse(&code).ok());
-        let status = text(row, "status").and_then(|word| InvoiceStatus::parse(&word));
-        let cents = |column: &'static str| match &invoice.get(column) {
-            None | Some(Value::Null) => Ok(0),
-            Some(value) => value.as_i64().ok_or(Unreadable::Column(column)),
-        };
-        let created_at = instant(row, "created_at")?.ok_or(Unreadable::Column("created_at"))?;
-        let issued_at = instant(row, "finalized_at")?.unwrap_or(created_at);
-        let period = days(
-            instant(row, "billing_period_start")?,
-            instant(row, "billing_period_end")?,
-            &zone,
-        );
+        let issued_at = invoice.finalized_at.unwrap_or(invoice.created_at);
+        let (start, end) = (invoice.billing_period_start, invoice.billing_period_end);
+        let period = days(start, end, &zone);
+        let tax_cents = known("tax_cents", invoice.tax_cents)?;
         Ok(InvoiceDocument {
-            number: text(row, "invoice_number").ok_or(Unreadable::Column("invoice_number"))?,
-            status: status.ok_or(Unreadable::Column("status"))?,
-            currency: currency.ok_or(Unreadable::Column("currency"))?,
-            customer: Customer::of(contract, customer),
+            number: said(Some(invoice.number)).ok_or(Unreadable::Column("invoice_number"))?,
+            status: invoice.status,
+            currency: invoice.currency,
+            customer: Customer::of(contract, payer),
             issued_at,
             issued_on: zone.to_datetime(issued_at).date(),
-            due_on: instant(row, "due_date")?.map(|due_at| zone.to_datetime(due_at).date()),
+            due_on: invoice.due_at.map(|due_at| zone.to_datetime(due_at).date()),
             period,
-            po_number: text(row, "po_number").or_else(|| text(contract, "po_number")),
-            payment_terms: text(contract, "payment_terms")
-                .and_then(|word| PaymentTerms::parse(&word)),
-            payment_method: text(contract, "payment_method")
-                .and_then(|word| PaymentMethod::parse(&word)),
-            lines: lines(invoice.get("line_items"), period, &zone)?,
-            subtotal_cents: cents("subtotal_cents")?,
-            discount_cents: cents("discount_cents")?,
-            taxes: taxes(invoice.get("tax_breakdown"), cents("tax_cents")?)?,
-            total_cents: cents("total_cents")?,
-            credits: credit_lines(credits, cents("credit_applied_cents")?)?,
-            amount_paid_cents: cents("amount_paid_cents")?,
-            amount_due_cents: cents("amount_due_cents")?,
-            notes: text(row, "notes"),
+            po_number: said(invoice.po_number).or_else(|| said(contract?.po_number.as_deref())),
+            payment_terms: contract.and_then(|contract| contract.payment_terms),
+            payment_method: contract.and_then(|contract| contract.payment_method),
+            lines: lines(invoice.line_items, period, &zone)?,
+            subtotal_cents: known("subtotal_cents", invoice.subtotal_cents)?,
+            discount_cents: known("discount_cents", invoice.discount_cents)?,
+            taxes: taxes(invoice.tax_breakdown, tax_cents)?,
+            total_cents: known("total_cents", invoice.total_cents)?,
+            credits: credit_lines(credits, invoice.credit_applied_cents)?,
+            amount_paid_cents: known("amount_paid_cents", invoice.amount_paid_cents)?,
+            amount_due_cents: known("amount_due_cents", invoice.amount_due_cents)?,
+            notes: said(invoice.notes),
         })
     }
 }
 
+/// An amount that is printed; one that is not known is no 0.
+fn known(column: &'static str, cents: Option<i64>) -> Result<i64, Unreadable> {
+    cents.ok_or(Unreadable::Column(column))
+}
+
 impl Customer {
-    /// The contract's company, else the customer's name.
-    fn of(contract: Option<&Row>, customer: Option<&Row>) -> Customer {
+    /// The contract's company, else the payer.
+    fn of(contract: Option<&BillingDetails>, payer: Option<&Payer>) -> Customer {
+        let unknown = BillingDetails::default();
+        let contract = contract.unwrap_or(&unknown);
+        let address = contract.billing_address.as_ref();
         Customer {
-            name: text(contract, "company")
-                .or_else(|| text(contract, "api_key_prefix"))
-                .or_else(|| text(customer, "name"))
-                .or_else(|| text(customer, "full_name")),
-            address: contract
-                .and_then(|contract| contract.get("billing_address"))
-                .and_then(Value::as_object)
-                .map(address)
-                .unwrap_or_default(),
-            tax_id: text(contract, "tax_id"),
-            email: text(contract, "billing_email").or_else(|| text(customer, "email")),
+            name: said(contract.company.as_deref())
+                .or_else(|| said(contract.api_key_prefix.as_deref()))
+                .or_else(|| said(payer?.name.as_deref())),
+            address: address.map(address_lines).unwrap_or_default(),
+            tax_id: said(contract.tax_id.as_deref()),
+            email: said(contract.billing_email.as_deref())
+                .or_else(|| said(payer?.email.as_deref())),
         }
     }
 }
 
 /// Stripe's members of an address in the order of an envelope, then what else there is.
-fn address(members: &Row) -> Vec<String> {
+fn address_lines(members: &Address) -> Vec<String> {
     const STREET: [&str; 3] = ["attention", "line1", "line2"];
     const CITY: [&str; 3] = ["city", "state", "postal_code"];
     const COUNTRY: &str = "country";
-    let member = |name: &str| text(Some(members), name);
+    let member = |name: &str| said(members.get(name)?.as_deref());
     let mut lines: Vec<String> = STREET.into_iter().filter_map(member).collect();
     let state = [member("state"), member("postal_code")];
     let state: Vec<String> = state.into_iter().flatten().collect();
@@ -212,12 +282,8 @@ fn lines(
     of_invoice: Option<(Date, Date)>,
     zone: &TimeZone,
 ) -> Result<Vec<DocumentLine>, Unreadable> {
-    let items = match stored.and_then(|stored| stored.get("items")) {
-        None | Some(Value::Null) => return Ok(Vec::new()),
-        Some(items) => items,
-    };
-    let stored: Vec<StoredLine> = Deserialize::deserialize(items)
-        .map_err(|_other_shape: serde_json::Error| Unreadable::Column("line_items"))?;
+    let stored: StoredLines = stored_as("line_items", stored)?.unwrap_or_default();
+    let stored = stored.items.unwrap_or_default();
     let lines = stored.into_iter().map(|line| DocumentLine {
         period: days(line.period_start, line.period_end, zone)
             .filter(|period| Some(*period) != of_invoice),
@@ -234,26 +300,22 @@ fn lines(
 /// The parts of a tax in our shape (`jurisdiction`, `tax_rate_bps`, `taxable_cents`, `tax_cents`) and in Stripe's; what
 /// they leave of the invoice's tax is one more.
 fn taxes(breakdown: Option<&Value>, tax_cents: i64) -> Result<Vec<TaxLine>, Unreadable> {
-    const COLUMN: Unreadable = Unreadable::Column("tax_breakdown");
+    let parts: Vec<StoredTax> = stored_as("tax_breakdown", breakdown)?.unwrap_or_default();
     let mut taxes = Vec::new();
     let mut left_cents = tax_cents;
-    for part in breakdown.and_then(Value::as_array).into_iter().flatten() {
-        let part = part.as_object().ok_or(COLUMN)?;
-        let number = |names: [&str; 2]| names.iter().find_map(|name| part.get(*name)?.as_i64());
-        let amount_cents = number(["tax_cents", "amount"]).ok_or(COLUMN)?;
+    for part in parts {
+        let amount_cents = part.tax_cents;
         left_cents = left_cents
             .checked_sub(amount_cents)
             .ok_or(money::Error::OutOfRange)?;
-        let rate = part.get("tax_rate").and_then(Value::as_object);
-        let percent = match part.get("tax_rate_bps").and_then(Value::as_i64) {
+        let rate = part.tax_rate;
+        let percent = match part.tax_rate_bps {
             Some(bps) => Some(percent(bps)),
-            None => rate
-                .and_then(|rate| rate.get("percentage"))
-                .and_then(Value::as_number)
-                .map(ToString::to_string),
+            None => rate.percentage.map(|percentage| percentage.to_string()),
         };
-        let name = text(rate, "display_name").or_else(|| text(Some(part), "label"));
-        let place = text(Some(part), "jurisdiction").or_else(|| text(rate, "jurisdiction"));
+        let name = said(rate.display_name.as_deref()).or_else(|| said(part.label.as_deref()));
+        let place =
+            said(part.jurisdiction.as_deref()).or_else(|| said(rate.jurisdiction.as_deref()));
         let mut label = name.unwrap_or_else(|| "Tax".to_owned());
         if let Some(percent) = percent {
             label.push_str(&format!(" {percent}%"));
@@ -263,7 +325,7 @@ fn taxes(breakdown: Option<&Value>, tax_cents: i64) -> Result<Vec<TaxLine>, Unre
         }
         taxes.push(TaxLine {
             label,
-            taxable_cents: number(["taxable_cents", "taxable_amount"]),
+            taxable_cents: part.taxable_cents,
             amount_cents,
         });
     }
@@ -284,17 +346,19 @@ fn percent(bps: i64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// What was taken from each credit; when the rows do not say, the sum of the invoice.
-fn credit_lines(rows: &[Row], applied_cents: i64) -> Result<Vec<CreditLine>, Unreadable> {
+/// What was taken from each credit; when they do not say, the sum of the invoice.
+fn credit_lines(
+    taken: &[TakenCredit<'_>],
+    applied_cents: i64,
+) -> Result<Vec<CreditLine>, Unreadable> {
     let mut left_cents = applied_cents;
     let mut credits = Vec::new();
-    for row in rows {
-        let amount_cents = row.get("amount_cents").and_then(Value::as_i64);
-        let amount_cents = amount_cents.ok_or(Unreadable::Column("credit_applications"))?;
+    for credit in taken {
+        let amount_cents = credit.amount_cents;
         left_cents = left_cents
             .checked_sub(amount_cents)
             .ok_or(money::Error::OutOfRange)?;
-        let label = text(Some(row), "description").or_else(|| text(Some(row), "reason"));
+        let label = said(credit.label);
         credits.push(CreditLine {
             label: label.map_or_else(|| "Credit".to_owned(), |label| format!("Credit: {label}")),
             amount_cents,
@@ -323,16 +387,22 @@ fn days(start: Option<Timestamp>, end: Option<Timestamp>, zone: &TimeZone) -> Op
 }
 
 /// A text that says something.
-fn text(row: Option<&Row>, column: &str) -> Option<String> {
-    let text = row?.get(column)?.as_str()?.trim();
+fn said(text: Option<&str>) -> Option<String> {
+    let text = text?.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-fn instant(row: Option<&Row>, column: &'static str) -> Result<Option<Timestamp>, Unreadable> {
-    text(row, column)
-        .map(|text| text.parse())
-        .transpose()
-        .map_err(|_no_instant| Unreadable::Column(column))
+/// A JSON column as the type it was written from; `None` when there is nothing in it.
+fn stored_as<T: DeserializeOwned>(
+    column: &'static str,
+    stored: Option<&Value>,
+) -> Result<Option<T>, Unreadable> {
+    let Some(stored) = stored.filter(|stored| !stored.is_null()) else {
+        return Ok(None);
+    };
+    let read = T::deserialize(stored);
+    read.map(Some)
+        .map_err(|_other_shape| Unreadable::Column(column))
 }
 
 #[cfg(test)]
@@ -342,39 +412,60 @@ mod tests {
 
     use super::*;
 
-    fn row(value: Value) -> Row {
-        value.as_object().unwrap().clone()
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
     }
 
-    fn invoice() -> Row {
-        row(json!({
-            "invoice_number": "API-202510-dp_pk_alpha", "status": "open", "currency": "EUR",
-            "created_at": "2025-11-01T00:05:00Z", "finalized_at": "2025-11-01T00:05:00Z",
-            "billing_period_start": "2025-09-30T22:00:00Z", "billing_period_end": "2025-10-31T23:00:00Z",
-            "due_date": "2025-11-30T23:00:00Z", "subtotal_cents": 10_000, "tax_cents": 1_900,
-            "discount_cents": null, "total_cents": 11_900, "credit_applied_cents": 500,
-            "amount_paid_cents": 400, "amount_due_cents": 11_000,
-            "tax_breakdown": [{"jurisdiction": "DE", "tax_rate_bps": 1_900, "taxable_cents": 10_000, "tax_cents": 1_900}],
-            "line_items": {"items": [
-                {"description": "Flat fee", "quantity": 1, "unit_price_cents": 10_000, "total_cents": 10_000,
-                 "period_start": "2025-09-30T22:00:00Z", "period_end": "2025-10-31T23:00:00Z"}]},
-        }))
+    fn line_items() -> Value {
+        json!({"items": [
+            {"description": "Flat fee", "quantity": 1, "unit_price_cents": 10_000, "total_cents": 10_000,
+             "period_start": "2025-09-30T22:00:00Z", "period_end": "2025-10-31T23:00:00Z"}]})
     }
 
-    fn contract() -> Row {
-        row(json!({
+    fn invoice<'a>(line_items: &'a Value, tax_breakdown: &'a Value) -> InvoiceRecord<'a> {
+        InvoiceRecord {
+            number: "API-202510-dp_pk_alpha",
+            status: InvoiceStatus::Open,
+            currency: Currency::parse("EUR").unwrap(),
+            created_at: at("2025-11-01T00:05:00Z"),
+            finalized_at: Some(at("2025-11-01T00:05:00Z")),
+            billing_period_start: Some(at("2025-09-30T22:00:00Z")),
+            billing_period_end: Some(at("2025-10-31T23:00:00Z")),
+            due_at: Some(at("2025-11-30T23:00:00Z")),
+            po_number: None,
+            line_items: Some(line_items),
+            subtotal_cents: Some(10_000),
+            discount_cents: Some(0),
+            tax_cents: Some(1_900),
+            tax_breakdown: Some(tax_breakdown),
+            total_cents: Some(11_900),
+            credit_applied_cents: 500,
+            amount_paid_cents: Some(400),
+            amount_due_cents: Some(11_000),
+            notes: None,
+        }
+    }
+
+    #[test]
+    fn a_partners_invoice_is_read_in_the_days_of_its_contract() {
+        let contract: BillingDetails = serde_json::from_value(json!({
             "company": "Alpha Title", "timezone": "Europe/Berlin", "payment_terms": "net_30",
             "payment_method": "wire", "po_number": "PO-7", "tax_id": "DE123", "billing_email": "ap@example.test",
             "billing_address": {"country": "DE", "line1": "Weg 1", "city": "Berlin", "postal_code": "10115",
                                 "building": "B", "line2": null},
         }))
-    }
-
-    #[test]
-    fn a_partners_invoice_is_read_in_the_days_of_its_contract() {
-        let credits = [row(json!({"amount_cents": 500, "reason": "goodwill"}))];
+        .unwrap();
+        let credits = [TakenCredit {
+            label: Some("goodwill"),
+            amount_cents: 500,
+        }];
+        let (items, taxes) = (
+            line_items(),
+            json!([{"jurisdiction": "DE", "tax_rate_bps": 1_900, "taxable_cents": 10_000, "tax_cents": 1_900}]),
+        );
         let document =
-            InvoiceDocument::from_rows(&invoice(), Some(&contract()), None, &credits).unwrap();
+            InvoiceDocument::new(&invoice(&items, &taxes), Some(&contract), None, &credits)
+                .unwrap();
         assert_eq!(
             document.period,
             Some((date(2025, 10, 1), date(2025, 10, 31)))
@@ -395,13 +486,13 @@ mod tests {
 
     #[test]
     fn what_the_parts_leave_of_a_tax_or_of_credits_is_a_line_too() {
-        let mut invoice = invoice();
-        invoice.insert(
-            "tax_breakdown".into(),
-            json!([{"amount": 900, "taxable_amount": 9_000,
-            "tax_rate": {"display_name": "Sales tax", "percentage": 7.25, "jurisdiction": "CA"}}]),
+        let (items, taxes) = (
+            line_items(),
+            json!([{"amount": 800, "taxable_amount": 9_000,
+                    "tax_rate": {"display_name": "Sales tax", "percentage": 7.25, "jurisdiction": "CA"}},
+                   {"amount": 100, "tax_rate": "txr_1"}]),
         );
-        let document = InvoiceDocument::from_rows(&invoice, None, None, &[]).unwrap();
+        let document = InvoiceDocument::new(&invoice(&items, &taxes), None, None, &[]).unwrap();
         let taxes: Vec<_> = document
             .taxes
             .iter()
@@ -410,7 +501,8 @@ mod tests {
         assert_eq!(
             taxes,
             [
-                ("Sales tax 7.25% (CA)", Some(9_000), 900),
+                ("Sales tax 7.25% (CA)", Some(9_000), 800),
+                ("Tax", None, 100),
                 ("Tax", None, 1_000)
             ]
         );
@@ -420,35 +512,111 @@ mod tests {
 
     #[test]
     fn an_invoice_of_the_predecessor_may_say_little() {
-        let bare = row(
-            json!({"invoice_number": "legacy:5", "status": "paid", "currency": "USD",
-            "created_at": "2024-02-29T12:00:00Z", "line_items": {"items": [{"total_cents": 5}]}}),
-        );
-        let customer = row(json!({"name": "Zoë", "email": "z@example.test"}));
-        let document = InvoiceDocument::from_rows(&bare, None, Some(&customer), &[]).unwrap();
+        let (items, taxes) = (json!({"items": [{"total_cents": 5}]}), Value::Null);
+        let bare = InvoiceRecord {
+            number: "legacy:5",
+            finalized_at: None,
+            billing_period_start: None,
+            billing_period_end: None,
+            due_at: None,
+            tax_cents: Some(0),
+            credit_applied_cents: 0,
+            ..invoice(&items, &taxes)
+        };
+        let payer = Payer {
+            name: Some("Zoë".to_owned()),
+            email: Some("z@example.test".to_owned()),
+        };
+        let document = InvoiceDocument::new(&bare, None, Some(&payer), &[]).unwrap();
         assert_eq!(document.customer.name.as_deref(), Some("Zoë"));
         assert_eq!((document.period, document.due_on), (None, None));
         assert_eq!(document.lines[0].total_cents, 5);
-        assert_eq!((document.taxes.len(), document.total_cents), (0, 0));
+        assert_eq!((document.taxes.len(), document.credits.len()), (0, 0));
     }
 
     #[test]
-    fn a_column_that_cannot_be_read_is_named() {
-        for (column, value) in [
-            ("invoice_number", json!(null)),
-            ("status", json!("lost")),
-            ("currency", json!("EURO")),
-            ("created_at", json!(null)),
-            ("due_date", json!("tomorrow")),
-            ("total_cents", json!("12")),
-            ("line_items", json!({"items": [{"description": "x"}]})),
-            ("tax_breakdown", json!([{"rate": 5}])),
+    fn what_cannot_be_printed_names_its_column() {
+        let (items, taxes) = (line_items(), json!([]));
+        let (bad_items, bad_taxes) = (
+            json!({"items": [{"description": "x"}]}),
+            json!([{"rate": 5}]),
+        );
+        let invoice = invoice(&items, &taxes);
+        let unreadable =
+            |record: &InvoiceRecord<'_>| InvoiceDocument::new(record, None, None, &[]).unwrap_err();
+        for (column, record) in [
+            (
+                "invoice_number",
+                InvoiceRecord {
+                    number: " ",
+                    ..invoice
+                },
+            ),
+            (
+                "line_items",
+                InvoiceRecord {
+                    line_items: Some(&bad_items),
+                    ..invoice
+                },
+            ),
+            (
+                "tax_breakdown",
+                InvoiceRecord {
+                    tax_breakdown: Some(&bad_taxes),
+                    ..invoice
+                },
+            ),
+            (
+                "subtotal_cents",
+                InvoiceRecord {
+                    subtotal_cents: None,
+                    ..invoice
+                },
+            ),
+            (
+                "discount_cents",
+                InvoiceRecord {
+                    discount_cents: None,
+                    ..invoice
+                },
+            ),
+            (
+                "tax_cents",
+                InvoiceRecord {
+                    tax_cents: None,
+                    ..invoice
+                },
+            ),
+            (
+                "total_cents",
+                InvoiceRecord {
+                    total_cents: None,
+                    ..invoice
+                },
+            ),
+            (
+                "amount_paid_cents",
+                InvoiceRecord {
+                    amount_paid_cents: None,
+                    ..invoice
+                },
+            ),
+            (
+                "amount_due_cents",
+                InvoiceRecord {
+                    amount_due_cents: None,
+                    ..invoice
+                },
+            ),
         ] {
-            let mut invoice = invoice();
-            invoice.insert(column.into(), value);
-            let read = InvoiceDocument::from_rows(&invoice, None, None, &[]);
-            assert_eq!(read, Err(Unreadable::Column(column)));
+            assert_eq!(unreadable(&record), Unreadable::Column(column));
         }
+        let nowhere = BillingDetails {
+            timezone: Some("Mars/Olympus".to_owned()),
+            ..BillingDetails::default()
+        };
+        let read = InvoiceDocument::new(&invoice, Some(&nowhere), None, &[]);
+        assert_eq!(read, Err(Unreadable::Column("timezone")));
     }
 
     #[test]

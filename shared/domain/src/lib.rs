@@ -11,3 +11,4 @@ pub mod reconciliation;
 pub mod revenue;
 pub mod stripe_objects;
 pub mod usage;
+mod words;

@@ -6,8 +6,27 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::Error;
-use super::list::{self, Object, Order, sorted};
+use super::columns::columns;
+use super::list::{self, Order, sorted};
 use domain::page::{Page, Rows, Span};
+
+columns! {
+    /// Who did what to what, as the audit log lists it.
+    pub struct AuditEntry of "audit_log" {
+        pub id: i64,
+        pub at: Timestamp,
+        /// Who, as the token names them.
+        pub actor: String,
+        /// What was done, `contract.update`.
+        pub action: String,
+        /// What it was done to, `contract:7`.
+        pub target: String,
+        /// Null for a creation.
+        pub before: Option<Value>,
+        /// Null for a removal.
+        pub after: Option<Value>,
+    }
+}
 
 /// Which entries a list shows; `None` for all.
 #[derive(Debug, Default)]
@@ -26,13 +45,14 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, AuditEntry>, Error> {
     list::read(
         db,
-        "-- audit_log::list
-             SELECT id, at, actor, action, target, before, after, at AS listed_at
-             FROM audit_log
-             WHERE true",
+        &format!(
+            "-- audit_log::list
+             SELECT {}, at AS listed_at FROM audit_log WHERE true",
+            AuditEntry::COLUMNS
+        ),
         Order {
             at: "at",
             key: "id",

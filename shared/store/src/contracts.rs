@@ -1,19 +1,101 @@
 //! `api_partner_contracts`: what each partner pays for.
 
 use jiff::Timestamp;
-use tokio_postgres::types::Type;
+use jiff::civil::Date;
+use serde_json::Value;
+use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
-use super::list::{self, Object, Order, few, sorted};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, FromRow, columns};
+use super::list::{self, Order, few, sorted};
 use domain::page::{Page, Rows, Span};
-use domain::partner::contract::{self, Contract, TierMode};
+use domain::partner::contract::{
+    self, Address, BillingDetails, Contract, ContractStatus, PaymentMethod, PaymentTerms,
+    TierMembers, TierMode,
+};
 use domain::partner::cycle::StoredContract;
+
+columns! {
+    /// A contract as it is stored: the predecessor's rows were never checked, so words may be unknown and members may
+    /// contradict each other. Amounts in minor units of `currency`. See [`Contract`] for what the members mean.
+    #[schema(as = Contract)]
+    pub struct ContractRow of "api_partner_contracts" {
+        pub id: i64,
+        pub api_key_prefix: String,
+        /// Name on the invoice.
+        pub company: Option<String>,
+        pub pricing_model: String,
+        pub currency: String,
+        /// Per month.
+        pub monthly_flat_fee_cents: Option<i64>,
+        /// Per unit.
+        pub per_deed_price_cents: Option<i64>,
+        /// Per started thousand requests.
+        pub per_1000_requests_cents: Option<i64>,
+        /// Ascending; the last one has no end.
+        #[schema(value_type = Option<Vec<TierMembers>>)]
+        pub tiers: Option<Value>,
+        pub tier_mode: Option<String>,
+        /// Free units per month.
+        pub included_units: i64,
+        /// Per month.
+        pub minimum_commitment_cents: i64,
+        pub unit_source: String,
+        /// `None` for all.
+        pub billable_event_types: Option<Vec<String>>,
+        pub billing_cycle: String,
+        pub payment_terms: String,
+        pub payment_method: String,
+        /// -1 = unlimited.
+        pub monthly_request_limit: Option<i64>,
+        pub rate_limit_per_minute: Option<i64>,
+        pub status: String,
+        /// First billed day.
+        pub contract_start_date: Option<Date>,
+        /// Last billed day; `None` while open.
+        pub contract_end_date: Option<Date>,
+        /// Nothing before is billed.
+        pub billed_from: Date,
+        /// IANA name: where the billing days begin.
+        pub timezone: String,
+        pub billing_email: Option<String>,
+        /// Printed on the invoice: Stripe's members of an address, or others.
+        #[schema(value_type = Option<Address>)]
+        pub billing_address: Option<Value>,
+        pub tax_id: Option<String>,
+        /// Hundredths of a percent, on every line.
+        pub tax_rate_bps: i32,
+        pub po_number: Option<String>,
+        pub stripe_customer_id: Option<String>,
+        /// Billed up to this day.
+        pub suspended_at: Option<Timestamp>,
+        /// Billed up to this day, and never again.
+        pub canceled_at: Option<Timestamp>,
+        /// Internal.
+        pub notes: Option<String>,
+        pub created_at: Timestamp,
+        pub updated_at: Option<Timestamp>,
+    }
+}
+
+impl ContractRow {
+    /// The members that people write, as they write them: what a change is laid over.
+    #[must_use]
+    pub fn members(&self) -> serde_json::Map<String, Value> {
+        let Ok(Value::Object(mut members)) = serde_json::to_value(self) else {
+            // A struct with named members always becomes an object.
+            return serde_json::Map::new();
+        };
+        members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
+        members
+    }
+}
 
 /// Which contracts a list shows; `None` for all.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
-    pub status: Option<&'a str>,
+    pub status: Option<ContractStatus>,
     pub api_key_prefix: Option<&'a str>,
 }
 
@@ -25,27 +107,25 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, ContractRow>, Error> {
     list::read(
         db,
-        "-- contracts::list
-             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
-                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
-                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
-                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
-                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
-                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
-                    po_number, stripe_customer_id, suspended_at, canceled_at, notes, created_at,
-                    updated_at, created_at AS listed_at
-             FROM api_partner_contracts
-             WHERE true",
+        &format!(
+            "-- contracts::list
+             SELECT {}, created_at AS listed_at FROM api_partner_contracts WHERE true",
+            ContractRow::COLUMNS
+        ),
         Order {
             at: "created_at",
             key: "id",
         },
         &[
             few("api_key_prefix", &filter.api_key_prefix, Type::TEXT),
-            sorted("status", &filter.status, Type::TEXT),
+            sorted(
+                "status",
+                &filter.status.map(ContractStatus::as_str),
+                Type::TEXT,
+            ),
         ],
         Span::default(),
         page,
@@ -57,64 +137,68 @@ pub async fn list(
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
-            "-- contracts::find
-             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
-                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
-                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
-                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
-                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
-                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
-                    po_number, stripe_customer_id, suspended_at, canceled_at, notes, created_at,
-                    updated_at
-             FROM api_partner_contracts WHERE id = $1",
-            &[(&id, Type::INT8)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow>, Error> {
+    find_where(db, "find", "id = $1", &[(&id, Type::INT8)]).await
 }
 
-/// What of a partner's contract its invoices print.
+/// One contract, locked until the end of the transaction.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn find_by_prefix(
-    db: &impl GenericClient,
-    api_key_prefix: &str,
-) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
-            "-- contracts::find_by_prefix
-             SELECT id, api_key_prefix, company, currency, payment_terms, payment_method, timezone,
-                    billing_email, billing_address, tax_id, po_number
-             FROM api_partner_contracts WHERE api_key_prefix = $1",
-            &[(&api_key_prefix, Type::TEXT)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow>, Error> {
+    find_where(db, "lock", "id = $1 FOR UPDATE", &[(&id, Type::INT8)]).await
 }
 
-/// The statement that selects what [`from_row`] reads.
-macro_rules! select_contracts {
-    ($statement:literal, $condition:literal) => {
-        concat!(
-            "-- contracts::",
-            $statement,
-            "
-             SELECT id, api_key_prefix, company, pricing_model, currency, monthly_flat_fee_cents,
-                    per_deed_price_cents, per_1000_requests_cents, tiers, tier_mode,
-                    included_units, minimum_commitment_cents, unit_source, billable_event_types,
-                    billing_cycle, payment_terms, payment_method, monthly_request_limit,
-                    rate_limit_per_minute, status, contract_start_date, contract_end_date,
-                    billed_from, timezone, billing_email, billing_address, tax_id, tax_rate_bps,
-                    po_number, stripe_customer_id, suspended_at, canceled_at, suspensions, notes
-             FROM api_partner_contracts
-             ",
-            $condition
-        )
-    };
+async fn find_where(
+    db: &impl GenericClient,
+    name: &str,
+    condition: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Option<ContractRow>, Error> {
+    let columns = ContractRow::COLUMNS;
+    let statement = format!(
+        "-- contracts::{name}\nSELECT {columns} FROM api_partner_contracts WHERE {condition}"
+    );
+    columns::first(db, &statement, parameters).await
+}
+
+/// What the invoices of a contract print, by its id or, for the predecessor's invoices, by its partner.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn billing_details(
+    db: &impl GenericClient,
+    id: Option<i64>,
+    api_key_prefix: Option<&str>,
+) -> Result<Option<BillingDetails>, Error> {
+    columns::first(
+        db,
+        "-- contracts::billing_details
+         SELECT api_key_prefix, company, billing_address, billing_email, tax_id, po_number, timezone, payment_terms,
+                payment_method
+         FROM api_partner_contracts
+         WHERE id = $1 OR (CAST($1 AS bigint) IS NULL AND api_key_prefix = $2)",
+        &[(&id, Type::INT8), (&api_key_prefix, Type::TEXT)],
+    )
+    .await
+}
+
+impl FromRow for BillingDetails {
+    fn from_row(row: &Row) -> Result<BillingDetails, Error> {
+        let address: Option<Json<Address>> = row.try_get("billing_address")?;
+        Ok(BillingDetails {
+            api_key_prefix: row.try_get("api_key_prefix")?,
+            company: row.try_get("company")?,
+            billing_address: address.map(|Json(address)| address),
+            billing_email: row.try_get("billing_email")?,
+            tax_id: row.try_get("tax_id")?,
+            po_number: row.try_get("po_number")?,
+            timezone: row.try_get("timezone")?,
+            // The predecessor's may be other words: then nothing is said about it.
+            payment_terms: PaymentTerms::parse(row.try_get("payment_terms")?),
+            payment_method: PaymentMethod::parse(row.try_get("payment_method")?),
+        })
+    }
 }
 
 /// A row that may not be a valid contract: the predecessor's rows were never checked.
@@ -136,13 +220,9 @@ pub async fn of_prefix(
     db: &impl GenericClient,
     api_key_prefix: &str,
 ) -> Result<Option<Read>, Error> {
-    let rows = db
-        .query_typed(
-            select_contracts!("of_prefix", "WHERE api_key_prefix = $1"),
-            &[(&api_key_prefix, Type::TEXT)],
-        )
-        .await?;
-    rows.first().map(from_row).transpose()
+    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&api_key_prefix, Type::TEXT)];
+    let read = read_where(db, "of_prefix", "api_key_prefix = $1", &parameters).await?;
+    Ok(read.into_iter().next())
 }
 
 /// The contracts after `after`, by id, at most `limit`; only `only` when it is given.
@@ -155,21 +235,17 @@ pub async fn after(
     only: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Read>, Error> {
-    let rows = db
-        .query_typed(
-            select_contracts!(
-                "after",
-                "WHERE id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2)
-             ORDER BY id LIMIT $3"
-            ),
-            &[
-                (&after, Type::INT8),
-                (&only, Type::INT8),
-                (&limit, Type::INT8),
-            ],
-        )
-        .await?;
-    rows.iter().map(from_row).collect()
+    read_where(
+        db,
+        "after",
+        "id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2) ORDER BY id LIMIT $3",
+        &[
+            (&after, Type::INT8),
+            (&only, Type::INT8),
+            (&limit, Type::INT8),
+        ],
+    )
+    .await
 }
 
 /// These contracts, locked in ascending order until the end of the transaction; those there are, by id.
@@ -177,34 +253,47 @@ pub async fn after(
 /// # Errors
 /// When the statement fails or a column is not what it was written as.
 pub async fn lock_and_read(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Read>, Error> {
-    let rows = db
-        .query_typed(
-            select_contracts!("lock_and_read", "WHERE id = ANY($1) ORDER BY id FOR UPDATE"),
-            &[(&ids, Type::INT8_ARRAY)],
-        )
-        .await?;
-    rows.iter().map(from_row).collect()
+    read_where(
+        db,
+        "lock_and_read",
+        "id = ANY($1) ORDER BY id FOR UPDATE",
+        &[(&ids, Type::INT8_ARRAY)],
+    )
+    .await
 }
 
-fn from_row(row: &Row) -> Result<Read, Error> {
-    let id: i64 = row.try_get("id")?;
-    let mut members = columns::object(row)?;
-    members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
-    let suspended_at = row.try_get("suspended_at")?;
-    let canceled_at = row.try_get("canceled_at")?;
-    let suspensions = columns::json(row, "api_partner_contracts", "suspensions", &id.to_string())?;
-    let contract = Contract::parse(&members).map(|terms| StoredContract {
-        id,
-        terms,
-        suspended_at,
-        canceled_at,
-        suspensions,
-    });
-    Ok(Read {
-        id,
-        api_key_prefix: row.try_get("api_key_prefix")?,
-        contract,
-    })
+async fn read_where(
+    db: &impl GenericClient,
+    name: &str,
+    condition: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<Read>, Error> {
+    let columns = ContractRow::COLUMNS;
+    let statement = format!(
+        "-- contracts::{name}\nSELECT {columns}, suspensions FROM api_partner_contracts WHERE {condition}"
+    );
+    columns::all(db, &statement, parameters).await
+}
+
+impl FromRow for Read {
+    fn from_row(row: &Row) -> Result<Read, Error> {
+        let stored = ContractRow::from_row(row)?;
+        let id = stored.id;
+        let suspensions =
+            columns::json(row, "api_partner_contracts", "suspensions", &id.to_string())?;
+        let contract = Contract::parse(&stored.members()).map(|terms| StoredContract {
+            id,
+            terms,
+            suspended_at: stored.suspended_at,
+            canceled_at: stored.canceled_at,
+            suspensions,
+        });
+        Ok(Read {
+            id,
+            api_key_prefix: stored.api_key_prefix,
+            contract,
+        })
+    }
 }
 
 /// Enters a contract and returns its id. A second one for a prefix is refused by the constraint
@@ -217,9 +306,7 @@ pub async fn insert(
     contract: &Contract,
     now: Timestamp,
 ) -> Result<i64, Error> {
-    let rows = db
-        .query_typed(
-            "-- contracts::insert
+    let statement = "-- contracts::insert
              INSERT INTO api_partner_contracts (api_key_prefix, company, pricing_model, currency,
                  monthly_flat_fee_cents, per_deed_price_cents, per_1000_requests_cents, tiers,
                  tier_mode, included_units, minimum_commitment_cents, unit_source,
@@ -229,50 +316,21 @@ pub async fn insert(
                  tax_rate_bps, po_number, notes, stripe_customer_id, created_at, updated_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
                  $18, $19, $20, $21, COALESCE($22, $20), $23, $24, $25, $26, $27, $28, $29, $30, $31, $31)
-             RETURNING id",
-            &[
-                (&contract.api_key_prefix, Type::TEXT),
-                (&contract.company, Type::TEXT),
-                (&contract.pricing_model.as_str(), Type::TEXT),
-                (&contract.currency.as_str(), Type::TEXT),
-                (&contract.monthly_flat_fee_cents, Type::INT8),
-                (&contract.per_deed_price_cents, Type::INT8),
-                (&contract.per_1000_requests_cents, Type::INT8),
-                (&contract.tiers_as_json(), Type::JSONB),
-                (&contract.tier_mode.map(TierMode::as_str), Type::TEXT),
-                (&contract.included_units, Type::INT8),
-                (&contract.minimum_commitment_cents, Type::INT8),
-                (&contract.unit_source.as_str(), Type::TEXT),
-                (&contract.billable_event_types, Type::TEXT_ARRAY),
-                (&contract.billing_cycle.as_str(), Type::TEXT),
-                (&contract.payment_terms.as_str(), Type::TEXT),
-                (&contract.payment_method.as_str(), Type::TEXT),
-                (&contract.monthly_request_limit, Type::INT8),
-                (&contract.rate_limit_per_minute, Type::INT8),
-                (&contract.status.as_str(), Type::TEXT),
-                (&contract.contract_start_date, Type::DATE),
-                (&contract.contract_end_date, Type::DATE),
-                (&contract.billed_from, Type::DATE),
-                (&contract.timezone, Type::TEXT),
-                (&contract.billing_email, Type::TEXT),
-                (&contract.billing_address, Type::JSONB),
-                (&contract.tax_id, Type::TEXT),
-                (&contract.tax_rate_bps, Type::INT4),
-                (&contract.po_number, Type::TEXT),
-                (&contract.notes, Type::TEXT),
-                (&contract.stripe_customer_id, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    match rows.first() {
-        Some(row) => Ok(row.try_get("id")?),
-        None => Err(Error::RowCount {
-            statement: "contracts::insert",
-            expected: 1,
-            changed: 0,
-        }),
-    }
+             RETURNING id";
+    write(
+        db,
+        statement,
+        &contract.api_key_prefix,
+        Type::TEXT,
+        contract,
+        now,
+    )
+    .await?
+    .ok_or(Error::RowCount {
+        statement: "contracts::insert",
+        expected: 1,
+        changed: 0,
+    })
 }
 
 /// Notes the customer at Stripe that a contract is collected from, unless it has one.
@@ -299,21 +357,6 @@ pub async fn set_stripe_customer(
     Ok(())
 }
 
-/// Locks a contract until the end of the transaction; false when there is none.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn lock(db: &impl GenericClient, id: i64) -> Result<bool, Error> {
-    let rows = db
-        .query_typed(
-            "-- contracts::lock
-             SELECT id FROM api_partner_contracts WHERE id = $1 FOR UPDATE",
-            &[(&id, Type::INT8)],
-        )
-        .await?;
-    Ok(!rows.is_empty())
-}
-
 /// Replaces what a contract says, but its prefix. It is suspended, or canceled, from the first time its status says so;
 /// an active one is neither, and remembers the suspension that is over.
 ///
@@ -325,9 +368,7 @@ pub async fn update(
     contract: &Contract,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let changed = db
-        .execute_typed(
-            "-- contracts::update
+    let statement = "-- contracts::update
              UPDATE api_partner_contracts SET company = $2, pricing_model = $3, currency = $4,
                  monthly_flat_fee_cents = $5, per_deed_price_cents = $6,
                  per_1000_requests_cents = $7, tiers = $8, tier_mode = $9, included_units = $10,
@@ -344,41 +385,55 @@ pub async fn update(
                      THEN suspensions || jsonb_build_object('suspended_at', suspended_at, 'resumed_at', $31)
                      ELSE suspensions END,
                  canceled_at = CASE $19 WHEN 'canceled' THEN COALESCE(canceled_at, $31) END
-             WHERE id = $1",
-            &[
-                (&id, Type::INT8),
-                (&contract.company, Type::TEXT),
-                (&contract.pricing_model.as_str(), Type::TEXT),
-                (&contract.currency.as_str(), Type::TEXT),
-                (&contract.monthly_flat_fee_cents, Type::INT8),
-                (&contract.per_deed_price_cents, Type::INT8),
-                (&contract.per_1000_requests_cents, Type::INT8),
-                (&contract.tiers_as_json(), Type::JSONB),
-                (&contract.tier_mode.map(TierMode::as_str), Type::TEXT),
-                (&contract.included_units, Type::INT8),
-                (&contract.minimum_commitment_cents, Type::INT8),
-                (&contract.unit_source.as_str(), Type::TEXT),
-                (&contract.billable_event_types, Type::TEXT_ARRAY),
-                (&contract.billing_cycle.as_str(), Type::TEXT),
-                (&contract.payment_terms.as_str(), Type::TEXT),
-                (&contract.payment_method.as_str(), Type::TEXT),
-                (&contract.monthly_request_limit, Type::INT8),
-                (&contract.rate_limit_per_minute, Type::INT8),
-                (&contract.status.as_str(), Type::TEXT),
-                (&contract.contract_start_date, Type::DATE),
-                (&contract.contract_end_date, Type::DATE),
-                (&contract.billed_from, Type::DATE),
-                (&contract.timezone, Type::TEXT),
-                (&contract.billing_email, Type::TEXT),
-                (&contract.billing_address, Type::JSONB),
-                (&contract.tax_id, Type::TEXT),
-                (&contract.tax_rate_bps, Type::INT4),
-                (&contract.po_number, Type::TEXT),
-                (&contract.notes, Type::TEXT),
-                (&contract.stripe_customer_id, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Error::check_row_count("contracts::update", 1, changed)
+             WHERE id = $1
+             RETURNING id";
+    let changed = write(db, statement, &id, Type::INT8, contract, now).await?;
+    Error::check_row_count("contracts::update", 1, changed.map_or(0, |_id| 1))
+}
+
+/// Runs a statement that writes a contract: `$1` is `key`, what follows are the contract's members but its prefix, the
+/// last is `now`. Returns the id of the row.
+async fn write(
+    db: &impl GenericClient,
+    statement: &str,
+    key: &(dyn ToSql + Sync),
+    key_type: Type,
+    contract: &Contract,
+    now: Timestamp,
+) -> Result<Option<i64>, Error> {
+    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[
+        (key, key_type),
+        (&contract.company, Type::TEXT),
+        (&contract.pricing_model.as_str(), Type::TEXT),
+        (&contract.currency.as_str(), Type::TEXT),
+        (&contract.monthly_flat_fee_cents, Type::INT8),
+        (&contract.per_deed_price_cents, Type::INT8),
+        (&contract.per_1000_requests_cents, Type::INT8),
+        (&contract.tiers_as_json(), Type::JSONB),
+        (&contract.tier_mode.map(TierMode::as_str), Type::TEXT),
+        (&contract.included_units, Type::INT8),
+        (&contract.minimum_commitment_cents, Type::INT8),
+        (&contract.unit_source.as_str(), Type::TEXT),
+        (&contract.billable_event_types, Type::TEXT_ARRAY),
+        (&contract.billing_cycle.as_str(), Type::TEXT),
+        (&contract.payment_terms.as_str(), Type::TEXT),
+        (&contract.payment_method.as_str(), Type::TEXT),
+        (&contract.monthly_request_limit, Type::INT8),
+        (&contract.rate_limit_per_minute, Type::INT8),
+        (&contract.status.as_str(), Type::TEXT),
+        (&contract.contract_start_date, Type::DATE),
+        (&contract.contract_end_date, Type::DATE),
+        (&contract.billed_from, Type::DATE),
+        (&contract.timezone, Type::TEXT),
+        (&contract.billing_email, Type::TEXT),
+        (&contract.billing_address.as_ref().map(Json), Type::JSONB),
+        (&contract.tax_id, Type::TEXT),
+        (&contract.tax_rate_bps, Type::INT4),
+        (&contract.po_number, Type::TEXT),
+        (&contract.notes, Type::TEXT),
+        (&contract.stripe_customer_id, Type::TEXT),
+        (&now, Type::TIMESTAMPTZ),
+    ];
+    let rows = db.query_typed(statement, parameters).await?;
+    rows.first().map(|row| Ok(row.try_get("id")?)).transpose()
 }

@@ -4,12 +4,65 @@ use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
-use super::list::{self, Object, Order, sorted};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, columns};
+use super::list::{self, Order, sorted};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
-use domain::partner::credit::{Application, Available};
+use domain::partner::credit::{Application, Available, CreditReason};
 use domain::payment::Refund;
+
+columns! {
+    /// A credit, granted to a user or to a partner. Amounts in minor units of `currency`.
+    pub struct Credit of "credits" {
+        pub id: i64,
+        /// The user it belongs to; `None` for a partner's.
+        pub user_id: Option<i32>,
+        /// The partner it belongs to; `None` for a user's.
+        pub api_key_prefix: Option<String>,
+        pub stripe_customer_id: Option<String>,
+        /// The refund at Stripe that was issued as this credit.
+        pub stripe_refund_id: Option<String>,
+        /// The invoice it makes good.
+        pub invoice_id: Option<i64>,
+        pub amount_cents: i64,
+        /// What no invoice has taken yet.
+        pub remaining_cents: i64,
+        pub currency: Currency,
+        pub reason: Option<CreditReason>,
+        pub description: Option<String>,
+        /// The last invoice it was applied to.
+        pub applied_to_invoice_id: Option<i64>,
+        /// `None` = never.
+        pub expires_at: Option<Timestamp>,
+        pub voided_at: Option<Timestamp>,
+        /// Who granted it.
+        pub created_by: Option<String>,
+        pub created_at: Timestamp,
+    }
+}
+
+columns! {
+    /// What an invoice took from a credit.
+    pub struct AppliedCredit of "credit_applications" {
+        pub credit_id: i64,
+        /// In minor units of `currency`.
+        pub amount_cents: i64,
+        pub currency: Currency,
+        pub reason: Option<CreditReason>,
+        pub description: Option<String>,
+        pub applied_at: Timestamp,
+    }
+}
+
+columns! {
+    /// What remains of somebody's credits in one currency.
+    pub struct CreditBalance of "credits" {
+        pub currency: Currency,
+        /// In minor units of `currency`.
+        pub remaining_cents: i64,
+    }
+}
 
 /// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
 /// failed. The user is the payment's.
@@ -88,16 +141,14 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, Credit>, Error> {
     list::read(
         db,
-        "-- credits::list
-             SELECT id, user_id, api_key_prefix, stripe_customer_id, stripe_refund_id, invoice_id,
-                    amount_cents, remaining_cents, currency, reason, description,
-                    applied_to_invoice_id, expires_at, voided_at, created_by, created_at,
-                    created_at AS listed_at
-             FROM credits
-             WHERE true",
+        &format!(
+            "-- credits::list
+             SELECT {}, created_at AS listed_at FROM credits WHERE true",
+            Credit::COLUMNS
+        ),
         Order {
             at: "created_at",
             key: "id",
@@ -116,20 +167,27 @@ pub async fn list(
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn applied_to(db: &impl GenericClient, invoice_id: i64) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
+pub async fn applied_to(
+    db: &impl GenericClient,
+    invoice_id: i64,
+) -> Result<Vec<AppliedCredit>, Error> {
+    columns::all(
+        db,
+        &format!(
             "-- credits::applied_to
-             SELECT credit_applications.credit_id, credit_applications.amount_cents,
-                    credits.currency, credits.reason, credits.description,
-                    credit_applications.applied_at
-             FROM credit_applications JOIN credits ON credits.id = credit_applications.credit_id
-             WHERE credit_applications.invoice_id = $1
-             ORDER BY credit_applications.id",
-            &[(&invoice_id, Type::INT8)],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
+             SELECT {}
+             FROM (
+                 SELECT credit_applications.id, credit_id, credit_applications.amount_cents, currency, reason,
+                        description, applied_at
+                 FROM credit_applications JOIN credits ON credits.id = credit_id
+                 WHERE credit_applications.invoice_id = $1
+             ) AS applied
+             ORDER BY id",
+            AppliedCredit::COLUMNS
+        ),
+        &[(&invoice_id, Type::INT8)],
+    )
+    .await
 }
 
 /// What remains of the credits of a customer and of its user, per currency; expired and voided ones are nothing.
@@ -141,23 +199,29 @@ pub async fn balances(
     stripe_customer_id: &str,
     user_id: Option<i32>,
     now: Timestamp,
-) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
+) -> Result<Vec<CreditBalance>, Error> {
+    columns::all(
+        db,
+        &format!(
             "-- credits::balances
-             SELECT currency, CAST(sum(remaining_cents) AS BIGINT) AS remaining_cents
-             FROM credits
-             WHERE (stripe_customer_id = $1 OR user_id = $2) AND voided_at IS NULL
-               AND (expires_at IS NULL OR expires_at > $3)
-             GROUP BY currency HAVING sum(remaining_cents) > 0 ORDER BY currency",
-            &[
-                (&stripe_customer_id, Type::TEXT),
-                (&user_id, Type::INT4),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
+             SELECT {}
+             FROM (
+                 SELECT currency, CAST(sum(remaining_cents) AS BIGINT) AS remaining_cents
+                 FROM credits
+                 WHERE (stripe_customer_id = $1 OR user_id = $2) AND voided_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > $3)
+                 GROUP BY currency
+             ) AS balances
+             WHERE remaining_cents > 0 ORDER BY currency",
+            CreditBalance::COLUMNS
+        ),
+        &[
+            (&stripe_customer_id, Type::TEXT),
+            (&user_id, Type::INT4),
+            (&now, Type::TIMESTAMPTZ),
+        ],
+    )
+    .await
 }
 
 /// A credit about to be granted.
@@ -168,7 +232,7 @@ pub struct NewCredit<'a> {
     pub api_key_prefix: Option<&'a str>,
     pub amount_cents: i64,
     pub currency: Currency,
-    pub reason: &'a str,
+    pub reason: CreditReason,
     pub description: Option<&'a str>,
     pub expires_at: Option<Timestamp>,
     /// Who grants it.
@@ -198,7 +262,7 @@ pub async fn insert(
                 (&credit.api_key_prefix, Type::TEXT),
                 (&credit.amount_cents, Type::INT8),
                 (&credit.currency.as_str(), Type::TEXT),
-                (&credit.reason, Type::TEXT),
+                (&credit.reason.as_str(), Type::TEXT),
                 (&credit.description, Type::TEXT),
                 (&credit.expires_at, Type::TIMESTAMPTZ),
                 (&credit.created_by, Type::TEXT),
@@ -213,18 +277,17 @@ pub async fn insert(
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
+pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Credit>, Error> {
+    columns::first(
+        db,
+        &format!(
             "-- credits::lock
-             SELECT id, user_id, api_key_prefix, stripe_customer_id, stripe_refund_id, invoice_id,
-                    amount_cents, remaining_cents, currency, reason, description,
-                    applied_to_invoice_id, expires_at, voided_at, created_by, created_at
-             FROM credits WHERE id = $1 FOR UPDATE",
-            &[(&id, Type::INT8)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+             SELECT {} FROM credits WHERE id = $1 FOR UPDATE",
+            Credit::COLUMNS
+        ),
+        &[(&id, Type::INT8)],
+    )
+    .await
 }
 
 /// Takes a credit back; false when it was voided before or something of it has been used.

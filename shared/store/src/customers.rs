@@ -1,13 +1,67 @@
 //! `customers` and `users`: the Stripe customer, and the application's user behind it.
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
+use utoipa::ToSchema;
 
-use super::list::{self, Object, Order, few};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, FromRow, columns};
+use super::list::{self, Order, few};
+use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::stripe_objects::customer::{Customer, LinkSource, UserLink};
+
+columns! {
+    /// A customer as a list shows it.
+    pub struct ListedCustomer of "customers" {
+        pub stripe_customer_id: String,
+        /// The application's user behind it; null until that is known.
+        pub user_id: Option<i32>,
+        pub email: Option<String>,
+        pub name: Option<String>,
+        /// Its default at Stripe.
+        pub currency: Option<Currency>,
+        pub delinquent: Option<bool>,
+        /// Deleted at Stripe.
+        pub deleted_at: Option<Timestamp>,
+        /// At Stripe; null for one that is only named so far.
+        pub created_at: Option<Timestamp>,
+        pub updated_at: Timestamp,
+    }
+}
+
+/// A customer with what Stripe notes of it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct CustomerDetails {
+    #[serde(flatten)]
+    pub customer: ListedCustomer,
+    /// Stripe's.
+    pub metadata: Value,
+}
+
+impl FromRow for CustomerDetails {
+    fn from_row(row: &Row) -> Result<CustomerDetails, Error> {
+        Ok(CustomerDetails {
+            customer: ListedCustomer::from_row(row)?,
+            metadata: row.try_get("metadata")?,
+        })
+    }
+}
+
+columns! {
+    /// A user of the application.
+    pub struct User of "users" {
+        pub id: i32,
+        pub email: Option<String>,
+        pub full_name: Option<String>,
+        /// What the user may use.
+        pub plan: Option<String>,
+        pub stripe_customer_id: Option<String>,
+    }
+}
 
 /// A stored customer, and the user it resolves to at present.
 #[derive(Debug, Clone)]
@@ -287,15 +341,16 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter,
     page: &Page<String>,
-) -> Result<Rows<String, Object>, Error> {
+) -> Result<Rows<String, ListedCustomer>, Error> {
     list::read(
         db,
-        "-- customers::list
-             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
-                    created_at, updated_at,
-                    COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS listed_at
+        &format!(
+            "-- customers::list
+             SELECT {}, COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00') AS listed_at
              FROM customers
              WHERE true",
+            ListedCustomer::COLUMNS
+        ),
         Order {
             at: "COALESCE(created_at, TIMESTAMPTZ '1970-01-01 00:00:00+00')",
             key: "stripe_customer_id",
@@ -314,30 +369,32 @@ pub async fn list(
 pub async fn find(
     db: &impl GenericClient,
     stripe_customer_id: &str,
-) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
+) -> Result<Option<CustomerDetails>, Error> {
+    columns::first(
+        db,
+        &format!(
             "-- customers::find
-             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
-                    metadata, created_at, updated_at
-             FROM customers WHERE stripe_customer_id = $1",
-            &[(&stripe_customer_id, Type::TEXT)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+             SELECT {}, metadata FROM customers WHERE stripe_customer_id = $1",
+            ListedCustomer::COLUMNS
+        ),
+        &[(&stripe_customer_id, Type::TEXT)],
+    )
+    .await
 }
 
 /// One user of the application.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn find_user(db: &impl GenericClient, user_id: i32) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
+pub async fn find_user(db: &impl GenericClient, user_id: i32) -> Result<Option<User>, Error> {
+    columns::first(
+        db,
+        &format!(
             "-- customers::find_user
-             SELECT id, email, full_name, plan, stripe_customer_id FROM users WHERE id = $1",
-            &[(&user_id, Type::INT4)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+             SELECT {} FROM users WHERE id = $1",
+            User::COLUMNS
+        ),
+        &[(&user_id, Type::INT4)],
+    )
+    .await
 }

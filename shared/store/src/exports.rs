@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{Row, Transaction};
 
+use super::row::Field;
 use super::{Error, payment_facts};
 use domain::revenue::entries::RevenueEntry;
 
@@ -55,7 +56,8 @@ struct Source {
 
 impl Export {
     /// The words `status` may be; none when the table has no status.
-    pub fn statuses(self) -> &'static [&'static str] {
+    #[must_use]
+    pub const fn statuses(self) -> &'static [&'static str] {
         match self {
             Export::Payments => &[
                 "pending",
@@ -312,21 +314,6 @@ pub struct ExportRow {
     row: Row,
 }
 
-/// A value of an [`ExportRow`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum Field<'a> {
-    /// NULL.
-    Null,
-    /// Amounts, counts and ids.
-    Number(i64),
-    /// Yes or no.
-    Flag(bool),
-    /// What people, partners and Stripe wrote, JSON, and words of ours.
-    Text(&'a str),
-    /// UTC.
-    Instant(Timestamp),
-}
-
 impl ExportRow {
     /// The values in the order of [`Export::header`].
     pub fn fields(&self) -> impl Iterator<Item = Result<Field<'_>, Error>> {
@@ -347,8 +334,10 @@ impl ExportRow {
             // As Postgres wrote it, numbers of any length included.
             Type::JSONB => row
                 .try_get::<_, Option<Json<&RawValue>>>(column)?
-                .map(|json| Field::Text(json.0.get())),
-            _ => row.try_get::<_, Option<&str>>(column)?.map(Field::Text),
+                .map(|json| Field::Text(json.0.get().into())),
+            _ => row
+                .try_get::<_, Option<&str>>(column)?
+                .map(|text| Field::Text(text.into())),
         };
         Ok(field.unwrap_or(Field::Null))
     }

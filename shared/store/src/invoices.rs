@@ -2,13 +2,211 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::{Json, Type};
+use serde_json::Value;
+use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type as SchemaType};
+use utoipa::{PartialSchema, ToSchema};
 
-use super::list::{self, Object, Order, few, sorted};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, Column, FromRow, columns};
+use super::list::{self, Order, few, sorted};
+use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
-use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus, Line, PartnerInvoice};
+use domain::stripe_objects::invoice::{
+    CreditNote, Invoice, InvoiceKind, InvoiceStatus, Line, PartnerInvoice,
+};
+
+const TABLE: &str = "invoices";
+
+columns! {
+    /// An invoice as lists show it. Amounts in minor units of `currency`; `None` where the predecessor did not know one.
+    #[schema(as = Invoice)]
+    pub struct InvoiceSummary of "invoices" {
+        pub id: i64,
+        /// The user billed; `None` for a partner's.
+        pub user_id: Option<i32>,
+        /// The partner billed; `None` for a user's.
+        pub api_key_prefix: Option<String>,
+        /// As printed; the Stripe id of a draft.
+        pub invoice_number: String,
+        /// `None` for one that Stripe does not collect.
+        pub stripe_invoice_id: Option<String>,
+        pub kind: InvoiceKind,
+        pub stripe_customer_id: Option<String>,
+        pub stripe_subscription_id: Option<String>,
+        /// The contract billed; `None` for the predecessor's.
+        pub contract_id: Option<i64>,
+        /// Σ lines.
+        pub subtotal_cents: Option<i64>,
+        pub tax_cents: Option<i64>,
+        pub discount_cents: Option<i64>,
+        /// Subtotal less discount plus tax.
+        pub total_cents: Option<i64>,
+        pub amount_paid_cents: Option<i64>,
+        /// What remains to be paid.
+        pub amount_due_cents: Option<i64>,
+        /// Taken off by credits.
+        pub credit_applied_cents: i64,
+        pub currency: Currency,
+        pub status: InvoiceStatus,
+        /// First instant of what is billed.
+        pub billing_period_start: Option<Timestamp>,
+        /// First instant after it.
+        pub billing_period_end: Option<Timestamp>,
+        pub due_date: Option<Timestamp>,
+        /// From then on the lines are frozen.
+        pub finalized_at: Option<Timestamp>,
+        /// When it went to the customer.
+        pub sent_at: Option<Timestamp>,
+        pub paid_at: Option<Timestamp>,
+        pub voided_at: Option<Timestamp>,
+        /// Attempts to collect it.
+        pub attempt_count: i32,
+        /// When Stripe tries again.
+        pub next_payment_attempt_at: Option<Timestamp>,
+        /// Where the PDF can be fetched.
+        pub invoice_pdf_url: Option<String>,
+        /// The customer's purchase order.
+        pub po_number: Option<String>,
+        pub created_at: Timestamp,
+        pub updated_at: Option<Timestamp>,
+    }
+}
+
+columns! {
+    /// What else an invoice shows to whom it bills.
+    pub struct InvoiceDetails of "invoices" {
+        /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
+        pub tax_breakdown: Option<Value>,
+        /// Paid outside Stripe.
+        pub out_of_band_cents: i64,
+        /// Credit notes already in the snapshot.
+        pub credit_notes_cents: i64,
+        /// Stripe's word.
+        pub billing_reason: Option<String>,
+        /// Stripe's word.
+        pub collection_method: Option<String>,
+        /// A draft deleted at Stripe.
+        pub deleted_at: Option<Timestamp>,
+        /// False while only the first lines are known.
+        pub lines_complete: bool,
+        /// Printed below the lines.
+        pub notes: Option<String>,
+        /// Hex digest of the PDF.
+        pub pdf_sha256: Option<String>,
+    }
+}
+
+columns! {
+    /// What an invoice does not show to whom it bills.
+    pub struct InvoiceInternals of "invoices" {
+        /// Free form.
+        pub metadata: Option<Value>,
+        /// Object key of the PDF.
+        pub pdf_key: Option<String>,
+    }
+}
+
+/// A whole invoice but its lines, as it is answered; its lines beside it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct InvoiceRow {
+    #[serde(flatten)]
+    pub summary: InvoiceSummary,
+    #[serde(flatten)]
+    pub details: InvoiceDetails,
+    #[serde(flatten)]
+    pub internals: InvoiceInternals,
+    /// `{"items": […]}`
+    #[serde(skip)]
+    pub line_items: Option<Value>,
+}
+
+impl InvoiceRow {
+    /// The lines as they are stored; none of an invoice that never had any.
+    #[must_use]
+    pub fn lines(&self) -> Vec<InvoiceLine> {
+        let stored = self.line_items.as_ref();
+        let items = stored.and_then(|stored| stored.get("items")?.as_array());
+        let lines = items.into_iter().flatten().cloned();
+        lines.map(InvoiceLine).collect()
+    }
+}
+
+/// A line as it is stored and answered. Ours and Stripe's have `description`, `quantity`, `unit_price_cents`,
+/// `unit_amount_decimal`, `total_cents`, `period_start` and `period_end` and more; the predecessor's have fewer. For a
+/// printed invoice a line is read member by member.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct InvoiceLine(Value);
+
+impl PartialSchema for InvoiceLine {
+    fn schema() -> RefOr<Schema> {
+        let cents = ObjectBuilder::new()
+            .schema_type(SchemaType::Integer)
+            .description(Some("In minor units of the invoice's currency"));
+        ObjectBuilder::new()
+            .description(Some(
+                "A line as it is stored: `description`, `quantity`, `unit_price_cents`, `unit_amount_decimal`, \
+                 `period_start`, `period_end` and more; the predecessor's have fewer",
+            ))
+            .property("total_cents", cents)
+            .required("total_cents")
+            .additional_properties(Some(Schema::default()))
+            .into()
+    }
+}
+
+impl ToSchema for InvoiceLine {}
+
+impl FromRow for InvoiceRow {
+    fn from_row(row: &Row) -> Result<InvoiceRow, Error> {
+        Ok(InvoiceRow {
+            summary: InvoiceSummary::from_row(row)?,
+            details: InvoiceDetails::from_row(row)?,
+            internals: InvoiceInternals::from_row(row)?,
+            line_items: Column::read(row, TABLE, "line_items")?,
+        })
+    }
+}
+
+columns! {
+    /// An invoice as the partner it was sent to sees it. Amounts in minor units of `currency`.
+    pub struct SentInvoice of "invoices" {
+        pub id: i64,
+        pub invoice_number: String,
+        pub kind: InvoiceKind,
+        pub subtotal_cents: Option<i64>,
+        pub tax_cents: Option<i64>,
+        pub discount_cents: Option<i64>,
+        pub total_cents: Option<i64>,
+        /// Taken off by credits.
+        pub credit_applied_cents: i64,
+        pub amount_paid_cents: Option<i64>,
+        /// What remains to be paid.
+        pub amount_due_cents: Option<i64>,
+        pub currency: Currency,
+        pub status: InvoiceStatus,
+        /// First instant of what is billed.
+        pub billing_period_start: Option<Timestamp>,
+        /// First instant after it.
+        pub billing_period_end: Option<Timestamp>,
+        pub due_date: Option<Timestamp>,
+        pub finalized_at: Option<Timestamp>,
+        pub paid_at: Option<Timestamp>,
+        pub voided_at: Option<Timestamp>,
+        /// The partner's purchase order.
+        pub po_number: Option<String>,
+        /// Our document in the bucket.
+        #[serde(skip)]
+        pub pdf_key: Option<String>,
+        /// Stripe's document.
+        #[serde(skip)]
+        pub invoice_pdf_url: Option<String>,
+        pub created_at: Timestamp,
+    }
+}
 
 /// `line_items` in the predecessor's shape.
 #[derive(Debug, Serialize, Deserialize)]
@@ -129,7 +327,7 @@ pub async fn upsert(
             &[
                 (&invoice.stripe_invoice_id, Type::TEXT),
                 (&invoice.number.as_ref().unwrap_or(&invoice.stripe_invoice_id), Type::TEXT),
-                (&invoice.kind(), Type::TEXT),
+                (&invoice.kind().as_str(), Type::TEXT),
                 (&invoice.stripe_customer_id, Type::TEXT),
                 (&invoice.stripe_subscription_id, Type::TEXT),
                 (&invoice.status.as_str(), Type::TEXT),
@@ -246,15 +444,8 @@ pub async fn upsert_credit_note(
 }
 
 fn from_row(row: &Row) -> Result<Invoice, Error> {
-    const TABLE: &str = "invoices";
     let key: String = row.try_get("stripe_invoice_id")?;
     let number: String = row.try_get("invoice_number")?;
-    let status: &str = row.try_get("status")?;
-    let status = InvoiceStatus::parse(status).ok_or_else(|| Error::Unreadable {
-        table: TABLE,
-        column: "status",
-        row: key.clone(),
-    })?;
     let lines: LineItems<Vec<Line>> = columns::json(row, TABLE, "line_items", &key)?;
     let told_apart = format!(" ({key})");
     Ok(Invoice {
@@ -267,7 +458,7 @@ fn from_row(row: &Row) -> Result<Invoice, Error> {
         .filter(|number| *number != key),
         stripe_customer_id: row.try_get("stripe_customer_id")?,
         stripe_subscription_id: row.try_get("stripe_subscription_id")?,
-        status,
+        status: Column::read(row, TABLE, "status")?,
         currency: columns::currency(row, TABLE, &key)?,
         subtotal_cents: row.try_get("subtotal_cents")?,
         tax_cents: row.try_get("tax_cents")?,
@@ -293,14 +484,14 @@ fn from_row(row: &Row) -> Result<Invoice, Error> {
         lines: lines.items,
         lines_complete: row.try_get("lines_complete")?,
         tax_breakdown: row
-            .try_get::<_, Option<serde_json::Value>>("tax_breakdown")?
+            .try_get::<_, Option<Value>>("tax_breakdown")?
             .unwrap_or_default(),
         billing_reason: row.try_get("billing_reason")?,
         collection_method: row.try_get("collection_method")?,
         invoice_pdf_url: row.try_get("invoice_pdf_url")?,
         notes: row.try_get("notes")?,
         metadata: row
-            .try_get::<_, Option<serde_json::Value>>("metadata")?
+            .try_get::<_, Option<Value>>("metadata")?
             .unwrap_or_default(),
         created_at: row.try_get("created_at")?,
         version: columns::version(row)?,
@@ -328,8 +519,8 @@ fn credit_note_from_row(row: &Row) -> Result<CreditNote, Error> {
 /// Which invoices a list shows; `None` for all.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
-    pub status: Option<&'a str>,
-    pub kind: Option<&'a str>,
+    pub status: Option<InvoiceStatus>,
+    pub kind: Option<InvoiceKind>,
     pub user_id: Option<i32>,
     pub api_key_prefix: Option<&'a str>,
     pub stripe_customer_id: Option<&'a str>,
@@ -346,19 +537,15 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, InvoiceSummary>, Error> {
     list::read(
         db,
-        "-- invoices::list
-             SELECT id, user_id, api_key_prefix, invoice_number, stripe_invoice_id, kind,
-                    stripe_customer_id, stripe_subscription_id, contract_id, subtotal_cents,
-                    tax_cents, discount_cents, total_cents, amount_paid_cents, amount_due_cents,
-                    credit_applied_cents, currency, status, billing_period_start,
-                    billing_period_end, due_date, finalized_at, sent_at, paid_at, voided_at,
-                    attempt_count, next_payment_attempt_at, invoice_pdf_url, po_number,
-                    created_at, updated_at, created_at AS listed_at
-             FROM invoices
+        &format!(
+            "-- invoices::list
+             SELECT {}, created_at AS listed_at FROM invoices
              WHERE NOT superseded AND deleted_at IS NULL",
+            InvoiceSummary::COLUMNS
+        ),
         Order {
             at: "created_at",
             key: "id",
@@ -368,8 +555,12 @@ pub async fn list(
             sorted("user_id", &filter.user_id, Type::INT4),
             sorted("stripe_customer_id", &filter.stripe_customer_id, Type::TEXT),
             sorted("api_key_prefix", &filter.api_key_prefix, Type::TEXT),
-            sorted("kind", &filter.kind, Type::TEXT),
-            sorted("status", &filter.status, Type::TEXT),
+            sorted("kind", &filter.kind.map(InvoiceKind::as_str), Type::TEXT),
+            sorted(
+                "status",
+                &filter.status.map(InvoiceStatus::as_str),
+                Type::TEXT,
+            ),
         ],
         filter.created,
         page,
@@ -384,55 +575,30 @@ pub async fn list(
 pub async fn list_of_partner(
     db: &impl GenericClient,
     api_key_prefix: &str,
-    status: Option<&str>,
+    status: Option<InvoiceStatus>,
     created: Span,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, SentInvoice>, Error> {
     list::read(
         db,
-        "-- invoices::list_of_partner
-             SELECT id, invoice_number, kind, subtotal_cents, tax_cents, discount_cents,
-                    total_cents, credit_applied_cents, amount_paid_cents, amount_due_cents,
-                    currency, status, billing_period_start, billing_period_end, due_date,
-                    finalized_at, paid_at, voided_at, po_number, pdf_key, invoice_pdf_url,
-                    created_at, created_at AS listed_at
-             FROM invoices
+        &format!(
+            "-- invoices::list_of_partner
+             SELECT {}, created_at AS listed_at FROM invoices
              WHERE NOT superseded AND deleted_at IS NULL AND status <> 'draft'",
+            SentInvoice::COLUMNS
+        ),
         Order {
             at: "created_at",
             key: "id",
         },
         &[
             sorted("api_key_prefix", &Some(api_key_prefix), Type::TEXT),
-            few("status", &status, Type::TEXT),
+            few("status", &status.map(InvoiceStatus::as_str), Type::TEXT),
         ],
         created,
         page,
     )
     .await
-}
-
-/// The statement that selects whole invoices.
-macro_rules! select_invoices {
-    ($statement:literal, $condition:literal) => {
-        concat!(
-            "-- invoices::",
-            $statement,
-            "
-             SELECT id, user_id, api_key_prefix, invoice_number, stripe_invoice_id, kind,
-                    stripe_customer_id, stripe_subscription_id, contract_id, subtotal_cents,
-                    tax_cents, tax_breakdown, discount_cents, total_cents, amount_paid_cents,
-                    amount_due_cents, credit_applied_cents, out_of_band_cents, credit_notes_cents,
-                    currency, status, billing_reason, collection_method, billing_period_start,
-                    billing_period_end, due_date, finalized_at, sent_at, paid_at, voided_at,
-                    deleted_at, attempt_count, next_payment_attempt_at, line_items,
-                    lines_complete, notes, metadata, invoice_pdf_url, pdf_key, pdf_sha256,
-                    po_number, created_at, updated_at
-             FROM invoices
-             ",
-            $condition
-        )
-    };
 }
 
 /// One invoice with its lines, by our id or by Stripe's; also a draft deleted at Stripe.
@@ -443,34 +609,77 @@ pub async fn find(
     db: &impl GenericClient,
     id: Option<i64>,
     stripe_invoice_id: Option<&str>,
-) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
-            select_invoices!(
-                "find",
-                "WHERE (id = $1 OR stripe_invoice_id = $2) AND NOT superseded"
-            ),
-            &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+) -> Result<Option<InvoiceRow>, Error> {
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+        [(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)];
+    let found = find_where(
+        db,
+        "find",
+        "(id = $1 OR stripe_invoice_id = $2)",
+        &parameters,
+    )
+    .await?;
+    Ok(found.into_iter().next())
 }
 
 /// These invoices; those there are, by id.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
-            select_invoices!(
-                "find_all",
-                "WHERE id = ANY($1) AND NOT superseded ORDER BY id"
-            ),
-            &[(&ids, Type::INT8_ARRAY)],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
+pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<InvoiceRow>, Error> {
+    find_where(db, "find_all", "id = ANY($1)", &[(&ids, Type::INT8_ARRAY)]).await
+}
+
+async fn find_where(
+    db: &impl GenericClient,
+    name: &str,
+    condition: &str,
+    parameters: &[(&(dyn ToSql + Sync), Type)],
+) -> Result<Vec<InvoiceRow>, Error> {
+    let statement = format!(
+        "-- invoices::{name}
+             SELECT {}, {}, {}, line_items FROM invoices WHERE {condition} AND NOT superseded ORDER BY id",
+        InvoiceSummary::COLUMNS,
+        InvoiceDetails::COLUMNS,
+        InvoiceInternals::COLUMNS
+    );
+    columns::all(db, &statement, parameters).await
+}
+
+columns! {
+    /// Whom an invoice bills who has no contract.
+    pub struct Payer of "customers" {
+        pub name: Option<String>,
+        pub email: Option<String>,
+    }
+}
+
+/// The customer at Stripe when it has a name, else the user, else the customer without one.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn payer(
+    db: &impl GenericClient,
+    stripe_customer_id: Option<&str>,
+    user_id: Option<i32>,
+) -> Result<Option<Payer>, Error> {
+    columns::first(
+        db,
+        &format!(
+            "-- invoices::payer
+             SELECT {}
+             FROM (
+                 SELECT name, email, CASE WHEN name IS NULL THEN 3 ELSE 1 END AS place
+                 FROM customers WHERE stripe_customer_id = $1
+                 UNION ALL
+                 SELECT full_name, email, 2 FROM users WHERE id = $2
+             ) AS payers
+             ORDER BY place LIMIT 1",
+            Payer::COLUMNS
+        ),
+        &[(&stripe_customer_id, Type::TEXT), (&user_id, Type::INT4)],
+    )
+    .await
 }
 
 /// What an invoice is to somebody who wants to write it.
@@ -492,7 +701,7 @@ pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Locked>, Er
     let rows = db
         .query_typed(
             "-- invoices::lock
-             SELECT stripe_invoice_id, kind, api_key_prefix, status, currency,
+             SELECT id, stripe_invoice_id, kind, api_key_prefix, status, currency,
                     COALESCE(total_cents, 0) AS total_cents, credit_applied_cents,
                     COALESCE(amount_paid_cents, 0) AS amount_paid_cents,
                     collection_method IS NOT DISTINCT FROM 'send_invoice' AS is_for_stripe
@@ -509,19 +718,15 @@ pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Locked>, Er
     {
         return Ok(Some(Locked::Stripe));
     }
-    if row.try_get::<_, &str>("kind")? != "partner" {
+    let kind: InvoiceKind = Column::read(row, TABLE, "kind")?;
+    if kind != InvoiceKind::Partner {
         return Ok(Some(Locked::Other));
     }
-    let status = InvoiceStatus::parse(row.try_get("status")?);
     Ok(Some(Locked::Partner(PartnerInvoice {
         id,
         api_key_prefix: row.try_get("api_key_prefix")?,
-        status: status.ok_or_else(|| Error::Unreadable {
-            table: "invoices",
-            column: "status",
-            row: id.to_string(),
-        })?,
-        currency: columns::currency(row, "invoices", &id.to_string())?,
+        status: Column::read(row, TABLE, "status")?,
+        currency: Column::read(row, TABLE, "currency")?,
         total_cents: row.try_get("total_cents")?,
         credit_applied_cents: row.try_get("credit_applied_cents")?,
         amount_paid_cents: row.try_get("amount_paid_cents")?,

@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
-use super::{Error, columns};
+use super::Error;
+use super::columns::FromRow;
 
 /// A row by the names of its columns.
 pub type Object = Map<String, Value>;
@@ -84,14 +85,14 @@ pub(super) fn few<'a, T: ToSql + Sync>(
 
 /// Reads a page. `select` is the statement up to and including its first conditions; of the filters that are given the
 /// first decides which index is read, so those that leave fewer rows go first.
-pub(super) async fn read<K: Key>(
+pub(super) async fn read<K: Key, T: FromRow>(
     db: &impl GenericClient,
     select: &str,
     order: Order,
     filters: &[Option<Filter<'_>>],
     span: Span,
     page: &Page<K>,
-) -> Result<Rows<K, Object>, Error> {
+) -> Result<Rows<K, T>, Error> {
     let Order { at, key } = order;
     let ends = [
         page.after.clone(),
@@ -148,7 +149,11 @@ pub(super) async fn read<K: Key>(
 }
 
 /// A page from its rows, of which one more was asked for than the page has.
-fn read_rows<K: Key>(rows: &[Row], page: &Page<K>, key: &str) -> Result<Rows<K, Object>, Error> {
+fn read_rows<K: Key, T: FromRow>(
+    rows: &[Row],
+    page: &Page<K>,
+    key: &str,
+) -> Result<Rows<K, T>, Error> {
     let limit = usize::from(page.limit);
     let shown = &rows[..rows.len().min(limit)];
     let next = match shown.last() {
@@ -158,10 +163,7 @@ fn read_rows<K: Key>(rows: &[Row], page: &Page<K>, key: &str) -> Result<Rows<K, 
         Some(_) | None => None,
     };
     Ok(Rows {
-        rows: shown
-            .iter()
-            .map(columns::object)
-            .collect::<Result<_, _>>()?,
+        rows: shown.iter().map(T::from_row).collect::<Result<_, _>>()?,
         next,
     })
 }

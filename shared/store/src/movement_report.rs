@@ -7,7 +7,7 @@ use std::pin::pin;
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{Client, Row};
 
 use super::{Error, subscriptions};
 use domain::money::Currency;
@@ -20,7 +20,7 @@ use domain::stripe_objects::subscription::DiscountProfile;
 /// Adds the movements in `currency` that the bridge needs, customer by customer, except those of the customers in
 /// `added`. Reads the window through the index, whatever comes before it, and holds one customer at a time.
 pub async fn add_movements(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     added: &BTreeSet<String>,
     bridge: &mut MrrBridge,
@@ -64,7 +64,7 @@ pub async fn add_movements(
 /// these customers are computed again, one customer at a time. A profile changes nothing for all others. Empty under
 /// the default profile.
 pub async fn add_discounted(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     profile: DiscountProfile,
     bridge: &mut MrrBridge,
@@ -162,7 +162,7 @@ fn steps(currency: Currency, versions: &[SubscriptionVersion]) -> Result<Vec<Ste
 /// subscription is announced again with each of its periods, none longer than three years.
 /// <https://docs.stripe.com/api/subscriptions/create>
 pub async fn pending(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     profile: DiscountProfile,
     ends: &[Timestamp],
@@ -229,7 +229,7 @@ pub async fn pending(
 
 /// Adds the customers whose first movement in `currency` is in `range`, each with its movements before `end`.
 pub async fn add_cohorts(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     range: Period,
     end: Timestamp,

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
-use super::list::Object;
 use super::{Error, columns};
 use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
 use domain::revenue::entries::{EntryKind, RevenueEntry};
@@ -671,75 +670,4 @@ pub(super) fn entry_from_row(row: &Row) -> Result<RevenueEntry, Error> {
         is_estimated: row.try_get("is_estimated")?,
         payment_key,
     })
-}
-
-/// The charges of a payment, first to last, as JSON objects to show.
-pub async fn list_attempts(
-    db: &impl GenericClient,
-    stripe_payment_intent_id: Option<&str>,
-    stripe_charge_id: Option<&str>,
-) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
-            "-- payment_facts::list_attempts
-             SELECT stripe_charge_id, stripe_payment_intent_id, amount_cents,
-                    amount_captured_cents, currency, status, captured, failure_code, decline_code,
-                    failure_message, payment_method, attempted_at, succeeded_at
-             FROM payment_attempts
-             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = $2
-             ORDER BY attempted_at, stripe_charge_id",
-            &[
-                (&stripe_payment_intent_id, Type::TEXT),
-                (&stripe_charge_id, Type::TEXT),
-            ],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
-}
-
-/// The refunds of a payment with these charges, first to last, as JSON objects to show.
-pub async fn list_refunds(
-    db: &impl GenericClient,
-    stripe_payment_intent_id: Option<&str>,
-    stripe_charge_ids: &[&str],
-) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
-            "-- payment_facts::list_refunds
-             SELECT stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents,
-                    currency, reason, status, created_at, failed_at
-             FROM refunds
-             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
-             ORDER BY created_at, stripe_refund_id",
-            &[
-                (&stripe_payment_intent_id, Type::TEXT),
-                (&stripe_charge_ids, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
-}
-
-/// The disputes of a payment with these charges, first to last, as JSON objects to show.
-pub async fn list_disputes(
-    db: &impl GenericClient,
-    stripe_payment_intent_id: Option<&str>,
-    stripe_charge_ids: &[&str],
-) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
-            "-- payment_facts::list_disputes
-             SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents,
-                    currency, reason, status, fee_cents, funds_withdrawn_at, funds_reinstated_at,
-                    evidence_due_by, closed_at, created_at
-             FROM disputes
-             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
-             ORDER BY created_at, stripe_dispute_id",
-            &[
-                (&stripe_payment_intent_id, Type::TEXT),
-                (&stripe_charge_ids, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
 }

@@ -3,14 +3,92 @@
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
+use tokio_postgres::{GenericClient, Row};
 
-use super::list::{self, Object, Order, few, sorted};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, FromRow, columns};
+use super::list::{self, Order, few, sorted};
+use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
-use domain::payment::{FeeSource, Payment};
+use domain::payment::{FeeSource, Payment, PaymentStatus};
 use domain::revenue::entries::{Replacement, RevenueEntry};
+
+columns! {
+    /// A payment as lists show it. Amounts in minor units of `currency`.
+    #[schema(as = Payment)]
+    pub struct PaymentSummary of "payment_history" {
+        pub id: i64,
+        /// The intent, the charge of a payment without one, or the invoice that was paid outside Stripe.
+        pub payment_key: String,
+        pub invoice_id: Option<i64>,
+        pub user_id: Option<i32>,
+        pub stripe_payment_intent_id: Option<String>,
+        /// Of the newest attempt.
+        pub stripe_charge_id: Option<String>,
+        pub stripe_customer_id: Option<String>,
+        pub stripe_invoice_id: Option<String>,
+        pub amount_cents: i64,
+        pub currency: Currency,
+        pub status: PaymentStatus,
+        /// `card`, `us_bank_account`, …, `out_of_band`; `wire`, `check` or `ach` of one we noted.
+        pub payment_method: Option<String>,
+        /// What the bank knows a payment outside Stripe by.
+        pub reference: Option<String>,
+        /// `None` when the predecessor did not know it.
+        pub stripe_fee_cents: Option<i64>,
+        /// `None` without a fee.
+        pub fee_source: Option<FeeSource>,
+        /// The amount less fee, refunds and what is disputed.
+        pub net_amount_cents: Option<i64>,
+        pub failure_code: Option<String>,
+        /// The issuer's reason.
+        pub decline_code: Option<String>,
+        pub failure_message: Option<String>,
+        /// The newest refund.
+        pub refunded_at: Option<Timestamp>,
+        pub refund_reason: Option<String>,
+        /// Σ refunds.
+        pub refund_amount_cents: Option<i64>,
+        pub succeeded_at: Option<Timestamp>,
+        /// Of the newest dispute; Stripe's word.
+        pub dispute_status: Option<String>,
+        /// Σ open and lost disputes.
+        pub disputed_amount_cents: i64,
+        pub created_at: Timestamp,
+        pub updated_at: Option<Timestamp>,
+    }
+}
+
+columns! {
+    /// How a payment was settled: amounts in minor units of `settlement_currency`, the currency of the account's balance.
+    pub struct Settlement of "payment_history" {
+        pub stripe_balance_transaction_id: Option<String>,
+        pub settlement_currency: Option<Currency>,
+        pub settlement_amount_cents: Option<i64>,
+        pub settlement_fee_cents: Option<i64>,
+        /// A decimal number, as Stripe printed it.
+        pub exchange_rate: Option<String>,
+    }
+}
+
+/// A payment with how it was settled.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct SettledPayment {
+    #[serde(flatten)]
+    pub payment: PaymentSummary,
+    #[serde(flatten)]
+    pub settlement: Settlement,
+}
+
+impl FromRow for SettledPayment {
+    fn from_row(row: &Row) -> Result<SettledPayment, Error> {
+        Ok(SettledPayment {
+            payment: PaymentSummary::from_row(row)?,
+            settlement: Settlement::from_row(row)?,
+        })
+    }
+}
 
 /// Inserts or replaces the row. The user is the customer's, else the checkout session's, else the
 /// payment's own. The invoice is looked up by its Stripe id; when it arrives later,
@@ -285,7 +363,7 @@ fn is_same_line(left: &RevenueEntry, right: &RevenueEntry) -> bool {
 /// Which payments a list shows; `None` for all.
 #[derive(Debug, Default)]
 pub struct Filter<'a> {
-    pub status: Option<&'a str>,
+    pub status: Option<PaymentStatus>,
     pub user_id: Option<i32>,
     pub stripe_customer_id: Option<&'a str>,
     pub invoice_id: Option<i64>,
@@ -301,18 +379,14 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, PaymentSummary>, Error> {
     list::read(
         db,
-        "-- payment_history::list
-             SELECT id, payment_key, invoice_id, user_id, stripe_payment_intent_id,
-                    stripe_charge_id, stripe_customer_id, stripe_invoice_id, amount_cents,
-                    currency, status, payment_method, reference, stripe_fee_cents, fee_source,
-                    net_amount_cents, failure_code, decline_code, failure_message, refunded_at,
-                    refund_reason, refund_amount_cents, succeeded_at, dispute_status,
-                    disputed_amount_cents, created_at, updated_at, created_at AS listed_at
-             FROM payment_history
-             WHERE NOT superseded",
+        &format!(
+            "-- payment_history::list
+             SELECT {}, created_at AS listed_at FROM payment_history WHERE NOT superseded",
+            PaymentSummary::COLUMNS
+        ),
         Order {
             at: "created_at",
             key: "id",
@@ -321,7 +395,11 @@ pub async fn list(
             few("invoice_id", &filter.invoice_id, Type::INT8),
             sorted("user_id", &filter.user_id, Type::INT4),
             sorted("stripe_customer_id", &filter.stripe_customer_id, Type::TEXT),
-            sorted("status", &filter.status, Type::TEXT),
+            sorted(
+                "status",
+                &filter.status.map(PaymentStatus::as_str),
+                Type::TEXT,
+            ),
         ],
         filter.created,
         page,
@@ -337,27 +415,23 @@ pub async fn find(
     db: &impl GenericClient,
     id: Option<i64>,
     key: Option<&str>,
-) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
+) -> Result<Option<SettledPayment>, Error> {
+    columns::first(
+        db,
+        &format!(
             "-- payment_history::find
-             SELECT id, payment_key, invoice_id, user_id, stripe_payment_intent_id,
-                    stripe_charge_id, stripe_customer_id, stripe_invoice_id, amount_cents,
-                    currency, status, payment_method, reference, stripe_fee_cents, fee_source,
-                    net_amount_cents, stripe_balance_transaction_id, settlement_currency,
-                    settlement_amount_cents, settlement_fee_cents, exchange_rate, failure_code,
-                    decline_code, failure_message, refunded_at, refund_reason,
-                    refund_amount_cents, succeeded_at, dispute_status, disputed_amount_cents,
-                    created_at, updated_at
+             SELECT {}, {}
              FROM payment_history
              WHERE NOT superseded AND (id = $1 OR payment_key = $2 OR stripe_charge_id = $2
                  OR stripe_payment_intent_id = (SELECT stripe_payment_intent_id
                                                 FROM payment_attempts WHERE stripe_charge_id = $2))
              ORDER BY id LIMIT 1",
-            &[(&id, Type::INT8), (&key, Type::TEXT)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+            PaymentSummary::COLUMNS,
+            Settlement::COLUMNS
+        ),
+        &[(&id, Type::INT8), (&key, Type::TEXT)],
+    )
+    .await
 }
 
 /// Inserts the row of a payment that was made outside Stripe for an invoice Stripe does not know. `reference` is what

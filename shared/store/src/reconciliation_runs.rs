@@ -6,23 +6,93 @@ use serde_json::Value;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Transaction};
 
-use super::list::{self, Object, Order};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, FromRow as _, columns};
+use super::list::{self, Order};
+use super::row::file_columns;
 use domain::page::{Page, Rows, Span};
 use domain::reconciliation::Discrepancy;
+
+columns! {
+    /// A run that compared the ledger with Stripe, or brought what was missing.
+    pub struct ReconciliationRun of "reconciliation_runs" {
+        pub run_id: i64,
+        /// `daily`, `redrive` or `backfill`.
+        pub kind: String,
+        /// The window compared.
+        pub since: Option<Timestamp>,
+        /// Exclusive.
+        pub until: Option<Timestamp>,
+        pub started_at: Timestamp,
+        /// Null while it runs, or was cut off.
+        pub finished_at: Option<Timestamp>,
+        /// `running`, `completed`, `incomplete` (something could not be checked) or `failed`.
+        pub status: String,
+        /// Objects of Stripe looked at.
+        pub compared: i64,
+        /// Those that equal the ledger's.
+        pub matched: i64,
+        /// Put right by the run.
+        pub healed: i64,
+        /// Left for a person.
+        pub open: i64,
+        /// Matched ÷ compared.
+        pub completeness_bps: Option<i32>,
+        /// Sums per currency, and what could not be checked.
+        pub summary: Value,
+        /// The object key of its CSV.
+        pub report_key: Option<String>,
+    }
+}
+
+file_columns! {
+    /// A difference between Stripe and the ledger.
+    pub struct ReconciliationItem of "reconciliation_items" {
+        pub id: i64,
+        /// The run that found it.
+        pub run_id: i64,
+        /// What differs: `missing_in_db`, `missing_in_stripe`, `amount_differs`, `status_differs`, `fee_differs` or
+        /// `currency_differs`.
+        pub kind: String,
+        /// `open`, `healed` or `accepted`.
+        pub resolution: String,
+        /// `charge`, `refund`, `invoice`, …
+        pub object_type: String,
+        /// Stripe's id of it.
+        pub object_id: String,
+        /// Of the amounts.
+        pub currency: Option<String>,
+        /// What Stripe says; an amount in minor units where the kind is of amounts.
+        pub stripe_value: Option<String>,
+        /// What the ledger says, likewise.
+        pub ledger_value: Option<String>,
+        /// What explains it.
+        pub detail: Value,
+        pub found_at: Timestamp,
+        /// When it was healed or accepted.
+        pub resolved_at: Option<Timestamp>,
+        /// Who accepted it, as the token names them.
+        pub accepted_by: Option<String>,
+        /// Why.
+        pub accepted_reason: Option<String>,
+    }
+}
 
 /// A page of runs, the one that began last first.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn list(db: &impl GenericClient, page: &Page<i64>) -> Result<Rows<i64, Object>, Error> {
+pub async fn list(
+    db: &impl GenericClient,
+    page: &Page<i64>,
+) -> Result<Rows<i64, ReconciliationRun>, Error> {
     list::read(
         db,
-        "-- reconciliation_runs::list
-             SELECT run_id, kind, since, until, started_at, finished_at, status, compared, matched,
-                    healed, open, completeness_bps, summary, report_key, started_at AS listed_at
-             FROM reconciliation_runs
-             WHERE true",
+        &format!(
+            "-- reconciliation_runs::list
+             SELECT {}, started_at AS listed_at FROM reconciliation_runs WHERE true",
+            ReconciliationRun::COLUMNS
+        ),
         Order {
             at: "started_at",
             key: "run_id",
@@ -38,17 +108,17 @@ pub async fn list(db: &impl GenericClient, page: &Page<i64>) -> Result<Rows<i64,
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn get(db: &impl GenericClient, run_id: i64) -> Result<Option<Object>, Error> {
-    let row = db
-        .query_typed(
+pub async fn get(db: &impl GenericClient, run_id: i64) -> Result<Option<ReconciliationRun>, Error> {
+    columns::first(
+        db,
+        &format!(
             "-- reconciliation_runs::get
-             SELECT run_id, kind, since, until, started_at, finished_at, status, compared, matched,
-                    healed, open, completeness_bps, summary, report_key
-             FROM reconciliation_runs WHERE run_id = $1",
-            &[(&run_id, Type::INT8)],
-        )
-        .await?;
-    row.first().map(columns::object).transpose()
+             SELECT {} FROM reconciliation_runs WHERE run_id = $1",
+            ReconciliationRun::COLUMNS
+        ),
+        &[(&run_id, Type::INT8)],
+    )
+    .await
 }
 
 /// Up to `limit` items of a run, asked for as a range of their index (see [`super::list`]), in the order in which they were found, after the one with the id `after`.
@@ -60,23 +130,23 @@ pub async fn items(
     run_id: i64,
     after: i64,
     limit: i64,
-) -> Result<Vec<Object>, Error> {
-    let rows = db
-        .query_typed(
+) -> Result<Vec<ReconciliationItem>, Error> {
+    columns::all(
+        db,
+        &format!(
             "-- reconciliation_runs::items
-             SELECT id, run_id, kind, resolution, object_type, object_id, currency, stripe_value,
-                    ledger_value, detail, found_at, resolved_at, accepted_by, accepted_reason
-             FROM reconciliation_items
+             SELECT {} FROM reconciliation_items
              WHERE (run_id, id) > ($1, $2) AND run_id <= $1
              ORDER BY run_id, id LIMIT $3",
-            &[
-                (&run_id, Type::INT8),
-                (&after, Type::INT8),
-                (&limit, Type::INT8),
-            ],
-        )
-        .await?;
-    rows.iter().map(columns::object).collect()
+            ReconciliationItem::COLUMNS
+        ),
+        &[
+            (&run_id, Type::INT8),
+            (&after, Type::INT8),
+            (&limit, Type::INT8),
+        ],
+    )
+    .await
 }
 
 /// All items of a run, in the order in which they were found, row by row.
@@ -86,20 +156,15 @@ pub async fn items(
 pub async fn all_items(
     db: &Transaction<'_>,
     run_id: i64,
-) -> Result<impl Stream<Item = Result<Object, Error>> + use<>, Error> {
+) -> Result<impl Stream<Item = Result<ReconciliationItem, Error>> + use<>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&run_id, Type::INT8)];
-    let rows = db
-        .query_typed_raw(
-            "-- reconciliation_runs::all_items
-             SELECT id, run_id, kind, resolution, object_type, object_id, currency, stripe_value,
-                    ledger_value, detail, found_at, resolved_at, accepted_by, accepted_reason
-             FROM reconciliation_items
-             WHERE run_id = $1
-             ORDER BY run_id, id",
-            parameters,
-        )
-        .await?;
-    Ok(rows.map(|row| columns::object(&row?)))
+    let statement = format!(
+        "-- reconciliation_runs::all_items
+         SELECT {} FROM reconciliation_items WHERE run_id = $1 ORDER BY run_id, id",
+        ReconciliationItem::COLUMNS
+    );
+    let rows = db.query_typed_raw(&statement, parameters).await?;
+    Ok(rows.map(|row| ReconciliationItem::from_row(&row?)))
 }
 
 /// Begins a run of `daily` over `[since, until)` and returns its id.
@@ -357,17 +422,20 @@ pub async fn counts(
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn lock_item(db: &impl GenericClient, item_id: i64) -> Result<Option<Object>, Error> {
-    let rows = db
-        .query_typed(
+pub async fn lock_item(
+    db: &impl GenericClient,
+    item_id: i64,
+) -> Result<Option<ReconciliationItem>, Error> {
+    columns::first(
+        db,
+        &format!(
             "-- reconciliation_runs::lock_item
-             SELECT id, run_id, kind, resolution, object_type, object_id, currency, stripe_value,
-                    ledger_value, detail, found_at, resolved_at, accepted_by, accepted_reason
-             FROM reconciliation_items WHERE id = $1 FOR UPDATE",
-            &[(&item_id, Type::INT8)],
-        )
-        .await?;
-    rows.first().map(columns::object).transpose()
+             SELECT {} FROM reconciliation_items WHERE id = $1 FOR UPDATE",
+            ReconciliationItem::COLUMNS
+        ),
+        &[(&item_id, Type::INT8)],
+    )
+    .await
 }
 
 /// Accepts an open item, in a transaction that has locked it: the same difference is not reported again.

@@ -4,9 +4,11 @@ use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use jiff::Timestamp;
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Row};
 
+use super::columns::{self, FromRow, columns};
+use super::row::file_columns;
 use super::{Error, subscriptions};
 use domain::money::Currency;
 use domain::period::Period;
@@ -24,164 +26,140 @@ pub struct Scope {
     pub as_of: Timestamp,
 }
 
-/// One customer's money of a period.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CustomerRevenue {
-    pub stripe_customer_id: String,
-    pub name: Option<String>,
-    pub gross_cents: i64,
-    pub fees_cents: i64,
-    pub refunds_cents: i64,
-    pub disputes_cents: i64,
-    pub net_cents: i64,
-    /// As of the report.
-    pub mrr_microcents: i64,
+impl Scope {
+    /// The rows of a statement, whose `$1` is the currency, `$2` and `$3` the range, `$4` the instant and, where it has
+    /// one, `$5` the limit.
+    async fn read<T: FromRow>(
+        &self,
+        db: &Client,
+        statement: &str,
+        limit: Option<i64>,
+    ) -> Result<Vec<T>, Error> {
+        let currency = self.currency.as_str();
+        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+            (&currency, Type::TEXT),
+            (&self.range.start, Type::TIMESTAMPTZ),
+            (&self.range.end, Type::TIMESTAMPTZ),
+            (&self.as_of, Type::TIMESTAMPTZ),
+        ];
+        if let Some(limit) = &limit {
+            parameters.push((limit, Type::INT8));
+        }
+        columns::all(db, statement, &parameters).await
+    }
+}
+
+columns! {
+    /// One customer's money of a period, in minor units.
+    pub struct CustomerRevenue of "revenue_entries" {
+        pub stripe_customer_id: String,
+        pub name: Option<String>,
+        pub gross_cents: i64,
+        pub fees_cents: i64,
+        pub refunds_cents: i64,
+        pub disputes_cents: i64,
+        pub net_cents: i64,
+        /// As of the report.
+        pub mrr_microcents: i64,
+    }
 }
 
 /// The `limit` customers with the highest net revenue, highest first.
 pub async fn top_customers(
-    db: &impl GenericClient,
+    db: &Client,
     scope: &Scope,
     limit: i64,
 ) -> Result<Vec<CustomerRevenue>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::top_customers
-             WITH sums AS (
-                 SELECT coalesce(stripe_customer_id, 'user:' || user_id, 'unknown') AS customer,
-                        sum(amount_cents) FILTER (WHERE kind = 'gross') AS gross_cents,
-                        sum(amount_cents) FILTER (
-                            WHERE kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')) AS fees_cents,
-                        sum(amount_cents) FILTER (WHERE kind = 'refund') AS refunds_cents,
-                        sum(amount_cents) FILTER (WHERE kind IN ('dispute', 'dispute_reinstated'))
-                            AS disputes_cents
-                 FROM dated_revenue_entries
-                 WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind <> 'failed'
-                 GROUP BY 1
-             )
-             SELECT sums.customer, customers.name,
-                    coalesce(sums.gross_cents, 0)::bigint AS gross_cents,
-                    coalesce(sums.fees_cents, 0)::bigint AS fees_cents,
-                    coalesce(sums.refunds_cents, 0)::bigint AS refunds_cents,
-                    coalesce(sums.disputes_cents, 0)::bigint AS disputes_cents,
-                    (coalesce(sums.gross_cents, 0) - coalesce(sums.fees_cents, 0)
-                        - coalesce(sums.refunds_cents, 0) - coalesce(sums.disputes_cents, 0))::bigint
-                        AS net_cents,
-                    coalesce((SELECT after_microcents FROM mrr_movements
-                              WHERE mrr_movements.stripe_customer_id = sums.customer
-                                AND mrr_movements.currency = $1 AND mrr_movements.occurred_at <= $4
-                              ORDER BY mrr_movements.occurred_at DESC LIMIT 1), 0) AS mrr_microcents
-             FROM sums LEFT JOIN customers ON customers.stripe_customer_id = sums.customer
-             ORDER BY net_cents DESC, sums.customer LIMIT $5",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-                (&scope.as_of, Type::TIMESTAMPTZ),
-                (&limit, Type::INT8),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(CustomerRevenue {
-                stripe_customer_id: row.try_get("customer")?,
-                name: row.try_get("name")?,
-                gross_cents: row.try_get("gross_cents")?,
-                fees_cents: row.try_get("fees_cents")?,
-                refunds_cents: row.try_get("refunds_cents")?,
-                disputes_cents: row.try_get("disputes_cents")?,
-                net_cents: row.try_get("net_cents")?,
-                mrr_microcents: row.try_get("mrr_microcents")?,
-            })
-        })
-        .collect()
+    let statement = "-- reports::top_customers
+         WITH sums AS (
+             SELECT coalesce(stripe_customer_id, 'user:' || user_id, 'unknown') AS customer,
+                    sum(amount_cents) FILTER (WHERE kind = 'gross') AS gross_cents,
+                    sum(amount_cents) FILTER (
+                        WHERE kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')) AS fees_cents,
+                    sum(amount_cents) FILTER (WHERE kind = 'refund') AS refunds_cents,
+                    sum(amount_cents) FILTER (WHERE kind IN ('dispute', 'dispute_reinstated'))
+                        AS disputes_cents
+             FROM dated_revenue_entries
+             WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind <> 'failed'
+             GROUP BY 1
+         )
+         SELECT sums.customer AS stripe_customer_id, customers.name,
+                coalesce(sums.gross_cents, 0)::bigint AS gross_cents,
+                coalesce(sums.fees_cents, 0)::bigint AS fees_cents,
+                coalesce(sums.refunds_cents, 0)::bigint AS refunds_cents,
+                coalesce(sums.disputes_cents, 0)::bigint AS disputes_cents,
+                (coalesce(sums.gross_cents, 0) - coalesce(sums.fees_cents, 0)
+                    - coalesce(sums.refunds_cents, 0) - coalesce(sums.disputes_cents, 0))::bigint
+                    AS net_cents,
+                coalesce((SELECT after_microcents FROM mrr_movements
+                          WHERE mrr_movements.stripe_customer_id = sums.customer
+                            AND mrr_movements.currency = $1 AND mrr_movements.occurred_at <= $4
+                          ORDER BY mrr_movements.occurred_at DESC LIMIT 1), 0) AS mrr_microcents
+         FROM sums LEFT JOIN customers ON customers.stripe_customer_id = sums.customer
+         ORDER BY net_cents DESC, sums.customer LIMIT $5";
+    scope.read(db, statement, Some(limit)).await
 }
 
-/// Failed attempts of one failure and decline code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failures {
-    pub failure_code: Option<String>,
-    pub decline_code: Option<String>,
-    /// Every failed attempt with the code.
-    pub attempts: i64,
-    /// Payments whose last failed attempt of the period has it; the retries of an invoice are one payment.
-    pub payments: i64,
-    /// Of those payments, once each.
-    pub amount_cents: i64,
-    /// Those that were paid after all.
-    pub recovered: i64,
-    /// Of the recovered.
-    pub recovered_cents: i64,
+columns! {
+    /// Failed attempts of one failure and decline code.
+    pub struct Failures of "payment_attempts" {
+        pub failure_code: Option<String>,
+        pub decline_code: Option<String>,
+        /// Every failed attempt with the code.
+        pub attempts: i64,
+        /// Payments whose last failed attempt of the period has it; the retries of an invoice are one payment.
+        pub payments: i64,
+        /// Of those payments, once each.
+        pub amount_cents: i64,
+        /// Those that were paid after all.
+        pub recovered: i64,
+        /// Of the recovered.
+        pub recovered_cents: i64,
+    }
 }
 
 /// Failed attempts by failure and decline code, most frequent first.
-pub async fn failed_payments(
-    db: &impl GenericClient,
-    scope: &Scope,
-) -> Result<Vec<Failures>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::failed_payments
-             WITH failed AS (
-                 SELECT attempt.stripe_charge_id, attempt.failure_code, attempt.decline_code,
-                        attempt.amount_cents, attempt.attempted_at,
-                        coalesce(payment_history.stripe_invoice_id, attempt.stripe_invoice_id,
-                                 attempt.stripe_payment_intent_id, attempt.stripe_charge_id) AS debt
-                 FROM payment_attempts AS attempt
-                 LEFT JOIN payment_history ON payment_history.payment_key
-                     = coalesce(attempt.stripe_payment_intent_id, attempt.stripe_charge_id)
-                 WHERE attempt.status = 'failed' AND attempt.currency = $1
-                   AND attempt.attempted_at >= $2 AND attempt.attempted_at < $3
-             ), last AS (
-                 SELECT DISTINCT ON (debt) debt, failure_code, decline_code, amount_cents, attempted_at
-                 FROM failed ORDER BY debt, attempted_at DESC, stripe_charge_id DESC
-             ), outcomes AS (
-                 SELECT last.failure_code, last.decline_code, last.amount_cents,
-                        EXISTS (SELECT FROM payment_history AS paid
-                                WHERE (paid.payment_key = last.debt OR paid.stripe_invoice_id = last.debt)
-                                  AND paid.succeeded_at >= last.attempted_at
-                                  AND paid.succeeded_at <= $4) AS is_recovered
-                 FROM last
-             ), rows AS (
-                 SELECT failure_code, decline_code, 1 AS attempts, 0 AS payments, 0::bigint AS amount_cents,
-                        0 AS recovered, 0::bigint AS recovered_cents
-                 FROM failed
-                 UNION ALL
-                 SELECT failure_code, decline_code, 0, 1, amount_cents, is_recovered::int,
-                        CASE WHEN is_recovered THEN amount_cents ELSE 0 END
-                 FROM outcomes
-             )
-             SELECT failure_code, decline_code, sum(attempts)::bigint AS attempts,
-                    sum(payments)::bigint AS payments, sum(amount_cents)::bigint AS amount_cents,
-                    sum(recovered)::bigint AS recovered, sum(recovered_cents)::bigint AS recovered_cents
-             FROM rows GROUP BY failure_code, decline_code
-             ORDER BY attempts DESC, failure_code, decline_code",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-                (&scope.as_of, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Failures {
-                failure_code: row.try_get("failure_code")?,
-                decline_code: row.try_get("decline_code")?,
-                attempts: row.try_get("attempts")?,
-                payments: row.try_get("payments")?,
-                amount_cents: row.try_get("amount_cents")?,
-                recovered: row.try_get("recovered")?,
-                recovered_cents: row.try_get("recovered_cents")?,
-            })
-        })
-        .collect()
+pub async fn failed_payments(db: &Client, scope: &Scope) -> Result<Vec<Failures>, Error> {
+    let statement = "-- reports::failed_payments
+         WITH failed AS (
+             SELECT attempt.stripe_charge_id, attempt.failure_code, attempt.decline_code,
+                    attempt.amount_cents, attempt.attempted_at,
+                    coalesce(payment_history.stripe_invoice_id, attempt.stripe_invoice_id,
+                             attempt.stripe_payment_intent_id, attempt.stripe_charge_id) AS debt
+             FROM payment_attempts AS attempt
+             LEFT JOIN payment_history ON payment_history.payment_key
+                 = coalesce(attempt.stripe_payment_intent_id, attempt.stripe_charge_id)
+             WHERE attempt.status = 'failed' AND attempt.currency = $1
+               AND attempt.attempted_at >= $2 AND attempt.attempted_at < $3
+         ), last AS (
+             SELECT DISTINCT ON (debt) debt, failure_code, decline_code, amount_cents, attempted_at
+             FROM failed ORDER BY debt, attempted_at DESC, stripe_charge_id DESC
+         ), outcomes AS (
+             SELECT last.failure_code, last.decline_code, last.amount_cents,
+                    EXISTS (SELECT FROM payment_history AS paid
+                            WHERE (paid.payment_key = last.debt OR paid.stripe_invoice_id = last.debt)
+                              AND paid.succeeded_at >= last.attempted_at
+                              AND paid.succeeded_at <= $4) AS is_recovered
+             FROM last
+         ), rows AS (
+             SELECT failure_code, decline_code, 1 AS attempts, 0 AS payments, 0::bigint AS amount_cents,
+                    0 AS recovered, 0::bigint AS recovered_cents
+             FROM failed
+             UNION ALL
+             SELECT failure_code, decline_code, 0, 1, amount_cents, is_recovered::int,
+                    CASE WHEN is_recovered THEN amount_cents ELSE 0 END
+             FROM outcomes
+         )
+         SELECT failure_code, decline_code, sum(attempts)::bigint AS attempts,
+                sum(payments)::bigint AS payments, sum(amount_cents)::bigint AS amount_cents,
+                sum(recovered)::bigint AS recovered, sum(recovered_cents)::bigint AS recovered_cents
+         FROM rows GROUP BY failure_code, decline_code
+         ORDER BY attempts DESC, failure_code, decline_code";
+    scope.read(db, statement, None).await
 }
 
 /// What was captured in the period.
-pub async fn gross_cents(db: &impl GenericClient, scope: &Scope) -> Result<i64, Error> {
+pub async fn gross_cents(db: &Client, scope: &Scope) -> Result<i64, Error> {
     let row = db
         .query_typed_one(
             "-- reports::gross_cents
@@ -197,292 +175,197 @@ pub async fn gross_cents(db: &impl GenericClient, scope: &Scope) -> Result<i64, 
     Ok(row.try_get("gross_cents")?)
 }
 
-/// Refunds of one reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refunds {
-    /// Stripe's word.
-    pub reason: Option<String>,
-    pub refunds: i64,
-    pub amount_cents: i64,
+columns! {
+    /// Refunds of one reason.
+    pub struct Refunds of "revenue_entries" {
+        /// Stripe's word; `unknown` where it has none.
+        pub reason: String,
+        pub refunds: i64,
+        pub amount_cents: i64,
+    }
 }
 
 /// Refunds by reason, by the refund's own date, largest first. One that failed, however late, is in none.
-pub async fn refunds(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Refunds>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::refunds
-             SELECT refund_reason AS reason, count(*) AS refunds, sum(amount_cents)::bigint AS amount_cents
-             FROM dated_revenue_entries
-             WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 'refund'
-             GROUP BY refund_reason ORDER BY amount_cents DESC, reason",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Refunds {
-                reason: row.try_get("reason")?,
-                refunds: row.try_get("refunds")?,
-                amount_cents: row.try_get("amount_cents")?,
-            })
-        })
-        .collect()
+pub async fn refunds(db: &Client, scope: &Scope) -> Result<Vec<Refunds>, Error> {
+    let statement = "-- reports::refunds
+         SELECT coalesce(refund_reason, 'unknown') AS reason, count(*) AS refunds, sum(amount_cents)::bigint AS amount_cents
+         FROM dated_revenue_entries
+         WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 'refund'
+         GROUP BY refund_reason ORDER BY amount_cents DESC, refund_reason";
+    scope.read(db, statement, None).await
 }
 
-/// Disputes of one status and reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disputes {
-    /// Stripe's words.
-    pub status: String,
-    pub reason: Option<String>,
-    pub disputes: i64,
-    pub amount_cents: i64,
-    pub won: i64,
-    pub lost: i64,
-    pub fee_cents: i64,
+file_columns! {
+    /// Disputes of one status and reason.
+    pub struct Disputes of "disputes" {
+        /// Stripe's word, as of the report.
+        pub status: String,
+        /// Stripe's word.
+        pub reason: Option<String>,
+        pub disputes: i64,
+        /// What was disputed, in minor units.
+        pub amount_cents: i64,
+        pub won: i64,
+        pub lost: i64,
+        /// What Stripe charged for them.
+        pub fee_cents: i64,
+    }
 }
 
 /// Disputes by status and reason, by the date the money was withdrawn, or the dispute opened where none was. One that
 /// was decided after the report's instant is under review in it.
-pub async fn disputes(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Disputes>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::disputes
-             WITH opened AS (
-                 SELECT CASE WHEN closed_at > $4 AND status LIKE 'warning%' THEN 'warning_under_review'
-                             WHEN closed_at > $4 THEN 'under_review'
-                             ELSE status END AS status,
-                        reason, amount_cents, fee_cents
-                 FROM disputes
-                 WHERE currency = $1 AND coalesce(funds_withdrawn_at, created_at) >= $2
-                   AND coalesce(funds_withdrawn_at, created_at) < $3
-             )
-             SELECT status, reason, count(*) AS disputes, sum(amount_cents)::bigint AS amount_cents,
-                    count(*) FILTER (WHERE status = 'won') AS won,
-                    count(*) FILTER (WHERE status = 'lost') AS lost,
-                    sum(fee_cents)::bigint AS fee_cents
-             FROM opened GROUP BY status, reason ORDER BY amount_cents DESC, status, reason",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-                (&scope.as_of, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Disputes {
-                status: row.try_get("status")?,
-                reason: row.try_get("reason")?,
-                disputes: row.try_get("disputes")?,
-                amount_cents: row.try_get("amount_cents")?,
-                won: row.try_get("won")?,
-                lost: row.try_get("lost")?,
-                fee_cents: row.try_get("fee_cents")?,
-            })
-        })
-        .collect()
+pub async fn disputes(db: &Client, scope: &Scope) -> Result<Vec<Disputes>, Error> {
+    let statement = "-- reports::disputes
+         WITH opened AS (
+             SELECT CASE WHEN closed_at > $4 AND status LIKE 'warning%' THEN 'warning_under_review'
+                         WHEN closed_at > $4 THEN 'under_review'
+                         ELSE status END AS status,
+                    reason, amount_cents, fee_cents
+             FROM disputes
+             WHERE currency = $1 AND coalesce(funds_withdrawn_at, created_at) >= $2
+               AND coalesce(funds_withdrawn_at, created_at) < $3
+         )
+         SELECT status, reason, count(*) AS disputes, sum(amount_cents)::bigint AS amount_cents,
+                count(*) FILTER (WHERE status = 'won') AS won,
+                count(*) FILTER (WHERE status = 'lost') AS lost,
+                sum(fee_cents)::bigint AS fee_cents
+         FROM opened GROUP BY status, reason ORDER BY amount_cents DESC, status, reason";
+    scope.read(db, statement, None).await
 }
 
-/// Fees of one kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fees {
-    /// `actual`, `estimated`: of payments; `dispute`.
-    pub fee_source: String,
-    /// Payments, or disputes.
-    pub charged: i64,
-    /// Of the payments; `None` for disputes.
-    pub gross_cents: Option<i64>,
-    pub fees_cents: i64,
+columns! {
+    /// Fees of one source.
+    pub struct Fees of "revenue_entries" {
+        /// `actual`, `estimated`: of payments; `dispute`.
+        pub fee_source: String,
+        /// Payments, or disputes.
+        pub charged: i64,
+        /// Of the payments; `None` for disputes.
+        pub gross_cents: Option<i64>,
+        pub fees_cents: i64,
+    }
 }
 
 /// Fees by what is known of them, by the payment's date and, of disputes, the withdrawal's.
-pub async fn fees(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Fees>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::fees
-             SELECT CASE WHEN kind <> 'fee' THEN 'dispute'
-                         WHEN is_estimated THEN 'estimated' ELSE 'actual' END AS fee_source,
-                    count(DISTINCT source_id) AS charged,
-                    (sum(payment_amount_cents) FILTER (WHERE kind = 'fee'))::bigint AS gross_cents,
-                    sum(amount_cents)::bigint AS fees_cents
-             FROM dated_revenue_entries
-             WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')
-             GROUP BY 1 ORDER BY 1",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Fees {
-                fee_source: row.try_get("fee_source")?,
-                charged: row.try_get("charged")?,
-                gross_cents: row.try_get("gross_cents")?,
-                fees_cents: row.try_get("fees_cents")?,
-            })
-        })
-        .collect()
+pub async fn fees(db: &Client, scope: &Scope) -> Result<Vec<Fees>, Error> {
+    let statement = "-- reports::fees
+         SELECT CASE WHEN kind <> 'fee' THEN 'dispute'
+                     WHEN is_estimated THEN 'estimated' ELSE 'actual' END AS fee_source,
+                count(DISTINCT source_id) AS charged,
+                (sum(payment_amount_cents) FILTER (WHERE kind = 'fee'))::bigint AS gross_cents,
+                sum(amount_cents)::bigint AS fees_cents
+         FROM dated_revenue_entries
+         WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')
+         GROUP BY 1 ORDER BY 1";
+    scope.read(db, statement, None).await
 }
 
-/// Tax of one jurisdiction and rate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tax {
-    pub jurisdiction: Option<String>,
-    /// Stripe's id of the rate, or the rate itself.
-    pub tax_rate: Option<String>,
-    pub invoices: i64,
-    /// What the tax is of, where it is told.
-    pub taxable_cents: i64,
-    pub tax_cents: i64,
+file_columns! {
+    /// Tax of one jurisdiction and rate.
+    pub struct Tax of "invoices" {
+        /// `unknown` where the breakdown does not say.
+        pub jurisdiction: String,
+        /// Stripe's id of the rate, or the rate itself; `unknown` where the breakdown does not say.
+        pub tax_rate: String,
+        pub invoices: i64,
+        /// What the tax is of, where the breakdown says.
+        pub taxable_cents: i64,
+        pub tax_cents: i64,
+    }
 }
 
 /// Tax of the invoices issued in the period, neither draft nor void, as far as their breakdown tells where it goes;
-/// what it does not tell stands under no jurisdiction and no rate.
-pub async fn tax(db: &impl GenericClient, scope: &Scope) -> Result<Vec<Tax>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::tax
-             WITH issued AS (
-                 SELECT id, coalesce(tax_cents, 0) AS tax_cents, tax_breakdown FROM invoices
-                 WHERE currency = $1 AND coalesce(finalized_at, created_at) >= $2
-                   AND coalesce(finalized_at, created_at) < $3 AND NOT superseded
-                   AND deleted_at IS NULL AND status <> 'draft'
-                   AND (status <> 'void' OR voided_at > $4)
-             ), parts AS (
-                 SELECT issued.id,
-                        coalesce(part ->> 'jurisdiction', part #>> '{tax_rate,jurisdiction}',
-                                 part #>> '{tax_rate_details,jurisdiction}',
-                                 part #>> '{tax_rate,country}') AS jurisdiction,
-                        coalesce(part #>> '{tax_rate_details,tax_rate}', part #>> '{tax_rate,id}',
-                                 CASE WHEN jsonb_typeof(part -> 'tax_rate') <> 'object'
-                                      THEN part ->> 'tax_rate' END,
-                                 part ->> 'tax_rate_bps') AS tax_rate,
-                        coalesce(part ->> 'taxable_amount', part ->> 'taxable_cents', '0')::bigint
-                            AS taxable_cents,
-                        coalesce(part ->> 'amount', part ->> 'tax_cents', part ->> 'amount_cents', '0')::bigint
-                            AS tax_cents
-                 FROM issued CROSS JOIN LATERAL jsonb_array_elements(
-                     CASE WHEN jsonb_typeof(tax_breakdown) = 'array' THEN tax_breakdown ELSE '[]' END) AS part
-             ), told AS (
-                 SELECT id, sum(tax_cents) AS tax_cents FROM parts GROUP BY id
-             ), rows AS (
-                 SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM parts
-                 UNION ALL
-                 SELECT issued.id, NULL, NULL, 0, issued.tax_cents - coalesce(told.tax_cents, 0)
-                 FROM issued LEFT JOIN told ON told.id = issued.id
-                 WHERE issued.tax_cents <> coalesce(told.tax_cents, 0)
-             )
-             SELECT jurisdiction, tax_rate, count(DISTINCT id) AS invoices,
-                    sum(taxable_cents)::bigint AS taxable_cents, sum(tax_cents)::bigint AS tax_cents
-             FROM rows GROUP BY jurisdiction, tax_rate ORDER BY tax_cents DESC, jurisdiction, tax_rate",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-                (&scope.as_of, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Tax {
-                jurisdiction: row.try_get("jurisdiction")?,
-                tax_rate: row.try_get("tax_rate")?,
-                invoices: row.try_get("invoices")?,
-                taxable_cents: row.try_get("taxable_cents")?,
-                tax_cents: row.try_get("tax_cents")?,
-            })
-        })
-        .collect()
+/// what it does not tell stands under the jurisdiction and the rate `unknown`.
+pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
+    let statement = "-- reports::tax
+         WITH issued AS (
+             SELECT id, coalesce(tax_cents, 0) AS tax_cents, tax_breakdown FROM invoices
+             WHERE currency = $1 AND coalesce(finalized_at, created_at) >= $2
+               AND coalesce(finalized_at, created_at) < $3 AND NOT superseded
+               AND deleted_at IS NULL AND status <> 'draft'
+               AND (status <> 'void' OR voided_at > $4)
+         ), parts AS (
+             SELECT issued.id,
+                    coalesce(part ->> 'jurisdiction', part #>> '{tax_rate,jurisdiction}',
+                             part #>> '{tax_rate_details,jurisdiction}',
+                             part #>> '{tax_rate,country}') AS jurisdiction,
+                    coalesce(part #>> '{tax_rate_details,tax_rate}', part #>> '{tax_rate,id}',
+                             CASE WHEN jsonb_typeof(part -> 'tax_rate') <> 'object'
+                                  THEN part ->> 'tax_rate' END,
+                             part ->> 'tax_rate_bps') AS tax_rate,
+                    coalesce(part ->> 'taxable_amount', part ->> 'taxable_cents', '0')::bigint
+                        AS taxable_cents,
+                    coalesce(part ->> 'amount', part ->> 'tax_cents', part ->> 'amount_cents', '0')::bigint
+                        AS tax_cents
+             FROM issued CROSS JOIN LATERAL jsonb_array_elements(
+                 CASE WHEN jsonb_typeof(tax_breakdown) = 'array' THEN tax_breakdown ELSE '[]' END) AS part
+         ), told AS (
+             SELECT id, sum(tax_cents) AS tax_cents FROM parts GROUP BY id
+         ), rows AS (
+             SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM parts
+             UNION ALL
+             SELECT issued.id, NULL, NULL, 0, issued.tax_cents - coalesce(told.tax_cents, 0)
+             FROM issued LEFT JOIN told ON told.id = issued.id
+             WHERE issued.tax_cents <> coalesce(told.tax_cents, 0)
+         )
+         SELECT coalesce(rows.jurisdiction, 'unknown') AS jurisdiction,
+                coalesce(rows.tax_rate, 'unknown') AS tax_rate, count(DISTINCT id) AS invoices,
+                sum(taxable_cents)::bigint AS taxable_cents, sum(tax_cents)::bigint AS tax_cents
+         FROM rows GROUP BY rows.jurisdiction, rows.tax_rate
+         ORDER BY tax_cents DESC, rows.jurisdiction, rows.tax_rate";
+    scope.read(db, statement, None).await
 }
 
-/// One partner's invoices of a period. What is invoiced is paid, credited, due or uncollectible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartnerRevenue {
-    pub api_key_prefix: String,
-    pub company: Option<String>,
-    pub invoices: i64,
-    pub total_cents: i64,
-    pub amount_paid_cents: i64,
-    pub credit_applied_cents: i64,
-    pub amount_due_cents: i64,
-    pub uncollectible_cents: i64,
+file_columns! {
+    /// One partner's invoices of a period. What is invoiced is paid, credited, due or uncollectible.
+    pub struct PartnerRevenue of "invoices" {
+        pub api_key_prefix: String,
+        pub company: Option<String>,
+        pub invoices: i64,
+        pub total_cents: i64,
+        pub amount_paid_cents: i64,
+        pub credit_applied_cents: i64,
+        pub amount_due_cents: i64,
+        pub uncollectible_cents: i64,
+    }
 }
 
 /// Partners by what they were invoiced in the period, highest first. An invoice paid after the report's instant is due.
-pub async fn partners(
-    db: &impl GenericClient,
-    scope: &Scope,
-) -> Result<Vec<PartnerRevenue>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::partners
-             WITH issued AS (
-                 SELECT coalesce(api_key_prefix, 'unknown') AS api_key_prefix, status,
-                        coalesce(total_cents, 0) AS total_cents, credit_applied_cents,
-                        coalesce(amount_paid_cents, 0) AS amount_paid_cents,
-                        coalesce(amount_due_cents, 0) AS amount_due_cents,
-                        (status = 'paid' AND paid_at > $4) OR status = 'void' AS is_due_whole
-                 FROM invoices
-                 WHERE kind = 'partner' AND currency = $1 AND coalesce(finalized_at, created_at) >= $2
-                   AND coalesce(finalized_at, created_at) < $3 AND NOT superseded
-                   AND status <> 'draft' AND (status <> 'void' OR voided_at > $4)
-             )
-             SELECT issued.api_key_prefix, contract.company, count(*) AS invoices,
-                    sum(issued.total_cents)::bigint AS total_cents,
-                    sum(CASE WHEN issued.is_due_whole THEN 0 ELSE issued.amount_paid_cents END)::bigint
-                        AS amount_paid_cents,
-                    sum(issued.credit_applied_cents)::bigint AS credit_applied_cents,
-                    sum(CASE WHEN issued.is_due_whole
-                             THEN issued.total_cents - issued.credit_applied_cents
-                             WHEN issued.status = 'uncollectible' THEN 0
-                             ELSE issued.amount_due_cents END)::bigint AS amount_due_cents,
-                    coalesce(sum(issued.amount_due_cents)
-                        FILTER (WHERE issued.status = 'uncollectible'), 0)::bigint AS uncollectible_cents
-             FROM issued
-             LEFT JOIN api_partner_contracts AS contract
-                 ON contract.api_key_prefix = issued.api_key_prefix
-             GROUP BY issued.api_key_prefix, contract.company
-             ORDER BY total_cents DESC, issued.api_key_prefix",
-            &[
-                (&scope.currency.as_str(), Type::TEXT),
-                (&scope.range.start, Type::TIMESTAMPTZ),
-                (&scope.range.end, Type::TIMESTAMPTZ),
-                (&scope.as_of, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(PartnerRevenue {
-                api_key_prefix: row.try_get("api_key_prefix")?,
-                company: row.try_get("company")?,
-                invoices: row.try_get("invoices")?,
-                total_cents: row.try_get("total_cents")?,
-                amount_paid_cents: row.try_get("amount_paid_cents")?,
-                credit_applied_cents: row.try_get("credit_applied_cents")?,
-                amount_due_cents: row.try_get("amount_due_cents")?,
-                uncollectible_cents: row.try_get("uncollectible_cents")?,
-            })
-        })
-        .collect()
+pub async fn partners(db: &Client, scope: &Scope) -> Result<Vec<PartnerRevenue>, Error> {
+    let statement = "-- reports::partners
+         WITH issued AS (
+             SELECT coalesce(api_key_prefix, 'unknown') AS api_key_prefix, status,
+                    coalesce(total_cents, 0) AS total_cents, credit_applied_cents,
+                    coalesce(amount_paid_cents, 0) AS amount_paid_cents,
+                    coalesce(amount_due_cents, 0) AS amount_due_cents,
+                    (status = 'paid' AND paid_at > $4) OR status = 'void' AS is_due_whole
+             FROM invoices
+             WHERE kind = 'partner' AND currency = $1 AND coalesce(finalized_at, created_at) >= $2
+               AND coalesce(finalized_at, created_at) < $3 AND NOT superseded
+               AND status <> 'draft' AND (status <> 'void' OR voided_at > $4)
+         )
+         SELECT issued.api_key_prefix, contract.company, count(*) AS invoices,
+                sum(issued.total_cents)::bigint AS total_cents,
+                sum(CASE WHEN issued.is_due_whole THEN 0 ELSE issued.amount_paid_cents END)::bigint
+                    AS amount_paid_cents,
+                sum(issued.credit_applied_cents)::bigint AS credit_applied_cents,
+                sum(CASE WHEN issued.is_due_whole
+                         THEN issued.total_cents - issued.credit_applied_cents
+                         WHEN issued.status = 'uncollectible' THEN 0
+                         ELSE issued.amount_due_cents END)::bigint AS amount_due_cents,
+                coalesce(sum(issued.amount_due_cents)
+                    FILTER (WHERE issued.status = 'uncollectible'), 0)::bigint AS uncollectible_cents
+         FROM issued
+         LEFT JOIN api_partner_contracts AS contract
+             ON contract.api_key_prefix = issued.api_key_prefix
+         GROUP BY issued.api_key_prefix, contract.company
+         ORDER BY total_cents DESC, issued.api_key_prefix";
+    scope.read(db, statement, None).await
 }
 
 /// The plan changes of the period, by subscription. Reads the whole history of the subscriptions that changed in it,
 /// one at a time.
-pub async fn plan_changes_of(
-    db: &impl GenericClient,
-    scope: &Scope,
-) -> Result<Vec<PlanChange>, Error> {
+pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChange>, Error> {
     let code = scope.currency.as_str();
     let rows = db
         .query_typed_raw(
@@ -526,52 +409,40 @@ pub async fn plan_changes_of(
     Ok(changes)
 }
 
-/// Open invoices of one age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Aged {
-    /// Whole civil days (UTC) past the due date; 0 and less is not past due.
-    pub days_past_due: i64,
-    pub invoices: i64,
-    pub amount_due_cents: i64,
+columns! {
+    /// Open invoices of one age.
+    pub struct Aged of "invoices" {
+        /// Whole civil days (UTC) past the due date; 0 is not past due.
+        pub days_past_due: i64,
+        pub invoices: i64,
+        pub amount_due_cents: i64,
+    }
 }
 
 /// Invoices that were open at an instant, by days past due. What was paid later was due then.
-pub async fn aging(
-    db: &impl GenericClient,
-    currency: Currency,
-    as_of: Timestamp,
-) -> Result<Vec<Aged>, Error> {
-    let rows = db
-        .query_typed(
-            "-- reports::aging
-             WITH open AS (
-                 SELECT coalesce(($2 AT TIME ZONE 'UTC')::date - (due_date AT TIME ZONE 'UTC')::date, 0)
-                            AS days_past_due,
-                        CASE WHEN status = 'open' THEN coalesce(amount_due_cents, 0)
-                             WHEN status = 'paid' THEN coalesce(amount_paid_cents, 0)
-                             ELSE coalesce(total_cents, 0) - credit_applied_cents END AS amount_due_cents
-                 FROM invoices
-                 WHERE (status = 'open' OR paid_at > $2 OR voided_at > $2) AND status <> 'draft'
-                   AND currency = $1 AND coalesce(finalized_at, created_at) <= $2 AND NOT superseded
-                   -- A draft that was deleted is void since then, and was never open.
-                   AND deleted_at IS NULL
-             )
-             SELECT greatest(days_past_due, 0)::bigint AS days_past_due, count(*) AS invoices,
-                    sum(amount_due_cents)::bigint AS amount_due_cents
-             FROM open GROUP BY 1 ORDER BY 1",
-            &[
-                (&currency.as_str(), Type::TEXT),
-                (&as_of, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    rows.iter().map(aged_from_row).collect()
-}
-
-fn aged_from_row(row: &Row) -> Result<Aged, Error> {
-    Ok(Aged {
-        days_past_due: row.try_get("days_past_due")?,
-        invoices: row.try_get("invoices")?,
-        amount_due_cents: row.try_get("amount_due_cents")?,
-    })
+pub async fn aging(db: &Client, currency: Currency, as_of: Timestamp) -> Result<Vec<Aged>, Error> {
+    columns::all(
+        db,
+        "-- reports::aging
+         WITH open AS (
+             SELECT coalesce(($2 AT TIME ZONE 'UTC')::date - (due_date AT TIME ZONE 'UTC')::date, 0)
+                        AS days_past_due,
+                    CASE WHEN status = 'open' THEN coalesce(amount_due_cents, 0)
+                         WHEN status = 'paid' THEN coalesce(amount_paid_cents, 0)
+                         ELSE coalesce(total_cents, 0) - credit_applied_cents END AS amount_due_cents
+             FROM invoices
+             WHERE (status = 'open' OR paid_at > $2 OR voided_at > $2) AND status <> 'draft'
+               AND currency = $1 AND coalesce(finalized_at, created_at) <= $2 AND NOT superseded
+               -- A draft that was deleted is void since then, and was never open.
+               AND deleted_at IS NULL
+         )
+         SELECT greatest(days_past_due, 0)::bigint AS days_past_due, count(*) AS invoices,
+                sum(amount_due_cents)::bigint AS amount_due_cents
+         FROM open GROUP BY 1 ORDER BY 1",
+        &[
+            (&currency.as_str(), Type::TEXT),
+            (&as_of, Type::TIMESTAMPTZ),
+        ],
+    )
+    .await
 }

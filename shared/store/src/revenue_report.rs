@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{Client, Row};
 
 use super::Error;
 use domain::money::Currency;
@@ -88,10 +88,7 @@ pub struct SubscriptionCounts {
 
 /// Cash by currency and month up to and including the day `until`, oldest first. Reads only `revenue_daily`, whose size
 /// is days × currencies, whatever the number of payments.
-pub async fn cash_by_month(
-    db: &impl GenericClient,
-    until: Date,
-) -> Result<Vec<MonthOfCash>, Error> {
+pub async fn cash_by_month(db: &Client, until: Date) -> Result<Vec<MonthOfCash>, Error> {
     let rows = db
         .query_typed(
             "-- revenue_report::cash_by_month
@@ -111,7 +108,7 @@ pub async fn cash_by_month(
 /// Cash of the part of `day` up to and including `until`, by currency. The rollup has whole days only, so this sums the
 /// day's entries, from their index alone.
 pub async fn cash_of_part_of_day(
-    db: &impl GenericClient,
+    db: &Client,
     day: Date,
     until: Timestamp,
 ) -> Result<Vec<MonthOfCash>, Error> {
@@ -144,7 +141,7 @@ pub async fn cash_of_part_of_day(
 /// Cash of every currency except `reporting`, by month up to and including `until`, each day times the latest rate on
 /// or before it.
 pub async fn cash_at_rates(
-    db: &impl GenericClient,
+    db: &Client,
     reporting: Currency,
     until: Date,
 ) -> Result<Vec<MonthAtRates>, Error> {
@@ -187,7 +184,7 @@ pub async fn cash_at_rates(
 /// The latest rate on or before `day` into `reporting`, by currency: major units of `reporting` for one of the
 /// currency.
 pub async fn rates_on(
-    db: &impl GenericClient,
+    db: &Client,
     reporting: Currency,
     day: Date,
 ) -> Result<Vec<(Currency, String)>, Error> {
@@ -206,7 +203,7 @@ pub async fn rates_on(
 }
 
 /// The sum of `mrr_microcents` of the subscriptions that count now, by currency.
-pub async fn mrr_now(db: &impl GenericClient) -> Result<Vec<(Currency, i64)>, Error> {
+pub async fn mrr_now(db: &Client) -> Result<Vec<(Currency, i64)>, Error> {
     let rows = db
         .query_typed(
             "-- revenue_report::mrr_now
@@ -221,7 +218,7 @@ pub async fn mrr_now(db: &impl GenericClient) -> Result<Vec<(Currency, i64)>, Er
 
 /// MRR and paying customers up to and including `at`, by currency. Whole days come from the rollup and the rest of the
 /// day from the movements, so that the cost follows the number of days.
-pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<MrrStanding>, Error> {
+pub async fn standing(db: &Client, at: Timestamp) -> Result<Vec<MrrStanding>, Error> {
     let day = day_of(at);
     let rows = db
         .query_typed(
@@ -257,10 +254,7 @@ pub async fn standing(db: &impl GenericClient, at: Timestamp) -> Result<Vec<MrrS
 }
 
 /// The number of customers with an MRR in `currency` now.
-pub async fn paying_customers_now(
-    db: &impl GenericClient,
-    currency: Currency,
-) -> Result<i64, Error> {
+pub async fn paying_customers_now(db: &Client, currency: Currency) -> Result<i64, Error> {
     let row = db
         .query_typed_one(
             "-- revenue_report::paying_customers_now
@@ -279,7 +273,7 @@ pub async fn paying_customers_now(
 
 /// The customers of `currency` whose last movement after `from`, up to and including `until`, left no MRR.
 pub async fn churned(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     from: Timestamp,
     until: Timestamp,
@@ -309,7 +303,7 @@ pub async fn churned(
 }
 
 /// The number of subscriptions by status now.
-pub async fn subscriptions_now(db: &impl GenericClient) -> Result<SubscriptionCounts, Error> {
+pub async fn subscriptions_now(db: &Client) -> Result<SubscriptionCounts, Error> {
     let row = db
         .query_typed_one(
             "-- revenue_report::subscriptions_now
@@ -326,10 +320,7 @@ pub async fn subscriptions_now(db: &impl GenericClient) -> Result<SubscriptionCo
 
 /// The number of subscriptions by their status at an instant: whole days from the rollup, the rest of the day from the
 /// changes.
-pub async fn subscriptions_at(
-    db: &impl GenericClient,
-    at: Timestamp,
-) -> Result<SubscriptionCounts, Error> {
+pub async fn subscriptions_at(db: &Client, at: Timestamp) -> Result<SubscriptionCounts, Error> {
     let day = day_of(at);
     let row = db
         .query_typed_one(
@@ -357,7 +348,7 @@ pub async fn subscriptions_at(
 }
 
 /// Whether the database answers.
-pub async fn ping(db: &impl GenericClient) -> Result<(), Error> {
+pub async fn ping(db: &Client) -> Result<(), Error> {
     db.query_typed_one("-- revenue_report::ping\nSELECT 1 AS one", &[])
         .await?;
     Ok(())

@@ -6,9 +6,34 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::Error;
-use super::list::{self, Object, Order, sorted};
+use super::columns::columns;
+use super::list::{self, Order, sorted};
 use domain::page::{Page, Rows, Span};
 use stripe::event::Event;
+
+columns! {
+    /// An event of the inbox, without its payload.
+    pub struct InboxEvent of "stripe_events" {
+        pub event_id: String,
+        /// Stripe's type of it, `invoice.paid`.
+        #[serde(rename = "type")]
+        pub event_type: String,
+        /// The version of Stripe's API that the payload is of.
+        pub api_version: Option<String>,
+        pub livemode: Option<bool>,
+        /// The connected account it is of (`acct_…`).
+        pub account: Option<String>,
+        /// What it is about.
+        pub object_id: Option<String>,
+        /// `applied`, `ignored` or `failed`.
+        pub outcome: String,
+        /// Why it failed.
+        pub error: Option<String>,
+        /// As Stripe dates it.
+        pub created_at: Option<Timestamp>,
+        pub received_at: Timestamp,
+    }
+}
 
 /// Inserts the event; false when it is there already. Runs in the transaction of the effects, so
 /// that the key commits with them. `payload` is the body as received.
@@ -97,11 +122,11 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<String>,
-) -> Result<Rows<String, Object>, Error> {
+) -> Result<Rows<String, InboxEvent>, Error> {
     list::read(
         db,
         "-- stripe_events::list
-             SELECT event_id, type, api_version, livemode, account, object_id, outcome, error,
+             SELECT event_id, type AS event_type, api_version, livemode, account, object_id, outcome, error,
                     created_at, received_at, COALESCE(created_at, received_at) AS listed_at
              FROM stripe_events
              WHERE true",

@@ -1,11 +1,13 @@
 //! `subscriptions` and `subscription_versions`: what is shown, and the history behind it.
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
-use super::list::{self, Object, Order, sorted};
-use super::{Error, columns};
+use super::Error;
+use super::columns::{self, columns};
+use super::list::{self, Order, sorted};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::revenue::movement::SubscriptionVersion;
@@ -13,6 +15,58 @@ use domain::stripe_objects::customer::CheckoutSession;
 use domain::stripe_objects::subscription::{
     Entitlement, RecurringRevenue, Subscription, is_entitled,
 };
+
+columns! {
+    /// A subscription as a list shows it. Amounts in minor units of `currency`, or 10⁻⁶ of one.
+    pub struct ListedSubscription of "subscriptions" {
+        pub id: i64,
+        /// The application's user; null until that is known.
+        pub user_id: Option<i32>,
+        pub stripe_customer_id: Option<String>,
+        pub stripe_subscription_id: Option<String>,
+        /// Stripe's word, also one we do not know.
+        pub status: String,
+        /// `unknown` where nothing names it.
+        pub plan_name: String,
+        /// Null until it is known.
+        pub currency: Option<Currency>,
+        /// Per billing cycle.
+        pub current_plan_price_cents: Option<i64>,
+        /// The interval of the first item's price.
+        pub billing_cycle: Option<String>,
+        /// Per month, rounded half-even.
+        pub mrr_cents: i64,
+        /// Per month; 0 in a status that does not count.
+        pub mrr_microcents: i64,
+        /// Per month, if its status counted.
+        pub potential_mrr_microcents: i64,
+        /// Computed without a price or coupon that is not known yet.
+        pub mrr_provisional: bool,
+        /// Prices and quantities.
+        pub items: Value,
+        /// Those of the subscription itself.
+        pub discounts: Value,
+        /// Whether a next period will be billed.
+        pub auto_renew: Option<bool>,
+        pub current_period_start: Option<Timestamp>,
+        /// Exclusive.
+        pub current_period_end: Option<Timestamp>,
+        pub cancel_at_period_end: bool,
+        /// When it is set to end.
+        pub cancel_at: Option<Timestamp>,
+        pub cancellation_reason: Option<String>,
+        pub trial_start: Option<Timestamp>,
+        pub trial_end: Option<Timestamp>,
+        pub started_at: Option<Timestamp>,
+        pub paused_at: Option<Timestamp>,
+        /// When somebody asked for the end.
+        pub canceled_at: Option<Timestamp>,
+        pub ended_at: Option<Timestamp>,
+        /// At Stripe.
+        pub created_at: Timestamp,
+        pub updated_at: Option<Timestamp>,
+    }
+}
 
 /// A stored row: the snapshot, `None` while only a checkout session has named the subscription.
 #[derive(Debug, Clone)]
@@ -401,18 +455,14 @@ pub async fn list(
     db: &impl GenericClient,
     filter: &Filter<'_>,
     page: &Page<i64>,
-) -> Result<Rows<i64, Object>, Error> {
+) -> Result<Rows<i64, ListedSubscription>, Error> {
     list::read(
         db,
-        "-- subscriptions::list
-             SELECT id, user_id, stripe_customer_id, stripe_subscription_id, status, plan_name,
-                    currency, current_plan_price_cents, billing_cycle, mrr_cents, mrr_microcents,
-                    potential_mrr_microcents, mrr_provisional, items, discounts, auto_renew,
-                    current_period_start, current_period_end, cancel_at_period_end, cancel_at,
-                    cancellation_reason, trial_start, trial_end, started_at, paused_at,
-                    canceled_at, ended_at, created_at, updated_at, created_at AS listed_at
-             FROM subscriptions
-             WHERE NOT superseded",
+        &format!(
+            "-- subscriptions::list
+             SELECT {}, created_at AS listed_at FROM subscriptions WHERE NOT superseded",
+            ListedSubscription::COLUMNS
+        ),
         Order {
             at: "created_at",
             key: "id",

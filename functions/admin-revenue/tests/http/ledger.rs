@@ -1,6 +1,8 @@
 //! A ledger with rows of a test's own, and requests to the real handler over it.
 
-use admin_revenue::{App, handle};
+use std::sync::LazyLock;
+
+use admin_revenue::{App, routes};
 use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use jsonwebtoken::{EncodingKey, Header};
@@ -10,6 +12,7 @@ use runtime::telemetry;
 use serde_json::{Value, json};
 use shared::ledger;
 use stripe::event::Event;
+use testing::contract::Contract;
 use testing::{Aws, TestDatabase};
 
 /// Signs the tests' tokens.
@@ -174,6 +177,15 @@ pub(crate) async fn app_with_aws(database_url: &str, aws: &Aws, pairs: &[(&str, 
     ];
     variables.extend(pairs);
     App::from_env(&Environment::from_pairs(variables), &aws.sdk_config()).expect("an app")
+}
+
+/// What the function answers, compared with its document.
+pub(crate) async fn handle(app: &App, request: Request, now: Timestamp) -> Response<Body> {
+    static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::new(routes().document()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = admin_revenue::handle(app, request, now).await;
+    CONTRACT.check(method.as_str(), &path, &response);
+    response
 }
 
 /// A request as the gateway hands it over.

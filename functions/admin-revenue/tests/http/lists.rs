@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use admin_revenue::handle;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use runtime::aws::parked_events::ParkedEvents;
@@ -10,7 +9,7 @@ use runtime::config::Environment;
 use serde_json::{Value, json};
 use testing::{Aws, TestDatabase};
 
-use crate::ledger::{Ledger, admin, app, app_with_aws, bearer, body, request};
+use crate::ledger::{Ledger, admin, app, app_with_aws, bearer, body, handle, request};
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 

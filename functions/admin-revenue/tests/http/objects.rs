@@ -1,10 +1,9 @@
 //! One invoice, payment, customer or contract with all that belongs to it.
 
-use admin_revenue::handle;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::ledger::{Ledger, bearer, body, request};
+use crate::ledger::{Ledger, bearer, body, handle, request};
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use admin_revenue::{App, handle};
+use admin_revenue::App;
 use jiff::Timestamp;
 use lambda_http::Body;
 use runtime::aws::parked_events::ParkedEvents;
@@ -10,7 +10,7 @@ use runtime::config::Environment;
 use serde_json::{Value, json};
 use testing::{Aws, TestDatabase};
 
-use crate::ledger::{Ledger, app_with_aws, bearer, body, request};
+use crate::ledger::{Ledger, app_with_aws, bearer, body, handle, request};
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 

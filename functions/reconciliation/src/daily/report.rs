@@ -2,9 +2,7 @@
 
 use documents::csv_export::{self, Cell};
 use runtime::aws;
-use serde_json::Value;
-use store::list::Object;
-use store::reconciliation_runs;
+use store::reconciliation_runs::{self, ReconciliationItem};
 use tokio_postgres::Client;
 
 use super::Run;
@@ -40,8 +38,7 @@ impl Run<'_> {
             let Some(last) = items.last() else {
                 break;
             };
-            // Ours: a number in every row.
-            after = last["id"].as_i64().unwrap_or(i64::MAX);
+            after = last.id;
             rows.extend(items.iter().map(row));
         }
         let key = format!("reconciliation/{}.csv", self.run_id);
@@ -63,17 +60,21 @@ pub(super) enum ReportError {
     Bucket(#[from] aws::Error),
 }
 
-fn row(item: &Object) -> Vec<Cell> {
-    HEADER
-        .iter()
-        .map(|column| match &item[*column] {
-            Value::Null => Cell::Empty,
-            // Also an amount in a column of texts: a negative one is no formula.
-            Value::String(text) if text.parse::<i64>().is_ok() => Cell::value(text),
-            Value::String(text) => Cell::from(text.as_str()),
-            value @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                Cell::value(value)
-            }
-        })
-        .collect()
+fn row(item: &ReconciliationItem) -> Vec<Cell> {
+    let compared = |value: &Option<String>| match value {
+        Some(value) => Cell::number_or_text(value),
+        None => Cell::Empty,
+    };
+    vec![
+        item.id.into(),
+        Cell::value(&item.kind),
+        Cell::value(&item.resolution),
+        Cell::value(&item.object_type),
+        item.object_id.as_str().into(),
+        item.currency.as_deref().into(),
+        compared(&item.stripe_value),
+        compared(&item.ledger_value),
+        Cell::value(item.found_at),
+        item.resolved_at.map_or(Cell::Empty, Cell::value),
+    ]
 }

@@ -1,13 +1,21 @@
 //! Partner contracts: what a partner pays for and how, read from the members people write and checked as a whole.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use rust_decimal::Decimal;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::money::Currency;
+use crate::words::words;
 
 /// The members of a contract that people write.
 pub const MEMBERS: [&str; 30] = [
@@ -92,7 +100,7 @@ pub struct Contract {
     pub timezone: String,
     pub billing_email: Option<String>,
     /// A JSON object that is printed on the invoice.
-    pub billing_address: Option<Value>,
+    pub billing_address: Option<Address>,
     pub tax_id: Option<String>,
     /// The tax rate in basis points; applies to every line.
     pub tax_rate_bps: i32,
@@ -100,6 +108,119 @@ pub struct Contract {
     /// Stripe's customer (`cus_…`); set when invoices are collected through Stripe.
     pub stripe_customer_id: Option<String>,
     pub notes: Option<String>,
+}
+
+/// An address: Stripe's members (`line1`, `city`, …) or others, each a text or null.
+pub type Address = BTreeMap<String, Option<String>>;
+
+/// The members of a contract as people write them; absent and null ones have their defaults. Amounts in minor units of
+/// `currency`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContractMembers {
+    /// The prefix of the partner's API key; needed, and not to be changed.
+    #[schema(min_length = 1, max_length = 255)]
+    pub api_key_prefix: Option<String>,
+    /// Name on the invoice.
+    #[schema(min_length = 1, max_length = 255)]
+    pub company: Option<String>,
+    /// Needed; says which prices are.
+    pub pricing_model: Option<PricingModel>,
+    /// USD when not given.
+    pub currency: Option<Currency>,
+    /// Per month.
+    #[schema(minimum = 0)]
+    pub monthly_flat_fee_cents: Option<i64>,
+    /// Per unit.
+    #[schema(minimum = 0)]
+    pub per_deed_price_cents: Option<i64>,
+    /// Per started thousand requests.
+    #[schema(minimum = 0)]
+    pub per_1000_requests_cents: Option<i64>,
+    /// Ascending; the last one has no end.
+    pub tiers: Option<Vec<TierMembers>>,
+    pub tier_mode: Option<TierMode>,
+    /// Free units per month; 0 when not given.
+    #[schema(minimum = 0)]
+    pub included_units: Option<i64>,
+    /// Per month; 0 when not given.
+    #[schema(minimum = 0)]
+    pub minimum_commitment_cents: Option<i64>,
+    /// `api_usage` when not given.
+    pub unit_source: Option<UnitSource>,
+    /// Of usage events; all when not given.
+    #[serde(default, deserialize_with = "event_types")]
+    pub billable_event_types: Option<Vec<String>>,
+    /// `monthly` when not given.
+    pub billing_cycle: Option<BillingCycle>,
+    /// `net_30` when not given.
+    pub payment_terms: Option<PaymentTerms>,
+    /// `stripe` when not given.
+    pub payment_method: Option<PaymentMethod>,
+    /// -1 is unlimited, also when not given.
+    #[schema(minimum = -1)]
+    pub monthly_request_limit: Option<i64>,
+    #[schema(minimum = 0)]
+    pub rate_limit_per_minute: Option<i64>,
+    /// A contract begins `active`.
+    pub status: Option<ContractStatus>,
+    /// First billed day; needed for a new contract.
+    #[serde(default, deserialize_with = "day")]
+    pub contract_start_date: Option<Date>,
+    /// Last billed day; none while open.
+    #[serde(default, deserialize_with = "day")]
+    pub contract_end_date: Option<Date>,
+    /// Nothing before is billed; the start when not given.
+    #[serde(default, deserialize_with = "day")]
+    pub billed_from: Option<Date>,
+    /// IANA name: where the billing days begin; UTC when not given.
+    pub timezone: Option<String>,
+    pub billing_email: Option<String>,
+    /// Printed on the invoice: Stripe's members of an address, or others.
+    #[serde(default, deserialize_with = "address")]
+    pub billing_address: Option<Address>,
+    #[schema(min_length = 1, max_length = 255)]
+    pub tax_id: Option<String>,
+    /// Hundredths of a percent, on every line; 0 when not given.
+    #[schema(minimum = 0, maximum = 10_000)]
+    pub tax_rate_bps: Option<i32>,
+    #[schema(min_length = 1, max_length = 255)]
+    pub po_number: Option<String>,
+    /// `cus_…`, when it is collected through Stripe.
+    #[schema(min_length = 1, max_length = 255)]
+    pub stripe_customer_id: Option<String>,
+    /// Internal.
+    pub notes: Option<String>,
+}
+
+/// A tier as people write it: the units above the tier before, up to and including `up_to`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TierMembers {
+    /// Null in the last tier and in no other.
+    pub up_to: Option<i64>,
+    /// Per unit.
+    pub unit_price_cents: Option<UnitPrice>,
+    /// Once, when the tier is reached; 0 when not given.
+    #[schema(minimum = 0)]
+    pub flat_cents: Option<i64>,
+}
+
+/// What of a contract its invoices print. It is frozen in `invoices.metadata.contract` when one is issued, so that a later
+/// change of the contract does not change the document.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BillingDetails {
+    pub api_key_prefix: Option<String>,
+    pub company: Option<String>,
+    pub billing_address: Option<Address>,
+    pub billing_email: Option<String>,
+    pub tax_id: Option<String>,
+    pub po_number: Option<String>,
+    /// IANA name of the zone whose days are printed; `None` for UTC.
+    pub timezone: Option<String>,
+    pub payment_terms: Option<PaymentTerms>,
+    pub payment_method: Option<PaymentMethod>,
 }
 
 /// One tier: the units above the tier before, up to and including `up_to`.
@@ -121,39 +242,6 @@ pub struct Invalid {
     pub field: String,
     /// What the member has to be, for people.
     pub expected: String,
-}
-
-/// An enumeration whose variants are the words of a column.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)*
-        }
-
-        impl $name {
-            /// Every word, in the order of the variants.
-            pub const WORDS: &[&str] = &[$($word),*];
-
-            /// The word that is stored in the column.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $($name::$variant => $word,)*
-                }
-            }
-
-            /// The variant that a stored word names; `None` for any other word.
-            #[must_use]
-            pub fn parse(word: &str) -> Option<$name> {
-                match word {
-                    $($word => Some($name::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-    };
 }
 
 words!(
@@ -264,72 +352,95 @@ impl PaymentTerms {
 }
 
 impl Contract {
-    /// Reads a contract from its members. A member that is absent or `null` has its default; a member that is not in
-    /// [`MEMBERS`] is not valid.
+    /// Reads a contract from the JSON of its members, which a change may have been laid over.
+    ///
+    /// # Errors
+    /// Names the first member that is not known or not valid, or that is missing although the pricing model needs it.
+    pub fn parse(members: &Map<String, Value>) -> Result<Contract, Invalid> {
+        let members = serde_path_to_error::deserialize(&Value::Object(members.clone()));
+        let members: ContractMembers = members.map_err(|error| {
+            let (field, expected) = (error.path().to_string(), error.inner().to_string());
+            invalid(field, expected)
+        })?;
+        Contract::new(members)
+    }
+
+    /// Checks the members of a contract.
     ///
     /// # Errors
     /// Names the first member that is not valid, or that is missing although the pricing model needs it.
-    pub fn parse(members: &Map<String, Value>) -> Result<Contract, Invalid> {
-        if let Some(unknown) = members
-            .keys()
-            .find(|name| !MEMBERS.contains(&name.as_str()))
-        {
-            return Err(invalid(unknown, "no such member"));
-        }
-        let members = Members(members);
-        let pricing_model =
-            members.word("pricing_model", PricingModel::WORDS, PricingModel::parse)?;
+    pub fn new(members: ContractMembers) -> Result<Contract, Invalid> {
+        let prefix = text(
+            "api_key_prefix",
+            members.api_key_prefix,
+            API_KEY_PREFIX_CHARS,
+        )?;
         let contract = Contract {
-            api_key_prefix: required(
-                "api_key_prefix",
-                members.text("api_key_prefix", API_KEY_PREFIX_CHARS)?,
+            api_key_prefix: required("api_key_prefix", prefix)?,
+            company: text("company", members.company, 255)?,
+            pricing_model: required("pricing_model", members.pricing_model)?,
+            currency: members.currency.unwrap_or(Currency::USD),
+            monthly_flat_fee_cents: amount(
+                "monthly_flat_fee_cents",
+                members.monthly_flat_fee_cents,
             )?,
-            company: members.text("company", 255)?,
-            pricing_model: required("pricing_model", pricing_model)?,
-            currency: members.currency()?.unwrap_or(Currency::USD),
-            monthly_flat_fee_cents: members.amount("monthly_flat_fee_cents")?,
-            per_deed_price_cents: members.amount("per_deed_price_cents")?,
-            per_1000_requests_cents: members.amount("per_1000_requests_cents")?,
-            tiers: members.tiers()?,
-            tier_mode: members.word("tier_mode", TierMode::WORDS, TierMode::parse)?,
-            included_units: members.amount("included_units")?.unwrap_or_default(),
-            minimum_commitment_cents: members
-                .amount("minimum_commitment_cents")?
+            per_deed_price_cents: amount("per_deed_price_cents", members.per_deed_price_cents)?,
+            per_1000_requests_cents: amount(
+                "per_1000_requests_cents",
+                members.per_1000_requests_cents,
+            )?,
+            tiers: tiers(members.tiers)?,
+            tier_mode: members.tier_mode,
+            included_units: amount("included_units", members.included_units)?.unwrap_or_default(),
+            minimum_commitment_cents: amount(
+                "minimum_commitment_cents",
+                members.minimum_commitment_cents,
+            )?
+            .unwrap_or_default(),
+            unit_source: members.unit_source.unwrap_or(UnitSource::ApiUsage),
+            billable_event_types: members.billable_event_types,
+            billing_cycle: members.billing_cycle.unwrap_or(BillingCycle::Monthly),
+            payment_terms: members.payment_terms.unwrap_or(PaymentTerms::Net30),
+            payment_method: members.payment_method.unwrap_or(PaymentMethod::Stripe),
+            monthly_request_limit: within(
+                "monthly_request_limit",
+                members.monthly_request_limit,
+                UNLIMITED..=LARGEST,
+            )?
+            .unwrap_or(UNLIMITED),
+            rate_limit_per_minute: amount("rate_limit_per_minute", members.rate_limit_per_minute)?,
+            status: members.status.unwrap_or(ContractStatus::Active),
+            contract_start_date: members.contract_start_date,
+            contract_end_date: members.contract_end_date,
+            billed_from: members.billed_from,
+            timezone: timezone(members.timezone)?,
+            billing_email: email(members.billing_email)?,
+            billing_address: members.billing_address,
+            tax_id: text("tax_id", members.tax_id, 255)?,
+            tax_rate_bps: within("tax_rate_bps", members.tax_rate_bps, 0..=10_000)?
                 .unwrap_or_default(),
-            unit_source: members
-                .word("unit_source", UnitSource::WORDS, UnitSource::parse)?
-                .unwrap_or(UnitSource::ApiUsage),
-            billable_event_types: members.event_types()?,
-            billing_cycle: members
-                .word("billing_cycle", BillingCycle::WORDS, BillingCycle::parse)?
-                .unwrap_or(BillingCycle::Monthly),
-            payment_terms: members
-                .word("payment_terms", PaymentTerms::WORDS, PaymentTerms::parse)?
-                .unwrap_or(PaymentTerms::Net30),
-            payment_method: members
-                .word("payment_method", PaymentMethod::WORDS, PaymentMethod::parse)?
-                .unwrap_or(PaymentMethod::Stripe),
-            monthly_request_limit: members
-                .integer("monthly_request_limit", UNLIMITED..=LARGEST)?
-                .unwrap_or(UNLIMITED),
-            rate_limit_per_minute: members.amount("rate_limit_per_minute")?,
-            status: members
-                .word("status", ContractStatus::WORDS, ContractStatus::parse)?
-                .unwrap_or(ContractStatus::Active),
-            contract_start_date: members.date("contract_start_date")?,
-            contract_end_date: members.date("contract_end_date")?,
-            billed_from: members.date("billed_from")?,
-            timezone: members.timezone()?,
-            billing_email: members.email()?,
-            billing_address: members.address()?,
-            tax_id: members.text("tax_id", 255)?,
-            tax_rate_bps: members.tax_rate_bps()?,
-            po_number: members.text("po_number", 255)?,
-            stripe_customer_id: members.text("stripe_customer_id", 255)?,
-            notes: members.notes()?,
+            po_number: text("po_number", members.po_number, 255)?,
+            stripe_customer_id: text("stripe_customer_id", members.stripe_customer_id, 255)?,
+            notes: notes(members.notes)?,
         };
         contract.check()?;
         Ok(contract)
+    }
+
+    /// What its invoices print.
+    #[must_use]
+    pub fn billing_details(&self) -> BillingDetails {
+        BillingDetails {
+            api_key_prefix: Some(self.api_key_prefix.clone()),
+            company: self.company.clone(),
+            billing_address: self.billing_address.clone(),
+            billing_email: self.billing_email.clone(),
+            tax_id: self.tax_id.clone(),
+            po_number: self.po_number.clone(),
+            timezone: Some(self.timezone.clone()),
+            payment_terms: Some(self.payment_terms),
+            payment_method: Some(self.payment_method),
+        }
     }
 
     /// The tiers in the JSON shape in which they are written and stored.
@@ -388,214 +499,189 @@ impl Contract {
     }
 }
 
-/// The members of a contract as somebody wrote them.
-struct Members<'a>(&'a Map<String, Value>);
-
-impl<'a> Members<'a> {
-    fn read<T>(
-        &self,
-        name: &str,
-        expected: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>, Invalid> {
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => read(value).map(Some).ok_or_else(|| invalid(name, expected)),
+fn within<T: PartialOrd + std::fmt::Display>(
+    field: &str,
+    number: Option<T>,
+    range: RangeInclusive<T>,
+) -> Result<Option<T>, Invalid> {
+    match number {
+        Some(number) if !range.contains(&number) => {
+            let (least, most) = (range.start(), range.end());
+            Err(invalid(
+                field,
+                format!("a whole number from {least} to {most}"),
+            ))
         }
-    }
-
-    fn integer(
-        &self,
-        name: &str,
-        range: std::ops::RangeInclusive<i64>,
-    ) -> Result<Option<i64>, Invalid> {
-        let (least, most) = (range.start(), range.end());
-        let expected = format!("a whole number from {least} to {most}");
-        self.read(name, &expected, |value| {
-            value.as_i64().filter(|number| range.contains(number))
-        })
-    }
-
-    fn amount(&self, name: &str) -> Result<Option<i64>, Invalid> {
-        self.integer(name, 0..=LARGEST)
-    }
-
-    fn text(&self, name: &str, longest: usize) -> Result<Option<String>, Invalid> {
-        let expected =
-            format!("a text of 1 to {longest} characters, none of them a control character");
-        self.read(name, &expected, |value| {
-            let text = value.as_str()?;
-            let is_plain = !text.trim().is_empty()
-                && text.chars().count() <= longest
-                && !text.chars().any(char::is_control);
-            is_plain.then(|| text.to_owned())
-        })
-    }
-
-    /// A text that may have several lines.
-    fn notes(&self) -> Result<Option<String>, Invalid> {
-        let expected = "a text of up to 10000 characters";
-        self.read("notes", expected, |value| {
-            let text = value.as_str()?;
-            (text.chars().count() <= 10_000 && !text.contains('\0')).then(|| text.to_owned())
-        })
-    }
-
-    fn word<T>(
-        &self,
-        name: &str,
-        words: &[&str],
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<Option<T>, Invalid> {
-        let expected = format!("one of {}", words.join(", "));
-        self.read(name, &expected, |value| value.as_str().and_then(&parse))
-    }
-
-    fn currency(&self) -> Result<Option<Currency>, Invalid> {
-        self.read("currency", "a currency, as in USD", |value| {
-            value.as_str().and_then(|code| Currency::parse(code).ok())
-        })
-    }
-
-    fn date(&self, name: &str) -> Result<Option<Date>, Invalid> {
-        self.read(
-            name,
-            "a day from the year 2000 on, written 2025-11-01",
-            |value| {
-                let text = value.as_str().filter(|text| text.len() == 10)?;
-                let day: Date = text.parse().ok()?;
-                (day.year() >= 2000).then_some(day)
-            },
-        )
-    }
-
-    fn timezone(&self) -> Result<String, Invalid> {
-        let name = self.read(
-            "timezone",
-            "an IANA time zone, as in America/New_York",
-            |value| {
-                let name = value.as_str()?;
-                TimeZone::get(name).ok().map(|_| name.to_owned())
-            },
-        )?;
-        Ok(name.unwrap_or_else(|| "UTC".to_owned()))
-    }
-
-    fn email(&self) -> Result<Option<String>, Invalid> {
-        let expected = "an e-mail address";
-        let text = self.text("billing_email", 254)?;
-        let is_address = |text: &String| {
-            text.split_once('@').is_some_and(|(name, host)| {
-                !name.is_empty() && !host.is_empty() && !host.contains('@')
-            }) && !text.contains(char::is_whitespace)
-        };
-        match text {
-            Some(text) if !is_address(&text) => Err(invalid("billing_email", expected)),
-            other => Ok(other),
-        }
-    }
-
-    fn address(&self) -> Result<Option<Value>, Invalid> {
-        let name = "billing_address";
-        self.read(
-            name,
-            "an object of texts of up to 255 characters",
-            |value| {
-                let is_text = |value: &Value| {
-                    value.is_null()
-                        || value.as_str().is_some_and(|text| {
-                            text.chars().count() <= 255 && !text.chars().any(char::is_control)
-                        })
-                };
-                let members = value.as_object()?;
-                let is_plain = |name: &String| !name.contains('\0');
-                (members.values().all(is_text) && members.keys().all(is_plain))
-                    .then(|| value.clone())
-            },
-        )
-    }
-
-    fn tax_rate_bps(&self) -> Result<i32, Invalid> {
-        let rate = self.read("tax_rate_bps", "a whole number from 0 to 10000", |value| {
-            let rate = i32::try_from(value.as_i64()?).ok()?;
-            (0..=10_000).contains(&rate).then_some(rate)
-        })?;
-        Ok(rate.unwrap_or_default())
-    }
-
-    fn event_types(&self) -> Result<Option<Vec<String>>, Invalid> {
-        let name = "billable_event_types";
-        self.read(name, "a list of at least one event type", |value| {
-            let types = value.as_array().filter(|types| !types.is_empty())?;
-            let texts = types.iter().map(|value| {
-                let text = value.as_str()?;
-                let is_plain = !text.is_empty() && !text.chars().any(char::is_control);
-                is_plain.then(|| text.to_owned())
-            });
-            texts.collect()
-        })
-    }
-
-    fn tiers(&self) -> Result<Vec<Tier>, Invalid> {
-        let expected = "a list of {up_to, unit_price_cents, flat_cents}";
-        let tiers = self.read("tiers", expected, |value| {
-            value.as_array().filter(|tiers| !tiers.is_empty())
-        })?;
-        let tiers = tiers.map(Vec::as_slice).unwrap_or_default();
-        let mut read: Vec<Tier> = Vec::new();
-        for (index, value) in tiers.iter().enumerate() {
-            let name = |member: &str| format!("tiers[{index}].{member}");
-            let Some(object) = value.as_object() else {
-                return Err(invalid(format!("tiers[{index}]"), "an object"));
-            };
-            let known = ["up_to", "unit_price_cents", "flat_cents"];
-            if let Some(unknown) = object.keys().find(|key| !known.contains(&key.as_str())) {
-                return Err(invalid(name(unknown), "no such member"));
-            }
-            let member = |key: &str| object.get(key).filter(|value| !value.is_null());
-            let up_to = match member("up_to") {
-                Some(value) => Some(
-                    value
-                        .as_i64()
-                        .filter(|units| *units <= LARGEST)
-                        .ok_or_else(|| {
-                            invalid(name("up_to"), "a whole number, or null in the last tier")
-                        })?,
-                ),
-                None => None,
-            };
-            let is_last = index + 1 == tiers.len();
-            if up_to.is_none() != is_last {
-                let expected = "null in the last tier and in no other";
-                return Err(invalid(name("up_to"), expected));
-            }
-            let before = read.last().and_then(|tier| tier.up_to).unwrap_or_default();
-            if up_to.is_some_and(|up_to| up_to <= before) {
-                return Err(invalid(
-                    name("up_to"),
-                    "greater than in the tier before, and than 0",
-                ));
-            }
-            let price = member("unit_price_cents").and_then(price);
-            let expected =
-                "a whole number, or a decimal in a text with up to 12 places, not negative";
-            let flat_cents = match member("flat_cents") {
-                Some(value) => value.as_i64().filter(|cents| (0..=LARGEST).contains(cents)),
-                None => Some(0),
-            };
-            read.push(Tier {
-                up_to,
-                unit_price_cents: price
-                    .ok_or_else(|| invalid(name("unit_price_cents"), expected))?,
-                flat_cents: flat_cents
-                    .ok_or_else(|| invalid(name("flat_cents"), "a whole number of at least 0"))?,
-            });
-        }
-        Ok(read)
+        number => Ok(number),
     }
 }
 
-/// A price per unit: digits with at most one point, no sign and no exponent.
+fn amount(field: &str, cents: Option<i64>) -> Result<Option<i64>, Invalid> {
+    within(field, cents, 0..=LARGEST)
+}
+
+fn text(field: &str, text: Option<String>, longest: usize) -> Result<Option<String>, Invalid> {
+    let is_plain = |text: &String| {
+        !text.trim().is_empty()
+            && text.chars().count() <= longest
+            && !text.chars().any(char::is_control)
+    };
+    match text {
+        Some(text) if !is_plain(&text) => {
+            let expected =
+                format!("a text of 1 to {longest} characters, none of them a control character");
+            Err(invalid(field, expected))
+        }
+        text => Ok(text),
+    }
+}
+
+/// May have lines.
+fn notes(notes: Option<String>) -> Result<Option<String>, Invalid> {
+    match notes {
+        Some(text) if text.chars().count() > 10_000 || text.contains('\0') => {
+            Err(invalid("notes", "a text of up to 10000 characters"))
+        }
+        notes => Ok(notes),
+    }
+}
+
+fn timezone(name: Option<String>) -> Result<String, Invalid> {
+    let Some(name) = name else {
+        return Ok("UTC".to_owned());
+    };
+    let zone = TimeZone::get(&name);
+    zone.map_err(|_unknown| invalid("timezone", "an IANA time zone, as in America/New_York"))?;
+    Ok(name)
+}
+
+fn email(address: Option<String>) -> Result<Option<String>, Invalid> {
+    let is_address = |text: &String| {
+        text.split_once('@')
+            .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'))
+            && !text.contains(char::is_whitespace)
+    };
+    match text("billing_email", address, 254)? {
+        Some(text) if !is_address(&text) => Err(invalid("billing_email", "an e-mail address")),
+        address => Ok(address),
+    }
+}
+
+fn tiers(members: Option<Vec<TierMembers>>) -> Result<Vec<Tier>, Invalid> {
+    let Some(members) = members else {
+        return Ok(Vec::new());
+    };
+    if members.is_empty() {
+        let expected = "a list of {up_to, unit_price_cents, flat_cents}";
+        return Err(invalid("tiers", expected));
+    }
+    let last = members.len() - 1;
+    let mut read: Vec<Tier> = Vec::new();
+    for (index, tier) in members.into_iter().enumerate() {
+        let name = |member: &str| format!("tiers[{index}].{member}");
+        let up_to = within(&name("up_to"), tier.up_to, i64::MIN..=LARGEST)?;
+        if up_to.is_none() != (index == last) {
+            let expected = "null in the last tier and in no other";
+            return Err(invalid(name("up_to"), expected));
+        }
+        let before = read.last().and_then(|tier| tier.up_to).unwrap_or_default();
+        if up_to.is_some_and(|up_to| up_to <= before) {
+            let expected = "greater than in the tier before, and than 0";
+            return Err(invalid(name("up_to"), expected));
+        }
+        let price = required(&name("unit_price_cents"), tier.unit_price_cents)?;
+        read.push(Tier {
+            up_to,
+            unit_price_cents: price.0,
+            flat_cents: amount(&name("flat_cents"), tier.flat_cents)?.unwrap_or_default(),
+        });
+    }
+    Ok(read)
+}
+
+/// A civil day, from the year 2000 on.
+fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Date>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let day = text.parse().ok().filter(|day: &Date| day.year() >= 2000);
+    match day {
+        Some(day) if text.len() == 10 => Ok(Some(day)),
+        Some(_) | None => Err(D::Error::custom(
+            "a day from the year 2000 on, written 2025-11-01",
+        )),
+    }
+}
+
+/// The whole list is the member that is at fault.
+fn event_types<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
+    let types: Option<Vec<String>> = whole(deserializer, "a list of at least one event type")?;
+    let is_plain = |text: &String| !text.is_empty() && !text.chars().any(char::is_control);
+    match types {
+        Some(types) if types.is_empty() || !types.iter().all(is_plain) => {
+            Err(D::Error::custom("a list of at least one event type"))
+        }
+        types => Ok(types),
+    }
+}
+
+/// The whole address is the member that is at fault.
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    let expected = "an object of texts of up to 255 characters";
+    let address: Option<Address> = whole(deserializer, expected)?;
+    let is_plain = |(name, text): (&String, &Option<String>)| {
+        let text = text.as_deref().unwrap_or_default();
+        !name.contains('\0') && text.chars().count() <= 255 && !text.chars().any(char::is_control)
+    };
+    match address {
+        Some(address) if !address.iter().all(is_plain) => Err(D::Error::custom(expected)),
+        address => Ok(address),
+    }
+}
+
+/// A member whose parts are not named when they are not valid.
+fn whole<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+    expected: &str,
+) -> Result<Option<T>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let read = Option::deserialize(value);
+    read.map_err(|_other_shape| D::Error::custom(expected))
+}
+
+/// A price per unit, with up to twelve decimals below a minor unit: a whole number, or a decimal number in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnitPrice(pub Decimal);
+
+impl<'de> Deserialize<'de> for UnitPrice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<UnitPrice, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        price(&value).map(UnitPrice).ok_or_else(|| {
+            D::Error::custom(
+                "a whole number, or a decimal in a text with up to 12 places, not negative",
+            )
+        })
+    }
+}
+
+impl PartialSchema for UnitPrice {
+    fn schema() -> RefOr<Schema> {
+        let of = |kind: Type| ObjectBuilder::new().schema_type(kind);
+        OneOfBuilder::new()
+            .item(of(Type::Integer))
+            .item(of(Type::String).pattern(Some(r"^[0-9]*\.?[0-9]*$")))
+            .description(Some(
+                "Minor units per unit: a whole number, or a decimal number in a text with up to 12 places",
+            ))
+            .into()
+    }
+}
+
+impl ToSchema for UnitPrice {}
+
+/// Digits with at most one point, no sign and no exponent.
 fn price(value: &Value) -> Option<Decimal> {
     let price = match (value.as_i64(), value.as_str()) {
         (Some(whole), _) => Decimal::from(whole),

@@ -2,6 +2,22 @@
 
 use jiff::Timestamp;
 
+use crate::words::words;
+
+words!(
+    /// Why a credit was granted.
+    CreditReason {
+        /// A refund that was issued as store credit.
+        Refund = "refund",
+        /// Part of an offer.
+        Promotional = "promotional",
+        /// To make something good.
+        Goodwill = "goodwill",
+        /// A disputed payment that came back.
+        Chargeback = "chargeback",
+    }
+);
+
 /// What remains of a credit, in minor units of the invoice's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Available {

@@ -15,6 +15,7 @@ use crate::payment::key::PaymentKey;
 use crate::revenue::entries::{EntryKind, RevenueEntry};
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, RefundStatus};
+use crate::words::words;
 
 pub mod key;
 
@@ -218,51 +219,38 @@ pub struct Payment {
     pub entries: Vec<RevenueEntry>,
 }
 
-/// The states of `payment_history.status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PaymentStatus {
-    Pending,
-    Succeeded,
-    Failed,
-    Refunded,
-    PartiallyRefunded,
-    Disputed,
-    Canceled,
-}
-
-/// Whether a fee is Stripe's or an estimate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FeeSource {
-    Actual,
-    Estimated,
-}
-
-impl PaymentStatus {
-    /// The word that is stored in the column.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PaymentStatus::Pending => "pending",
-            PaymentStatus::Succeeded => "succeeded",
-            PaymentStatus::Failed => "failed",
-            PaymentStatus::Refunded => "refunded",
-            PaymentStatus::PartiallyRefunded => "partially_refunded",
-            PaymentStatus::Disputed => "disputed",
-            PaymentStatus::Canceled => "canceled",
-        }
+words!(
+    /// The states of `payment_history.status`.
+    PaymentStatus {
+        Pending = "pending",
+        Succeeded = "succeeded",
+        Failed = "failed",
+        Refunded = "refunded",
+        PartiallyRefunded = "partially_refunded",
+        Disputed = "disputed",
+        Canceled = "canceled",
     }
-}
-
-impl FeeSource {
-    /// The word that is stored in the column.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FeeSource::Actual => "actual",
-            FeeSource::Estimated => "estimated",
-        }
+);
+words!(
+    /// Where a fee comes from.
+    FeeSource {
+        /// Stripe's balance transaction.
+        Actual = "actual",
+        /// Our estimate, until Stripe names the fee.
+        Estimated = "estimated",
     }
-}
+);
+words!(
+    /// How a partner's payment outside Stripe came in.
+    ManualPaymentMethod {
+        /// A wire transfer.
+        Wire = "wire",
+        /// A check.
+        Check = "check",
+        /// An ACH transfer.
+        Ach = "ach",
+    }
+);
 
 /// The rank of an intent's status within one second, ×100, plus the rank of the event's type.
 #[must_use]
@@ -1161,14 +1149,14 @@ pub fn out_of_band(
 #[must_use]
 pub fn manual(
     payment_key: &str,
-    payment_method: &str,
+    method: ManualPaymentMethod,
     amount_cents: i64,
     currency: Currency,
     paid_at: Timestamp,
 ) -> Payment {
     Payment {
         stripe_invoice_id: None,
-        payment_method: Some(payment_method.to_owned()),
+        payment_method: Some(method.as_str().to_owned()),
         ..out_of_band(payment_key, None, amount_cents, currency, paid_at)
     }
 }

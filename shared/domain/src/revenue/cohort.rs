@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::money::{self, div_half_even, narrow};
 use crate::period::{Month, Period};
@@ -48,7 +49,7 @@ struct Sum {
 }
 
 /// The customers whose first movement is in one month. Amounts are in minor units of the currency they were added in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct CohortFigures {
     /// The month in which the customers began.
     pub cohort: Month,
@@ -61,7 +62,7 @@ pub struct CohortFigures {
 }
 
 /// What remains of a cohort at the end of a month.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MonthFigures {
     pub month: Month,
     /// Customers who pay at the end of the month, whether or not they were away in between.

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use jiff::civil::{Date, Weekday};
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::money::{self, div_half_even, narrow};
 use crate::period::{Month, Period, day_of, start_of_day};
@@ -33,7 +34,8 @@ pub enum Error {
 }
 
 /// The length of the periods of a bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Granularity {
     /// A civil day in UTC.
     Day,
@@ -44,20 +46,7 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// The words of `?granularity=`.
-    pub const WORDS: [&'static str; 3] = ["day", "week", "month"];
-
-    /// Reads one of [`Granularity::WORDS`].
-    pub fn parse(word: &str) -> Option<Granularity> {
-        match word {
-            "day" => Some(Granularity::Day),
-            "week" => Some(Granularity::Week),
-            "month" => Some(Granularity::Month),
-            _ => None,
-        }
-    }
-
-    /// The word of `?granularity=` that it is read from.
+    /// The word.
     pub fn as_str(self) -> &'static str {
         match self {
             Granularity::Day => "day",
@@ -390,7 +379,7 @@ struct Edges {
 
 /// One period of the MRR bridge. `opening + new + expansion − contraction − churned + reactivation + fx = closing`,
 /// exactly. An undefined figure is null and `null_reasons` says why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PeriodFigures {
     /// `2025-10-05`, `2025-W40` or `2025-10`.
     pub period: String,

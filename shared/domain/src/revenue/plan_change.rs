@@ -1,13 +1,17 @@
 //! Plan changes of a subscription: when it started to pay, changed its plan, and ended.
 
 use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::money::Currency;
 use crate::revenue::movement::{SubscriptionVersion, with_beginnings_from_events};
 use crate::stripe_objects::subscription::is_ended;
 
 /// How the plan of a subscription changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = PlanChangeKind)]
 pub enum Change {
     /// It counted for the first time.
     New,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::money::{self, Currency};
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
+use crate::words::words;
 
 /// An invoice as one snapshot shows it. Amounts in minor units of `currency`.
 /// Source: <https://docs.stripe.com/api/invoices/object>.
@@ -88,7 +89,7 @@ impl PartnerInvoice {
 /// are unique, so keys are too: a character other than an ASCII letter, a digit, a dot or a hyphen is written as `_`
 /// and the hexadecimal digits of its bytes.
 #[must_use]
-pub fn pdf_key(kind: &str, issued_on: Date, number: &str) -> String {
+pub fn pdf_key(kind: InvoiceKind, issued_on: Date, number: &str) -> String {
     let mut name = String::with_capacity(number.len());
     for byte in number.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-') {
@@ -98,6 +99,7 @@ pub fn pdf_key(kind: &str, issued_on: Date, number: &str) -> String {
         }
     }
     let (year, month) = (issued_on.year(), issued_on.month());
+    let kind = kind.as_str();
     format!("invoices/{kind}/{year:04}/{month:02}/{name}.pdf")
 }
 
@@ -118,42 +120,29 @@ pub struct Line {
     pub period_end: Option<Timestamp>,
 }
 
-/// The states of `invoices.status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum InvoiceStatus {
-    Draft,
-    Open,
-    Uncollectible,
-    Paid,
-    Void,
-}
-
-impl InvoiceStatus {
-    /// The word that is stored in the column: Stripe's word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            InvoiceStatus::Draft => "draft",
-            InvoiceStatus::Open => "open",
-            InvoiceStatus::Uncollectible => "uncollectible",
-            InvoiceStatus::Paid => "paid",
-            InvoiceStatus::Void => "void",
-        }
+words!(
+    /// The states of `invoices.status`: Stripe's own words. A draft deleted at Stripe is void: nothing is owed any more.
+    InvoiceStatus {
+        Draft = "draft",
+        Open = "open",
+        Uncollectible = "uncollectible",
+        Paid = "paid",
+        Void = "void" | "deleted",
     }
-
-    /// The status that a word names; `None` for an unknown word. A deleted draft is void: nothing is owed any more.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<InvoiceStatus> {
-        match word {
-            "draft" => Some(InvoiceStatus::Draft),
-            "open" => Some(InvoiceStatus::Open),
-            "uncollectible" => Some(InvoiceStatus::Uncollectible),
-            "paid" => Some(InvoiceStatus::Paid),
-            "void" | "deleted" => Some(InvoiceStatus::Void),
-            _ => None,
-        }
+);
+words!(
+    /// What an invoice is for: the words of `invoices.kind`.
+    InvoiceKind {
+        /// A subscription's period.
+        Subscription = "subscription",
+        /// A single sale.
+        OneOff = "one_off",
+        /// A period of a partner's contract.
+        Partner = "partner",
+        /// Usage beyond a plan's limit.
+        Overage = "overage",
     }
-}
+);
 
 /// The rank of an invoice's status within one second, ×100, plus the rank of the event's type.
 #[must_use]
@@ -225,14 +214,14 @@ impl Invoice {
         id.parse().ok()
     }
 
-    /// What was sold: `subscription` or `one_off`.
+    /// What was sold: a subscription's period, or a single sale.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> InvoiceKind {
         let reason = self.billing_reason.as_deref().unwrap_or_default();
         if self.stripe_subscription_id.is_some() || reason.starts_with("subscription") {
-            "subscription"
+            InvoiceKind::Subscription
         } else {
-            "one_off"
+            InvoiceKind::OneOff
         }
     }
 
@@ -341,7 +330,7 @@ mod tests {
             ("Ü 1", "_c3_9c_201"),
         ] {
             assert_eq!(
-                pdf_key("partner", date(2025, 11, 1), number),
+                pdf_key(InvoiceKind::Partner, date(2025, 11, 1), number),
                 format!("invoices/partner/2025/11/{name}.pdf")
             );
         }

@@ -33,6 +33,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Now {
     }
 }
 
+/// The request's id, by which the logs name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<RequestId, Error> {
+        extension(parts)
+    }
+}
+
 /// The parameters of the path, percent-decoded. What cannot be read names nothing: 404.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path<T>(pub T);
@@ -281,25 +293,108 @@ pub struct Found(pub String);
 
 impl IntoResponse for Found {
     fn into_response(self) -> axum::response::Response {
-        match http::HeaderValue::from_str(&self.0) {
-            Ok(link) => (StatusCode::FOUND, [(http::header::LOCATION, link)]).into_response(),
-            Err(error) => Error::Internal(Box::new(error)).into_response(),
-        }
+        redirect(StatusCode::FOUND, &self.0)
     }
+}
+
+fn redirect(status: StatusCode, link: &str) -> axum::response::Response {
+    match http::HeaderValue::from_str(link) {
+        Ok(link) => (status, [(http::header::LOCATION, link)]).into_response(),
+        Err(error) => Error::Internal(Box::new(error)).into_response(),
+    }
+}
+
+fn redirected(status: StatusCode) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+    let link = utoipa::openapi::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::Type::String)
+        .format(Some(utoipa::openapi::SchemaFormat::Custom(
+            "uri".to_owned(),
+        )));
+    let response = ResponseBuilder::new()
+        .description("Where the file lies; the link works for some minutes")
+        .header("location", utoipa::openapi::Header::new(link))
+        .build();
+    BTreeMap::from([(status.as_str().to_owned(), RefOr::T(response))])
 }
 
 impl IntoResponses for Found {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
-        let link = utoipa::openapi::ObjectBuilder::new()
-            .schema_type(utoipa::openapi::schema::Type::String)
-            .format(Some(utoipa::openapi::SchemaFormat::Custom(
-                "uri".to_owned(),
-            )));
-        let response = ResponseBuilder::new()
-            .description("Where the file lies; the link works for some minutes")
-            .header("location", utoipa::openapi::Header::new(link))
-            .build();
-        BTreeMap::from([("302".to_owned(), RefOr::T(response))])
+        redirected(StatusCode::FOUND)
+    }
+}
+
+/// 303: the file lies at a link that works for some minutes, and is fetched from there.
+#[derive(Debug)]
+pub struct SeeOther(pub String);
+
+impl IntoResponse for SeeOther {
+    fn into_response(self) -> axum::response::Response {
+        redirect(StatusCode::SEE_OTHER, &self.0)
+    }
+}
+
+impl IntoResponses for SeeOther {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        redirected(StatusCode::SEE_OTHER)
+    }
+}
+
+/// A file that is answered itself, or, when it is large, by a link to it.
+#[derive(Debug)]
+pub enum FileAnswer {
+    /// 200 with the file.
+    Attached(Attachment),
+    /// 303 to the file.
+    Stored(SeeOther),
+}
+
+impl IntoResponse for FileAnswer {
+    fn into_response(self) -> axum::response::Response {
+        match self {
+            FileAnswer::Attached(attachment) => attachment.into_response(),
+            FileAnswer::Stored(link) => link.into_response(),
+        }
+    }
+}
+
+impl IntoResponses for FileAnswer {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let mut responses = Attachment::responses();
+        responses.extend(SeeOther::responses());
+        responses
+    }
+}
+
+/// JSON or, where the path ends in `.csv`, the same as a file.
+#[derive(Debug)]
+pub enum JsonOr<F, T> {
+    /// The file.
+    File(F),
+    /// 200 with JSON.
+    Json(T),
+}
+
+impl<F: IntoResponse, T: Serialize> IntoResponse for JsonOr<F, T> {
+    fn into_response(self) -> axum::response::Response {
+        match self {
+            JsonOr::File(file) => file.into_response(),
+            JsonOr::Json(body) => answer(StatusCode::OK, &body),
+        }
+    }
+}
+
+impl<F: IntoResponses, T: ToSchema> IntoResponses for JsonOr<F, T> {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let mut responses = F::responses();
+        for (status, response) in documented::<T>(StatusCode::OK, None) {
+            match (responses.get_mut(&status), response) {
+                (Some(RefOr::T(file)), RefOr::T(json)) => file.content.extend(json.content),
+                (_, response) => {
+                    responses.insert(status, response);
+                }
+            }
+        }
+        responses
     }
 }
 

@@ -79,6 +79,26 @@ pub struct PageQuery {
     cursor: Option<String>,
 }
 
+/// The parameter `limit` alone, of what is no list with pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LimitQuery {
+    /// Most rows; 100 when not given.
+    #[param(minimum = 1, maximum = 500, value_type = Option<u16>)]
+    limit: Option<Limit>,
+}
+
+impl LimitQuery {
+    /// When none is given.
+    pub const DEFAULT: u16 = 100;
+
+    /// As given.
+    #[must_use]
+    pub fn limit(self) -> Option<u16> {
+        self.limit.map(|Limit(limit)| limit)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Limit(u16);
 
@@ -95,6 +115,27 @@ impl<'de> Deserialize<'de> for Limit {
 }
 
 impl PageQuery {
+    /// Whether a parameter of it is given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.limit.is_some() || self.cursor.is_some()
+    }
+
+    /// Most rows of the page, and where the page before ended, for a list that is sorted by something else than an
+    /// instant.
+    ///
+    /// # Errors
+    /// When the cursor is none of ours.
+    pub fn after<T: DeserializeOwned>(&self) -> Result<(u16, Option<T>), Error> {
+        let limit = self.limit.map_or(100, |Limit(limit)| limit);
+        let after = self
+            .cursor
+            .as_deref()
+            .map(super::parse_cursor)
+            .transpose()?;
+        Ok((limit, after))
+    }
+
     /// The page that is asked for.
     ///
     /// # Errors
@@ -154,6 +195,14 @@ impl<T> ListOf<T> {
     pub fn new<K: Serialize>(data: Vec<T>, next: Option<&Position<K>>) -> Result<Self, Error> {
         let next_cursor = next.map(super::cursor).transpose()?;
         Ok(ListOf { data, next_cursor })
+    }
+
+    /// The rows of a page as they are.
+    ///
+    /// # Errors
+    /// When the position cannot be written.
+    pub fn of<K: Serialize>(rows: Rows<K, T>) -> Result<Self, Error> {
+        ListOf::new(rows.rows, rows.next.as_ref())
     }
 }
 

@@ -22,7 +22,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::access::{Access, Authenticator, Caller};
-use super::extract::{Json, JsonBytes, Now, Path, Query};
+use super::extract::{Json, JsonBytes, Now, Path, Query, RequestId};
 use super::problem::{PROBLEM_JSON, Problem, Refusal, insert};
 use super::{BODY_LIMIT_BYTES, Error, Query as Pairs, path, percent_decode, request_id};
 
@@ -142,6 +142,7 @@ impl Argument for HeaderMap {}
 impl Argument for RawBody {}
 impl Argument for Caller {}
 impl Argument for Now {}
+impl Argument for RequestId {}
 
 impl Argument for JsonBytes {
     const IS_JSON: bool = true;
@@ -371,7 +372,7 @@ impl Api {
         let request_id = request_id(&request);
         let span = tracing::info_span!("request", request_id, path = request.uri().path());
         async {
-            let mut response = match self.route(request, now).await {
+            let mut response = match self.route(request, &request_id, now).await {
                 Ok(response) => response,
                 Err(error) => {
                     if error.status().is_server_error() {
@@ -393,8 +394,13 @@ impl Api {
         .await
     }
 
-    async fn route(&self, request: Request, now: Timestamp) -> Result<Response<Body>, Arc<Error>> {
-        let request = self.prepared(request, now).map_err(Arc::new)?;
+    async fn route(
+        &self,
+        request: Request,
+        request_id: &str,
+        now: Timestamp,
+    ) -> Result<Response<Body>, Arc<Error>> {
+        let request = self.prepared(request, request_id, now).map_err(Arc::new)?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
         // A router is always ready.
         let Ok(mut response) = self.router.clone().call(request).await;
@@ -408,7 +414,12 @@ impl Api {
     }
 
     /// The request as the router takes it: below the gateway's stage, its body and all else beside it.
-    fn prepared(&self, request: Request, now: Timestamp) -> Result<AxumRequest, Error> {
+    fn prepared(
+        &self,
+        request: Request,
+        request_id: &str,
+        now: Timestamp,
+    ) -> Result<AxumRequest, Error> {
         let path = path(&request).to_owned();
         let (mut parts, body) = request.into_parts();
         #[expect(
@@ -432,6 +443,7 @@ impl Api {
         };
         parts.uri = Uri::try_from(target).map_err(|_no_path| Error::NotFound)?;
         parts.extensions.insert(Now(now));
+        parts.extensions.insert(RequestId(request_id.to_owned()));
         parts.extensions.insert(RawBody(body));
         parts.extensions.insert(self.bodies);
         parts.extensions.insert(self.authenticator.clone());

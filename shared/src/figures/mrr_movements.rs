@@ -1,55 +1,76 @@
-//! `GET /admin/revenue/movements`: the MRR bridge per day, week or month, and the ratios drawn from it.
+//! The MRR bridge per day, week or month, and the ratios drawn from it.
 
 use domain::money::Currency;
 use domain::revenue::mrr_bridge::{Granularity, MrrBridge, Pending, PeriodFigures, spans};
 use domain::stripe_objects::subscription::DiscountProfile;
 use jiff::SignedDuration;
 use jiff::Timestamp;
-use lambda_http::http::StatusCode;
-use lambda_http::{Body, Request, Response};
-use runtime::api::{self, Error, Query};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use store::movement_report;
 use store::revenue_report::{self, MrrStanding};
-use tokio_postgres::GenericClient;
+use tokio_postgres::Client;
+use utoipa::ToSchema;
 
-use crate::Clients;
-use crate::asked::{Asked, Longest};
-use crate::sections::{FieldError, Nulls, Section};
+use super::asked::Asked;
+use super::sections::{FieldError, Nulls, Section};
 
-/// The words of `?profile=`. `at_period_end` is the default's other name: a subscription set to end churns when it ends.
-const PROFILES: [&str; 4] = ["stripe", "at_period_end", "all_discounts", "no_discounts"];
+/// Which discounts are taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Those that last forever.
+    #[default]
+    Stripe,
+    /// The default's other name: a subscription set to end churns when it ends.
+    AtPeriodEnd,
+    /// Every one.
+    AllDiscounts,
+    /// None.
+    NoDiscounts,
+}
 
-#[derive(Serialize)]
-struct Report {
-    profile: &'static str,
-    currency: Currency,
-    granularity: &'static str,
-    from: Timestamp,
+impl From<Profile> for DiscountProfile {
+    fn from(profile: Profile) -> DiscountProfile {
+        match profile {
+            Profile::Stripe | Profile::AtPeriodEnd => DiscountProfile::Stripe,
+            Profile::AllDiscounts => DiscountProfile::AllDiscounts,
+            Profile::NoDiscounts => DiscountProfile::NoDiscounts,
+        }
+    }
+}
+
+/// The bridge of one currency. What could not be read is null and named in `errors`.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MrrMovements {
+    /// Which discounts are taken off.
+    pub profile: &'static str,
+    pub currency: Currency,
+    pub granularity: Granularity,
+    pub from: Timestamp,
     /// Exclusive; `as_of`, inclusive, when that is earlier.
-    to: Timestamp,
-    as_of: Timestamp,
+    pub to: Timestamp,
+    pub as_of: Timestamp,
     /// Of `periods`.
-    order: &'static str,
-    periods: Option<Vec<PeriodFigures>>,
-    definitions: Definitions,
-    errors: Vec<FieldError>,
+    pub order: &'static str,
+    pub periods: Option<Vec<PeriodFigures>>,
+    pub definitions: MrrDefinitions,
+    pub errors: Vec<FieldError>,
 }
 
-/// What the figures mean.
-#[derive(Serialize)]
-struct Definitions {
-    mrr: &'static str,
-    movements: &'static str,
-    churn: &'static str,
-    retention: &'static str,
-    customer_churn: &'static str,
-    arpa_and_ltv: &'static str,
-    quick_ratio: &'static str,
-    trial_and_committed: &'static str,
+/// What the figures of the bridge mean.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct MrrDefinitions {
+    pub mrr: &'static str,
+    pub movements: &'static str,
+    pub churn: &'static str,
+    pub retention: &'static str,
+    pub customer_churn: &'static str,
+    pub arpa_and_ltv: &'static str,
+    pub quick_ratio: &'static str,
+    pub trial_and_committed: &'static str,
 }
 
-const DEFINITIONS: Definitions = Definitions {
+const DEFINITIONS: MrrDefinitions = MrrDefinitions {
     mrr: "subscriptions that are active or past_due, trials and metered prices excluded, per month; of coupons, \
         profile stripe takes off those that last forever, all_discounts every one, no_discounts none. A subscription \
         set to cancel at its period's end churns when it ends",
@@ -70,47 +91,25 @@ const DEFINITIONS: Definitions = Definitions {
         MRR - what the subscriptions set to cancel count, those in trial included",
 };
 
-/// Checks the token, reads the parameters and answers with the periods, oldest first; null when they could not be read.
-pub(crate) async fn get(
-    app: &Clients,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Response<Body>, Error> {
-    app.jwt.require_admin(request.headers(), now).await?;
-    let known = ["from", "to", "granularity", "profile", "currency", "as_of"];
-    let query = Query::parse(request, &known)?;
-    let granularity = query
-        .one_of("granularity", &Granularity::WORDS)?
-        .and_then(Granularity::parse)
-        .unwrap_or(Granularity::Month);
-    let (profile, discounts) = match query.one_of("profile", &PROFILES)? {
-        Some("all_discounts") => ("all_discounts", DiscountProfile::AllDiscounts),
-        Some("no_discounts") => ("no_discounts", DiscountProfile::NoDiscounts),
-        _ => ("stripe", DiscountProfile::Stripe),
-    };
-    let currency = query
-        .currency("currency")?
-        .unwrap_or(app.reporting_currency);
-    let longest = match granularity {
-        Granularity::Day => Longest::Days,
-        Granularity::Week | Granularity::Month => Longest::Months,
-    };
-    let asked = Asked::parse(&query, longest, now)?;
-    let client = app.database.client().await?;
+/// The periods of a range, oldest first; null when they could not be read.
+pub async fn report(
+    db: &Client,
+    currency: Currency,
+    profile: Profile,
+    granularity: Granularity,
+    asked: Asked,
+) -> MrrMovements {
+    let profile = DiscountProfile::from(profile);
     let mut nulls = Nulls::default();
-    let periods = periods(
-        &**client,
+    let periods = periods(db, currency, profile, granularity, asked, &mut nulls).await;
+    MrrMovements {
+        profile: match profile {
+            DiscountProfile::Stripe => "stripe",
+            DiscountProfile::AllDiscounts => "all_discounts",
+            DiscountProfile::NoDiscounts => "no_discounts",
+        },
         currency,
-        discounts,
         granularity,
-        asked,
-        &mut nulls,
-    )
-    .await;
-    let report = Report {
-        profile,
-        currency,
-        granularity: granularity.as_str(),
         from: asked.range.start,
         to: asked.to(),
         as_of: asked.as_of,
@@ -118,12 +117,11 @@ pub(crate) async fn get(
         periods,
         definitions: DEFINITIONS,
         errors: nulls.errors,
-    };
-    api::json(StatusCode::OK, &report)
+    }
 }
 
 async fn periods(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     profile: DiscountProfile,
     granularity: Granularity,
@@ -142,7 +140,7 @@ async fn periods(
 }
 
 async fn bridge(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     profile: DiscountProfile,
     granularity: Granularity,
@@ -162,7 +160,7 @@ async fn bridge(
 }
 
 async fn pending(
-    db: &impl GenericClient,
+    db: &Client,
     currency: Currency,
     profile: DiscountProfile,
     bridge: &MrrBridge,

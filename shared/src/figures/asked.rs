@@ -3,7 +3,7 @@
 use domain::period::{Month, Period, day_of, start_of_day};
 use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp, ToSpan};
-use runtime::api::{Error, Query};
+use runtime::api::Error;
 
 /// Months of a report when `from` is not given, the last one included.
 const MONTHS: usize = 12;
@@ -15,27 +15,37 @@ const DAYS_LIMIT: i32 = 366;
 const MICROSECOND: SignedDuration = SignedDuration::from_micros(1);
 
 /// How long a range may be.
-#[derive(Clone, Copy)]
-pub(crate) enum Longest {
+#[derive(Debug, Clone, Copy)]
+pub enum Longest {
+    /// 24 months.
     Months,
+    /// 366 days.
     Days,
 }
 
 /// A range, and the instant after which nothing counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub struct Asked {
     /// The part of the range that has happened by `as_of`, which itself belongs to it.
-    pub(crate) range: Period,
+    pub range: Period,
     /// To the microsecond.
-    pub(crate) as_of: Timestamp,
+    pub as_of: Timestamp,
     to: Timestamp,
 }
 
 impl Asked {
-    /// Reads `from`, `to` and `as_of`: the last twelve months up to now when not given, `[from, to)`, at most 24 months.
-    pub(crate) fn parse(query: &Query, longest: Longest, now: Timestamp) -> Result<Asked, Error> {
-        let as_of = as_of(query, now)?;
-        let (from, to) = query.from_to()?;
+    /// From `from`, `to` and `as_of` as they were given: the last twelve months up to now when they were not, `[from, to)`,
+    /// at most 24 months, or 366 days.
+    ///
+    /// # Errors
+    /// Names the parameter that cannot be.
+    pub fn new(
+        (from, to): (Option<Timestamp>, Option<Timestamp>),
+        as_of: Option<Timestamp>,
+        longest: Longest,
+        now: Timestamp,
+    ) -> Result<Asked, Error> {
+        let as_of = past(as_of, now)?;
         let end = after(as_of);
         let to = to.unwrap_or(end);
         let from = from.unwrap_or_else(|| default_from(to.min(end)));
@@ -62,14 +72,17 @@ impl Asked {
     }
 
     /// The end of the range as people say it: `to`, or `as_of` when that is earlier.
-    pub(crate) fn to(&self) -> Timestamp {
+    pub fn to(&self) -> Timestamp {
         self.to.min(self.as_of)
     }
 }
 
 /// `as_of`, or now: an instant that has passed, to the microsecond.
-pub(crate) fn as_of(query: &Query, now: Timestamp) -> Result<Timestamp, Error> {
-    let as_of = query.instant("as_of")?.unwrap_or(now);
+///
+/// # Errors
+/// When it is to come.
+pub fn past(as_of: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Error> {
+    let as_of = as_of.unwrap_or(now);
     if as_of > now {
         return Err(Error::invalid_parameter(
             "as_of",
@@ -81,7 +94,7 @@ pub(crate) fn as_of(query: &Query, now: Timestamp) -> Result<Timestamp, Error> {
 }
 
 /// The first instant that does not count any more.
-pub(crate) fn after(as_of: Timestamp) -> Timestamp {
+pub(super) fn after(as_of: Timestamp) -> Timestamp {
     as_of.saturating_add(MICROSECOND).unwrap_or(Timestamp::MAX)
 }
 

@@ -1,21 +1,22 @@
 //! A failed read is never a zero: sections that are null, and the list that says which and why.
 
 use domain::{money, revenue::cohort, revenue::figures, revenue::mrr_bridge};
-use runtime::telemetry;
+use runtime::{api, telemetry};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A field that is null because it could not be read.
-#[derive(Serialize)]
-pub(crate) struct FieldError {
-    /// The field.
-    pub(crate) field: &'static str,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// The member's name.
+    pub field: &'static str,
     /// For people, without the database's own words.
-    pub(crate) reason: &'static str,
+    pub reason: &'static str,
 }
 
 /// Why a section is null.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SectionError {
+pub enum SectionError {
     #[error("the figure could not be read")]
     Store(#[from] store::Error),
     #[error("the figure could not be computed")]
@@ -33,23 +34,38 @@ pub(crate) enum SectionError {
     DependsOn,
 }
 
-pub(crate) type Section<T> = Result<T, SectionError>;
+/// A part of a report, which fails by itself.
+pub type Section<T> = Result<T, SectionError>;
+
+impl From<SectionError> for api::Error {
+    fn from(error: SectionError) -> api::Error {
+        match error {
+            SectionError::Store(error) => error.into(),
+            SectionError::Revenue(_)
+            | SectionError::Bridge(_)
+            | SectionError::Cohort(_)
+            | SectionError::Money(_)
+            | SectionError::Json(_)
+            | SectionError::DependsOn => api::Error::Internal(Box::new(error)),
+        }
+    }
+}
 
 /// Logs a failed read once, under the first field it leaves null.
-pub(crate) fn log(field: &'static str, error: &SectionError) {
+pub(super) fn log(field: &'static str, error: &SectionError) {
     let cause = telemetry::cause_chain(error);
     tracing::error!(field, cause, "a figure of a report could not be read");
 }
 
 /// The fields that are null, and why.
-#[derive(Default)]
-pub(crate) struct Nulls {
-    pub(crate) errors: Vec<FieldError>,
+#[derive(Debug, Default)]
+pub(super) struct Nulls {
+    pub(super) errors: Vec<FieldError>,
 }
 
 impl Nulls {
     /// The section, or null and an entry in `errors`.
-    pub(crate) fn keep<T>(&mut self, field: &'static str, section: Section<T>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, field: &'static str, section: Section<T>) -> Option<T> {
         let error = match section {
             Ok(section) => return Some(section),
             Err(error) => error,
@@ -72,14 +88,14 @@ impl Nulls {
     }
 
     /// A field that is null with the one kept before.
-    pub(crate) fn also(&mut self, field: &'static str) {
+    pub(super) fn also(&mut self, field: &'static str) {
         let depends_on: Section<()> = Err(SectionError::DependsOn);
         self.keep(field, depends_on);
     }
 }
 
 /// A section made of another.
-pub(crate) fn part<A, T>(source: &Section<A>, make: impl FnOnce(&A) -> Section<T>) -> Section<T> {
+pub(super) fn part<A, T>(source: &Section<A>, make: impl FnOnce(&A) -> Section<T>) -> Section<T> {
     match source {
         Ok(source) => make(source),
         Err(_logged) => Err(SectionError::DependsOn),
@@ -87,7 +103,7 @@ pub(crate) fn part<A, T>(source: &Section<A>, make: impl FnOnce(&A) -> Section<T
 }
 
 /// A section made of two others.
-pub(crate) fn sections<A, B, T>(
+pub(super) fn sections<A, B, T>(
     left: &Section<A>,
     right: &Section<B>,
     make: impl FnOnce(&A, &B) -> Section<T>,

@@ -1,0 +1,5 @@
+//! The writes, one function each: what they change, what the audit log keeps of it, and what is announced.
+
+pub mod contracts;
+pub mod credits;
+pub mod invoices;

@@ -1,0 +1,149 @@
+//! What belongs to one payment, as it is shown: its charges, refunds and disputes.
+
+use jiff::Timestamp;
+use tokio_postgres::GenericClient;
+use tokio_postgres::types::Type;
+
+use super::Error;
+use super::columns::{self, columns};
+use domain::money::Currency;
+
+columns! {
+    /// An attempt to pay: a charge. Amounts in minor units of `currency`, words are Stripe's.
+    pub struct PaymentAttempt of "payment_attempts" {
+        pub stripe_charge_id: String,
+        pub stripe_payment_intent_id: Option<String>,
+        /// Asked for.
+        pub amount_cents: i64,
+        /// Taken.
+        pub amount_captured_cents: i64,
+        pub currency: Currency,
+        pub status: String,
+        /// Whether the money was taken.
+        pub captured: bool,
+        pub failure_code: Option<String>,
+        /// The issuer's reason.
+        pub decline_code: Option<String>,
+        pub failure_message: Option<String>,
+        pub payment_method: Option<String>,
+        pub attempted_at: Timestamp,
+        /// Earliest event that shows the capture.
+        pub succeeded_at: Option<Timestamp>,
+    }
+}
+
+columns! {
+    /// A refund. Words are Stripe's.
+    pub struct PaymentRefund of "refunds" {
+        pub stripe_refund_id: String,
+        pub stripe_charge_id: Option<String>,
+        pub stripe_payment_intent_id: Option<String>,
+        /// In minor units of `currency`.
+        pub amount_cents: i64,
+        pub currency: Currency,
+        pub reason: Option<String>,
+        /// One that is `failed` or `canceled` counts nowhere.
+        pub status: String,
+        pub created_at: Timestamp,
+        pub failed_at: Option<Timestamp>,
+    }
+}
+
+columns! {
+    /// A dispute. Amounts in minor units of `currency`, words are Stripe's.
+    pub struct PaymentDispute of "disputes" {
+        pub stripe_dispute_id: String,
+        pub stripe_charge_id: Option<String>,
+        pub stripe_payment_intent_id: Option<String>,
+        pub amount_cents: i64,
+        pub currency: Currency,
+        pub reason: Option<String>,
+        pub status: String,
+        /// Stripe's fee for the dispute.
+        pub fee_cents: i64,
+        pub funds_withdrawn_at: Option<Timestamp>,
+        pub funds_reinstated_at: Option<Timestamp>,
+        /// Last moment to answer.
+        pub evidence_due_by: Option<Timestamp>,
+        pub closed_at: Option<Timestamp>,
+        pub created_at: Timestamp,
+    }
+}
+
+/// The charges of a payment, first to last.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn attempts(
+    db: &impl GenericClient,
+    stripe_payment_intent_id: Option<&str>,
+    stripe_charge_id: Option<&str>,
+) -> Result<Vec<PaymentAttempt>, Error> {
+    columns::all(
+        db,
+        &format!(
+            "-- payment_parts::attempts
+             SELECT {} FROM payment_attempts
+             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = $2
+             ORDER BY attempted_at, stripe_charge_id",
+            PaymentAttempt::COLUMNS
+        ),
+        &[
+            (&stripe_payment_intent_id, Type::TEXT),
+            (&stripe_charge_id, Type::TEXT),
+        ],
+    )
+    .await
+}
+
+/// The refunds of a payment with these charges, first to last.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn refunds(
+    db: &impl GenericClient,
+    stripe_payment_intent_id: Option<&str>,
+    stripe_charge_ids: &[&str],
+) -> Result<Vec<PaymentRefund>, Error> {
+    columns::all(
+        db,
+        &format!(
+            "-- payment_parts::refunds
+             SELECT {} FROM refunds
+             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
+             ORDER BY created_at, stripe_refund_id",
+            PaymentRefund::COLUMNS
+        ),
+        &[
+            (&stripe_payment_intent_id, Type::TEXT),
+            (&stripe_charge_ids, Type::TEXT_ARRAY),
+        ],
+    )
+    .await
+}
+
+/// The disputes of a payment with these charges, first to last.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn disputes(
+    db: &impl GenericClient,
+    stripe_payment_intent_id: Option<&str>,
+    stripe_charge_ids: &[&str],
+) -> Result<Vec<PaymentDispute>, Error> {
+    columns::all(
+        db,
+        &format!(
+            "-- payment_parts::disputes
+             SELECT {} FROM disputes
+             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
+             ORDER BY created_at, stripe_dispute_id",
+            PaymentDispute::COLUMNS
+        ),
+        &[
+            (&stripe_payment_intent_id, Type::TEXT),
+            (&stripe_charge_ids, Type::TEXT_ARRAY),
+        ],
+    )
+    .await
+}
