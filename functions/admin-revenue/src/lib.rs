@@ -9,6 +9,7 @@ use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::access::{Access, Authenticator};
+use runtime::api::authentication::JwtVerifier;
 use runtime::api::router::{Api, KeyRule, Routes};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::aws::event_bus::EventBus;
