@@ -68,7 +68,7 @@ const MAIN_LINES: usize = 40;
 
 type Check = fn(&Tree) -> Vec<String>;
 
-const CHECKS: [(&str, Check); 28] = [
+const CHECKS: [(&str, Check); 26] = [
     ("top_level", top_level),
     ("file_names", file_names),
     ("first_lines", first_lines),
@@ -82,11 +82,6 @@ const CHECKS: [(&str, Check); 28] = [
     ("migrations_have_no_gaps", migrations_have_no_gaps),
     ("samples_are_used", samples_are_used),
     ("template_lists_the_functions", template_lists_the_functions),
-    (
-        "template_routes_are_the_route_tables",
-        template_routes_are_the_route_tables,
-    ),
-    ("router_is_the_route_tables", router_is_the_route_tables),
     ("no_machine_paths", no_machine_paths),
     ("cited_documents_exist", documents::cited_documents_exist),
     ("decisions_are_records", documents::decisions_are_records),
@@ -625,12 +620,11 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
-// template.yaml, the emulator's router and the route tables.
+// template.yaml. Its routes are compared with the functions' by functions/local/tests/suite/routes.rs.
 
 struct Deployed {
     resource: String,
     function: String,
-    routes: BTreeSet<(String, String)>,
 }
 
 /// The functions of the template in its order.
@@ -653,26 +647,9 @@ fn deployed_functions(template: &str) -> Vec<Deployed> {
                 .as_mapping_get("Metadata")
                 .and_then(|metadata| metadata.as_mapping_get("BuildProperties"))
                 .and_then(|build| build.as_mapping_get("Binary"));
-            let events = resource
-                .as_mapping_get("Properties")
-                .and_then(|properties| properties.as_mapping_get("Events"))
-                .and_then(Yaml::as_mapping);
-            let routes = events
-                .into_iter()
-                .flat_map(|events| events.iter())
-                .filter(|(_, event)| text(event.as_mapping_get("Type")) == "HttpApi")
-                .filter_map(|(_, event)| event.as_mapping_get("Properties"))
-                .map(|properties| {
-                    (
-                        text(properties.as_mapping_get("Method")),
-                        text(properties.as_mapping_get("Path")),
-                    )
-                })
-                .collect();
             Deployed {
                 resource: text(Some(name)),
                 function: text(binary),
-                routes,
             }
         })
         .collect()
@@ -700,118 +677,6 @@ fn template_lists_the_functions(tree: &Tree) -> Vec<String> {
         ));
     }
     complaints
-}
-
-/// The `pub const ROUTES: &[(&str, &str)] = &[("GET", "/path"), …];` of a function; empty without.
-fn route_table(tree: &Tree, function: &str) -> BTreeSet<(String, String)> {
-    let path = format!("functions/{function}/src/lib.rs");
-    let mut flat = Vec::new();
-    flatten(split_tests(tokens(&path, tree.get(&path))).0, &mut flat);
-    let Some(start) = flat
-        .windows(2)
-        .position(|pair| is_ident(&pair[0], "const") && is_ident(&pair[1], "ROUTES"))
-    else {
-        return BTreeSet::new();
-    };
-    flat[start..]
-        .iter()
-        .skip_while(|token| !is_punct(token, '='))
-        .find_map(|token| match token {
-            TokenTree::Group(group) if group.delimiter() == Delimiter::Bracket => {
-                Some(group.stream())
-            }
-            TokenTree::Group(_)
-            | TokenTree::Ident(_)
-            | TokenTree::Punct(_)
-            | TokenTree::Literal(_) => None,
-        })
-        .map(|table| {
-            table
-                .into_iter()
-                .map(|entry| literals(TokenStream::from(entry)))
-                .filter_map(|pair| <[String; 2]>::try_from(pair).ok())
-                .map(|[method, path]| (method, path))
-                .collect()
-        })
-        .unwrap_or_default()
-}
-
-fn template_routes_are_the_route_tables(tree: &Tree) -> Vec<String> {
-    let mut complaints = Vec::new();
-    for found in deployed_functions(tree.get("template.yaml")) {
-        let table = route_table(tree, &found.function);
-        compare(
-            &found.function,
-            "template.yaml",
-            &found.routes,
-            &table,
-            &mut complaints,
-        );
-    }
-    complaints
-}
-
-/// `cargo lambda watch` serves what is deployed.
-fn router_is_the_route_tables(tree: &Tree) -> Vec<String> {
-    let manifest: toml::Table = tree.get("Cargo.toml").parse().unwrap();
-    let router = ["workspace", "metadata", "lambda", "watch", "router"]
-        .iter()
-        .try_fold(&toml::Value::Table(manifest), |value, key| value.get(key))
-        .and_then(toml::Value::as_table)
-        .cloned()
-        .unwrap_or_default();
-    let mut routers: BTreeMap<String, BTreeSet<(String, String)>> = BTreeMap::new();
-    for (path, entries) in &router {
-        for entry in entries.as_array().into_iter().flatten() {
-            let text = |key| {
-                entry
-                    .get(key)
-                    .and_then(toml::Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            routers
-                .entry(text("function"))
-                .or_default()
-                .insert((text("method"), path.clone()));
-        }
-    }
-    let mut complaints = Vec::new();
-    for function in tree.functions() {
-        let table = route_table(tree, function);
-        compare(
-            function,
-            "Cargo.toml's router",
-            &routers.remove(function).unwrap_or_default(),
-            &table,
-            &mut complaints,
-        );
-    }
-    complaints.extend(
-        routers
-            .keys()
-            .map(|name| format!("Cargo.toml's router names {name}, which is no function")),
-    );
-    complaints
-}
-
-fn compare(
-    function: &str,
-    place: &str,
-    found: &BTreeSet<(String, String)>,
-    table: &BTreeSet<(String, String)>,
-    complaints: &mut Vec<String>,
-) {
-    for (method, path) in found.difference(table) {
-        complaints.push(format!(
-            "{place} sends {method} {path} to {function}, whose ROUTES lack it"
-        ));
-    }
-    for (method, path) in table.difference(found) {
-        complaints.push(format!(
-            "{function} has the route {method} {path}, {place} lacks it"
-        ));
-    }
 }
 
 fn no_machine_paths(tree: &Tree) -> Vec<String> {
@@ -1249,13 +1114,6 @@ Resources:
     Type: AWS::Serverless::Function
     Metadata: {BuildMethod: rust-cargolambda, BuildProperties: {Binary: migrate}}
 ";
-    const ROUTES: &str = r#"pub const ROUTES: &[(&str, &str)] = &[("POST", "/payments/webhook"), ("POST", "/webhooks/stripe")];"#;
-    const ROUTER: &str = r#"
-[workspace.metadata.lambda.watch.router]
-"/payments/webhook" = [{ method = "POST", function = "webhook" }]
-"/webhooks/stripe" = [{ method = "POST", function = "webhook" }]
-"#;
-
     #[test]
     fn a_function_missing_from_the_template_is_refused() {
         let (webhook, migrate) = (("functions/webhook/a", ""), ("functions/migrate/a", ""));
@@ -1286,54 +1144,6 @@ Resources:
             template_lists_the_functions,
             &[webhook, migrate, ("template.yaml", &reversed)],
             &["in that order"],
-        );
-    }
-
-    #[test]
-    fn a_route_on_one_side_only_is_refused() {
-        let (template, code) = (("template.yaml", TEMPLATE), "functions/webhook/src/lib.rs");
-        complains(
-            template_routes_are_the_route_tables,
-            &[template, (code, ROUTES)],
-            &[],
-        );
-        let other = ROUTES.replace("/webhooks/stripe", "/stripe");
-        complains(
-            template_routes_are_the_route_tables,
-            &[template, (code, &other)],
-            &[
-                "sends POST /webhooks/stripe to webhook",
-                "has the route POST /stripe",
-            ],
-        );
-        complains(
-            template_routes_are_the_route_tables,
-            &[template],
-            &["/payments/webhook", "/webhooks/stripe"],
-        );
-    }
-
-    #[test]
-    fn a_router_that_differs_is_refused() {
-        let code = ("functions/webhook/src/lib.rs", ROUTES);
-        complains(
-            router_is_the_route_tables,
-            &[code, ("Cargo.toml", ROUTER)],
-            &[],
-        );
-        complains(
-            router_is_the_route_tables,
-            &[
-                code,
-                (
-                    "Cargo.toml",
-                    &ROUTER.replace(
-                        "stripe\" = [{ method = \"POST\", function = \"webhook\"",
-                        "stripe\" = [{ method = \"GET\", function = \"hook\"",
-                    ),
-                ),
-            ],
-            &["has the route POST /webhooks/stripe", "names hook"],
         );
     }
 

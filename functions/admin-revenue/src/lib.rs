@@ -9,6 +9,7 @@ use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::access::{Access, Authenticator};
+use runtime::api::authentication::JwtVerifier;
 use runtime::api::router::{Api, KeyRule, Routes};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::aws::event_bus::EventBus;
@@ -112,7 +113,7 @@ impl App {
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
             fee_estimate: config::fee_estimate(environment)?,
         });
-        let authenticator = Authenticator::from_env(environment, sdk);
+        let authenticator = Authenticator::of_people(JwtVerifier::from_env(environment, sdk));
         Ok(App {
             api: table().serve(Arc::clone(&clients), authenticator),
             clients,

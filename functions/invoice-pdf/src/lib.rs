@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::Error;
 use runtime::api::access::{Access, Authenticator, Caller};
+use runtime::api::authentication::JwtVerifier;
 use runtime::api::extract::{Found, Now, Path};
 use runtime::api::router::{Api, Routes};
 use runtime::api::values::InvoiceId;
@@ -49,7 +50,7 @@ struct Clients {
 }
 
 impl App {
-    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), the variables of [`Authenticator`], `DOCUMENT_BUCKET` and
+    /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), the variables of [`JwtVerifier`], `DOCUMENT_BUCKET` and
     /// `INVOICE_ISSUER`; connects to nothing yet.
     ///
     /// # Errors
@@ -62,7 +63,7 @@ impl App {
             // Somebody waits for the PDF.
             filing: InvoiceArchive::from_env(environment, &aws::impatient(sdk)),
         });
-        let authenticator = Authenticator::from_env(environment, sdk);
+        let authenticator = Authenticator::of_people(JwtVerifier::from_env(environment, sdk));
         Ok(App {
             api: table().serve(Arc::clone(&clients), authenticator),
             clients,

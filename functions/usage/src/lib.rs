@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::api::Error;
 use runtime::api::access::{Access, Authenticator};
+use runtime::api::authentication::{JwtVerifier, ServiceTokens};
 use runtime::api::router::{Api, Bodies, Routes};
 use runtime::aws::document_bucket::DocumentBucket;
 use runtime::aws::event_bus::EventBus;
@@ -76,7 +77,7 @@ fn table() -> Routes<Arc<Clients>> {
 
 impl App {
     /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `EVENT_BUS_NAME`, `DOCUMENT_BUCKET`, and the variables of
-    /// [`Authenticator`]; connects to nothing yet.
+    /// [`JwtVerifier`] and [`ServiceTokens`]; connects to nothing yet.
     ///
     /// # Errors
     /// When a variable is missing or not valid; the error names it.
@@ -87,7 +88,10 @@ impl App {
             event_bus: EventBus::from_env(environment, sdk)?,
             document_bucket: DocumentBucket::from_env(environment, sdk),
         });
-        let authenticator = Authenticator::from_env(environment, sdk);
+        let authenticator = Authenticator::of_people_and_services(
+            JwtVerifier::from_env(environment, sdk),
+            ServiceTokens::from_env(environment, sdk),
+        );
         Ok(App {
             api: table().serve(Arc::clone(&clients), authenticator),
             clients,

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use tokio_postgres::Transaction;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Transaction};
 
 use super::Error;
 
@@ -162,87 +162,4 @@ pub async fn answer(
         )
         .await?;
     Error::check_row_count("idempotency_keys::answer", 1, changed.min(1))
-}
-
-/// Takes a key; false when it has been used. A use that is going on elsewhere is waited for: it ends in an answer, or
-/// leaves the key free.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn take_bare(
-    db: &impl GenericClient,
-    key: &str,
-    first_use: &Use,
-    now: Timestamp,
-) -> Result<bool, Error> {
-    let inserted = db
-        .execute_typed(
-            "-- idempotency_keys::take_bare
-             INSERT INTO idempotency_keys (key, route, request_sha256, created_at)
-             VALUES ($1, $2, $3, $4)
-             ON CONFLICT (key) DO NOTHING",
-            &[
-                (&key, Type::TEXT),
-                (&first_use.route, Type::TEXT),
-                (&first_use.request_sha256, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Ok(inserted == 1)
-}
-
-/// The answer that a used key got.
-///
-/// # Errors
-/// When the statement fails, or there is no answer.
-pub async fn get_bare(db: &impl GenericClient, key: &str) -> Result<Answered, Error> {
-    let rows = db
-        .query_typed(
-            "-- idempotency_keys::get_bare
-             SELECT route, request_sha256, status, body FROM idempotency_keys
-             WHERE key = $1 AND status IS NOT NULL",
-            &[(&key, Type::TEXT)],
-        )
-        .await?;
-    let Some(row) = rows.first() else {
-        return Err(Error::RowCount {
-            statement: "idempotency_keys::get_bare",
-            expected: 1,
-            changed: 0,
-        });
-    };
-    Ok(Answered {
-        first_use: Use {
-            route: row.try_get("route")?,
-            request_sha256: row.try_get("request_sha256")?,
-        },
-        status: row.try_get("status")?,
-        body: row.try_get("body")?,
-        has_owner: false,
-    })
-}
-
-/// Writes down the answer to a key that was taken in this transaction.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn answer_bare(
-    db: &impl GenericClient,
-    key: &str,
-    status: i32,
-    body: &str,
-) -> Result<(), Error> {
-    let changed = db
-        .execute_typed(
-            "-- idempotency_keys::answer_bare
-             UPDATE idempotency_keys SET status = $2, body = $3 WHERE key = $1 AND status IS NULL",
-            &[
-                (&key, Type::TEXT),
-                (&status, Type::INT4),
-                (&body, Type::TEXT),
-            ],
-        )
-        .await?;
-    Error::check_row_count("idempotency_keys::answer_bare", 1, changed)
 }

@@ -528,7 +528,7 @@ fn snake(type_: &str) -> String {
     name
 }
 
-/// The actions that the code of a function needs: of the clients its `App` holds, the methods that it, or a module of
+/// The actions that the code of a function needs: of the clients its `App`, or the `Clients` behind its routes, holds, the methods that it, or a module of
 /// `shared` it names, calls.
 fn actions_needed(tree: &Tree, folder: &str) -> BTreeSet<String> {
     let own = own_tokens(tree, folder);
@@ -545,7 +545,9 @@ fn actions_needed(tree: &Tree, folder: &str) -> BTreeSet<String> {
         }
     }
     let app = format!("functions/{folder}/src/lib.rs");
-    let mut held = types_in("App", &split_tests(tokens(&app, tree.get(&app))).0);
+    let app = split_tests(tokens(&app, tree.get(&app))).0;
+    let mut held = types_in("App", &app);
+    held.extend(types_in("Clients", &app));
     // What it holds may hold a client in its turn: `InvoiceArchive` has the bucket.
     for (path, tokens) in tree.deployed() {
         if path.starts_with("shared/") && !path.starts_with("shared/runtime/src/aws/") {

@@ -7,4 +7,5 @@ mod bundle;
 mod openapi;
 mod partner_collection;
 mod partner_reconciliation;
+mod routes;
 mod stripe_client;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_types::SdkConfig;
 use axum::extract::FromRequestParts;
 use http::HeaderMap;
 use http::request::Parts;
@@ -11,7 +10,6 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::authentication::{JwtVerifier, Principal, ServiceTokens};
-use crate::config::Environment;
 
 /// What a member of staff may do. The highest role that a token names counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -153,29 +151,65 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Checks tokens: the JWTs of staff and partners, and service tokens where a function takes them. Cloning shares it.
-#[derive(Debug, Clone)]
+/// Checks the tokens that a function takes. Cloning shares it.
+#[derive(Debug, Clone, Default)]
 pub struct Authenticator {
-    shared: Arc<Shared>,
+    shared: Arc<Verifiers>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    jwt: JwtVerifier,
-    service_tokens: ServiceTokens,
+#[derive(Debug, Default)]
+struct Verifiers {
+    jwt: Option<JwtVerifier>,
+    service_tokens: Option<ServiceTokens>,
 }
+
+/// A route asks for a kind of token that its function was not given the means to check.
+#[derive(Debug, thiserror::Error)]
+#[error("this function takes no {0}")]
+struct NotTaken(&'static str);
 
 impl Authenticator {
-    /// Reads the variables of [`JwtVerifier`] and [`ServiceTokens`]. None being set is found when a token comes to a
-    /// route that needs it.
+    /// Of a function whose routes are all public.
     #[must_use]
-    pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Authenticator {
+    pub fn of_nobody() -> Authenticator {
+        Authenticator::default()
+    }
+
+    /// Of a function that staff and partners call.
+    #[must_use]
+    pub fn of_people(jwt: JwtVerifier) -> Authenticator {
         Authenticator {
-            shared: Arc::new(Shared {
-                jwt: JwtVerifier::from_env(environment, sdk),
-                service_tokens: ServiceTokens::from_env(environment, sdk),
+            shared: Arc::new(Verifiers {
+                jwt: Some(jwt),
+                service_tokens: None,
             }),
         }
+    }
+
+    /// Of a function that the application's backend calls, too.
+    #[must_use]
+    pub fn of_people_and_services(
+        jwt: JwtVerifier,
+        service_tokens: ServiceTokens,
+    ) -> Authenticator {
+        Authenticator {
+            shared: Arc::new(Verifiers {
+                jwt: Some(jwt),
+                service_tokens: Some(service_tokens),
+            }),
+        }
+    }
+
+    async fn principal(&self, headers: &HeaderMap, now: Timestamp) -> Result<Principal, Error> {
+        let jwt = self.shared.jwt.as_ref();
+        let jwt = jwt.ok_or_else(|| Error::Internal(Box::new(NotTaken("JWTs"))))?;
+        jwt.authenticate(headers, now).await
+    }
+
+    async fn check_service(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Error> {
+        let tokens = self.shared.service_tokens.as_ref();
+        let tokens = tokens.ok_or_else(|| Error::Internal(Box::new(NotTaken("service tokens"))))?;
+        tokens.check(headers, now).await
     }
 
     /// Who the bearer is, when it may call a route of this access. `parameter` reads a parameter of the path.
@@ -192,14 +226,14 @@ impl Authenticator {
         match access {
             Access::Public => Ok(Caller::Anyone),
             Access::Service => {
-                self.shared.service_tokens.check(headers, now).await?;
+                self.check_service(headers, now).await?;
                 Ok(Caller::Service)
             }
             Access::Admin => self.staff(Role::Admin, headers, now).await,
             Access::Finance => self.staff(Role::Finance, headers, now).await,
             Access::Viewer => self.staff(Role::Viewer, headers, now).await,
             Access::ViewerOrPartner => {
-                let principal = self.shared.jwt.authenticate(headers, now).await?;
+                let principal = self.principal(headers, now).await?;
                 viewer_or_partner(principal).ok_or(Error::Forbidden {
                     detail: "this needs the role viewer, or a partner's token",
                 })
@@ -217,7 +251,7 @@ impl Authenticator {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Caller, Error> {
-        let principal = self.shared.jwt.authenticate(headers, now).await?;
+        let principal = self.principal(headers, now).await?;
         match principal.role {
             Some(role) if role >= needed => Ok(Caller::Staff {
                 role,
@@ -241,7 +275,7 @@ impl Authenticator {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<Caller, Error> {
-        let jwt = match self.shared.jwt.authenticate(headers, now).await {
+        let jwt = match self.principal(headers, now).await {
             Ok(principal) => {
                 return viewer_or_partner(principal)
                     .filter(|caller| caller.may_read(prefix))
@@ -251,7 +285,7 @@ impl Authenticator {
             }
             Err(error) => error,
         };
-        let Err(service) = self.shared.service_tokens.check(headers, now).await else {
+        let Err(service) = self.check_service(headers, now).await else {
             return Ok(Caller::Service);
         };
         // A check that could not be made is no refusal.

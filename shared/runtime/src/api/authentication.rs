@@ -42,26 +42,6 @@ pub struct Principal {
     pub partner: Option<String>,
 }
 
-/// What a token may read on the routes that partners use too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
-    /// Everything.
-    Admin,
-    /// What is of this API key prefix.
-    Partner(String),
-}
-
-impl Access {
-    /// Whether it may read what is of this API key prefix, or of none.
-    #[must_use]
-    pub fn allows(&self, api_key_prefix: Option<&str>) -> bool {
-        match self {
-            Access::Admin => true,
-            Access::Partner(own) => api_key_prefix == Some(own),
-        }
-    }
-}
-
 /// Verifies JWTs: HS256 with `ADMIN_JWT_SECRET` (or `ADMIN_JWT_SECRET_ARN`), RS256 and ES256 with the key set at
 /// `ADMIN_JWKS_URL`; `exp` is required, `aud` and `iss` must match `ADMIN_JWT_AUDIENCE` and `ADMIN_JWT_ISSUER` where
 /// those are set. `Debug` shows no secret.
@@ -105,39 +85,6 @@ impl JwtVerifier {
             }),
             audience: environment.optional("ADMIN_JWT_AUDIENCE"),
             issuer: environment.optional("ADMIN_JWT_ISSUER"),
-        }
-    }
-
-    /// The bearer of an admin token: 401 without a token that holds, 403 with one that is no admin's.
-    pub async fn require_admin(
-        &self,
-        headers: &HeaderMap,
-        now: Timestamp,
-    ) -> Result<Principal, Error> {
-        let principal = self.authenticate(headers, now).await?;
-        if principal.role == Some(Role::Admin) {
-            Ok(principal)
-        } else {
-            Err(Error::Forbidden {
-                detail: "this needs the role admin",
-            })
-        }
-    }
-
-    /// What the bearer may read: everything as an admin, its own as a partner. 401 without a token that holds, 403
-    /// with one that is neither's.
-    pub async fn require_admin_or_partner(
-        &self,
-        headers: &HeaderMap,
-        now: Timestamp,
-    ) -> Result<Access, Error> {
-        let principal = self.authenticate(headers, now).await?;
-        match principal.partner {
-            _ if principal.role == Some(Role::Admin) => Ok(Access::Admin),
-            Some(prefix) => Ok(Access::Partner(prefix)),
-            None => Err(Error::Forbidden {
-                detail: "this needs the role admin, or a partner's token",
-            }),
         }
     }
 
@@ -452,8 +399,9 @@ mod tests {
     async fn status(pairs: &[(&str, &str)], authorization: &str) -> u16 {
         let now = Timestamp::from_second(NOW).unwrap();
         let verifier = verifier(pairs);
-        match verifier.require_admin(&headers(authorization), now).await {
-            Ok(_) => 200,
+        match verifier.authenticate(&headers(authorization), now).await {
+            Ok(principal) if principal.role == Some(Role::Admin) => 200,
+            Ok(_) => 403,
             Err(error) => error.status().as_u16(),
         }
     }
@@ -482,34 +430,46 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_partner_reads_its_own_and_an_admin_everything() {
-        let now = Timestamp::from_second(NOW).unwrap();
-        let verifier = verifier(&[("ADMIN_JWT_SECRET", SECRET)]);
-        let own = Some(Access::Partner("dp_pk_alpha".to_owned()));
-        for (claims, expected) in [
-            (json!({"partner": "dp_pk_alpha"}), own.clone()),
-            (json!({"partner": "dp_pk_alpha", "role": "viewer"}), own),
+    #[test]
+    fn the_highest_role_counts_and_a_partners_token_is_the_partners() {
+        let own = |prefix: &str| Some(prefix.to_owned());
+        for (claims, role, partner) in [
+            (json!({"role": "viewer"}), Some(Role::Viewer), None),
+            (
+                json!({"role": ["viewer", "finance"]}),
+                Some(Role::Finance),
+                None,
+            ),
+            (
+                json!({"role": "viewer", "scope": "admin"}),
+                Some(Role::Admin),
+                None,
+            ),
+            (json!({"scope": "read finance"}), Some(Role::Finance), None),
+            (json!({"role": "Viewer", "scope": "viewers"}), None, None),
+            (json!({"partner": "dp_pk_alpha"}), None, own("dp_pk_alpha")),
+            (
+                json!({"partner": "dp_pk_alpha", "role": "viewer"}),
+                None,
+                own("dp_pk_alpha"),
+            ),
+            (
+                json!({"partner": "dp_pk_alpha", "role": "finance"}),
+                None,
+                own("dp_pk_alpha"),
+            ),
             (
                 json!({"partner": "dp_pk_alpha", "role": "admin"}),
-                Some(Access::Admin),
+                Some(Role::Admin),
+                own("dp_pk_alpha"),
             ),
-            (json!({"role": "admin"}), Some(Access::Admin)),
-            (json!({"partner": ""}), None),
-            (json!({"partner": "a\u{0}b"}), None),
-            (json!({"partner": ["dp_pk_alpha"]}), None),
-            (json!({"partner": true}), None),
-            (json!({"role": "viewer"}), None),
+            (json!({"partner": ""}), None, None),
+            (json!({"partner": "a\u{0}b"}), None, None),
+            (json!({"partner": ["dp_pk_alpha"]}), None, None),
+            (json!({"partner": true}), None, None),
         ] {
-            let mut claims = claims;
-            claims["exp"] = json!(NOW + 1);
-            let headers = headers(&format!("Bearer {}", token(&claims)));
-            let access = verifier.require_admin_or_partner(&headers, now).await;
-            match (access, expected) {
-                (Ok(access), Some(expected)) => assert_eq!(access, expected, "{claims}"),
-                (Err(error), None) => assert_eq!(error.status().as_u16(), 403, "{claims}"),
-                (other, _) => panic!("{claims}: {other:?}"),
-            }
+            let read = principal(&claims);
+            assert_eq!((read.role, read.partner), (role, partner), "{claims}");
         }
     }
 

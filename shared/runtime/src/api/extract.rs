@@ -19,7 +19,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use super::router::{Bodies, Parameters, RawBody, extension, register};
 use super::text;
-use super::{Error, Query as Pairs};
+use super::{Error, Pairs};
 
 /// When the request is answered: the one clock of a request, read in `main`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use utoipa_axum::router::UtoipaMethodRouter;
 use super::access::{Access, Authenticator, Caller};
 use super::extract::{Json, JsonBytes, Now, Path, Query, RequestId};
 use super::problem::{PROBLEM_JSON, Problem, Refusal, insert};
-use super::{BODY_LIMIT_BYTES, Error, Query as Pairs, path, percent_decode, request_id};
+use super::{BODY_LIMIT_BYTES, Error, Pairs, path, percent_decode, request_id};
 
 /// The header in which a caller sends its key.
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -732,4 +732,169 @@ pub fn merge(documents: impl IntoIterator<Item = Value>) -> Result<Value, String
         "paths": merged.remove("paths").unwrap_or_default(),
         "components": {"schemas": merged.remove("schemas").unwrap_or_default()},
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::api::values::ObjectId;
+
+    #[derive(Deserialize, IntoParams)]
+    struct ById {
+        #[param(inline)]
+        id: ObjectId,
+    }
+
+    #[derive(Serialize, ToSchema)]
+    struct Thing {
+        id: i64,
+        /// Null when it has none.
+        name: Option<String>,
+    }
+
+    /// One thing.
+    #[utoipa::path(get, path = "/things/{id}")]
+    async fn get(Path(ById { id }): Path<ById>) -> Result<Json<Thing>, Error> {
+        let ObjectId(id) = id;
+        Ok(Json(Thing { id, name: None }))
+    }
+
+    /// Fails.
+    #[utoipa::path(get, path = "/things")]
+    async fn list() -> Result<Json<Thing>, Error> {
+        let cause = std::io::Error::other("password of db-1 refused");
+        Err(Error::Internal(Box::new(cause)))
+    }
+
+    /// Nothing.
+    #[utoipa::path(post, path = "/things")]
+    async fn create(caller: Caller) -> Result<Json<Thing>, Error> {
+        let name = Some(caller.actor().to_owned());
+        Ok(Json(Thing { id: 1, name }))
+    }
+
+    fn routes() -> Routes<()> {
+        Routes::new()
+            .with_body_limit(10)
+            .add(Access::Public, crate::routes!(get))
+            .add(Access::Public, crate::routes!(list))
+            .add(Access::Public, crate::routes!(create))
+    }
+
+    fn request(method: &str, uri: &str) -> Request {
+        let request = http::Request::builder().method(method).uri(uri);
+        request.body(Body::Empty).unwrap()
+    }
+
+    async fn answer(request: Request) -> (u16, Value, Response<Body>) {
+        let api = routes().serve((), Authenticator::of_nobody());
+        let response = api.answer(request, Timestamp::UNIX_EPOCH).await;
+        let body = serde_json::from_slice(response.body()).unwrap();
+        (response.status().as_u16(), body, response)
+    }
+
+    #[tokio::test]
+    async fn a_route_is_its_method_and_its_exact_path() {
+        let (status, body, response) = answer(request("GET", "/things/%37")).await;
+        assert_eq!((status, body), (200, json!({"id": 7, "name": null})));
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        for path in [
+            "/",
+            "/things/",
+            "/things//",
+            "//things",
+            "/Things",
+            "/things/7/",
+            "/things/7/8",
+            "/things/x",
+            "/things/%zz",
+            "/things/%ff",
+            "/things%2F7",
+        ] {
+            let (status, problem, _) = answer(request("GET", path)).await;
+            assert_eq!(
+                (status, &problem["code"]),
+                (404, &json!("not_found")),
+                "{path}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn another_method_is_told_which_ones_there_are() {
+        for (method, path, expected) in [
+            ("HEAD", "/things/7", "GET"),
+            ("POST", "/things/7", "GET"),
+            ("DELETE", "/things", "GET, POST"),
+            ("HEAD", "/things", "GET, POST"),
+        ] {
+            let (status, problem, response) = answer(request(method, path)).await;
+            assert_eq!(status, 405, "{method} {path}");
+            assert_eq!(problem["code"], "method_not_allowed");
+            assert_eq!(response.headers()["allow"], expected, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stage_of_the_gateway_is_not_part_of_the_path() {
+        let envelope = r#"{"version":"2.0","routeKey":"$default","rawPath":"/prod/things/7",
+            "rawQueryString":"","headers":{},"requestContext":{"stage":"prod","requestId":"abc=",
+            "http":{"method":"GET","path":"/prod/things/7"}},"isBase64Encoded":false}"#;
+        let request = lambda_http::request::from_str(envelope).unwrap();
+        let (status, _, response) = answer(request).await;
+        assert_eq!(status, 200);
+        assert_eq!(response.headers()["x-request-id"], "abc=");
+    }
+
+    #[tokio::test]
+    async fn a_problem_says_what_the_caller_can_mend_and_nothing_of_ours() {
+        let (status, problem, response) = answer(request("GET", "/things/7?x=1")).await;
+        assert_eq!(
+            problem,
+            json!({"code": "unknown_parameter", "title": "Bad Request", "status": 400, "field": "x",
+                "detail": "this path takes no parameters", "request_id": problem["request_id"]})
+        );
+        assert_eq!(status, 400);
+        assert_eq!(response.headers()["content-type"], PROBLEM_JSON);
+        let id = response.headers()["x-request-id"].to_str().unwrap();
+        assert_eq!(problem["request_id"], id);
+        let (status, problem, _) = answer(request("GET", "/things")).await;
+        assert_eq!((status, &problem["code"]), (500, &json!("internal")));
+        assert!(!problem.to_string().contains("db-1") && problem["detail"].is_null());
+    }
+
+    #[tokio::test]
+    async fn a_body_beyond_the_limit_is_too_large() {
+        for (bytes, expected) in [(10, 200), (11, 413)] {
+            let mut sent = request("POST", "/things");
+            *sent.body_mut() = Body::Binary(vec![b' '; bytes]);
+            let (status, body, _) = answer(sent).await;
+            assert_eq!(status, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_document_has_what_the_types_say_and_how_each_route_may_refuse() {
+        let document = routes().document();
+        let get = &document["paths"]["/things/{id}"]["get"];
+        assert_eq!(get["operationId"], "get_things_id");
+        assert_eq!(get["summary"], "One thing.");
+        assert_eq!(get["security"], json!([]));
+        assert_eq!(get["parameters"][0]["name"], "id");
+        let statuses: Vec<&String> = get["responses"].as_object().unwrap().keys().collect();
+        assert_eq!(statuses, ["200", "400", "404", "413", "500", "503"]);
+        let thing = &document["components"]["schemas"]["Thing"];
+        assert_eq!(
+            thing["required"],
+            json!(["id", "name"]),
+            "null, and always there"
+        );
+        let twice = merge([document.clone(), document.clone()]).unwrap();
+        assert_eq!(twice["paths"], document["paths"]);
+        let mut other = document.clone();
+        other["components"]["schemas"]["Thing"]["required"] = json!([]);
+        assert!(merge([document, other]).unwrap_err().contains("Thing"));
+    }
 }
