@@ -16,20 +16,37 @@ use crate::ledger::{JWT_SECRET, app, bearer, body, handle, request};
 const NOW: &str = "2025-10-20T12:00:00Z";
 
 /// Who may call which route.
-const ROWS: [(&str, Row); 13] = [
+const ROWS: [(&str, Row); 30] = [
+    ("GET /admin/revenue", VIEWER),
+    ("GET /admin/revenue/movements", VIEWER),
+    ("GET /admin/revenue/cohorts", VIEWER),
+    ("GET /admin/reports/{report}", VIEWER),
+    ("GET /admin/exports/{export}", VIEWER),
+    ("GET /admin/health", VIEWER),
     ("GET /admin/invoices", VIEWER_OR_PARTNER),
     ("GET /admin/invoices/{id}", VIEWER_OR_PARTNER),
     ("POST /admin/invoices/{id}/void", FINANCE),
     ("POST /admin/invoices/{id}/mark-paid", FINANCE),
     ("GET /admin/payments", VIEWER),
     ("GET /admin/payments/{id}", VIEWER),
+    ("GET /admin/subscriptions", VIEWER),
+    ("GET /admin/customers", VIEWER),
+    ("GET /admin/customers/{stripe_customer_id}", VIEWER),
     ("GET /admin/contracts", VIEWER),
     ("GET /admin/contracts/{id}", VIEWER),
+    ("GET /admin/contracts/{id}/statement.csv", VIEWER),
     ("POST /admin/contracts", ADMIN),
     ("PATCH /admin/contracts/{id}", ADMIN),
     ("GET /admin/credits", VIEWER),
     ("POST /admin/credits", FINANCE),
     ("POST /admin/credits/{id}/void", FINANCE),
+    ("GET /admin/events", VIEWER),
+    ("GET /admin/events/parked", VIEWER),
+    ("POST /admin/events/{event_id}/replay", ADMIN),
+    ("GET /admin/audit-log", VIEWER),
+    ("GET /admin/reconciliation", VIEWER),
+    ("GET /admin/reconciliation/{run_id}", VIEWER),
+    ("POST /admin/reconciliation/items/{id}/accept", FINANCE),
 ];
 
 fn now() -> Timestamp {
@@ -283,10 +300,8 @@ async fn every_route_names_a_parameter_it_does_not_know() {
     let app = app(&database.url, &[]).await;
     let admin = bearer(&claims(&json!({})));
     for route in routes().table() {
-        let (method, path) = (
-            route.method.as_str(),
-            format!("{}?unknown=1", path(&route.path)),
-        );
+        let (method, path) = (route.method.as_str(), path(&route.path));
+        let path = format!("{path}?unknown=1");
         let response = handle(&app, request(method, &path, Some(&admin)), now()).await;
         let problem = body(&response);
         assert_eq!(problem["status"], 400, "{method} {path}");

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use admin_revenue::handle;
 use jiff::Timestamp;
 use lambda_http::{Body, Response};
 use serde_json::Value;
 use testing::{Aws, TestDatabase};
 
-use crate::ledger::{Ledger, admin, app_with_aws, request};
+use crate::ledger::{Ledger, admin, app_with_aws, handle, request};
 
 const NOW: &str = "2025-10-20T12:00:00Z";
 

@@ -1,11 +1,10 @@
 //! The sample envelopes of API Gateway, as `cargo lambda invoke` sends them.
 
-use admin_revenue::handle;
 use jiff::Timestamp;
 use lambda_http::Request;
 use lambda_http::http::HeaderValue;
 
-use crate::ledger::{JWT_SECRET, Ledger, admin, bearer, body, request};
+use crate::ledger::{JWT_SECRET, Ledger, admin, bearer, body, handle, request};
 use serde_json::json;
 use testing::logs;
 

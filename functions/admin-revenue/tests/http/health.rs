@@ -1,7 +1,7 @@
 //! `GET /admin/health` against real services, up and away.
 
-use crate::ledger::{admin, app_with_aws, bearer, body, request};
-use admin_revenue::{App, handle};
+use crate::ledger::{admin, app_with_aws, bearer, body, handle, request};
+use admin_revenue::App;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use testing::{Aws, TestDatabase};

@@ -1,7 +1,6 @@
 //! `GET /admin/revenue` over a real ledger.
 
-use crate::ledger::{Ledger, admin, app, bearer, body, request};
-use admin_revenue::handle;
+use crate::ledger::{Ledger, admin, app, bearer, body, handle, request};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

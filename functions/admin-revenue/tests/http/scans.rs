@@ -1,9 +1,8 @@
 //! No figure and no report reads a large table whole: what Postgres counted while each was answered.
 
-use admin_revenue::handle;
 use jiff::Timestamp;
 
-use crate::ledger::{Ledger, admin, app, body, request};
+use crate::ledger::{Ledger, admin, app, body, handle, request};
 use crate::lists::connections_have_ended;
 
 const NOW: &str = "2025-10-20T12:00:00Z";
