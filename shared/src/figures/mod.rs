@@ -24,6 +24,8 @@ use runtime::api;
 use serde::Serialize;
 use store::row::Fields;
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use self::sections::Nulls;
 pub use self::sections::{FieldError, Section, SectionError};
@@ -69,7 +71,10 @@ pub struct Report<R, T> {
     pub to: Option<Timestamp>,
     /// What happened later is not known yet.
     pub as_of: Timestamp,
+    /// Null when they could not be read.
     pub rows: Option<Vec<R>>,
+    /// Null when the rows could not be read.
+    #[schema(schema_with = nullable::<T>)]
     pub totals: Option<T>,
     /// What the figures mean.
     pub definition: &'static str,
@@ -117,6 +122,15 @@ pub fn csv<R: Fields, T>(
         cells
     });
     csv_export::write(&header, rows).map_err(|error| api::Error::Internal(Box::new(error)))
+}
+
+/// `T` or null: `utoipa` forgets the null of an `Option<T>` whose `T` is a parameter.
+fn nullable<T: ToSchema>() -> RefOr<Schema> {
+    OneOfBuilder::new()
+        .item(T::schema())
+        .item(ObjectBuilder::new().schema_type(Type::Null))
+        .description(Some("Null when the rows could not be read"))
+        .into()
 }
 
 /// The sum of one column.
