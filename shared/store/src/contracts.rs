@@ -61,7 +61,7 @@ columns! {
         pub timezone: String,
         pub billing_email: Option<String>,
         /// Printed on the invoice: Stripe's members of an address, or others.
-        #[schema(value_type = Option<Address>)]
+        #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
         pub billing_address: Option<Value>,
         pub tax_id: Option<String>,
         /// Hundredths of a percent, on every line.

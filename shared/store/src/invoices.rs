@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type as SchemaType};
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type as SchemaType};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::Error;
@@ -153,7 +153,7 @@ impl PartialSchema for InvoiceLine {
             ))
             .property("total_cents", cents)
             .required("total_cents")
-            .additional_properties(Some(Schema::default()))
+            .additional_properties(Some(AdditionalProperties::<Schema>::FreeForm(true)))
             .into()
     }
 }

@@ -211,8 +211,9 @@ impl Contract {
         }
         let names = schema["required"].as_array().into_iter().flatten();
         required.extend(names.filter_map(Value::as_str));
-        if schema["additionalProperties"].is_object() {
-            *others = Some(&schema["additionalProperties"]);
+        let additional = &schema["additionalProperties"];
+        if additional.is_object() || *additional == true {
+            *others = Some(additional);
         }
         for part in schema["allOf"].as_array().into_iter().flatten() {
             self.collect(part, properties, required, others)?;

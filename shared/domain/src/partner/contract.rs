@@ -178,6 +178,7 @@ pub struct ContractMembers {
     pub billing_email: Option<String>,
     /// Printed on the invoice: Stripe's members of an address, or others.
     #[serde(default, deserialize_with = "address")]
+    #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
     pub billing_address: Option<Address>,
     #[schema(min_length = 1, max_length = 255)]
     pub tax_id: Option<String>,
