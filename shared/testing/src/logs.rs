@@ -18,7 +18,14 @@ pub fn capture() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let ours = [
+            "domain",
+            "stripe",
+            "store",
+            "documents",
+            "runtime",
             "shared",
+            "testing",
+            "fake_stripe",
             "webhook",
             "admin_revenue",
             "usage",
