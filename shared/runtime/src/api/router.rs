@@ -634,8 +634,17 @@ fn operation(route: &Route, described: &Described, bodies: Bodies) -> Value {
         for (status, code) in common_refusals(route, described, bodies) {
             add_refusal(responses, status, code);
         }
-        for response in responses.values_mut() {
+        for (status, response) in responses {
             response["headers"]["x-request-id"] = id.clone();
+            // The specification requires one, and an answer's type may have none.
+            if response["description"].as_str().is_none_or(str::is_empty) {
+                let status = status
+                    .parse()
+                    .ok()
+                    .and_then(|code| StatusCode::from_u16(code).ok());
+                let reason = status.and_then(|status| status.canonical_reason());
+                response["description"] = reason.unwrap_or("The answer").into();
+            }
         }
     }
     operation
