@@ -9,7 +9,7 @@ use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request as Axu
 use axum::middleware::{Next, from_fn};
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response, Service};
