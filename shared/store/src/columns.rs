@@ -8,7 +8,6 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
-use super::list::{LISTED_AT, Object};
 use domain::money::Currency;
 use domain::partner::credit::CreditReason;
 use domain::payment::{FeeSource, PaymentStatus};
@@ -23,12 +22,6 @@ pub(super) trait FromRow: Sized {
     /// # Errors
     /// When the row has no such column, or the column has no such value.
     fn from_row(row: &Row) -> Result<Self, Error>;
-}
-
-impl FromRow for Object {
-    fn from_row(row: &Row) -> Result<Object, Error> {
-        object(row)
-    }
 }
 
 /// A type that a member of a row may have.
@@ -221,38 +214,4 @@ pub(super) fn period(row: &Row, start: &str, end: &str) -> Result<Period, Error>
         start: row.try_get(start)?,
         end: row.try_get(end)?,
     })
-}
-
-/// The row as a JSON object named by its columns: amounts as numbers, instants as RFC 3339 in UTC. Leaves out the
-/// columns that the page is sorted by.
-pub(super) fn object(row: &Row) -> Result<Object, Error> {
-    let mut object = Object::new();
-    for (index, column) in row.columns().iter().enumerate() {
-        if column.name() == LISTED_AT {
-            continue;
-        }
-        let value = match *column.type_() {
-            Type::BOOL => value(row.try_get::<_, Option<bool>>(index)?),
-            Type::INT4 => value(row.try_get::<_, Option<i32>>(index)?),
-            Type::INT8 => value(row.try_get::<_, Option<i64>>(index)?),
-            Type::TIMESTAMPTZ => value(
-                row.try_get::<_, Option<Timestamp>>(index)?
-                    .map(|instant| instant.to_string()),
-            ),
-            Type::DATE => value(
-                row.try_get::<_, Option<Date>>(index)?
-                    .map(|day| day.to_string()),
-            ),
-            Type::JSONB => value(row.try_get::<_, Option<Value>>(index)?),
-            Type::TEXT_ARRAY => value(row.try_get::<_, Option<Vec<String>>>(index)?),
-            // Text. Any other type is an error, which the first test of the statement finds.
-            _ => value(row.try_get::<_, Option<String>>(index)?),
-        };
-        object.insert(column.name().to_owned(), value);
-    }
-    Ok(object)
-}
-
-fn value(stored: Option<impl Into<Value>>) -> Value {
-    stored.map_or(Value::Null, Into::into)
 }

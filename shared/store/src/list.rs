@@ -1,4 +1,4 @@
-//! Pages of lists by keyset: where one ended, and its rows as the JSON objects that their columns name.
+//! Pages of lists by keyset: where one ended, and its rows as structs.
 //!
 //! A list is sorted by an instant and a key, both descending, and a page goes on strictly below where the one before
 //! ended. So a walk meets every row that was there when it began exactly once, whatever is added meanwhile.
@@ -9,18 +9,14 @@
 
 use domain::page::{Page, Position, Rows, Span};
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
 use super::columns::FromRow;
 
-/// A row by the names of its columns.
-pub type Object = Map<String, Value>;
-
 /// The column every list selects besides those it shows: the instant it is sorted by.
-pub(super) const LISTED_AT: &str = "listed_at";
+const LISTED_AT: &str = "listed_at";
 
 /// What tells rows of one instant apart: a surrogate id, or the text that is a table's key.
 pub trait Key: Clone + Ord + Default + ToSql + Sync + for<'a> FromSql<'a> {

@@ -15,12 +15,14 @@ pub mod logs;
 pub mod places;
 pub mod runtime_api;
 pub mod services;
+pub mod surroundings;
 
 pub use aws::Aws;
 pub use database::TestDatabase;
 pub use fault_proxy::FaultProxy;
 pub use ledger::{LEDGER, differing_rows, ledger_rows};
 pub use runtime_api::Function;
+pub use surroundings::Surroundings;
 
 use std::path::{Path, PathBuf};
 

@@ -8,12 +8,11 @@ use fake_stripe::{FakeStripe, Options, Shape};
 use jiff::Timestamp;
 use lambda_http::http::{Method, Request};
 use lambda_http::{Body, RequestExt};
-use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use store::contracts;
 use stripe::signature;
-use testing::{Aws, TestDatabase, sample};
+use testing::{Surroundings, TestDatabase, sample};
 use tokio::net::TcpListener;
 
 const SECRET: &str = "whsec_test_of_the_collection";
@@ -33,26 +32,21 @@ struct Site {
 
 impl Site {
     async fn new() -> Site {
-        let aws = Aws::shared().await;
-        let database = TestDatabase::create().await;
         let account = Account::new("Partners", now());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stripe = FakeStripe::start(listener, Options::new(account, now)).unwrap();
-        let environment = Environment::from_pairs([
-            ("DATABASE_URL", database.url.clone()),
-            ("DOCUMENT_BUCKET", aws.bucket().await),
-            ("EVENT_BUS_NAME", aws.event_bus().await),
-            ("PARKED_EVENTS_TABLE", aws.parked_events_table().await),
+        let surroundings = Surroundings::new([
             ("INVOICE_ISSUER", r#"{"name": "DeedPro"}"#.to_owned()),
             ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
             ("STRIPE_API_BASE", stripe.base_url()),
             ("STRIPE_API_KEY", "sk_test_any".to_owned()),
-        ]);
-        let sdk = aws.sdk_config();
+        ])
+        .await;
+        let environment = surroundings.environment(&[]);
         let site = Site {
-            invoicing: partner_invoicing::App::from_env(&environment, &sdk).unwrap(),
-            webhook: webhook::App::from_env(&environment, &sdk).unwrap(),
-            database,
+            invoicing: partner_invoicing::App::from_env(&environment, &surroundings.aws).unwrap(),
+            webhook: webhook::App::from_env(&environment, &surroundings.aws).unwrap(),
+            database: surroundings.database,
             stripe,
         };
         site.contract().await;

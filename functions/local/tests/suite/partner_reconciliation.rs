@@ -5,10 +5,9 @@ use fake_stripe::account::Account;
 use fake_stripe::payments::Outcome;
 use fake_stripe::{FakeStripe, Options};
 use jiff::Timestamp;
-use runtime::config::Environment;
 use serde_json::{Value, json};
 use store::{contracts, invoices};
-use testing::{Aws, TestDatabase, sample};
+use testing::{Surroundings, TestDatabase, sample};
 use tokio::net::TcpListener;
 
 fn at(text: &str) -> Timestamp {
@@ -30,25 +29,20 @@ struct Site {
 
 impl Site {
     async fn new() -> Site {
-        let aws = Aws::shared().await;
-        let database = TestDatabase::create().await;
         let account = Account::new("Numbers", now());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stripe = FakeStripe::start(listener, Options::new(account, now)).unwrap();
-        let environment = Environment::from_pairs([
-            ("DATABASE_URL", database.url.clone()),
-            ("DOCUMENT_BUCKET", aws.bucket().await),
-            ("EVENT_BUS_NAME", aws.event_bus().await),
-            ("PARKED_EVENTS_TABLE", aws.parked_events_table().await),
+        let surroundings = Surroundings::new([
             ("INVOICE_ISSUER", r#"{"name": "DeedPro"}"#.to_owned()),
             ("STRIPE_API_BASE", stripe.base_url()),
             ("STRIPE_API_KEY", "sk_test_any".to_owned()),
-        ]);
-        let sdk = aws.sdk_config();
+        ])
+        .await;
+        let environment = surroundings.environment(&[]);
         Site {
-            invoicing: partner_invoicing::App::from_env(&environment, &sdk).unwrap(),
-            reconciliation: reconciliation::App::from_env(&environment, &sdk).unwrap(),
-            database,
+            invoicing: partner_invoicing::App::from_env(&environment, &surroundings.aws).unwrap(),
+            reconciliation: reconciliation::App::from_env(&environment, &surroundings.aws).unwrap(),
+            database: surroundings.database,
             stripe,
         }
     }

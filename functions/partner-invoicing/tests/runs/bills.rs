@@ -628,7 +628,7 @@ async fn the_usage_of_a_split_period_is_that_of_the_whole() {
 async fn assert_split_adds_up(site: &Site, instants: &[Timestamp], whole: i64) {
     let (from, to) = (at("2025-11-01T00:00:00Z"), at("2025-12-01T00:00:00Z"));
     for zone in ["America/Los_Angeles", "Asia/Tokyo", "UTC"] {
-        let database = &site.database.name;
+        let database = &site.surroundings.database.name;
         site.execute(&format!(
             "ALTER DATABASE {database} SET timezone = '{zone}'"
         ))

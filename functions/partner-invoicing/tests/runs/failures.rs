@@ -67,7 +67,7 @@ async fn a_connection_cut_anywhere_leaves_what_the_next_run_completes() {
     for step in steps {
         let site = Site::new().await;
         story(&site).await;
-        let (proxy, url) = site.database.behind_proxy();
+        let (proxy, url) = site.surroundings.database.behind_proxy();
         let app = site.app_with(&[("DATABASE_URL", &url), ("DATABASE_SSLMODE", "disable")]);
         proxy.cut_before(step);
         // It may fail, or go on by itself; what it says is not the point.
@@ -87,7 +87,7 @@ async fn a_commit_whose_answer_is_lost_is_not_done_again() {
     for before in [false, true] {
         let site = Site::new().await;
         story(&site).await;
-        let (proxy, url) = site.database.behind_proxy();
+        let (proxy, url) = site.surroundings.database.behind_proxy();
         let app = site.app_with(&[("DATABASE_URL", &url), ("DATABASE_SSLMODE", "disable")]);
         if before {
             proxy.cut_before_commit();

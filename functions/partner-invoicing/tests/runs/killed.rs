@@ -175,7 +175,7 @@ async fn is_killed_at(behind: Behind, exchange: u64, stage: &Stage) -> bool {
     };
     let stripe = stage.stripe.base_url();
     let (name, (proxy, url)) = match behind {
-        Behind::Database => ("DATABASE_URL", site.database.behind_proxy()),
+        Behind::Database => ("DATABASE_URL", site.surroundings.database.behind_proxy()),
         Behind::Aws => ("AWS_ENDPOINT_URL", to(Aws::shared().await.endpoint_url())),
         Behind::Stripe => ("STRIPE_API_BASE", to(&stripe)),
     };

@@ -6,40 +6,31 @@ use aws_types::SdkConfig;
 use domain::partner::contract::Contract;
 use jiff::Timestamp;
 use partner_invoicing::{App, Error, handle};
-use runtime::config::Environment;
 use serde_json::{Value, json};
 use store::contracts;
-use testing::{Aws, TestDatabase, aws, sample};
+use testing::{Surroundings, aws, sample};
 use tokio_postgres::Client;
 
 /// Everything the function uses.
 pub(crate) struct Site {
-    pub(crate) database: TestDatabase,
-    pub(crate) bucket: String,
-    pub(crate) aws: SdkConfig,
-    pairs: Vec<(&'static str, String)>,
+    pub(crate) surroundings: Surroundings,
 }
 
 impl Site {
     pub(crate) async fn new() -> Site {
-        let moto = Aws::shared().await;
-        let database = TestDatabase::create().await;
-        let bucket = moto.bucket().await;
-        let pairs = vec![
-            ("DATABASE_URL", database.url.clone()),
+        let surroundings = Surroundings::new([
             ("DATABASE_POOL_SIZE", "4".to_owned()),
-            ("DOCUMENT_BUCKET", bucket.clone()),
-            ("EVENT_BUS_NAME", moto.event_bus().await),
             ("INVOICE_ISSUER", r#"{"name": "DeedPro"}"#.to_owned()),
             ("STRIPE_API_BASE", "http://127.0.0.1:1".to_owned()),
             ("STRIPE_API_KEY", "sk_test_nobody_listens".to_owned()),
-        ];
-        Site {
-            database,
-            bucket,
-            aws: moto.sdk_config(),
-            pairs,
-        }
+        ])
+        .await;
+        Site { surroundings }
+    }
+
+    /// The bucket that invoices are stored in.
+    pub(crate) fn bucket(&self) -> &str {
+        self.surroundings.value("DOCUMENT_BUCKET")
     }
 
     pub(crate) fn app(&self) -> App {
@@ -48,7 +39,7 @@ impl Site {
 
     /// With other values of some variables.
     pub(crate) fn app_with(&self, others: &[(&'static str, &str)]) -> App {
-        self.app_on(others, &self.aws)
+        self.app_on(others, &self.surroundings.aws)
     }
 
     /// With an AWS where nobody listens.
@@ -63,34 +54,25 @@ impl Site {
 
     /// Its bucket and its bus, of the same names, are made in the AWS at this address, and used from now on.
     pub(crate) async fn move_to(&mut self, endpoint_url: &str) {
-        self.aws = aws::sdk_config(endpoint_url);
-        let s3 = aws_sdk_s3::Client::new(&self.aws);
-        aws::create_bucket(&s3, &self.bucket).await.unwrap();
-        let bus = self
-            .pairs
-            .iter()
-            .find(|(name, _)| *name == "EVENT_BUS_NAME");
-        let eventbridge = aws_sdk_eventbridge::Client::new(&self.aws);
-        let bus = &bus.unwrap().1;
+        self.surroundings.aws = aws::sdk_config(endpoint_url);
+        let s3 = aws_sdk_s3::Client::new(&self.surroundings.aws);
+        aws::create_bucket(&s3, self.bucket()).await.unwrap();
+        let eventbridge = aws_sdk_eventbridge::Client::new(&self.surroundings.aws);
+        let bus = self.surroundings.value("EVENT_BUS_NAME");
         aws::create_event_bus(&eventbridge, bus).await.unwrap();
     }
 
     pub(crate) fn app_on(&self, others: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-        let ours = self
-            .pairs
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()));
-        let environment = Environment::from_pairs(ours.chain(others.iter().copied()));
-        App::from_env(&environment, aws).unwrap()
+        App::from_env(&self.surroundings.environment(others), aws).unwrap()
     }
 
     /// The variables of a process that uses it.
     pub(crate) fn pairs(&self) -> &[(&'static str, String)] {
-        &self.pairs
+        self.surroundings.pairs()
     }
 
     pub(crate) async fn client(&self) -> Client {
-        self.database.client().await
+        self.surroundings.database.client().await
     }
 
     /// Enters a contract, paid by wire, with these members over those of a hybrid one from November 2025 on.
@@ -175,18 +157,18 @@ impl Site {
 
     /// Every object under `invoices/` with its bytes.
     pub(crate) async fn documents(&self) -> BTreeMap<String, Vec<u8>> {
-        let s3 = aws_sdk_s3::Client::new(&self.aws);
+        let s3 = aws_sdk_s3::Client::new(&self.surroundings.aws);
         let mut documents = BTreeMap::new();
         let mut pages = s3
             .list_objects_v2()
-            .bucket(&self.bucket)
+            .bucket(self.bucket())
             .prefix("invoices/")
             .into_paginator()
             .send();
         while let Some(page) = pages.next().await {
             for object in page.unwrap().contents() {
                 let key = object.key().unwrap();
-                let object = s3.get_object().bucket(&self.bucket).key(key);
+                let object = s3.get_object().bucket(self.bucket()).key(key);
                 let body = object.send().await.unwrap().body.collect().await.unwrap();
                 documents.insert(key.to_owned(), body.to_vec());
             }

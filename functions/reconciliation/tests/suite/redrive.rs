@@ -6,53 +6,32 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::{App, Away, Deadline, Error, handle, handle_until};
 use runtime::aws::parked_events::{ParkedEvents, ParkedState};
-use runtime::config::Environment;
 use serde_json::{Value, json};
 use store::outbox::{self, NewMessage};
-use testing::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
+use testing::{Aws, FaultProxy, Surroundings, aws, logs, sample, samples};
 
 /// Everything the function uses, of one test's own.
 struct Site {
-    database: TestDatabase,
-    aws: SdkConfig,
-    pairs: Vec<(&'static str, String)>,
+    surroundings: Surroundings,
 }
 
 impl Site {
     async fn new() -> Site {
-        let moto = Aws::shared().await;
-        let database = TestDatabase::create().await;
-        let pairs = vec![
-            ("DATABASE_URL", database.url.clone()),
-            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
-            ("DOCUMENT_BUCKET", moto.bucket().await),
-            ("EVENT_BUS_NAME", moto.event_bus().await),
-        ];
         Site {
-            database,
-            aws: moto.sdk_config(),
-            pairs,
+            surroundings: Surroundings::new([]).await,
         }
     }
 
     fn app(&self) -> App {
-        self.app_with(&[], &self.aws)
+        self.app_with(&[], &self.surroundings.aws)
     }
 
     fn app_with(&self, pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-        App::from_env(&self.environment(pairs), aws).unwrap()
-    }
-
-    fn environment(&self, pairs: &[(&'static str, &str)]) -> Environment {
-        let ours = self
-            .pairs
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()));
-        Environment::from_pairs(ours.chain(pairs.iter().copied()))
+        App::from_env(&self.surroundings.environment(pairs), aws).unwrap()
     }
 
     fn parked_events(&self) -> ParkedEvents {
-        ParkedEvents::from_env(&self.environment(&[]), &self.aws).unwrap()
+        ParkedEvents::from_env(&self.surroundings.environment(&[]), &self.surroundings.aws).unwrap()
     }
 
     async fn park(&self, body: &str, now: Timestamp) -> String {
@@ -77,14 +56,14 @@ impl Site {
             dedupe_key: dedupe_key.to_owned(),
             detail: json!({"event_id": dedupe_key}),
         };
-        let client = self.database.client().await;
+        let client = self.surroundings.database.client().await;
         outbox::insert_all(&client, &[message], noon())
             .await
             .unwrap();
     }
 
     async fn count(&self, from: &str) -> i64 {
-        let client = self.database.client().await;
+        let client = self.surroundings.database.client().await;
         let statement = format!("SELECT count(*) FROM {from}");
         client.query_one(&statement, &[]).await.unwrap().get(0)
     }
@@ -196,7 +175,7 @@ async fn a_poison_event_is_given_up_after_eight_attempts_and_holds_up_nobody() {
         (&json!(0), &json!(0))
     );
 
-    let client = site.database.client().await;
+    let client = site.surroundings.database.client().await;
     let message = client
         .query_one(
             "SELECT detail, published_at FROM outbox WHERE detail_type = 'event.poisoned'",
@@ -225,8 +204,8 @@ async fn a_poison_event_is_given_up_after_eight_attempts_and_holds_up_nobody() {
 #[tokio::test]
 async fn a_database_that_is_away_costs_no_event_an_attempt() {
     let site = Site::new().await;
-    let (proxy, url) = site.database.behind_proxy();
-    let app = site.app_with(&[("DATABASE_URL", &url)], &site.aws);
+    let (proxy, url) = site.surroundings.database.behind_proxy();
+    let app = site.app_with(&[("DATABASE_URL", &url)], &site.surroundings.aws);
     let event_ids = [
         site.park(&charge("Cedar"), noon()).await,
         site.park(&poison("Cedar2"), noon()).await,
@@ -256,8 +235,8 @@ async fn a_database_that_is_away_costs_no_event_an_attempt() {
 #[tokio::test]
 async fn a_connection_that_dies_within_an_event_is_replaced_and_the_event_applied_once() {
     let site = Site::new().await;
-    let (proxy, url) = site.database.behind_proxy();
-    let app = site.app_with(&[("DATABASE_URL", &url)], &site.aws);
+    let (proxy, url) = site.surroundings.database.behind_proxy();
+    let app = site.app_with(&[("DATABASE_URL", &url)], &site.surroundings.aws);
     let event_id = site.park(&charge("Dogwood"), noon()).await;
     // The commit is carried out and its answer lost: found in the ledger at the second try.
     proxy.cut_on_commit();
@@ -271,8 +250,8 @@ async fn a_connection_that_dies_within_an_event_is_replaced_and_the_event_applie
 #[tokio::test]
 async fn an_event_that_kills_its_connection_again_and_again_counts_as_failed() {
     let site = Site::new().await;
-    let (proxy, url) = site.database.behind_proxy();
-    let app = site.app_with(&[("DATABASE_URL", &url)], &site.aws);
+    let (proxy, url) = site.surroundings.database.behind_proxy();
+    let app = site.app_with(&[("DATABASE_URL", &url)], &site.surroundings.aws);
     let bad = site.park(&charge("Elder"), noon()).await;
     let later = noon() + SignedDuration::from_secs(1);
     let good = site
@@ -295,7 +274,10 @@ async fn parked_events_that_are_away_fail_the_run_after_the_outbox_is_swept() {
     site.add_message("payment.succeeded", "payment.succeeded:pi_Fir")
         .await;
     // A table that is not there, on a bus that is.
-    let app = site.app_with(&[("PARKED_EVENTS_TABLE", "no-such-table")], &site.aws);
+    let app = site.app_with(
+        &[("PARKED_EVENTS_TABLE", "no-such-table")],
+        &site.surroundings.aws,
+    );
     let error = handle(&app, redrive_at(noon()), noon()).await.unwrap_err();
     let Error::Redrive {
         summary,
@@ -370,9 +352,9 @@ async fn a_body_that_got_lost_fails_alone() {
     let large_id = site.park(&large, noon()).await;
     let lost_id = site.park(&large.replace("Gum", "Hazel"), noon()).await;
     let good_id = site.park(&charge("Ivy"), noon()).await;
-    let bucket = &site.pairs[2].1;
+    let bucket = site.surroundings.value("DOCUMENT_BUCKET");
     let s3 = aws_sdk_s3::Client::from_conf(
-        aws_sdk_s3::config::Builder::from(&site.aws)
+        aws_sdk_s3::config::Builder::from(&site.surroundings.aws)
             .force_path_style(true)
             .build(),
     );
@@ -441,8 +423,8 @@ async fn a_bucket_that_is_away_costs_no_event_an_attempt_and_holds_up_nobody() {
 #[tokio::test]
 async fn the_logs_of_a_redrive_tell_ids_and_nothing_personal() {
     let site = Site::new().await;
-    let (proxy, url) = site.database.behind_proxy();
-    let app = site.app_with(&[("DATABASE_URL", &url)], &site.aws);
+    let (proxy, url) = site.surroundings.database.behind_proxy();
+    let app = site.app_with(&[("DATABASE_URL", &url)], &site.surroundings.aws);
     let mut people = Vec::new();
     for sample in samples() {
         if sample.name.starts_with("stripe_") {
@@ -495,7 +477,7 @@ async fn the_oldest_goes_first_and_a_deadline_leaves_the_rest_for_the_next_run()
     let summary = redrive(&app, now).await;
     assert_eq!(summary["applied"], 30);
     assert_eq!(summary.get("remaining"), None);
-    let client = site.database.client().await;
+    let client = site.surroundings.database.client().await;
     let rows = client
         .query("SELECT event_id FROM stripe_events ORDER BY ctid", &[])
         .await

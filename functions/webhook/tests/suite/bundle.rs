@@ -5,11 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::aws::parked_events::ParkedEvents;
-use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::Value;
 use stripe::signature;
-use testing::{Aws, TestDatabase};
+use testing::{Surroundings, TestDatabase};
 use webhook::App;
 
 pub(crate) const SECRET: &str = "whsec_test_of_the_webhook";
@@ -23,23 +22,18 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     pub(crate) async fn start(sandboxes: usize) -> Webhook {
-        let database = TestDatabase::create().await;
-        let aws = Aws::shared().await;
-        let environment = Environment::from_pairs([
-            ("DATABASE_URL", database.url.clone()),
+        let surroundings = Surroundings::new([
             ("DATABASE_SSLMODE", "disable".to_owned()),
             ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
-            ("PARKED_EVENTS_TABLE", aws.parked_events_table().await),
-            ("DOCUMENT_BUCKET", aws.bucket().await),
-            ("EVENT_BUS_NAME", aws.event_bus().await),
-        ]);
-        let sdk = aws.sdk_config();
+        ])
+        .await;
+        let environment = surroundings.environment(&[]);
         let apps = (0..sandboxes)
-            .map(|_| Arc::new(App::from_env(&environment, &sdk).unwrap()))
+            .map(|_| Arc::new(App::from_env(&environment, &surroundings.aws).unwrap()))
             .collect();
         Webhook {
-            database,
-            parked_events: ParkedEvents::from_env(&environment, &sdk).unwrap(),
+            database: surroundings.database,
+            parked_events: ParkedEvents::from_env(&environment, &surroundings.aws).unwrap(),
             apps,
         }
     }

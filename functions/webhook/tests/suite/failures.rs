@@ -11,14 +11,13 @@ use lambda_http::http::{Request as HttpRequest, StatusCode};
 use lambda_http::lambda_runtime::LambdaEvent;
 use lambda_http::{Body, Context, Request, Response};
 use runtime::aws::parked_events::{ParkedEvents, ParkedState};
-use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use stripe::signature;
 use testing::access::{self, PUBLIC};
 use testing::contract::Contract;
-use testing::{Aws, FaultProxy, TestDatabase, aws, logs, sample, samples};
+use testing::{Aws, FaultProxy, Surroundings, aws, logs, sample, samples};
 use webhook::{App, handle, routes};
 
 const SECRET: &str = "whsec_failures_current";
@@ -28,65 +27,54 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything the function uses, of one test's own.
 struct Site {
-    database: TestDatabase,
-    aws: SdkConfig,
-    pairs: Vec<(&'static str, String)>,
+    surroundings: Surroundings,
 }
 
 impl Site {
     async fn new() -> Site {
-        let moto = Aws::shared().await;
-        let database = TestDatabase::create().await;
-        let pairs = vec![
-            ("DATABASE_URL", database.url.clone()),
-            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
-            ("DOCUMENT_BUCKET", moto.bucket().await),
-            ("EVENT_BUS_NAME", moto.event_bus().await),
-            ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
-        ];
+        let secrets = ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned());
         Site {
-            database,
-            aws: moto.sdk_config(),
-            pairs,
+            surroundings: Surroundings::new([secrets]).await,
         }
     }
 
-    fn environment(&self, pairs: &[(&'static str, &str)]) -> Environment {
-        let ours = self
-            .pairs
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()));
-        Environment::from_pairs(ours.chain(pairs.iter().copied()))
-    }
-
     fn app(&self) -> App {
-        self.app_with(&[], &self.aws)
+        self.app_with(&[], &self.surroundings.aws)
     }
 
     fn app_with(&self, pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-        App::from_env(&self.environment(pairs), aws).unwrap()
+        App::from_env(&self.surroundings.environment(pairs), aws).unwrap()
     }
 
     /// The function, with a proxy between it and the database.
     fn app_behind_proxy(&self) -> (App, FaultProxy) {
-        let (proxy, url) = self.database.behind_proxy();
-        (self.app_with(&[("DATABASE_URL", &url)], &self.aws), proxy)
+        let (proxy, url) = self.surroundings.database.behind_proxy();
+        (
+            self.app_with(&[("DATABASE_URL", &url)], &self.surroundings.aws),
+            proxy,
+        )
     }
 
     async fn redrive(&self, now: Timestamp) -> Value {
-        let app = reconciliation::App::from_env(&self.environment(&[]), &self.aws).unwrap();
+        let app = reconciliation::App::from_env(
+            &self.surroundings.environment(&[]),
+            &self.surroundings.aws,
+        )
+        .unwrap();
         let mut event = sample("schedule_reconciliation_redrive").json();
         event["time"] = now.to_string().into();
         reconciliation::handle(&app, event, now).await.unwrap()
     }
 
     async fn parked(&self) -> Vec<ParkedState> {
-        let parked = ParkedEvents::from_env(&self.environment(&[]), &self.aws).unwrap();
+        let parked =
+            ParkedEvents::from_env(&self.surroundings.environment(&[]), &self.surroundings.aws)
+                .unwrap();
         parked.list(1_000).await.unwrap()
     }
 
     async fn count(&self, from: &str) -> i64 {
-        let client = self.database.client().await;
+        let client = self.surroundings.database.client().await;
         let statement = format!("SELECT count(*) FROM {from}");
         client.query_one(&statement, &[]).await.unwrap().get(0)
     }
@@ -398,21 +386,21 @@ async fn another_path_is_not_found_and_another_method_is_told_which() {
 #[tokio::test]
 async fn a_deployment_without_a_secret_is_not_the_callers_fault() {
     let site = Site::new().await;
-    let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", "")], &site.aws);
+    let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", "")], &site.surroundings.aws);
     let answer = deliver(&app, charge("Dogwood")).await;
     is_problem(&answer, 503, "not_configured");
     assert_eq!(answer.1.get("detail"), None);
     assert!(logs::captured().contains("neither STRIPE_WEBHOOK_SECRETS nor"));
     // Separators and nothing between them: as good as unset.
     for text in [",", "[]"] {
-        let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", text)], &site.aws);
+        let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", text)], &site.surroundings.aws);
         is_problem(
             &deliver(&app, charge("Dogwood")).await,
             503,
             "not_configured",
         );
     }
-    let created = aws_sdk_secretsmanager::Client::new(&site.aws)
+    let created = aws_sdk_secretsmanager::Client::new(&site.surroundings.aws)
         .create_secret()
         .name(testing::unique("webhook-secret"))
         .secret_string(" , ");
@@ -421,7 +409,7 @@ async fn a_deployment_without_a_secret_is_not_the_callers_fault() {
         ("STRIPE_WEBHOOK_SECRETS", ""),
         ("STRIPE_WEBHOOK_SECRET_ARN", arn.as_str()),
     ];
-    let app = site.app_with(&pairs, &site.aws);
+    let app = site.app_with(&pairs, &site.surroundings.aws);
     let answer = deliver(&app, charge("Dogwood")).await;
     is_problem(&answer, 503, "not_configured");
     assert!(logs::captured().contains("the secret that STRIPE_WEBHOOK_SECRET_ARN names"));
@@ -445,7 +433,10 @@ async fn api_gateways_events_are_read_raw_whatever_they_are_encoded_in() {
     ] {
         let site = Site::new().await;
         let secrets = format!("whsec_before,{SAMPLE_SECRET}");
-        let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", &secrets)], &site.aws);
+        let app = site.app_with(
+            &[("STRIPE_WEBHOOK_SECRETS", &secrets)],
+            &site.surroundings.aws,
+        );
         let envelope = sample(envelope);
         let now = envelope.json()["requestContext"]["timeEpoch"].as_i64();
         let now = Timestamp::from_millisecond(now.unwrap()).unwrap();
@@ -481,7 +472,7 @@ async fn stripes_partner_event_is_the_same_delivery_as_over_http() {
     assert_eq!(site.count("invoices").await, 1);
 
     // Stored nowhere, or no event at all: EventBridge tries again, then dead-letters.
-    let (proxy, url) = site.database.behind_proxy();
+    let (proxy, url) = site.surroundings.database.behind_proxy();
     proxy.refuse();
     let app = site.app_with(&[("DATABASE_URL", &url)], &no_aws().await);
     let answer = webhook::handle_partner_event(&app, invocation.clone(), noon()).await;
@@ -503,7 +494,10 @@ async fn stripes_partner_event_is_the_same_delivery_as_over_http() {
 async fn an_invocation_is_told_apart_by_its_envelope_and_not_by_what_it_quotes() {
     let site = Site::new().await;
     let secrets = format!("{SECRET},{SAMPLE_SECRET}");
-    let app = site.app_with(&[("STRIPE_WEBHOOK_SECRETS", &secrets)], &site.aws);
+    let app = site.app_with(
+        &[("STRIPE_WEBHOOK_SECRETS", &secrets)],
+        &site.surroundings.aws,
+    );
     let invoke = |envelope: String, now: Timestamp| {
         let payload = RawValue::from_string(envelope).unwrap();
         webhook::handle_invocation(&app, LambdaEvent::new(payload, Context::default()), now)
@@ -626,7 +620,7 @@ async fn a_nul_is_stored_as_the_replacement_character() {
         .replace("Lakeshore Land", r"Lakeshore\u0000Land")
         .replace("\"user_id\"", r#""note\u0000": "\\u0000", "user_id""#);
     assert_eq!(deliver(&app, &body).await, kept("applied"));
-    let client = site.database.client().await;
+    let client = site.surroundings.database.client().await;
     let row = client
         .query_one(
             "SELECT c.name, c.metadata, e.payload FROM customers c, stripe_events e",
@@ -895,7 +889,7 @@ async fn a_message_is_published_and_marked_as_soon_as_its_event_is_committed() {
 #[tokio::test]
 async fn an_event_that_can_be_stored_nowhere_is_left_to_stripe() {
     let site = Site::new().await;
-    let (proxy, url) = site.database.behind_proxy();
+    let (proxy, url) = site.surroundings.database.behind_proxy();
     proxy.refuse();
     let pairs = [("DATABASE_URL", url.as_str())];
     let app = site.app_with(&pairs, &no_aws().await);
@@ -909,7 +903,7 @@ async fn an_event_that_can_be_stored_nowhere_is_left_to_stripe() {
     site.assert_untouched().await;
     // Stripe delivers it again when both are back.
     proxy.pass();
-    let app = site.app_with(&pairs, &site.aws);
+    let app = site.app_with(&pairs, &site.surroundings.aws);
     assert_eq!(deliver(&app, charge("Rowan")).await, kept("applied"));
     site.assert_counted_once().await;
 }
@@ -918,7 +912,7 @@ async fn an_event_that_can_be_stored_nowhere_is_left_to_stripe() {
 async fn when_everything_hangs_the_answer_comes_in_time_all_the_same() {
     for warmed in [true, false] {
         let site = Site::new().await;
-        let (database, url) = site.database.behind_proxy();
+        let (database, url) = site.surroundings.database.behind_proxy();
         let moto = FaultProxy::start(moto_address().await);
         let aws = aws::sdk_config(&format!("http://{}", moto.address()));
         let app = site.app_with(&[("DATABASE_URL", &url)], &aws);
@@ -992,7 +986,7 @@ fn without_its_configuration_the_program_says_which_variable_is_missing() {
 async fn during_a_rotation_the_old_and_the_new_secret_are_accepted() {
     let site = Site::new().await;
     let pairs = [("STRIPE_WEBHOOK_SECRETS", "whsec_old, whsec_new")];
-    let app = site.app_with(&pairs, &site.aws);
+    let app = site.app_with(&pairs, &site.surroundings.aws);
     for (name, secret, status) in [
         ("Vine", "whsec_old", 200),
         ("Vine2", "whsec_new", 200),
@@ -1010,7 +1004,7 @@ async fn a_secret_rotated_in_secrets_manager_is_read_again_at_the_first_failed_c
     let site = Site::new().await;
     let moto = FaultProxy::start(moto_address().await);
     let through_proxy = aws::sdk_config(&format!("http://{}", moto.address()));
-    let manager = aws_sdk_secretsmanager::Client::new(&site.aws);
+    let manager = aws_sdk_secretsmanager::Client::new(&site.surroundings.aws);
     let name = testing::unique("webhook-secret");
     let created = manager
         .create_secret()

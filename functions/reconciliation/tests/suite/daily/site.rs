@@ -15,7 +15,7 @@ use shared::ledger;
 use store::reconciliation_runs;
 use stripe::client::Patience;
 use stripe::event::Event;
-use testing::{Aws, TestDatabase, logs, sample};
+use testing::{Surroundings, logs, sample};
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
 
@@ -34,11 +34,9 @@ pub(crate) fn at(text: &str) -> Timestamp {
 }
 
 pub(crate) struct Site {
-    pub(crate) database: TestDatabase,
+    surroundings: Surroundings,
     pub(crate) stripe: FakeStripe,
     pub(crate) app: App,
-    pairs: Vec<(&'static str, String)>,
-    aws: SdkConfig,
     /// Events that have been delivered or lost.
     seen: usize,
 }
@@ -54,44 +52,35 @@ impl Site {
         let mut options = Options::new(account, morning);
         options.shape = shape;
         let stripe = FakeStripe::start(listener, options).unwrap();
-        let database = TestDatabase::create().await;
-        let moto = Aws::shared().await;
-        let pairs = vec![
-            ("DATABASE_URL", database.url.clone()),
-            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
-            ("DOCUMENT_BUCKET", moto.bucket().await),
-            ("EVENT_BUS_NAME", moto.event_bus().await),
+        let surroundings = Surroundings::new([
             ("STRIPE_API_BASE", stripe.base_url()),
             ("STRIPE_API_KEY", "rk_test_Daily".to_owned()),
-        ];
-        let aws = moto.sdk_config();
-        let app = app(&pairs, &[], &aws);
+        ])
+        .await;
+        let app = app(&surroundings, &[]);
         Site {
-            database,
+            surroundings,
             stripe,
             app,
-            pairs,
-            aws,
             seen: 0,
         }
     }
 
     /// Another sandbox of the function, with other variables.
     pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)]) -> App {
-        app(&self.pairs, pairs, &self.aws)
+        app(&self.surroundings, pairs)
     }
 
     pub(crate) fn environment(&self) -> Environment {
-        let pairs = self.pairs.iter();
-        Environment::from_pairs(pairs.map(|(name, value)| (*name, value.as_str())))
+        self.surroundings.environment(&[])
     }
 
     pub(crate) fn sdk(&self) -> &SdkConfig {
-        &self.aws
+        &self.surroundings.aws
     }
 
     pub(crate) async fn client(&self) -> Client {
-        self.database.client().await
+        self.surroundings.database.client().await
     }
 
     /// The user who [`subscribe`]s.
@@ -185,10 +174,8 @@ impl Site {
     }
 }
 
-fn app(ours: &[(&'static str, String)], pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-    let ours = ours.iter().map(|(name, value)| (*name, value.as_str()));
-    let environment = Environment::from_pairs(ours.chain(pairs.iter().copied()));
-    let app = App::from_env(&environment, aws).unwrap();
+fn app(surroundings: &Surroundings, others: &[(&'static str, &str)]) -> App {
+    let app = App::from_env(&surroundings.environment(others), &surroundings.aws).unwrap();
     app.with_patience(Patience {
         timeout: Duration::from_secs(30),
         attempts: 3,

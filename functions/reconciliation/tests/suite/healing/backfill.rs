@@ -123,7 +123,7 @@ async fn an_import_that_is_interrupted_anywhere_goes_on_where_it_was() {
 
     let site = Site::new().await;
     // Cut at the commit of a slice, before it and after it: both are as good as a kill.
-    let (proxy, url) = site.database.behind_proxy();
+    let (proxy, url) = site.surroundings.database.behind_proxy();
     let base = stripe.base_url();
     let function = || {
         site.app_with(&[
@@ -237,7 +237,7 @@ async fn an_object_that_cannot_be_applied_is_named_and_the_others_are_imported()
     let stripe = serve(large_account(), Shape::Endive).await;
     let now = later(&stripe);
     let site = Site::new().await;
-    let client = site.database.client().await;
+    let client = site.surroundings.database.client().await;
     client
         .batch_execute(
             "ALTER TABLE refunds ADD CONSTRAINT mistake CHECK (stripe_refund_id NOT LIKE '%05')",

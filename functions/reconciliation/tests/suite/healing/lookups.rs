@@ -66,7 +66,7 @@ async fn everything_is_known_after_the_redrive(shape: Shape) {
             })
             .collect();
         payments.sort();
-        let client = site.database.client().await;
+        let client = site.surroundings.database.client().await;
         let like = format!("%{}0%", scenario.prefix);
         let stored: Vec<String> = client
             .query(

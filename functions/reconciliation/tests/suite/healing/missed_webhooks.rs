@@ -177,7 +177,7 @@ async fn an_event_that_cannot_be_applied_is_parked_and_holds_up_nobody() {
     let app = site.app(&stripe);
     let now = later(&stripe);
     // A rule of the database that a charge breaks, as a mistake of ours would.
-    let client = site.database.client().await;
+    let client = site.surroundings.database.client().await;
     client
         .batch_execute(
             "ALTER TABLE payment_attempts ADD CONSTRAINT mistake CHECK (amount_cents < 0)",

@@ -1,41 +1,36 @@
 //! The whole life of an event that cannot be applied: parked by the webhook, tried, poisoned,
 //! shown, replayed after the fix.
 
-use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use local::bundle::Bundle;
 use local::token;
-use runtime::config::Environment;
 use serde_json::{Value, json};
 use stripe::signature;
-use testing::{Aws, TestDatabase, sample};
+use testing::{Surroundings, sample};
 
 const WEBHOOK_SECRET: &str = "whsec_test_of_the_whole_life";
 const ADMIN_SECRET: &str = "a test's key of the admin tokens, long enough";
 
 /// Every function of the bundle on a database of its own.
 struct Whole {
-    database: TestDatabase,
+    surroundings: Surroundings,
     bundle: Bundle,
 }
 
 impl Whole {
     async fn new() -> Whole {
-        let moto = Aws::shared().await;
-        let database = TestDatabase::create().await;
-        let environment = Environment::from_pairs([
-            ("DATABASE_URL", database.url.clone()),
+        let surroundings = Surroundings::new([
             ("DATABASE_SSLMODE", "disable".to_owned()),
             ("STRIPE_WEBHOOK_SECRETS", WEBHOOK_SECRET.to_owned()),
-            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
-            ("DOCUMENT_BUCKET", moto.bucket().await),
-            ("EVENT_BUS_NAME", moto.event_bus().await),
             ("ADMIN_JWT_SECRET", ADMIN_SECRET.to_owned()),
             ("SERVICE_TOKENS", "a service token".to_owned()),
-        ]);
-        let aws: SdkConfig = moto.sdk_config();
-        let bundle = Bundle::new(&environment, &aws).unwrap();
-        Whole { database, bundle }
+        ])
+        .await;
+        let bundle = Bundle::new(&surroundings.environment(&[]), &surroundings.aws).unwrap();
+        Whole {
+            surroundings,
+            bundle,
+        }
     }
 
     /// One delivery of Stripe's; answers the outcome.
@@ -76,7 +71,7 @@ impl Whole {
     }
 
     async fn run(&self, statement: &str) {
-        let client = self.database.client().await;
+        let client = self.surroundings.database.client().await;
         client.batch_execute(statement).await.unwrap();
     }
 }
@@ -111,7 +106,7 @@ async fn an_event_that_fails_is_parked_poisoned_and_applied_after_the_fix() {
         (&summary["failed"], &summary["poisoned"]),
         (&json!(0), &json!(0))
     );
-    let client = whole.database.client().await;
+    let client = whole.surroundings.database.client().await;
     let told = "SELECT detail->>'subject' FROM outbox WHERE detail_type = 'event.poisoned'";
     let subject: String = client.query_one(told, &[]).await.unwrap().get(0);
     assert_eq!(subject, bad_id);

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use aws_types::SdkConfig;
 use domain::payment::FeeEstimate;
 use fake_stripe::{Account, FakeStripe, Fault, Options, Shape, scenarios};
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::{App, Deadline, handle_until};
-use runtime::config::Environment;
 use runtime::telemetry::cause_chain;
 use serde_json::Value;
 use shared::ledger;
 use stripe::client::Patience;
 use stripe::event::Event;
-use testing::{Aws, TestDatabase, logs, sample};
+use testing::{Surroundings, logs, sample};
 use tokio::net::TcpListener;
 
 pub(crate) const FEES: FeeEstimate = FeeEstimate {
@@ -44,17 +42,14 @@ pub(crate) fn patience_with(fault: &Fault) -> Patience {
 
 /// Everything the function uses, of one test's own.
 pub(crate) struct Site {
-    pub(crate) database: TestDatabase,
-    aws: SdkConfig,
-    pairs: Vec<(&'static str, String)>,
+    pub(crate) surroundings: Surroundings,
 }
 
 impl Site {
     pub(crate) async fn new() -> Site {
         logs::capture();
-        let moto = Aws::shared().await;
-        let database = TestDatabase::create().await;
-        let client = database.client().await;
+        let surroundings = Surroundings::new([]).await;
+        let client = surroundings.database.client().await;
         for scenario in scenarios() {
             client
                 .execute(
@@ -65,17 +60,7 @@ impl Site {
                 .await
                 .unwrap();
         }
-        let pairs = vec![
-            ("DATABASE_URL", database.url.clone()),
-            ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
-            ("DOCUMENT_BUCKET", moto.bucket().await),
-            ("EVENT_BUS_NAME", moto.event_bus().await),
-        ];
-        Site {
-            database,
-            aws: moto.sdk_config(),
-            pairs,
-        }
+        Site { surroundings }
     }
 
     /// The function, asking this Stripe.
@@ -87,12 +72,8 @@ impl Site {
     }
 
     pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)]) -> App {
-        let ours = self
-            .pairs
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()));
-        let environment = Environment::from_pairs(ours.chain(pairs.iter().copied()));
-        let app = App::from_env(&environment, &self.aws).unwrap();
+        let environment = self.surroundings.environment(pairs);
+        let app = App::from_env(&environment, &self.surroundings.aws).unwrap();
         app.with_patience(PATIENCE)
     }
 
@@ -103,7 +84,7 @@ impl Site {
 
     /// Events as deliveries bring them.
     pub(crate) async fn deliver(&self, events: &[Value]) {
-        let mut client = self.database.client().await;
+        let mut client = self.surroundings.database.client().await;
         for event in events {
             let body = event.to_string();
             let read = Event::parse(body.as_bytes()).unwrap();
@@ -115,14 +96,14 @@ impl Site {
     }
 
     pub(crate) async fn count(&self, from: &str) -> i64 {
-        let client = self.database.client().await;
+        let client = self.surroundings.database.client().await;
         let statement = format!("SELECT count(*) FROM {from}");
         client.query_one(&statement, &[]).await.unwrap().get(0)
     }
 
     /// The rows of a query of one text column.
     pub(crate) async fn texts(&self, query: &str) -> Vec<String> {
-        let client = self.database.client().await;
+        let client = self.surroundings.database.client().await;
         let rows = client.query(query, &[]).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
