@@ -47,7 +47,7 @@ pub enum Error {
 pub struct Filed {
     /// Under which it is stored.
     pub pdf_key: String,
-    /// Digest in hex.
+    /// SHA-256 of the PDF, in hex.
     pub pdf_sha256: String,
 }
 

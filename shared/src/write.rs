@@ -139,7 +139,7 @@ pub struct Write<'a> {
     pub db: &'a Transaction<'a>,
     /// Who writes, as the audit log names them.
     pub actor: &'a str,
-    /// When.
+    /// The instant of the write, in every row it makes.
     pub now: Timestamp,
     messages: &'a mut Vec<outbox::Message>,
 }
@@ -279,7 +279,7 @@ pub struct Written<T, const STATUS: u16 = 200> {
     answer: std::marker::PhantomData<fn() -> T>,
 }
 
-/// 201.
+/// The answer of a write that made something: 201.
 pub type Created<T> = Written<T, 201>;
 
 impl<T, const STATUS: u16> IntoResponse for Written<T, STATUS> {

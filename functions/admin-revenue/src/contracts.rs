@@ -25,12 +25,12 @@ pub(crate) struct ContractsQuery {
     /// Only those of this status.
     #[param(inline)]
     status: Option<ContractStatus>,
-    /// Only a partner's.
+    /// Only the contract of the partner with this API key prefix.
     #[param(inline)]
     api_key_prefix: Option<PlainText>,
 }
 
-/// Contracts, newest first.
+/// Lists partners' contracts, newest first.
 #[utoipa::path(get, path = "/admin/contracts")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,
@@ -47,7 +47,7 @@ pub(crate) async fn list(
     Ok(Json(ListOf::of(rows)?))
 }
 
-/// One contract.
+/// Answers one contract.
 #[utoipa::path(get, path = "/admin/contracts/{id}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

@@ -19,15 +19,15 @@ use crate::parameters::NumberPath;
 /// Whose credits are shown.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct CreditsQuery {
-    /// Only a user's.
+    /// Only credits of the user with this id.
     #[param(minimum = 0)]
     user_id: Option<i32>,
-    /// Only a partner's.
+    /// Only credits of the partner with this API key prefix.
     #[param(inline)]
     api_key_prefix: Option<PlainText>,
 }
 
-/// Credits, newest first.
+/// Lists credits of users and partners, newest first.
 #[utoipa::path(get, path = "/admin/credits")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,

@@ -64,7 +64,7 @@ impl From<ParkedState> for ParkedEvent {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ListedEvent {
-    /// In the ledger.
+    /// Events that are in the ledger, applied or ignored.
     Inbox(InboxEvent),
     /// Not in it yet.
     Parked(ParkedEvent),

@@ -36,7 +36,7 @@ pub(crate) struct InvoicesQuery {
     /// Only those of this kind.
     #[param(inline)]
     kind: Option<InvoiceKind>,
-    /// Only a user's.
+    /// Only invoices of the user with this id.
     #[param(minimum = 0)]
     user_id: Option<i32>,
     /// Only a partner's; a partner may only ask for its own.
@@ -84,7 +84,7 @@ pub(crate) async fn list(
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum InvoiceWithParts {
-    /// For staff.
+    /// What staff sees: every member.
     Whole(Box<WholeInvoice>),
     /// For the partner it bills.
     OfPartner(Box<PartnersInvoice>),
@@ -100,7 +100,7 @@ pub(crate) struct WholeInvoice {
     #[serde(flatten)]
     internals: InvoiceInternals,
     lines: Vec<InvoiceLine>,
-    /// Newest first.
+    /// Payments of this invoice, newest first.
     payments: Vec<PaymentSummary>,
     /// What was taken from credits for it.
     credits: Vec<AppliedCredit>,
@@ -114,7 +114,7 @@ pub(crate) struct PartnersInvoice {
     #[serde(flatten)]
     details: InvoiceDetails,
     lines: Vec<InvoiceLine>,
-    /// Newest first.
+    /// Payments of this invoice, newest first.
     payments: Vec<PartnerPayment>,
     /// What was taken from credits for it.
     credits: Vec<AppliedCredit>,

@@ -65,7 +65,7 @@ impl NumberPath {
     }
 }
 
-/// An invoice.
+/// The invoice that a path names.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct InvoicePath {
     /// Our number of the invoice, or Stripe's id.

@@ -21,7 +21,7 @@ pub(crate) struct PaymentsQuery {
     /// Only those of this status.
     #[param(inline)]
     status: Option<PaymentStatus>,
-    /// Only a user's.
+    /// Only payments of the user with this id.
     #[param(minimum = 0)]
     user_id: Option<i32>,
     /// Only those of a customer at Stripe.
@@ -32,7 +32,7 @@ pub(crate) struct PaymentsQuery {
     invoice_id: Option<i64>,
 }
 
-/// Payments, newest first.
+/// Lists payments, newest first; one row each, however often it was tried.
 #[utoipa::path(get, path = "/admin/payments")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,

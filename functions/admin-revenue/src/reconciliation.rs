@@ -122,7 +122,7 @@ pub(crate) async fn get(
 /// The item of a path.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct ItemPath {
-    /// The item's number.
+    /// Number of the item within all runs.
     #[param(inline)]
     id: ObjectId,
 }

@@ -59,7 +59,7 @@ pub(crate) struct SubscriptionsQuery {
     plan: Option<PlainText>,
 }
 
-/// Subscriptions, newest first.
+/// Lists subscriptions with their items and discounts, newest first.
 #[utoipa::path(get, path = "/admin/subscriptions")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,

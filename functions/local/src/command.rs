@@ -96,13 +96,13 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum TokenKind {
-    /// For all routes
+    /// For staff: opens every /admin route
     Admin,
-    /// For /usage routes
+    /// For the application's backend: opens the /usage routes
     Service,
     /// For what an API partner may read: its own usage and invoices
     Partner {
-        /// Such as dp_pk_harbor
+        /// The partner's API key prefix, such as dp_pk_harbor
         api_key_prefix: String,
     },
 }

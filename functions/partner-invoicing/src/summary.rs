@@ -78,7 +78,7 @@ pub struct Failure {
 pub struct Review {
     pub contract_id: i64,
     pub period_start: Timestamp,
-    /// Always `needs_review`.
+    /// The word `needs_review`: a person has to look before it is billed.
     pub status: &'static str,
     /// Why, such as `above_the_cap` or `late_usage_after_the_last_invoice`.
     pub reason: &'static str,

@@ -45,7 +45,7 @@ pub(crate) struct CurrentInvoice {
     usage: Usage,
     /// As the invoice will have them; none when there would be no invoice.
     lines: Vec<RatedLine>,
-    /// Before tax.
+    /// Sum of the lines before tax, in minor units of `currency`.
     subtotal_cents: i64,
     tax_cents: i64,
     /// Before credits, and before corrections of earlier periods.

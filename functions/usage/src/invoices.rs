@@ -19,7 +19,7 @@ use crate::parameters::PartnerPath;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SentInvoiceStatus {
-    /// To be paid.
+    /// Issued, and not paid yet.
     Open,
     Paid,
     Void,

@@ -33,7 +33,7 @@ pub(crate) struct UserPath {
 }
 
 impl UserPath {
-    /// The id.
+    /// The user's id as a number.
     pub(crate) fn id(&self) -> Result<UserId, Error> {
         UserId::parse(&self.id).ok_or_else(|| Error::invalid_parameter("id", "a user's number"))
     }
@@ -43,7 +43,7 @@ impl UserPath {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UserLimit {
     user_id: i32,
-    /// The user's plan.
+    /// Name of the user's plan, as in `plan_limits`.
     plan: String,
     /// Units used this month.
     used: i64,

@@ -12,13 +12,13 @@ use tokio_postgres::GenericClient;
 /// A subject with what its use is compared with.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
-    /// `user:<id>` or `partner:<prefix>`.
+    /// Whose usage is counted: `user:<id>` or `partner:<prefix>`.
     pub(crate) subject: String,
     pub(crate) limit: Option<i64>,
     pub(crate) measure: Measure,
 }
 
-/// What is counted.
+/// The meter of one subject, which orders the writers that count for it.
 #[derive(Debug, Clone)]
 pub(crate) enum Measure {
     /// Units of billable events.

@@ -46,7 +46,7 @@ pub(crate) struct UsageSums {
     units: i64,
     /// Of the units those that count against limits and on invoices.
     billable_units: i64,
-    /// In minor units.
+    /// What the billable units cost, in minor units of `currency`.
     amount_cents: i64,
 }
 
@@ -143,7 +143,7 @@ pub(crate) async fn partner(
     Ok(Json(months(rows)))
 }
 
-/// Months, newest first.
+/// A subject's months with usage, newest first.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsageMonths(Vec<UsageMonth>);
 

@@ -47,7 +47,7 @@ pub(crate) struct OverageQuote {
     /// Per unit beyond the limit; null when the plan sells none.
     overage_price_cents: Option<i64>,
     currency: Currency,
-    /// As asked for.
+    /// How many units the quote is for, as the request says.
     units: i64,
     /// Of them inside the limit.
     free_units: i64,

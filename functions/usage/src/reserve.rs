@@ -77,7 +77,7 @@ pub(crate) struct Reserved {
 /// What the 402 offers instead.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReservationDenied {
-    /// False.
+    /// Always false: nothing was reserved.
     allowed: bool,
     /// Units used this month.
     used: i64,
@@ -97,7 +97,7 @@ pub(crate) struct ReservationDenied {
     resets_at: Timestamp,
 }
 
-/// A larger plan.
+/// The next larger plan, which would allow the reservation.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PlanUpgrade {
     plan: String,
@@ -113,7 +113,7 @@ pub(crate) struct PlanUpgrade {
 pub(crate) enum ReserveError {
     /// 402: nothing is stored, so that the key may come again.
     Denied(ReservationDenied),
-    /// Any other refusal.
+    /// A refusal that every route can give.
     Refused(Error),
 }
 

@@ -27,11 +27,11 @@ pub(crate) struct EventPath {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct VoidedUsage {
     idempotency_key: String,
-    /// `user:<id>` or `partner:<prefix>`.
+    /// Whose event it is: `user:<id>` or `partner:<prefix>`.
     subject: String,
     /// When it was taken back first.
     voided_at: Timestamp,
-    /// Why it was.
+    /// Why the event was voided, as the first request said.
     reason: String,
 }
 

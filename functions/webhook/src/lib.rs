@@ -123,7 +123,7 @@ struct StripeEvent {
 /// An event that was kept: Stripe does not send it again.
 #[derive(Debug, Serialize, ToSchema)]
 struct Kept {
-    /// True.
+    /// Always true: Stripe need not deliver the event again.
     received: bool,
     outcome: KeptOutcome,
 }

@@ -50,7 +50,7 @@ pub struct Payer {
 pub struct TakenCredit<'a> {
     /// In words, or its reason.
     pub label: Option<&'a str>,
-    /// Positive.
+    /// What is taken off, as a positive number of minor units of the invoice's currency.
     pub amount_cents: i64,
 }
 
@@ -78,14 +78,14 @@ pub struct InvoiceDocument {
     /// By rate and jurisdiction; they add up to the invoice's tax.
     pub taxes: Vec<TaxLine>,
     pub total_cents: i64,
-    /// Taken from credits.
+    /// Credits taken off the total, one line each.
     pub credits: Vec<CreditLine>,
     pub amount_paid_cents: i64,
     pub amount_due_cents: i64,
     pub notes: Option<String>,
 }
 
-/// Who is billed.
+/// Name and address of who is billed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Customer {
     pub name: Option<String>,
@@ -106,7 +106,7 @@ pub struct DocumentLine {
     pub total_cents: i64,
 }
 
-/// A tax.
+/// One tax of an invoice: its rate and what it comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaxLine {
     /// Name, rate and jurisdiction: `VAT 19% (DE)`.
@@ -120,7 +120,7 @@ pub struct TaxLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreditLine {
     pub label: String,
-    /// Positive.
+    /// What is taken off, as a positive number of minor units of the invoice's currency.
     pub amount_cents: i64,
 }
 

@@ -21,10 +21,10 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word.
+            /// Every word of the column, in the order of the variants.
             pub const WORDS: &[&str] = <$name as strum::VariantNames>::VARIANTS;
 
-            /// The word.
+            /// The word as it is stored and answered.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 self.into()

@@ -116,7 +116,7 @@ pub struct LoggedEvent {
     pub id: String,
     /// `invoice.paid` and so on.
     pub kind: &'static str,
-    /// Unix seconds.
+    /// Unix seconds, as Stripe's `created` has them.
     pub created: i64,
     object: Object,
     previous: Option<Object>,
@@ -238,7 +238,7 @@ pub struct NewCoupon<'a> {
 #[derive(Debug, Clone)]
 pub struct Account {
     prefix: String,
-    /// Unix seconds.
+    /// Unix seconds, as Stripe's `created` has them.
     pub(super) now: i64,
     counters: BTreeMap<&'static str, u32>,
     /// `req_…` when the running operation was called over the API, none when Stripe did it.

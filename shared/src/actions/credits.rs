@@ -21,7 +21,7 @@ pub struct GrantCredit {
     pub user_id: Option<i32>,
     /// Whose: the prefix of a partner's API key.
     pub api_key_prefix: Option<PlainText>,
-    /// In minor units.
+    /// What is granted, in minor units of `currency`.
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000_i64)]
     pub amount_cents: i64,
     pub currency: Currency,

@@ -17,9 +17,9 @@ const MICROSECOND: SignedDuration = SignedDuration::from_micros(1);
 /// How long a range may be.
 #[derive(Debug, Clone, Copy)]
 pub enum Longest {
-    /// 24 months.
+    /// At most 24 months, for figures by week or month.
     Months,
-    /// 366 days.
+    /// At most 366 days, for figures by day.
     Days,
 }
 
@@ -28,7 +28,7 @@ pub enum Longest {
 pub struct Asked {
     /// The part of the range that has happened by `as_of`, which itself belongs to it.
     pub range: Period,
-    /// To the microsecond.
+    /// What happened later does not count; cut to the microsecond, as Postgres keeps instants.
     pub as_of: Timestamp,
     to: Timestamp,
 }

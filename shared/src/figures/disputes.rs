@@ -25,7 +25,7 @@ pub struct DisputesTotals {
     pub win_rate_bps: Option<i64>,
 }
 
-/// Largest first.
+/// Disputes of the period by reason, the largest amount first.
 pub async fn table(db: &Client, scope: &Scope) -> Section<Table<Disputes, DisputesTotals>> {
     let rows = reports::disputes(db, scope).await?;
     let won = sum(&rows, |row| row.won)?;

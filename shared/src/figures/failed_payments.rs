@@ -27,7 +27,7 @@ fields! {
         pub amount_cents: i64,
         /// Those that were paid after all.
         pub recovered: i64,
-        /// Of the recovered.
+        /// What the recovered payments brought, in minor units.
         pub recovered_cents: i64,
         /// Recovered ÷ payments; null where no payment has the code.
         pub recovery_rate_bps: Option<i64>,
@@ -42,11 +42,11 @@ pub struct FailedPaymentsTotals {
     pub amount_cents: i64,
     pub recovered: i64,
     pub recovered_cents: i64,
-    /// Null without payments.
+    /// Recovered ÷ payments in basis points; `None` without payments.
     pub recovery_rate_bps: Option<i64>,
 }
 
-/// Most frequent first.
+/// Failed payments of the period by code, the most frequent first.
 pub async fn table(
     db: &Client,
     scope: &Scope,

@@ -18,7 +18,7 @@ fields! {
     pub struct FeesOfSource {
         /// `actual`, `estimated`: of payments; `dispute`.
         pub fee_source: String,
-        /// Payments, or disputes.
+        /// How many payments, or disputes, were charged a fee.
         pub charged: i64,
         /// Of the payments; null for disputes.
         pub gross_cents: Option<i64>,
@@ -34,7 +34,7 @@ pub struct FeesTotals {
     pub charged: i64,
     pub gross_cents: i64,
     pub fees_cents: i64,
-    /// Null without payments.
+    /// Fees ÷ gross of the same payments in basis points; `None` without payments.
     pub effective_rate_bps: Option<i64>,
 }
 

@@ -23,9 +23,9 @@ pub enum Profile {
     Stripe,
     /// The default's other name: a subscription set to end churns when it ends.
     AtPeriodEnd,
-    /// Every one.
+    /// Every discount lowers the recurring revenue.
     AllDiscounts,
-    /// None.
+    /// No discount lowers the recurring revenue.
     NoDiscounts,
 }
 
@@ -50,7 +50,7 @@ pub struct MrrMovements {
     /// Exclusive; `as_of`, inclusive, when that is earlier.
     pub to: Timestamp,
     pub as_of: Timestamp,
-    /// Of `periods`.
+    /// The order of `periods`, always `oldest first`.
     pub order: &'static str,
     pub periods: Option<Vec<PeriodFigures>>,
     pub definitions: MrrDefinitions,

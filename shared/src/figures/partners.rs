@@ -22,7 +22,7 @@ pub struct PartnersTotals {
     pub uncollectible_cents: i64,
 }
 
-/// Highest total first.
+/// Partner invoices of the period by partner, the highest total first.
 pub async fn table(db: &Client, scope: &Scope) -> Section<Table<PartnerRevenue, PartnersTotals>> {
     let rows = reports::partners(db, scope).await?;
     let totals = PartnersTotals {

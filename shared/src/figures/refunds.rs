@@ -36,7 +36,7 @@ pub struct RefundsTotals {
     pub rate_of_gross_bps: Option<i64>,
 }
 
-/// Largest first.
+/// Refunds of the period by reason, the largest amount first.
 pub async fn table(db: &Client, scope: &Scope) -> Section<Table<RefundsOfReason, RefundsTotals>> {
     let gross_cents = reports::gross_cents(db, scope).await?;
     let of_gross = |amount_cents| ratio_bps(amount_cents, i128::from(gross_cents));

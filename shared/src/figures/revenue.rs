@@ -148,9 +148,9 @@ impl CashRead {
 /// When the figures are asked for: what runs now is summed as it is, the past from what was recorded on the way.
 #[derive(Debug, Clone, Copy)]
 pub enum Moment {
-    /// What stands now.
+    /// What stands now, at this instant.
     Now(Timestamp),
-    /// What stood then.
+    /// What stood at an instant that has passed.
     Past(Timestamp),
 }
 

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 /// A field that is null because it could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// The member's name.
+    /// The member of the answer that is null.
     pub field: &'static str,
     /// For people, without the database's own words.
     pub reason: &'static str,

@@ -18,7 +18,7 @@ pub struct TaxTotals {
     pub tax_cents: i64,
 }
 
-/// Largest first.
+/// Tax of the period by jurisdiction and rate, the largest amount first.
 pub async fn table(db: &Client, scope: &Scope) -> Section<Table<Tax, TaxTotals>> {
     let rows = reports::tax(db, scope).await?;
     let totals = TaxTotals {

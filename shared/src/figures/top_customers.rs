@@ -18,11 +18,11 @@ fields! {
     pub struct TopCustomer {
         pub stripe_customer_id: String,
         pub name: Option<String>,
-        /// Captured.
+        /// What was captured in the period, in minor units.
         pub gross_cents: i64,
         pub fees_cents: i64,
         pub refunds_cents: i64,
-        /// Withdrawn − reinstated.
+        /// Disputed money withdrawn less reinstated in the period, in minor units.
         pub disputes_cents: i64,
         /// Gross − fees − refunds − disputes.
         pub net_cents: i64,

@@ -68,12 +68,12 @@ pub async fn list(
     .await
 }
 
-/// What somebody did.
+/// A line of the audit log that is about to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry<'a> {
     /// Who, as the token names them.
     pub actor: &'a str,
-    /// `contract.update`.
+    /// What was done, as in `contract.update`.
     pub action: &'static str,
     /// What it was done to, `contract:7`.
     pub target: String,

@@ -27,9 +27,9 @@ columns! {
         pub company: Option<String>,
         pub pricing_model: String,
         pub currency: String,
-        /// Per month.
+        /// Minor units of `currency` per month.
         pub monthly_flat_fee_cents: Option<i64>,
-        /// Per unit.
+        /// Minor units of `currency` per unit.
         pub per_deed_price_cents: Option<i64>,
         /// Per started thousand requests.
         pub per_1000_requests_cents: Option<i64>,
@@ -39,19 +39,19 @@ columns! {
         pub tier_mode: Option<String>,
         /// Free units per month.
         pub included_units: i64,
-        /// Per month.
+        /// Minor units of `currency` per month.
         pub minimum_commitment_cents: i64,
         pub unit_source: String,
-        /// `None` for all.
+        /// Which event types are billed; `None` for all.
         pub billable_event_types: Option<Vec<String>>,
         pub billing_cycle: String,
         pub payment_terms: String,
         pub payment_method: String,
-        /// -1 = unlimited.
+        /// Requests a UTC month; -1 means no limit.
         pub monthly_request_limit: Option<i64>,
         pub rate_limit_per_minute: Option<i64>,
         pub status: String,
-        /// First billed day.
+        /// First day that is billed, in the contract's time zone.
         pub contract_start_date: Option<Date>,
         /// Last billed day; `None` while open.
         pub contract_end_date: Option<Date>,
@@ -72,7 +72,7 @@ columns! {
         pub suspended_at: Option<Timestamp>,
         /// Billed up to this day, and never again.
         pub canceled_at: Option<Timestamp>,
-        /// Internal.
+        /// Notes for staff; never printed.
         pub notes: Option<String>,
         pub created_at: Timestamp,
         pub updated_at: Option<Timestamp>,
@@ -206,7 +206,7 @@ impl FromRow for BillingDetails {
 pub struct Read {
     /// `api_partner_contracts.id`.
     pub id: i64,
-    /// The partner.
+    /// The partner's API key prefix.
     pub api_key_prefix: String,
     /// The contract, or which of its members is not valid.
     pub contract: Result<StoredContract, contract::Invalid>,

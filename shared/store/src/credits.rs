@@ -33,10 +33,10 @@ columns! {
         pub description: Option<String>,
         /// The last invoice it was applied to.
         pub applied_to_invoice_id: Option<i64>,
-        /// `None` = never.
+        /// When what is left of it lapses; `None` means never.
         pub expires_at: Option<Timestamp>,
         pub voided_at: Option<Timestamp>,
-        /// Who granted it.
+        /// Who granted it, as the audit log names them.
         pub created_by: Option<String>,
         pub created_at: Timestamp,
     }
@@ -129,7 +129,7 @@ pub async fn delete_unused(
 pub struct Filter<'a> {
     pub user_id: Option<i32>,
     pub api_key_prefix: Option<&'a str>,
-    /// Of `created_at`.
+    /// When the credit was granted.
     pub created: Span,
 }
 
@@ -235,7 +235,7 @@ pub struct NewCredit<'a> {
     pub reason: CreditReason,
     pub description: Option<&'a str>,
     pub expires_at: Option<Timestamp>,
-    /// Who grants it.
+    /// Who grants it, as the audit log names them.
     pub created_by: &'a str,
 }
 

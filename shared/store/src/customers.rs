@@ -25,7 +25,7 @@ columns! {
         /// Its default at Stripe.
         pub currency: Option<Currency>,
         pub delinquent: Option<bool>,
-        /// Deleted at Stripe.
+        /// When Stripe deleted the customer; `None` for one that exists.
         pub deleted_at: Option<Timestamp>,
         /// At Stripe; null for one that is only named so far.
         pub created_at: Option<Timestamp>,
@@ -38,7 +38,7 @@ columns! {
 pub struct CustomerDetails {
     #[serde(flatten)]
     pub customer: ListedCustomer,
-    /// Stripe's.
+    /// Metadata as Stripe has it.
     pub metadata: Value,
 }
 

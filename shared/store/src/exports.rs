@@ -44,7 +44,7 @@ struct Source {
     table: &'static str,
     /// Rows that are no rows of ours are left out.
     condition: &'static str,
-    /// What `status` compares.
+    /// The column that `status` is compared with.
     status: &'static str,
     /// What `from` and `to` compare.
     dated_by: &'static str,

@@ -38,7 +38,7 @@ columns! {
         pub stripe_subscription_id: Option<String>,
         /// The contract billed; `None` for the predecessor's.
         pub contract_id: Option<i64>,
-        /// Σ lines.
+        /// Sum of the lines, in minor units of `currency`.
         pub subtotal_cents: Option<i64>,
         pub tax_cents: Option<i64>,
         pub discount_cents: Option<i64>,
@@ -80,7 +80,7 @@ columns! {
     pub struct InvoiceDetails of "invoices" {
         /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
         pub tax_breakdown: Option<Value>,
-        /// Paid outside Stripe.
+        /// What was paid outside Stripe, in minor units.
         pub out_of_band_cents: i64,
         /// Credit notes already in the snapshot.
         pub credit_notes_cents: i64,
@@ -102,7 +102,7 @@ columns! {
 columns! {
     /// What an invoice does not show to whom it bills.
     pub struct InvoiceInternals of "invoices" {
-        /// Free form.
+        /// Metadata as Stripe has it; of ours, the contract as it was when the invoice was issued.
         pub metadata: Option<Value>,
         /// Object key of the PDF.
         pub pdf_key: Option<String>,
@@ -201,7 +201,7 @@ columns! {
         /// Our document in the bucket.
         #[serde(skip)]
         pub pdf_key: Option<String>,
-        /// Stripe's document.
+        /// Address of the PDF at Stripe; `None` for our own.
         #[serde(skip)]
         pub invoice_pdf_url: Option<String>,
         pub created_at: Timestamp,
@@ -525,7 +525,7 @@ pub struct Filter<'a> {
     pub api_key_prefix: Option<&'a str>,
     pub stripe_customer_id: Option<&'a str>,
     pub invoice_number: Option<&'a str>,
-    /// Of `created_at`.
+    /// When the invoice was created.
     pub created: Span,
 }
 

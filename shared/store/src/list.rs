@@ -20,7 +20,7 @@ const LISTED_AT: &str = "listed_at";
 
 /// What tells rows of one instant apart: a surrogate id, or the text that is a table's key.
 pub trait Key: Clone + Ord + Default + ToSql + Sync + for<'a> FromSql<'a> {
-    /// The column's type.
+    /// The type of the column in Postgres.
     fn column_type() -> Type;
 }
 

@@ -42,13 +42,13 @@ columns! {
         /// The amount less fee, refunds and what is disputed.
         pub net_amount_cents: Option<i64>,
         pub failure_code: Option<String>,
-        /// The issuer's reason.
+        /// Why the card's issuer declined, as Stripe words it.
         pub decline_code: Option<String>,
         pub failure_message: Option<String>,
-        /// The newest refund.
+        /// When the newest refund was made.
         pub refunded_at: Option<Timestamp>,
         pub refund_reason: Option<String>,
-        /// Σ refunds.
+        /// Sum of the refunds that count, in minor units.
         pub refund_amount_cents: Option<i64>,
         pub succeeded_at: Option<Timestamp>,
         /// Of the newest dispute; Stripe's word.
@@ -367,7 +367,7 @@ pub struct Filter<'a> {
     pub user_id: Option<i32>,
     pub stripe_customer_id: Option<&'a str>,
     pub invoice_id: Option<i64>,
-    /// Of `created_at`.
+    /// When the payment was created.
     pub created: Span,
 }
 

@@ -13,16 +13,16 @@ columns! {
     pub struct PaymentAttempt of "payment_attempts" {
         pub stripe_charge_id: String,
         pub stripe_payment_intent_id: Option<String>,
-        /// Asked for.
+        /// What the customer was asked for.
         pub amount_cents: i64,
-        /// Taken.
+        /// What was captured of it.
         pub amount_captured_cents: i64,
         pub currency: Currency,
         pub status: String,
         /// Whether the money was taken.
         pub captured: bool,
         pub failure_code: Option<String>,
-        /// The issuer's reason.
+        /// Why the card's issuer declined, as Stripe words it.
         pub decline_code: Option<String>,
         pub failure_message: Option<String>,
         pub payment_method: Option<String>,

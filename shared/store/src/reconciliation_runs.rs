@@ -19,9 +19,9 @@ columns! {
         pub run_id: i64,
         /// `daily`, `redrive` or `backfill`.
         pub kind: String,
-        /// The window compared.
+        /// First instant of the window that was compared.
         pub since: Option<Timestamp>,
-        /// Exclusive.
+        /// First instant after the window.
         pub until: Option<Timestamp>,
         pub started_at: Timestamp,
         /// Null while it runs, or was cut off.
@@ -36,7 +36,7 @@ columns! {
         pub healed: i64,
         /// Left for a person.
         pub open: i64,
-        /// Matched ÷ compared.
+        /// Matched ÷ compared in basis points; `None` when nothing was compared.
         pub completeness_bps: Option<i32>,
         /// Sums per currency, and what could not be checked.
         pub summary: Value,
@@ -60,20 +60,20 @@ file_columns! {
         pub object_type: String,
         /// Stripe's id of it.
         pub object_id: String,
-        /// Of the amounts.
+        /// Currency of both values; `None` for what is no amount.
         pub currency: Option<String>,
         /// What Stripe says; an amount in minor units where the kind is of amounts.
         pub stripe_value: Option<String>,
         /// What the ledger says, likewise.
         pub ledger_value: Option<String>,
-        /// What explains it.
+        /// What the run found beside the two values.
         pub detail: Value,
         pub found_at: Timestamp,
         /// When it was healed or accepted.
         pub resolved_at: Option<Timestamp>,
         /// Who accepted it, as the token names them.
         pub accepted_by: Option<String>,
-        /// Why.
+        /// Why somebody accepted the difference; `None` while nobody has.
         pub accepted_reason: Option<String>,
     }
 }

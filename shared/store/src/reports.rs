@@ -18,7 +18,7 @@ use domain::revenue::plan_change::{PlanChange, plan_changes};
 /// Which rows a report is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
-    /// The one currency.
+    /// The currency of every figure; rows of others are left out.
     pub currency: Currency,
     /// Of each row's own date.
     pub range: Period,
@@ -113,7 +113,7 @@ columns! {
         pub amount_cents: i64,
         /// Those that were paid after all.
         pub recovered: i64,
-        /// Of the recovered.
+        /// What the recovered payments brought, in minor units.
         pub recovered_cents: i64,
     }
 }
@@ -200,7 +200,7 @@ file_columns! {
     pub struct Disputes of "disputes" {
         /// Stripe's word, as of the report.
         pub status: String,
-        /// Stripe's word.
+        /// Reason of the dispute as Stripe words it; `None` when Stripe gives none.
         pub reason: Option<String>,
         pub disputes: i64,
         /// What was disputed, in minor units.
@@ -238,7 +238,7 @@ columns! {
     pub struct Fees of "revenue_entries" {
         /// `actual`, `estimated`: of payments; `dispute`.
         pub fee_source: String,
-        /// Payments, or disputes.
+        /// How many payments, or disputes, were charged a fee.
         pub charged: i64,
         /// Of the payments; `None` for disputes.
         pub gross_cents: Option<i64>,

@@ -15,11 +15,11 @@ pub enum Field<'a> {
     Null,
     /// Amounts, counts and ids.
     Number(i64),
-    /// Yes or no.
+    /// A boolean column.
     Flag(bool),
     /// What people, partners and Stripe wrote, JSON, and words of ours.
     Text(Cow<'a, str>),
-    /// UTC.
+    /// An instant, written in UTC.
     Instant(Timestamp),
 }
 
@@ -34,7 +34,7 @@ pub trait Fields {
 
 /// A type that a field may have.
 pub trait AsField {
-    /// The value.
+    /// The value as a file writes it.
     fn as_field(&self) -> Field<'_>;
 }
 

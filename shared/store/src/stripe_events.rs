@@ -27,7 +27,7 @@ columns! {
         pub object_id: Option<String>,
         /// `applied`, `ignored` or `failed`.
         pub outcome: String,
-        /// Why it failed.
+        /// Why the event could not be applied; `None` for one that was.
         pub error: Option<String>,
         /// As Stripe dates it.
         pub created_at: Option<Timestamp>,

@@ -30,7 +30,7 @@ columns! {
         pub plan_name: String,
         /// Null until it is known.
         pub currency: Option<Currency>,
-        /// Per billing cycle.
+        /// Price of a billing cycle, in minor units.
         pub current_plan_price_cents: Option<i64>,
         /// The interval of the first item's price.
         pub billing_cycle: Option<String>,
@@ -42,14 +42,14 @@ columns! {
         pub potential_mrr_microcents: i64,
         /// Computed without a price or coupon that is not known yet.
         pub mrr_provisional: bool,
-        /// Prices and quantities.
+        /// Items as they are stored: each with its price and quantity.
         pub items: Value,
         /// Those of the subscription itself.
         pub discounts: Value,
         /// Whether a next period will be billed.
         pub auto_renew: Option<bool>,
         pub current_period_start: Option<Timestamp>,
-        /// Exclusive.
+        /// First instant after the current period.
         pub current_period_end: Option<Timestamp>,
         pub cancel_at_period_end: bool,
         /// When it is set to end.
@@ -62,7 +62,7 @@ columns! {
         /// When somebody asked for the end.
         pub canceled_at: Option<Timestamp>,
         pub ended_at: Option<Timestamp>,
-        /// At Stripe.
+        /// When the subscription was created at Stripe.
         pub created_at: Timestamp,
         pub updated_at: Option<Timestamp>,
     }
@@ -443,7 +443,7 @@ pub struct Filter<'a> {
     pub user_id: Option<i32>,
     pub stripe_customer_id: Option<&'a str>,
     pub plan_name: Option<&'a str>,
-    /// Of `created_at`.
+    /// When the subscription was created.
     pub created: Span,
 }
 

@@ -30,16 +30,16 @@ pub const TOKENS: [&str; 9] = [
     "another partner's",
 ];
 
-/// A route's verdicts.
+/// What a route answers each of the nine tokens.
 pub type Row = [Verdict; 9];
 
 use Verdict::{In, Refused as No, Unknown as Q};
 
-/// Everybody.
+/// Lets every caller in: a signature is checked later.
 pub const PUBLIC: Row = [In, In, In, In, In, In, In, In, In];
 /// The application's backend alone.
 pub const SERVICE: Row = [Q, Q, Q, In, Q, Q, Q, Q, Q];
-/// Staff that reads.
+/// Lets staff with any role in.
 pub const VIEWER: Row = [Q, Q, Q, Q, In, In, In, No, No];
 /// Staff that moves money.
 pub const FINANCE: Row = [Q, Q, Q, Q, No, In, In, No, No];

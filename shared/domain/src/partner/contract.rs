@@ -128,10 +128,10 @@ pub struct ContractMembers {
     pub pricing_model: Option<PricingModel>,
     /// USD when not given.
     pub currency: Option<Currency>,
-    /// Per month.
+    /// Minor units of the contract's currency per month.
     #[schema(minimum = 0)]
     pub monthly_flat_fee_cents: Option<i64>,
-    /// Per unit.
+    /// Minor units of the contract's currency per unit.
     #[schema(minimum = 0)]
     pub per_deed_price_cents: Option<i64>,
     /// Per started thousand requests.
@@ -190,7 +190,7 @@ pub struct ContractMembers {
     /// `cus_…`, when it is collected through Stripe.
     #[schema(min_length = 1, max_length = 255)]
     pub stripe_customer_id: Option<String>,
-    /// Internal.
+    /// Notes for staff; never printed.
     pub notes: Option<String>,
 }
 
@@ -200,7 +200,7 @@ pub struct ContractMembers {
 pub struct TierMembers {
     /// Null in the last tier and in no other.
     pub up_to: Option<i64>,
-    /// Per unit.
+    /// Minor units of the contract's currency per unit.
     pub unit_price_cents: Option<UnitPrice>,
     /// Once, when the tier is reached; 0 when not given.
     #[schema(minimum = 0)]
@@ -537,7 +537,7 @@ fn text(field: &str, text: Option<String>, longest: usize) -> Result<Option<Stri
     }
 }
 
-/// May have lines.
+/// Notes may span lines, unlike other texts of a contract.
 fn notes(notes: Option<String>) -> Result<Option<String>, Invalid> {
     match notes {
         Some(text) if text.chars().count() > 10_000 || text.contains('\0') => {

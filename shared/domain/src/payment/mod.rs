@@ -234,7 +234,7 @@ words!(
 words!(
     /// Where a fee comes from.
     FeeSource {
-        /// Stripe's balance transaction.
+        /// As Stripe's balance transaction says.
         Actual = "actual",
         /// Our estimate, until Stripe names the fee.
         Estimated = "estimated",
@@ -243,11 +243,8 @@ words!(
 words!(
     /// How a partner's payment outside Stripe came in.
     ManualPaymentMethod {
-        /// A wire transfer.
         Wire = "wire",
-        /// A check.
         Check = "check",
-        /// An ACH transfer.
         Ach = "ach",
     }
 );

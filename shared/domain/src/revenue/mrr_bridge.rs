@@ -46,7 +46,7 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// The word.
+    /// The word in answers and in the `granularity` parameter.
     pub fn as_str(self) -> &'static str {
         match self {
             Granularity::Day => "day",

@@ -133,9 +133,9 @@ words!(
 words!(
     /// What an invoice is for: the words of `invoices.kind`.
     InvoiceKind {
-        /// A subscription's period.
+        /// Bills a period of a subscription.
         Subscription = "subscription",
-        /// A single sale.
+        /// Bills a single sale, such as an overage.
         OneOff = "one_off",
         /// A period of a partner's contract.
         Partner = "partner",

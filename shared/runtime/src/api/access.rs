@@ -14,16 +14,16 @@ use super::authentication::{JwtVerifier, Principal, ServiceTokens};
 /// What a member of staff may do. The highest role that a token names counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads.
+    /// Reads everything but the bodies of events, and writes nothing.
     Viewer,
     /// Reads, and writes that move money: payments, credits, invoices, accepted differences.
     Finance,
-    /// Everything.
+    /// Reads and writes everything.
     Admin,
 }
 
 impl Role {
-    /// Highest first.
+    /// Every role, the one that may do most first.
     pub(super) const ALL: [Role; 3] = [Role::Admin, Role::Finance, Role::Viewer];
 
     /// As a token's claim `role` or `scope` has it.
@@ -102,7 +102,7 @@ pub enum Caller {
     },
     /// A partner, by its API key prefix.
     Partner(String),
-    /// The application's backend.
+    /// The application's backend, known by a service token.
     Service,
     /// Nobody that is known: the route is public.
     Anyone,

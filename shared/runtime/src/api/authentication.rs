@@ -26,7 +26,7 @@ use crate::http_call::http_get;
 const KEYS_CACHED_FOR: SignedDuration = SignedDuration::from_mins(5);
 /// A token with an unknown key id has the set fetched again, but not more often than this.
 const PAUSE_BETWEEN_FETCHES: SignedDuration = SignedDuration::from_secs(10);
-/// Longest token read.
+/// Most bytes of a token that are read; a longer one is refused.
 const TOKEN_BYTES: usize = 16 * 1024;
 
 /// Who a verified JWT speaks for.

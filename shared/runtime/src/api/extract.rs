@@ -256,7 +256,7 @@ pub fn documented<T: ToSchema>(
 /// A file in the answer itself: CSV, or another text that a browser saves.
 #[derive(Debug)]
 pub struct Attachment {
-    /// With its parameters.
+    /// Media type of the file with its parameters, as in `text/csv; charset=utf-8`.
     pub content_type: &'static str,
     /// Letters, digits, dots and hyphens.
     pub filename: String,

@@ -37,7 +37,7 @@ impl LimitQuery {
     /// When none is given.
     pub const DEFAULT: u16 = 100;
 
-    /// As given.
+    /// The parameter `limit` as given; `None` when it was left out.
     #[must_use]
     pub fn limit(self) -> Option<u16> {
         self.limit.map(|Limit(limit)| limit)

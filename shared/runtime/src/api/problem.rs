@@ -23,7 +23,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Why a request was refused. `code` is stable and for programs, `detail` is for people; a 5xx has no `detail`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem<'a> {
-    /// Stable, in snake_case.
+    /// What clients compare: it never changes, in snake_case.
     code: &'a str,
     /// What HTTP calls the status.
     title: &'a str,
@@ -48,11 +48,11 @@ pub enum Error {
     /// 400: the request cannot be read. `code` is stable, `detail` is for people.
     #[error("{detail}")]
     BadRequest {
-        /// Stable, snake_case.
+        /// What clients compare: it never changes, in snake_case.
         code: &'static str,
         /// The parameter or header at fault.
         field: Option<String>,
-        /// What was expected.
+        /// What was expected, for people.
         detail: String,
     },
     /// 401: no token, or none that holds.
@@ -79,7 +79,7 @@ pub enum Error {
     /// 409: a key was used before with other content, or the state does not allow it.
     #[error("{detail}")]
     Conflict {
-        /// Stable, snake_case.
+        /// What clients compare: it never changes, in snake_case.
         code: &'static str,
         /// What is in the way.
         detail: String,
@@ -87,9 +87,9 @@ pub enum Error {
     /// A reason of one kind of route, as [`refusals!`](crate::refusals) lists it.
     #[error("{detail}")]
     Refused {
-        /// A 4xx.
+        /// The status of the answer, always a 4xx.
         status: StatusCode,
-        /// Stable, snake_case.
+        /// What clients compare: it never changes, in snake_case.
         code: &'static str,
         /// What is in the way.
         detail: Cow<'static, str>,
@@ -111,7 +111,7 @@ pub enum Error {
     Unprocessable {
         /// The member at fault.
         field: String,
-        /// What was expected.
+        /// What was expected, for people.
         detail: String,
     },
     /// 429: too many requests of this caller.
@@ -126,7 +126,7 @@ pub enum Error {
     /// 503 `not_configured`: the deployment lacks a variable, which the log names. Never the caller's fault.
     #[error("the deployment is not complete")]
     NotConfigured(#[source] BoxError),
-    /// 500: our mistake.
+    /// 500: a fault of ours, which trying again does not mend.
     #[error("the request could not be answered")]
     Internal(#[source] BoxError),
 }

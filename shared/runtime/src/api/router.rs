@@ -41,7 +41,7 @@ pub enum KeyRule {
 /// One route, as tests, the template check, the local gateway and the document know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// `GET`, `POST`, …
+    /// The HTTP method that the route answers.
     pub method: Method,
     /// With its parameters in braces: `/admin/invoices/{id}`.
     pub path: String,
@@ -217,7 +217,7 @@ impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
-    /// None yet.
+    /// A table without routes.
     #[must_use]
     pub fn new() -> Routes<S> {
         Routes::default()

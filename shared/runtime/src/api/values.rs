@@ -17,7 +17,7 @@ use super::{is_plain, parse_id, parse_moment};
 pub struct PlainText(pub String);
 
 impl PlainText {
-    /// The text.
+    /// The text as the request has it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -87,9 +87,9 @@ impl fmt::Display for ObjectId {
 /// An invoice, as a path has it: our number of it, or Stripe's id (`in_…`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum InvoiceId {
-    /// Ours.
+    /// Our number, `invoices.id`.
     Number(i64),
-    /// Stripe's.
+    /// Stripe's id, `in_…`.
     Stripe(String),
 }
 
