@@ -113,17 +113,15 @@ impl Contract {
             let at = if at.is_empty() { "the body" } else { at };
             Err(format!("{at}: {complaint}"))
         };
-        for word in ["oneOf", "anyOf"] {
-            if let Some(choices) = schema[word].as_array() {
-                let mut complaints = Vec::new();
-                for choice in choices {
-                    match self.validate(choice, value, at) {
-                        Ok(()) => return Ok(()),
-                        Err(complaint) => complaints.push(complaint),
-                    }
+        if let Some(choices) = schema["anyOf"].as_array() {
+            let mut complaints = Vec::new();
+            for choice in choices {
+                match self.validate(choice, value, at) {
+                    Ok(()) => return Ok(()),
+                    Err(complaint) => complaints.push(complaint),
                 }
-                return here(format!("none of {word}: {}", complaints.join("; ")));
             }
+            return here(format!("none of anyOf: {}", complaints.join("; ")));
         }
         if let Some(words) = schema["enum"].as_array()
             && !words.contains(value)

@@ -1,7 +1,10 @@
 //! `docs/openapi.json` is what the functions say they take. `UPDATE_OPENAPI=1 cargo test -p local openapi` writes it.
 
+use std::collections::BTreeSet;
+
 use local::bundle::Bundle;
 use local::openapi::document;
+use serde_json::Value;
 use testing::contract::Contract;
 use testing::workspace_root;
 
@@ -49,6 +52,30 @@ fn the_document_is_what_the_functions_say() {
         .collect();
     described.sort();
     assert_eq!(described, routes);
+
+    // What takes an id is linked from what names one. The words of reports and exports are in their schemas, and the
+    // application has its users' ids.
+    let unnamed = ["{report}", "{export}", "/usage/limit-check/user/{id}"];
+    let operations = || {
+        let methods = |(path, methods): (_, &'_ Value)| {
+            let methods = methods.as_object().unwrap().clone();
+            methods
+                .into_values()
+                .map(move |operation| (path, operation))
+        };
+        paths.iter().flat_map(methods)
+    };
+    let links = operations().flat_map(|(_, operation)| {
+        let responses = operation["responses"].as_object().unwrap().clone();
+        let links = |response: Value| response["links"].as_object().cloned().unwrap_or_default();
+        responses.into_values().flat_map(links)
+    });
+    let linked: BTreeSet<String> = links.map(|(operation, _)| operation).collect();
+    for (path, operation) in operations() {
+        let id = operation["operationId"].as_str().unwrap();
+        let takes_an_id = path.contains('{') && !unnamed.iter().any(|part| path.contains(part));
+        assert_eq!(linked.contains(id), takes_an_id, "{id}");
+    }
 
     // Only Stripe comes without a token: its signature is checked.
     for (path, methods) in paths {

@@ -351,7 +351,9 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
             let item = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
             item[route.method.as_str().to_lowercase()] = operation(route, described, self.bodies);
         }
-        json!({"paths": paths, "components": {"schemas": schemas}})
+        let mut document = json!({"paths": paths, "components": {"schemas": schemas}});
+        say_any_of(&mut document);
+        document
     }
 }
 
@@ -596,11 +598,23 @@ fn require_nullable(schema: &mut Value) {
 fn is_nullable(schema: &Value) -> bool {
     let is_null = |value: &Value| value == "null";
     let of_type = schema["type"].as_array();
-    let of_any = ["oneOf", "anyOf"]
-        .into_iter()
-        .filter_map(|word| schema[word].as_array());
+    let choices = schema["oneOf"].as_array();
     of_type.is_some_and(|types| types.iter().any(is_null))
-        || of_any.flatten().any(|schema| is_null(&schema["type"]))
+        || choices.is_some_and(|choices| choices.iter().any(|schema| is_null(&schema["type"])))
+}
+
+/// Turns `oneOf` into `anyOf`: an untagged enum is the first of its variants that fits, and others may fit too.
+fn say_any_of(document: &mut Value) {
+    match document {
+        Value::Object(members) => {
+            if let Some(choices) = members.remove("oneOf") {
+                members.insert("anyOf".to_owned(), choices);
+            }
+            members.values_mut().for_each(say_any_of);
+        }
+        Value::Array(items) => items.iter_mut().for_each(say_any_of),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// The operation with what the table knows: who may call it, and how every route of its kind may refuse.
