@@ -6,17 +6,17 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::decision::Decision;
+use super::decision::LedgerChanges;
 use domain::payment::{Charge, Payment};
 use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::status::SubscriptionStatus;
 use domain::stripe_objects::subscription::{Subscription, is_entitled};
 use store::outbox::NewMessage;
 use stripe::event::Event;
-use stripe::reader::Facts;
 
 /// The messages to publish after the commit.
-pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec<NewMessage> {
+pub(super) fn announce(event: &Event, facts: &Objects, changes: &LedgerChanges) -> Vec<NewMessage> {
     let Some(at) = event.created_at else {
         return Vec::new();
     };
@@ -24,10 +24,10 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
         at,
         messages: Vec::new(),
     };
-    for payment in &decision.payments {
+    for payment in &changes.payments {
         announcements.payment(payment);
     }
-    for charge in facts.charges.iter().filter(|charge| charge.has_failed()) {
+    for charge in facts.charges.values().filter(|charge| charge.has_failed()) {
         announcements.add(
             "payment.failed",
             &charge.stripe_charge_id,
@@ -42,7 +42,7 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
         );
     }
     if event.event_type == "payment_intent.payment_failed" {
-        for intent in &facts.payment_intents {
+        for intent in facts.payment_intents.values() {
             // The charge is the attempt. Without one, the refusal itself is.
             let subject = intent.latest_charge_id.clone().unwrap_or_else(|| {
                 format!("{}@{}", intent.stripe_payment_intent_id, at.as_second())
@@ -62,20 +62,20 @@ pub(super) fn announce(event: &Event, facts: &Facts, decision: &Decision) -> Vec
         }
     }
     if event.event_type == "charge.refunded" {
-        for charge in &facts.charges {
-            announcements.refunded(charge, &decision.payments);
+        for charge in facts.charges.values() {
+            announcements.refunded(charge, &changes.payments);
         }
     }
-    for invoice in &facts.invoices {
+    for invoice in facts.invoices.values() {
         announcements.invoice(event, invoice);
     }
-    for subscription in &facts.subscriptions {
+    for subscription in facts.subscriptions.values() {
         announcements.subscription(event, subscription);
     }
-    announcements.unknown_plans(facts, decision);
+    announcements.unknown_plans(facts, changes);
     for dispute in facts
         .disputes
-        .iter()
+        .values()
         .filter(|dispute| !dispute.is_inquiry())
     {
         let data = json!({
@@ -231,40 +231,29 @@ impl Announcements {
     }
 
     /// Announces what was paid for although nothing names its plan. The plan is never guessed.
-    fn unknown_plans(&mut self, facts: &Facts, decision: &Decision) {
-        for (subscription, computed) in &decision.subscriptions {
-            if is_entitled(&subscription.status) && computed.plan_name.is_none() {
-                let id = &subscription.stripe_subscription_id;
-                self.add(
-                    "subscription.plan_unknown",
-                    id,
-                    json!({
-                        "stripe_subscription_id": id,
-                        "stripe_customer_id": subscription.stripe_customer_id,
-                    }),
-                );
+    fn unknown_plans(&mut self, facts: &Objects, changes: &LedgerChanges) {
+        let mut unknown = |id: &String, customer: Option<&String>| {
+            let data = json!({"stripe_subscription_id": id, "stripe_customer_id": customer});
+            self.add("subscription.plan_unknown", id, data);
+        };
+        let is_known = |id| {
+            let computed = changes.computed.get(id);
+            computed.is_some_and(|computed| computed.plan_name.is_some())
+        };
+        for id in changes.computed.keys().filter(|id| !is_known(*id)) {
+            let subscription = changes.objects.subscriptions.get(id);
+            let entitled = subscription.filter(|one| is_entitled(&one.status));
+            if let Some(subscription) = entitled {
+                unknown(id, Some(&subscription.stripe_customer_id));
             }
         }
-        for session in &facts.checkout_sessions {
-            let Some(id) = &session.stripe_subscription_id else {
-                continue;
-            };
-            let is_known = session.plan_name.is_some()
-                || decision
-                    .subscriptions
-                    .iter()
-                    .any(|(subscription, computed)| {
-                        subscription.stripe_subscription_id == *id && computed.plan_name.is_some()
-                    });
-            if session.is_paid() && !is_known {
-                self.add(
-                    "subscription.plan_unknown",
-                    id,
-                    json!({
-                        "stripe_subscription_id": id,
-                        "stripe_customer_id": session.stripe_customer_id,
-                    }),
-                );
+        for session in facts.checkout_sessions.values() {
+            if let Some(id) = &session.stripe_subscription_id
+                && session.is_paid()
+                && session.plan_name.is_none()
+                && !is_known(id)
+            {
+                unknown(id, session.stripe_customer_id.as_ref());
             }
         }
     }

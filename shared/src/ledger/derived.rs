@@ -5,15 +5,16 @@ use futures_util::try_join;
 use tokio_postgres::GenericClient;
 
 use super::Error;
-use super::decision::PaymentMirror;
+use super::payments;
+use super::state::by_key;
 use domain::payment::{self, FeeEstimate, Payment};
-use domain::stripe_objects::snapshot::Snapshot;
+use domain::stripe_objects::objects::{Ids, Objects};
 use store::payment_facts;
 
 /// The payments that the named objects lead to, derived from the stored objects.
 pub async fn derived_payments(
     db: &impl GenericClient,
-    named: &payment_facts::PaymentIds,
+    named: &Ids,
     estimate: FeeEstimate,
 ) -> Result<Vec<Payment>, Error> {
     let (intents, charges, refunds, disputes, links, paid_at) = try_join!(
@@ -24,20 +25,18 @@ pub async fn derived_payments(
         payment_facts::invoice_payments(db, named),
         payment_facts::invoices_paid_at(db, named),
     )?;
-    fn by_key<T: Snapshot>(rows: Vec<T>) -> std::collections::BTreeMap<String, T> {
-        rows.into_iter().map(|row| (row.key(), row)).collect()
-    }
-    let mirror = PaymentMirror {
-        intents: by_key(intents),
+    let objects = Objects {
+        payment_intents: by_key(intents),
         charges: by_key(charges),
         refunds: by_key(refunds),
         disputes: by_key(disputes),
-        links: by_key(links),
+        invoice_payments: by_key(links),
+        ..Objects::default()
     };
     let paid_at = paid_at.iter().map(|(id, at)| (id.as_str(), *at)).collect();
-    let mut payments = Vec::new();
-    for facts in mirror.payments(&paid_at) {
-        payments.extend(payment::derive(&facts, estimate)?);
+    let mut derived = Vec::new();
+    for facts in payments::facts(&objects, &paid_at) {
+        derived.extend(payment::derive(&facts, estimate)?);
     }
-    Ok(payments)
+    Ok(derived)
 }

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Transaction};
 
-use super::neighbourhood::{NamedIds, Neighbourhood};
+use super::state::LedgerState;
 use super::{ATTEMPTS, Error, apply};
 use domain::payment::FeeEstimate;
+use domain::stripe_objects::objects::Objects;
 use store::fetched_objects::{self, FetchedObject};
-use stripe::reader::{self, Facts};
+use stripe::reader;
 
 /// Applies the objects of one fetch in the caller's transaction, each through the projection of the webhook: charges,
 /// payment intents, refunds, disputes, invoices with what is expanded in them, subscriptions, customers, prices,
@@ -29,15 +30,15 @@ pub async fn apply_fetched(
     fetched_at: Timestamp,
     estimate: FeeEstimate,
 ) -> Result<(), Error> {
-    let mut facts = Facts::default();
+    let mut facts = Objects::default();
     for object in objects {
         facts.append(reader::read_fetched(object, fetched_at)?);
     }
-    let named = NamedIds::of(&facts);
-    let neighbourhood = Neighbourhood::load_first(db, &named).await?;
+    let named = facts.ids();
+    let state = LedgerState::load_first(db, &named).await?;
     let subscriptions: Vec<(String, String)> = facts
         .subscriptions
-        .iter()
+        .values()
         .map(|one| {
             (
                 one.stripe_subscription_id.clone(),
@@ -45,7 +46,7 @@ pub async fn apply_fetched(
             )
         })
         .collect();
-    apply(db, None, facts, named, neighbourhood, estimate, fetched_at).await?;
+    apply(db, None, facts, named, state, estimate, fetched_at).await?;
     for (stripe_subscription_id, source_event_id) in subscriptions {
         let mut of_it = objects
             .iter()

@@ -1,7 +1,7 @@
 //! The ledger: applies what Stripe says, each event once, in any order.
 //!
 //! One transaction per event, in three flights: insert the event, lock and load what it touches
-//! ([`neighbourhood`]); decide, without any I/O ([`decision`]); write everything and the domain
+//! ([`state`]); decide, without any I/O ([`decision`]); write everything and the domain
 //! events ([`save`]). Every mirrored row is a join of snapshots and every derived row a pure
 //! function of mirrored rows, so the ledger is a function of the set of events (invariant M, `docs/ledger.md`).
 
@@ -9,9 +9,10 @@ mod announcements;
 mod decision;
 mod derived;
 mod fetched;
-mod neighbourhood;
+mod payments;
 mod same_second;
 mod save;
+mod state;
 
 use futures_util::try_join;
 use jiff::Timestamp;
@@ -19,12 +20,13 @@ use tokio_postgres::{Client, Transaction};
 
 use domain::money;
 use domain::payment::FeeEstimate;
+use domain::stripe_objects::objects::{Ids, Objects};
 use domain::stripe_objects::subscription;
 use store::{outbox, stripe_events};
 use stripe::event::{self, Event};
-use stripe::reader::{self, Facts};
+use stripe::reader;
 
-use self::neighbourhood::{NamedIds, Neighbourhood};
+use self::state::LedgerState;
 
 pub use self::derived::derived_payments;
 pub use self::fetched::{apply_fetched, ingest_fetched};
@@ -146,12 +148,12 @@ pub async fn apply_event(
         Outcome::Applied
     };
     let facts = reader::read(event)?;
-    let named = NamedIds::of(&facts);
-    let (is_new, neighbourhood) = try_join!(
+    let named = facts.ids();
+    let (is_new, state) = try_join!(
         async {
             Ok::<_, Error>(stripe_events::insert(db, event, payload, outcome.as_str(), now).await?)
         },
-        Neighbourhood::load_first(db, &named),
+        LedgerState::load_first(db, &named),
     )?;
     if !is_new {
         return Ok(Applied {
@@ -159,36 +161,37 @@ pub async fn apply_event(
             messages: Vec::new(),
         });
     }
-    let messages = apply(db, Some(event), facts, named, neighbourhood, estimate, now).await?;
+    let messages = apply(db, Some(event), facts, named, state, estimate, now).await?;
     Ok(Applied { outcome, messages })
 }
 
 async fn apply(
     db: &Transaction<'_>,
     event: Option<&Event>,
-    mut facts: Facts,
-    mut named: NamedIds,
-    mut neighbourhood: Neighbourhood,
+    mut facts: Objects,
+    mut named: Ids,
+    mut state: LedgerState,
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
     if !facts.settlements.is_empty() {
-        neighbourhood::attach_settlements(db, &mut facts, &mut named).await?;
-        neighbourhood = Neighbourhood::load_anew(db, &named).await?;
+        state::attach_settlements(db, &mut facts).await?;
+        named = facts.ids();
+        state = LedgerState::load_anew(db, &named).await?;
     }
     if named.is_empty() {
         return Ok(Vec::new());
     }
     // The load may have found customers and payments that the event did not name: lock those as well, and read again
     // under the locks.
-    while let Some(wider) = neighbourhood.beyond_locks(&named) {
+    while let Some(wider) = state.beyond_locks(&named) {
         named = wider;
-        neighbourhood = Neighbourhood::load_anew(db, &named).await?;
+        state = LedgerState::load_anew(db, &named).await?;
     }
     let verdict = match event {
-        Some(event) => same_second::verdict(db, event, &neighbourhood).await?,
+        Some(event) => same_second::verdict(db, event, &state).await?,
         None => None,
     };
-    let decision = decision::decide(event, &facts, &neighbourhood, verdict.as_ref(), estimate)?;
-    save::save(db, &decision, now).await
+    let changes = decision::decide(event, facts, &state, verdict, estimate)?;
+    save::save(db, &changes, now).await
 }

@@ -1,4 +1,4 @@
-//! Writes a decision: everything in one flight, then what depends on what was written.
+//! Writes a changes: everything in one flight, then what depends on what was written.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -10,11 +10,12 @@ use jiff::Timestamp;
 use tokio_postgres::Transaction;
 
 use super::Error;
-use super::decision::{Catalog, Decision, computed, version};
-use super::neighbourhood::Neighbourhood;
+use super::decision::{Catalog, LedgerChanges, computed, version};
+use super::state::LedgerState;
 use domain::revenue::entries::Replacement;
 use domain::revenue::movement::{self, SubscriptionVersion};
 use domain::stripe_objects::invoice::InvoiceStatus;
+use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::user_plan;
 use store::{
@@ -23,7 +24,7 @@ use store::{
     stripe_lookups, subscriptions,
 };
 use stripe::event::Event;
-use stripe::reader::{self, Facts};
+use stripe::reader;
 
 /// A statement that is about to be sent.
 type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
@@ -32,13 +33,13 @@ type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 
 /// does not promise to send them in order.
 const FLIGHT: usize = 30;
 
-/// Writes the decision and returns the messages that were new.
+/// Writes the changes and returns the messages that were new.
 pub(super) async fn save(
     db: &Transaction<'_>,
-    decision: &Decision,
+    changes: &LedgerChanges,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
-    let mut writes = writes(db, decision, now);
+    let mut writes = writes(db, changes, now)?;
     while writes.len() > FLIGHT {
         let later = writes.split_off(FLIGHT);
         try_join_all(writes).await?;
@@ -46,63 +47,66 @@ pub(super) async fn save(
     }
     let (_, messages) = try_join!(
         try_join_all(writes),
-        outbox::insert_all(db, &decision.messages, now)
+        outbox::insert_all(db, &changes.messages, now)
     )?;
-    if !decision.learned.is_empty() {
-        reprice(db, &decision.learned, now).await?;
+    if !changes.learned.is_empty() {
+        reprice(db, &changes.learned, now).await?;
     }
-    for former in &decision.former_customers {
+    for former in &changes.former_customers {
         let versions = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
         mrr_movements::replace(db, former, &movement::movements(&versions)?).await?;
     }
-    for customer in &decision.affected_customers {
-        decide_plan_of_user(db, customer, decision.former_users.get(customer).copied()).await?;
+    for customer in &changes.affected_customers {
+        decide_plan_of_user(db, customer, changes.former_users.get(customer).copied()).await?;
     }
     Ok(messages)
 }
 
 /// The writes, in the order of who reads whom: customers, then what names them, then payments, which read invoices and
 /// sessions.
-fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -> Vec<Write<'a>> {
+fn writes<'a>(
+    db: &'a Transaction<'_>,
+    changes: &'a LedgerChanges,
+    now: Timestamp,
+) -> Result<Vec<Write<'a>>, Error> {
     let mut writes: Vec<Write<'a>> = Vec::new();
-    for customer in &decision.customers {
+    for customer in changes.objects.customers.values() {
         writes.push(Box::pin(customers::upsert(db, customer, now)));
     }
-    for session in &decision.sessions {
+    for session in changes.objects.checkout_sessions.values() {
         writes.push(Box::pin(checkout_sessions::upsert(db, session, now)));
     }
-    for price in &decision.prices {
+    for price in changes.objects.prices.values() {
         writes.push(Box::pin(catalog::upsert_price(db, price, now)));
     }
-    for coupon in &decision.coupons {
+    for coupon in changes.objects.coupons.values() {
         writes.push(Box::pin(catalog::upsert_coupon(db, coupon, now)));
     }
-    for discount in &decision.discounts {
+    for discount in changes.objects.discounts.values() {
         writes.push(Box::pin(catalog::upsert_discount(db, discount, now)));
     }
-    for (id, session) in &decision.named_by_session {
+    for (id, session) in &changes.named_by_session {
         writes.push(Box::pin(subscriptions::upsert_named_by_session(
             db, id, session, now,
         )));
     }
-    for (subscription, computed) in &decision.subscriptions {
-        writes.push(Box::pin(subscriptions::upsert(
-            db,
-            subscription,
-            computed,
-            now,
-        )));
+    let subscriptions = &changes.objects.subscriptions;
+    for (id, computed) in &changes.computed {
+        let subscription = subscriptions.get(id).into_iter();
+        writes.extend(subscription.map(|subscription| -> Write<'a> {
+            Box::pin(subscriptions::upsert(db, subscription, computed, now))
+        }));
     }
-    for version in &decision.versions {
+    for version in &changes.versions {
         writes.push(Box::pin(subscriptions::upsert_version(db, version)));
     }
-    for (customer, movements) in &decision.movements {
+    for (customer, movements) in &changes.movements {
         writes.push(Box::pin(mrr_movements::replace(db, customer, movements)));
     }
-    for note in &decision.credit_notes {
+    for note in changes.objects.credit_notes.values() {
         writes.push(Box::pin(invoices::upsert_credit_note(db, note, now)));
     }
-    for (invoice, amount_due_cents) in &decision.invoices {
+    for invoice in changes.objects.invoices.values() {
         // An invoice of ours, announced before the run that handed it to Stripe has stored the link.
         if let Some(id) = invoice.collects() {
             let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
@@ -116,73 +120,79 @@ fn writes<'a>(db: &'a Transaction<'_>, decision: &'a Decision, now: Timestamp) -
         writes.push(Box::pin(invoices::upsert(
             db,
             invoice,
-            *amount_due_cents,
+            changes
+                .amounts_due
+                .get(&invoice.stripe_invoice_id)
+                .copied()
+                .unwrap_or_default(),
             now,
         )));
     }
-    for (invoice, _) in &decision.invoices {
+    for invoice in changes.objects.invoices.values() {
         if invoice.status == InvoiceStatus::Void {
             let given_back = credits::give_back_void(db, &invoice.stripe_invoice_id);
             writes.push(Box::pin(given_back));
         }
     }
-    for intent in &decision.intents {
+    for intent in changes.objects.payment_intents.values() {
         writes.push(Box::pin(payment_facts::upsert_intent(db, intent, now)));
     }
-    for charge in &decision.charges {
+    for charge in changes.objects.charges.values() {
         writes.push(Box::pin(payment_facts::upsert_charge(db, charge, now)));
     }
-    for refund in &decision.refunds {
+    for refund in changes.objects.refunds.values() {
         writes.push(Box::pin(payment_facts::upsert_refund(db, refund, now)));
     }
-    for (dispute, fee_cents) in &decision.disputes {
+    for dispute in changes.objects.disputes.values() {
+        let (withdrawal, reinstatement) = dispute.fees_cents()?;
+        let fee_cents = withdrawal + reinstatement;
         writes.push(Box::pin(payment_facts::upsert_dispute(
-            db, dispute, *fee_cents, now,
+            db, dispute, fee_cents, now,
         )));
     }
-    for link in &decision.invoice_payments {
+    for link in changes.objects.invoice_payments.values() {
         writes.push(Box::pin(payment_facts::upsert_invoice_payment(
             db, link, now,
         )));
     }
-    if !decision.obsolete_payments.is_empty() {
+    if !changes.obsolete_payments.is_empty() {
         writes.push(Box::pin(payment_history::delete(
             db,
-            &decision.obsolete_payments,
+            &changes.obsolete_payments,
         )));
     }
-    for payment in &decision.payments {
+    for payment in &changes.payments {
         writes.push(Box::pin(payment_history::upsert(db, payment, now)));
     }
-    for (invoice, _) in &decision.invoices {
+    for invoice in changes.objects.invoices.values() {
         writes.push(Box::pin(payment_history::link_invoice(
             db,
             &invoice.stripe_invoice_id,
         )));
     }
-    if decision.entries != Replacement::default() {
+    if changes.entries != Replacement::default() {
         writes.push(Box::pin(payment_history::replace_entries(
             db,
-            &decision.entries,
+            &changes.entries,
         )));
     }
-    for refund in &decision.store_credits {
+    for refund in &changes.store_credits {
         writes.push(Box::pin(credits::upsert_for_refund(db, refund)));
     }
-    if !decision.revoked_credits.is_empty() {
+    if !changes.revoked_credits.is_empty() {
         writes.push(Box::pin(credits::delete_unused(
             db,
-            &decision.revoked_credits,
+            &changes.revoked_credits,
         )));
     }
-    if !decision.looked_up.is_empty() || !decision.lookups.is_empty() {
+    if !changes.looked_up.is_empty() || !changes.lookups.is_empty() {
         writes.push(Box::pin(stripe_lookups::replace(
             db,
-            &decision.looked_up,
-            &decision.lookups,
+            &changes.looked_up,
+            &changes.lookups,
         )));
     }
-    writes
+    Ok(writes)
 }
 
 /// Copies a customer's user to the rows that name the customer, and decides the user's plan.
@@ -263,7 +273,7 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
 }
 
 /// The facts of the archived events and fetched objects behind these versions.
-async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>, Error> {
+async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Objects>, Error> {
     let (payloads, fetched) = try_join!(
         stripe_events::payloads(db, waiting),
         fetched_objects::get(db, waiting)
@@ -281,32 +291,27 @@ async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Facts>
 /// The versions that one archived event makes with what is known now, and the shown row if it shows this event.
 async fn reprice_event(
     db: &Transaction<'_>,
-    facts: &Facts,
+    facts: &Objects,
     now: Timestamp,
 ) -> Result<Vec<SubscriptionVersion>, Error> {
-    let named = super::neighbourhood::NamedIds::of(facts);
-    let stored = Neighbourhood::load(db, &named).await?;
-    let known = Catalog {
-        facts,
-        stored: &stored,
-    };
+    let stored = LedgerState::load(db, &facts.ids()).await?;
+    let mut subscriptions = facts.subscriptions.clone();
+    Catalog::of(facts, &stored).complete(subscriptions.values_mut());
     let mut versions = Vec::new();
-    for subscription in &facts.subscriptions {
-        let mut completed = subscription.clone();
-        known.complete(&mut completed);
+    for mut completed in subscriptions.into_values() {
         versions.push(version(&completed, &stored.plans)?);
         if let Some(begun) = completed.begun() {
             versions.push(version(&begun, &stored.plans)?);
         }
-        let row = stored.subscriptions.get(&completed.stripe_subscription_id);
-        let Some(shown) = row.and_then(|row| row.snapshot.as_ref()) else {
+        let id = &completed.stripe_subscription_id;
+        let Some(shown) = stored.objects.subscriptions.get(id) else {
             continue;
         };
         if shown.version() != completed.version() {
             continue;
         }
         completed.absorb(shown);
-        let sessions = stored.sessions.iter();
+        let sessions = stored.objects.checkout_sessions.values();
         let history = stored.versions.iter();
         let computed = computed(&completed, sessions, history, &stored.plans)?;
         subscriptions::upsert(db, &completed, &computed, now).await?;

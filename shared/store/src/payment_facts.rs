@@ -11,16 +11,7 @@ use tokio_postgres::{GenericClient, Row};
 use super::{Error, columns};
 use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
 use domain::revenue::entries::{EntryKind, RevenueEntry};
-
-/// Where a read starts: the ids that an event names.
-#[derive(Debug, Default, Clone)]
-pub struct PaymentIds {
-    pub intents: Vec<String>,
-    pub charges: Vec<String>,
-    pub refunds: Vec<String>,
-    pub disputes: Vec<String>,
-    pub invoices: Vec<String>,
-}
+use domain::stripe_objects::objects::Ids;
 
 /// Builds a statement over the ids of the payments that `$1` (intents), `$2` (charges) and `$3` (invoices) lead to.
 macro_rules! reached {
@@ -37,10 +28,7 @@ macro_rules! reached {
 }
 
 /// The payment intents of the reached payments.
-pub async fn intents(
-    db: &impl GenericClient,
-    named: &PaymentIds,
-) -> Result<Vec<PaymentIntent>, Error> {
+pub async fn intents(db: &impl GenericClient, named: &Ids) -> Result<Vec<PaymentIntent>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -54,7 +42,7 @@ pub async fn intents(
                  WHERE stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[])"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
             ],
@@ -64,7 +52,7 @@ pub async fn intents(
 }
 
 /// The charges of the reached payments.
-pub async fn charges(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Charge>, Error> {
+pub async fn charges(db: &impl GenericClient, named: &Ids) -> Result<Vec<Charge>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -80,7 +68,7 @@ pub async fn charges(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<
                  WHERE stripe_charge_id = ANY((SELECT charges FROM reached)::text[])"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
             ],
@@ -90,7 +78,7 @@ pub async fn charges(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<
 }
 
 /// The refunds of the reached payments, and the named ones.
-pub async fn refunds(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Refund>, Error> {
+pub async fn refunds(db: &impl GenericClient, named: &Ids) -> Result<Vec<Refund>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -104,7 +92,7 @@ pub async fn refunds(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<
                     OR stripe_refund_id = ANY($4)"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
                 (&named.refunds, Type::TEXT_ARRAY),
@@ -115,7 +103,7 @@ pub async fn refunds(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<
 }
 
 /// The disputes of the reached payments, and the named ones.
-pub async fn disputes(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec<Dispute>, Error> {
+pub async fn disputes(db: &impl GenericClient, named: &Ids) -> Result<Vec<Dispute>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -130,7 +118,7 @@ pub async fn disputes(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec
                     OR stripe_dispute_id = ANY($4)"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
                 (&named.disputes, Type::TEXT_ARRAY),
@@ -143,7 +131,7 @@ pub async fn disputes(db: &impl GenericClient, named: &PaymentIds) -> Result<Vec
 /// The links between the reached payments and their invoices.
 pub async fn invoice_payments(
     db: &impl GenericClient,
-    named: &PaymentIds,
+    named: &Ids,
 ) -> Result<Vec<InvoicePayment>, Error> {
     let rows = db
         .query_typed(
@@ -158,7 +146,7 @@ pub async fn invoice_payments(
                     OR stripe_invoice_id = ANY($3)"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
             ],
@@ -170,7 +158,7 @@ pub async fn invoice_payments(
 /// When the invoices of the reached payments were paid with money, by invoice.
 pub async fn invoices_paid_at(
     db: &impl GenericClient,
-    named: &PaymentIds,
+    named: &Ids,
 ) -> Result<BTreeMap<String, Timestamp>, Error> {
     let rows = db
         .query_typed(
@@ -186,7 +174,7 @@ pub async fn invoices_paid_at(
                    AND NOT invoices.superseded"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
             ],
@@ -198,10 +186,7 @@ pub async fn invoices_paid_at(
 }
 
 /// The revenue entries of the reached payments, with the out-of-band ones of the named invoices.
-pub async fn entries(
-    db: &impl GenericClient,
-    named: &PaymentIds,
-) -> Result<Vec<RevenueEntry>, Error> {
+pub async fn entries(db: &impl GenericClient, named: &Ids) -> Result<Vec<RevenueEntry>, Error> {
     let rows = db
         .query_typed(
             reached!(
@@ -212,7 +197,7 @@ pub async fn entries(
                      (SELECT charges FROM reached) || (SELECT intents FROM reached) || $3)"
             ),
             &[
-                (&named.intents, Type::TEXT_ARRAY),
+                (&named.payment_intents, Type::TEXT_ARRAY),
                 (&named.charges, Type::TEXT_ARRAY),
                 (&named.invoices, Type::TEXT_ARRAY),
             ],

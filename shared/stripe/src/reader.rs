@@ -21,6 +21,7 @@ use domain::stripe_objects::catalog::{
 };
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
 use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line};
+use domain::stripe_objects::objects::{Keep, Objects};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
 use domain::stripe_objects::status::{
     ChargeStatus, DisputeStatus, IntentStatus, RefundStatus, SubscriptionStatus,
@@ -40,49 +41,6 @@ pub enum Error {
     },
     #[error("the event says nothing about when it was created")]
     NoTime,
-}
-
-/// Everything that one event or one fetch says, each fact with its version.
-#[derive(Debug, Default, Clone)]
-pub struct Facts {
-    pub customers: Vec<Customer>,
-    pub checkout_sessions: Vec<CheckoutSession>,
-    pub subscriptions: Vec<Subscription>,
-    pub invoices: Vec<Invoice>,
-    pub credit_notes: Vec<CreditNote>,
-    pub payment_intents: Vec<PaymentIntent>,
-    pub charges: Vec<Charge>,
-    pub refunds: Vec<Refund>,
-    pub disputes: Vec<Dispute>,
-    pub invoice_payments: Vec<InvoicePayment>,
-    pub prices: Vec<PriceSnapshot>,
-    pub coupons: Vec<CouponSnapshot>,
-    pub discounts: Vec<DiscountSnapshot>,
-    /// Balance transactions fetched by themselves: their id and figures.
-    pub settlements: Vec<(String, Settlement)>,
-    /// Evidence of a customer's user, by customer id.
-    pub user_links: Vec<(String, UserLink)>,
-}
-
-impl Facts {
-    /// Adds the facts of another object of the same fetch.
-    pub fn append(&mut self, other: Facts) {
-        self.customers.extend(other.customers);
-        self.checkout_sessions.extend(other.checkout_sessions);
-        self.subscriptions.extend(other.subscriptions);
-        self.invoices.extend(other.invoices);
-        self.credit_notes.extend(other.credit_notes);
-        self.payment_intents.extend(other.payment_intents);
-        self.charges.extend(other.charges);
-        self.refunds.extend(other.refunds);
-        self.disputes.extend(other.disputes);
-        self.invoice_payments.extend(other.invoice_payments);
-        self.prices.extend(other.prices);
-        self.coupons.extend(other.coupons);
-        self.discounts.extend(other.discounts);
-        self.settlements.extend(other.settlements);
-        self.user_links.extend(other.user_links);
-    }
 }
 
 /// Whether the ledger has a use for events of this type (the table of events in `docs/stripe.md`).
@@ -154,8 +112,8 @@ pub fn is_applied(event_type: &str) -> bool {
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
-pub fn read(event: &Event) -> Result<Facts, Error> {
-    let mut facts = Facts::default();
+pub fn read(event: &Event) -> Result<Objects, Error> {
+    let mut facts = Objects::default();
     if event.is_thin || !is_applied(&event.event_type) {
         return Ok(facts);
     }
@@ -205,8 +163,8 @@ fn stamp(fetched_at: Timestamp) -> Timestamp {
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
-pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Facts, Error> {
-    let mut facts = Facts::default();
+pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Objects, Error> {
+    let mut facts = Objects::default();
     let id = at(object, "id").and_then(Value::as_str).unwrap_or_default();
     let event_id = format!("{FETCHED}{id}:{}", fetched_at.as_second());
     let source = Source {
@@ -236,7 +194,7 @@ pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Facts, Erro
                 object: "balance_transaction",
                 field: "amount",
             })?;
-            facts.settlements.push((id.to_owned(), settlement));
+            facts.settlements.insert(id.to_owned(), settlement);
         }
         _ => {
             return Err(Error::MissingField {
@@ -270,7 +228,7 @@ impl Source<'_> {
 
     fn link_user(
         &self,
-        facts: &mut Facts,
+        facts: &mut Objects,
         customer: Option<&str>,
         user_id: Option<i32>,
         source: LinkSource,
@@ -282,11 +240,14 @@ impl Source<'_> {
                 event_id: self.event_id.to_owned(),
                 user_id,
             };
-            facts.user_links.push((customer.to_owned(), link));
+            facts.customers.keep(Customer {
+                link: Some(link),
+                ..Customer::named(customer)
+            });
         }
     }
 
-    fn checkout_session(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn checkout_session(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         let customer = id(object, &["customer"]);
         let reference = at(object, "client_reference_id").and_then(user_id);
         let named = at(object, "metadata.user_id").and_then(user_id);
@@ -308,7 +269,7 @@ impl Source<'_> {
         } else {
             100
         };
-        facts.checkout_sessions.push(CheckoutSession {
+        facts.checkout_sessions.keep(CheckoutSession {
             stripe_checkout_session_id: required_text(object, "checkout session", "id")?,
             stripe_customer_id: customer,
             stripe_subscription_id: id(object, &["subscription"]),
@@ -327,7 +288,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn customer(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn customer(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         let stripe_customer_id = required_text(object, "customer", "id")?;
         let is_deleted =
             self.event_type == "customer.deleted" || flag(object, &["deleted"]) == Some(true);
@@ -344,7 +305,7 @@ impl Source<'_> {
             "customer.deleted" => 3,
             _ => 2,
         };
-        facts.customers.push(Customer {
+        facts.customers.keep(Customer {
             stripe_customer_id,
             email: text(object, &["email"]),
             name: text(object, &["name"]),
@@ -364,7 +325,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn subscription(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn subscription(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         const OBJECT: &str = "subscription";
         let stripe_customer_id = required_id(object, OBJECT, &["customer"], "customer")?;
         let status = required_text(object, OBJECT, "status")?;
@@ -398,7 +359,7 @@ impl Source<'_> {
                 .and_then(|item| time(item, &[field]))
                 .or_else(|| time(object, &[field]))
         };
-        facts.subscriptions.push(Subscription {
+        facts.subscriptions.keep(Subscription {
             stripe_subscription_id: required_text(object, OBJECT, "id")?,
             stripe_customer_id,
             currency,
@@ -430,7 +391,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn invoice(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn invoice(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         const OBJECT: &str = "invoice";
         let stripe_invoice_id = required_text(object, OBJECT, "id")?;
         let stripe_customer_id = id(object, &["customer"]);
@@ -480,7 +441,7 @@ impl Source<'_> {
             paid_at,
             facts,
         )?;
-        facts.invoices.push(Invoice {
+        facts.invoices.keep(Invoice {
             number: text(object, &["number"]),
             stripe_subscription_id: id(
                 object,
@@ -540,7 +501,7 @@ impl Source<'_> {
         amount_paid_cents: i64,
         out_of_band_cents: i64,
         paid_at: Option<Timestamp>,
-        facts: &mut Facts,
+        facts: &mut Objects,
     ) -> Result<(), Error> {
         if let Some(payments) = filled(object, "payments.data") {
             for payment in payments {
@@ -555,7 +516,7 @@ impl Source<'_> {
         }
         let is_paid =
             status == InvoiceStatus::Paid && out_of_band_cents == 0 && amount_paid_cents > 0;
-        facts.invoice_payments.push(InvoicePayment {
+        facts.invoice_payments.keep(InvoicePayment {
             stripe_invoice_id: required_text(object, "invoice", "id")?,
             stripe_payment_intent_id: intent,
             stripe_charge_id: charge,
@@ -577,7 +538,7 @@ impl Source<'_> {
         &self,
         object: &Value,
         invoice: Option<&Value>,
-        facts: &mut Facts,
+        facts: &mut Objects,
     ) -> Result<(), Error> {
         const OBJECT: &str = "invoice payment";
         let intent = id(object, &["payment.payment_intent"]);
@@ -594,7 +555,7 @@ impl Source<'_> {
             })?;
         let status = text(object, &["status"]);
         let is_paid = status.as_deref() == Some("paid");
-        facts.invoice_payments.push(InvoicePayment {
+        facts.invoice_payments.keep(InvoicePayment {
             stripe_invoice_id: invoice_id,
             stripe_payment_intent_id: intent,
             stripe_charge_id: charge,
@@ -623,7 +584,7 @@ impl Source<'_> {
         object: &Value,
         path: &str,
         kind: &str,
-        facts: &mut Facts,
+        facts: &mut Objects,
     ) -> Result<(), Error> {
         match at(object, path).filter(|value| value.is_object()) {
             Some(intent) if kind == "payment_intent" => self.payment_intent(intent, facts),
@@ -632,7 +593,7 @@ impl Source<'_> {
         }
     }
 
-    fn payment_intent(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn payment_intent(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         const OBJECT: &str = "payment intent";
         let intent_id = required_text(object, OBJECT, "id")?;
         let status = required_text(object, OBJECT, "status")?;
@@ -652,7 +613,7 @@ impl Source<'_> {
         })?;
         let stripe_invoice_id = id(object, &["invoice"]);
         if let Some(invoice) = &stripe_invoice_id {
-            facts.invoice_payments.push(self.link(
+            facts.invoice_payments.keep(self.link(
                 invoice,
                 Some(&intent_id),
                 None,
@@ -661,7 +622,7 @@ impl Source<'_> {
         }
         let failure = at(object, "last_payment_error").filter(|error| error.is_object());
         let is_own_event = self.event_type.starts_with("payment_intent.") || self.is_fetched();
-        facts.payment_intents.push(PaymentIntent {
+        facts.payment_intents.keep(PaymentIntent {
             amount_cents: required_int(object, OBJECT, &["amount"], "amount")?,
             amount_received_cents: int(object, &["amount_received"]),
             currency,
@@ -723,7 +684,7 @@ impl Source<'_> {
         }
     }
 
-    fn charge(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn charge(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         const OBJECT: &str = "charge";
         let charge_id = required_text(object, OBJECT, "id")?;
         let amount_cents = required_int(object, OBJECT, &["amount"], "amount")?;
@@ -752,7 +713,7 @@ impl Source<'_> {
         let stripe_invoice_id = id(object, &["invoice"]);
         if let Some(invoice) = &stripe_invoice_id {
             let charge = intent_id.is_none().then_some(charge_id.as_str());
-            facts.invoice_payments.push(self.link(
+            facts.invoice_payments.keep(self.link(
                 invoice,
                 intent_id.as_deref(),
                 charge,
@@ -769,7 +730,7 @@ impl Source<'_> {
         } else {
             shows_capture.then_some(self.at)
         };
-        facts.charges.push(Charge {
+        facts.charges.keep(Charge {
             amount_cents,
             amount_captured_cents,
             currency,
@@ -815,7 +776,7 @@ impl Source<'_> {
         &self,
         object: &Value,
         charge: Option<&Value>,
-        facts: &mut Facts,
+        facts: &mut Objects,
     ) -> Result<(), Error> {
         const OBJECT: &str = "refund";
         // Refunds had no `status` before 2016: all of them had succeeded.
@@ -825,7 +786,7 @@ impl Source<'_> {
             RefundStatus::Failed | RefundStatus::Canceled
         );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
-        facts.refunds.push(Refund {
+        facts.refunds.keep(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]).or_else(|| of_charge("id")),
             stripe_payment_intent_id: id(object, &["payment_intent"])
@@ -851,7 +812,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn dispute(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn dispute(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         const OBJECT: &str = "dispute";
         let status = required_text(object, OBJECT, "status")?;
         let known_status = DisputeStatus::of(&status);
@@ -902,7 +863,7 @@ impl Source<'_> {
                 ))
             })
             .collect();
-        facts.disputes.push(Dispute {
+        facts.disputes.keep(Dispute {
             stripe_dispute_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]),
             stripe_payment_intent_id: id(object, &["payment_intent"]),
@@ -931,7 +892,7 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn credit_note(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn credit_note(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         const OBJECT: &str = "credit note";
         let status = if self.event_type == "credit_note.voided" {
             "void".to_owned()
@@ -940,7 +901,7 @@ impl Source<'_> {
         };
         let amount_cents = required_int(object, OBJECT, &["amount", "total"], "amount")?;
         let is_post_payment = text(object, &["type"]).as_deref() == Some("post_payment");
-        facts.credit_notes.push(CreditNote {
+        facts.credit_notes.keep(CreditNote {
             stripe_credit_note_id: required_text(object, OBJECT, "id")?,
             stripe_invoice_id: required_id(object, OBJECT, &["invoice"], "invoice")?,
             stripe_customer_id: id(object, &["customer"]),
@@ -966,13 +927,13 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn price(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn price(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         let is_deleted = self.event_type.ends_with(".deleted");
         let price = price(object).ok_or(Error::MissingField {
             object: "price",
             field: "id",
         })?;
-        facts.prices.push(PriceSnapshot {
+        facts.prices.keep(PriceSnapshot {
             price,
             metadata: metadata(object),
             active: flag(object, &["active"]),
@@ -983,12 +944,12 @@ impl Source<'_> {
         Ok(())
     }
 
-    fn coupon(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn coupon(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         let coupon = coupon(object).ok_or(Error::MissingField {
             object: "coupon",
             field: "duration",
         })?;
-        facts.coupons.push(CouponSnapshot {
+        facts.coupons.keep(CouponSnapshot {
             coupon,
             deleted_at: self.event_type.eq("coupon.deleted").then_some(self.at),
             created_at: time(object, &["created"]),
@@ -998,7 +959,7 @@ impl Source<'_> {
     }
 
     /// Reads `customer.discount.*`: the coupon, and the id of the discount that applies it.
-    fn discount(&self, object: &Value, facts: &mut Facts) -> Result<(), Error> {
+    fn discount(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
         let read = discount(object).ok_or(Error::MissingField {
             object: "discount",
             field: "coupon",
@@ -1008,7 +969,7 @@ impl Source<'_> {
     }
 
     /// The discounts that an object lists. Also collects what they say about coupons and ids.
-    fn discounts(&self, object: &Value, facts: &mut Facts) -> Vec<Discount> {
+    fn discounts(&self, object: &Value, facts: &mut Objects) -> Vec<Discount> {
         let listed = at(object, "discounts")
             .and_then(Value::as_array)
             .filter(|l| !l.is_empty());
@@ -1040,10 +1001,10 @@ impl Source<'_> {
         discounts
     }
 
-    fn keep_discount(&self, object: &Value, read: Discount, facts: &mut Facts) {
+    fn keep_discount(&self, object: &Value, read: Discount, facts: &mut Objects) {
         let has_ended = self.event_type == "customer.discount.deleted";
         if let Some(stripe_discount_id) = read.stripe_discount_id {
-            facts.discounts.push(DiscountSnapshot {
+            facts.discounts.keep(DiscountSnapshot {
                 stripe_discount_id,
                 stripe_coupon_id: read.stripe_coupon_id,
                 stripe_customer_id: id(object, &["customer"]),
@@ -1054,7 +1015,7 @@ impl Source<'_> {
             });
         }
         if let Some(coupon) = read.coupon {
-            facts.coupons.push(CouponSnapshot {
+            facts.coupons.keep(CouponSnapshot {
                 coupon,
                 deleted_at: None,
                 created_at: at(object, "source.coupon")
@@ -1076,7 +1037,7 @@ fn type_rank(event_type: &str) -> i32 {
     }
 }
 
-fn items(object: &Value, source: &Source<'_>, facts: &mut Facts) -> Result<Vec<Item>, Error> {
+fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec<Item>, Error> {
     let mut items = Vec::new();
     for item in at(object, "items.data")
         .and_then(Value::as_array)

@@ -7,12 +7,12 @@ use domain::payment::{
 };
 use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
 use domain::revenue::entries::RevenueEntry;
+use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::DiscountProfile;
 use futures_util::try_join;
 use shared::ledger;
 use store::{invoices, payment_facts, reconciliation_window as window, subscriptions};
-use stripe::reader::Facts;
 use tokio_postgres::Client;
 
 use super::subject::Subject;
@@ -44,9 +44,9 @@ impl Rows {
         let mut rows = Rows::default();
         match subject {
             Subject::Charge => {
-                let named = payment_facts::PaymentIds {
+                let named = Ids {
                     charges: ids.to_vec(),
-                    ..payment_facts::PaymentIds::default()
+                    ..Ids::default()
                 };
                 rows.charges = by_key(payment_facts::charges(db, &named).await?);
                 // A charge with an intent is a part of the intent's payment.
@@ -59,32 +59,32 @@ impl Rows {
                     .cloned()
                     .collect();
                 if !alone.is_empty() {
-                    let named = payment_facts::PaymentIds {
+                    let named = Ids {
                         charges: alone.clone(),
-                        ..payment_facts::PaymentIds::default()
+                        ..Ids::default()
                     };
                     rows.load_payments(db, &named, &alone, estimate).await?;
                 }
             }
             Subject::PaymentIntent => {
-                let named = payment_facts::PaymentIds {
-                    intents: ids.to_vec(),
-                    ..payment_facts::PaymentIds::default()
+                let named = Ids {
+                    payment_intents: ids.to_vec(),
+                    ..Ids::default()
                 };
                 rows.intents = by_key(payment_facts::intents(db, &named).await?);
                 rows.load_payments(db, &named, ids, estimate).await?;
             }
             Subject::Refund => {
-                let named = payment_facts::PaymentIds {
+                let named = Ids {
                     refunds: ids.to_vec(),
-                    ..payment_facts::PaymentIds::default()
+                    ..Ids::default()
                 };
                 rows.refunds = by_key(payment_facts::refunds(db, &named).await?);
             }
             Subject::Dispute => {
-                let named = payment_facts::PaymentIds {
+                let named = Ids {
                     disputes: ids.to_vec(),
-                    ..payment_facts::PaymentIds::default()
+                    ..Ids::default()
                 };
                 rows.disputes = by_key(payment_facts::disputes(db, &named).await?);
             }
@@ -97,7 +97,7 @@ impl Rows {
     async fn load_payments(
         &mut self,
         db: &Client,
-        named: &payment_facts::PaymentIds,
+        named: &Ids,
         payment_keys: &[String],
         estimate: FeeEstimate,
     ) -> Result<(), ledger::Error> {
@@ -122,9 +122,9 @@ impl Rows {
     }
 
     async fn load_invoices(&mut self, db: &Client, ids: &[String]) -> Result<(), ledger::Error> {
-        let named = payment_facts::PaymentIds {
+        let named = Ids {
             invoices: ids.to_vec(),
-            ..payment_facts::PaymentIds::default()
+            ..Ids::default()
         };
         let (stored, due, links) = try_join!(
             invoices::get(db, ids),
@@ -198,7 +198,7 @@ impl Rows {
     }
 
     /// How the object differs from the rows; `facts` are what Stripe says of it.
-    pub(super) fn compare(&self, subject: Subject, id: &str, facts: &Facts) -> Vec<Discrepancy> {
+    pub(super) fn compare(&self, subject: Subject, id: &str, facts: &Objects) -> Vec<Discrepancy> {
         let mut found = match subject {
             Subject::Charge => compared(&facts.charges, id, &self.charges, reconciliation::charge),
             Subject::PaymentIntent => compared(
@@ -224,7 +224,7 @@ impl Rows {
         match subject {
             Subject::Charge | Subject::PaymentIntent => found.extend(self.payment(id)),
             Subject::Invoice => {
-                for link in &facts.invoice_payments {
+                for link in facts.invoice_payments.values() {
                     let known = self.links.get(&link.key());
                     found.extend(reconciliation::invoice_payment(link, known));
                 }
@@ -261,11 +261,11 @@ impl Rows {
     }
 
     /// Whether there is anything to compare: Stripe sends no event about a payment that nobody has tried yet.
-    pub(super) fn is_comparable(&self, subject: Subject, id: &str, facts: &Facts) -> bool {
+    pub(super) fn is_comparable(&self, subject: Subject, id: &str, facts: &Objects) -> bool {
         if subject != Subject::PaymentIntent || self.has(subject, id) {
             return true;
         }
-        let mut intents = facts.payment_intents.iter();
+        let mut intents = facts.payment_intents.values();
         intents.any(|intent| intent.key() == id && reconciliation::is_announced(intent))
     }
 }
@@ -275,11 +275,11 @@ fn by_key<T: Snapshot>(rows: Vec<T>) -> BTreeMap<String, T> {
 }
 
 fn compared<T: Snapshot, R>(
-    facts: &[T],
+    facts: &Kind<T>,
     id: &str,
     rows: &BTreeMap<String, R>,
     compare: impl Fn(&T, Option<&R>) -> Vec<Discrepancy>,
 ) -> Vec<Discrepancy> {
-    let fact = facts.iter().find(|fact| fact.key() == id);
+    let fact = facts.get(id);
     fact.map_or_else(Vec::new, |fact| compare(fact, rows.get(id)))
 }

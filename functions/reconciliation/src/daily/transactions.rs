@@ -162,12 +162,10 @@ impl Run<'_> {
             Subject::Charge => {
                 let facts = reader::read_fetched(&transaction.object, self.now)
                     .map_err(|error| Stop::from(ledger::Error::from(error)))?;
-                let settlement = facts.settlements.iter().find(|(of, _)| of == id);
-                return Ok(
-                    settlement.map_or(SettlementMatch::Known, |(_, settlement)| {
-                        reconciliation::settlement(id, settlement, rows.charge(source))
-                    }),
-                );
+                let settlement = facts.settlements.get(id);
+                return Ok(settlement.map_or(SettlementMatch::Known, |settlement| {
+                    reconciliation::settlement(id, settlement, rows.charge(source))
+                }));
             }
             Subject::Dispute => rows
                 .dispute(source)

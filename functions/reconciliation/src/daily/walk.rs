@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use domain::stripe_objects::objects::Objects;
 use futures_util::join;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use store::reconciliation_window::{self as window, Slice};
 use stripe::client::{self, Pages};
-use stripe::reader::{self, Facts};
+use stripe::reader;
 use tokio_postgres::Client;
 
 use super::rows::Rows;
@@ -28,7 +29,7 @@ const SECOND: SignedDuration = SignedDuration::from_secs(1);
 struct Listed {
     id: String,
     object: Value,
-    facts: Facts,
+    facts: Objects,
 }
 
 impl Run<'_> {
@@ -187,7 +188,7 @@ impl Run<'_> {
         if created(&charge.object)? < self.window.last_day_from() {
             return Ok(());
         }
-        for one in &charge.facts.charges {
+        for one in charge.facts.charges.values() {
             if one.status == "succeeded" && one.is_captured {
                 let sum = self.tally.charged.entry(one.currency).or_default();
                 *sum =

@@ -1,6 +1,8 @@
 //! Invariants M and C (`docs/ledger.md`): whatever the order, duplication and concurrency, the ledger is the same,
 //! and it is what the story says, to the cent.
 
+use std::collections::BTreeMap;
+
 use super::bundle::{self, Webhook};
 use domain::payment::FeeEstimate;
 use fake_stripe::{Expected, Scenario, Shape, scenarios};
@@ -10,6 +12,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use runtime::config::Environment;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use shared::ledger::{apply_event, apply_fetched};
 use stripe::event::Event;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
@@ -607,4 +610,43 @@ async fn any_order_of_events_and_fetches_ends_in_the_same_rows_in_2020_08_27() {
 #[tokio::test]
 async fn any_order_of_events_and_fetches_ends_in_the_same_rows_in_endive() {
     fetches_join_the_events_in_any_order(Shape::Endive).await;
+}
+
+/// The rows of every sequence in every shape, as a digest of each table: who changes what an event means, changes the file
+/// in the same commit (`UPDATE_DIGESTS=1 cargo test -p webhook --test suite digests`).
+#[tokio::test]
+async fn digests_of_every_sequence_are_those_on_record() {
+    let (_database, mut client) = database_with_users().await;
+    let mut found = String::new();
+    for scenario in scenarios() {
+        for shape in Shape::ALL {
+            let transaction = client.transaction().await.unwrap();
+            apply_all(&transaction, &read(scenario.events(shape))).await;
+            let rows = ledger_rows(&transaction).await.unwrap();
+            transaction.rollback().await.unwrap();
+            let mut tables: BTreeMap<&str, Sha256> = BTreeMap::new();
+            for row in &rows {
+                let (table, _) = row.split_once(' ').unwrap();
+                tables.entry(table).or_default().update(row);
+            }
+            found += &format!("{} in {shape:?}\n", scenario.name);
+            for (table, digest) in tables {
+                let digest = hex::encode(digest.finalize());
+                found += &format!("  {table} {}\n", &digest[..16]);
+            }
+        }
+    }
+    let file = testing::workspace_root().join("functions/webhook/tests/suite/digests.txt");
+    if Environment::from_process().optional("UPDATE_DIGESTS") == Some("1".to_owned()) {
+        std::fs::write(&file, &found).unwrap();
+    }
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    let differing = known
+        .lines()
+        .zip(found.lines())
+        .find(|(known, found)| known != found);
+    assert!(
+        known == found,
+        "the rows of a sequence have changed: {differing:?}"
+    );
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::money::{self, Currency, div_half_even};
 use crate::payment::key::PaymentKey;
 use crate::revenue::entries::{EntryKind, RevenueEntry};
+use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, RefundStatus};
 use crate::words::words;
@@ -51,6 +52,13 @@ impl Snapshot for PaymentIntent {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.payment_intents
+            .push(self.stripe_payment_intent_id.clone());
+        ids.charges.extend(self.latest_charge_id.clone());
+        ids.customers.extend(self.stripe_customer_id.clone());
     }
 
     fn absorb(&mut self, earlier: &PaymentIntent) {
@@ -336,6 +344,13 @@ impl Snapshot for Charge {
         &self.version
     }
 
+    fn names(&self, ids: &mut Ids) {
+        ids.charges.push(self.stripe_charge_id.clone());
+        ids.payment_intents
+            .extend(self.stripe_payment_intent_id.clone());
+        ids.customers.extend(self.stripe_customer_id.clone());
+    }
+
     fn absorb(&mut self, earlier: &Charge) {
         for (at, total) in &earlier.refund_totals {
             let shown = self.refund_totals.entry(*at).or_insert(*total);
@@ -397,6 +412,13 @@ impl Snapshot for Refund {
         &self.version
     }
 
+    fn names(&self, ids: &mut Ids) {
+        ids.refunds.push(self.stripe_refund_id.clone());
+        ids.charges.extend(self.stripe_charge_id.clone());
+        ids.payment_intents
+            .extend(self.stripe_payment_intent_id.clone());
+    }
+
     fn absorb(&mut self, earlier: &Refund) {
         earliest(&mut self.failed_at, earlier.failed_at);
         known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
@@ -425,6 +447,13 @@ impl Snapshot for Dispute {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.disputes.push(self.stripe_dispute_id.clone());
+        ids.charges.extend(self.stripe_charge_id.clone());
+        ids.payment_intents
+            .extend(self.stripe_payment_intent_id.clone());
     }
 
     fn absorb(&mut self, earlier: &Dispute) {
@@ -492,6 +521,14 @@ impl Snapshot for InvoicePayment {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.invoices.push(self.stripe_invoice_id.clone());
+        ids.payment_intents
+            .extend(self.stripe_payment_intent_id.clone());
+        ids.charges.extend(self.stripe_charge_id.clone());
+        ids.customers.extend(self.stripe_customer_id.clone());
     }
 
     fn absorb(&mut self, earlier: &InvoicePayment) {

@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::money::Currency;
+use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 
 /// An exact amount in minor units. A fraction, since `1000/week` per month is not a decimal number.
@@ -98,6 +99,10 @@ impl Snapshot for PriceSnapshot {
         &self.version
     }
 
+    fn names(&self, ids: &mut Ids) {
+        ids.prices.push(self.price.stripe_price_id.clone());
+    }
+
     fn absorb(&mut self, earlier: &PriceSnapshot) {
         earliest(&mut self.deleted_at, earlier.deleted_at);
         // Webhooks never carry tiers; a fetched price does. Amounts of a price never change.
@@ -143,6 +148,10 @@ impl Snapshot for CouponSnapshot {
         &self.version
     }
 
+    fn names(&self, ids: &mut Ids) {
+        ids.coupons.push(self.coupon.stripe_coupon_id.clone());
+    }
+
     fn absorb(&mut self, earlier: &CouponSnapshot) {
         earliest(&mut self.deleted_at, earlier.deleted_at);
         earliest(&mut self.created_at, earlier.created_at);
@@ -178,6 +187,12 @@ impl Snapshot for DiscountSnapshot {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.discounts.push(self.stripe_discount_id.clone());
+        // What waits for the discount will wait for its coupon next; what waits for that coupon waits now.
+        ids.coupons.extend(self.stripe_coupon_id.clone());
     }
 
     fn absorb(&mut self, earlier: &DiscountSnapshot) {

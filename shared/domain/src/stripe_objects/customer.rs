@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::money::Currency;
+use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 
 /// A Stripe customer as one snapshot shows it.
@@ -79,6 +80,10 @@ impl Snapshot for Customer {
         &self.version
     }
 
+    fn names(&self, ids: &mut Ids) {
+        ids.customers.push(self.stripe_customer_id.clone());
+    }
+
     fn absorb(&mut self, earlier: &Customer) {
         earliest(&mut self.deleted_at, earlier.deleted_at);
         earliest(&mut self.created_at, earlier.created_at);
@@ -132,6 +137,16 @@ impl Snapshot for CheckoutSession {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.checkout_sessions
+            .push(self.stripe_checkout_session_id.clone());
+        ids.customers.extend(self.stripe_customer_id.clone());
+        ids.subscriptions
+            .extend(self.stripe_subscription_id.clone());
+        ids.payment_intents
+            .extend(self.stripe_payment_intent_id.clone());
     }
 
     fn absorb(&mut self, _earlier: &CheckoutSession) {}

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::{self, Currency};
+use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::words::words;
 
@@ -181,6 +182,11 @@ impl Snapshot for Invoice {
         &self.version
     }
 
+    fn names(&self, ids: &mut Ids) {
+        ids.invoices.push(self.stripe_invoice_id.clone());
+        ids.customers.extend(self.stripe_customer_id.clone());
+    }
+
     fn absorb(&mut self, earlier: &Invoice) {
         known(&mut self.number, &earlier.number);
         known(&mut self.stripe_customer_id, &earlier.stripe_customer_id);
@@ -298,6 +304,12 @@ impl Snapshot for CreditNote {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.credit_notes.push(self.stripe_credit_note_id.clone());
+        ids.invoices.push(self.stripe_invoice_id.clone());
+        ids.customers.extend(self.stripe_customer_id.clone());
     }
 
     fn absorb(&mut self, earlier: &CreditNote) {

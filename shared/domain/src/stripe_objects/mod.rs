@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod customer;
 pub mod invoice;
+pub mod objects;
 pub mod snapshot;
 pub mod status;
 pub mod subscription;

@@ -7,6 +7,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::stripe_objects::objects::Ids;
+
 /// The prefix of the event id in a fetched object's version; an event's id begins with `evt_`.
 pub const FETCHED: &str = "fetch:";
 /// The prefix of the event id in the version of a beginning that a fetched subscription implies.
@@ -53,6 +55,9 @@ pub trait Snapshot: Clone + PartialEq {
 
     /// The version of the snapshot that is shown.
     fn version(&self) -> &Version;
+
+    /// Adds its own id, and those of the objects it names whose rows are read or written with it.
+    fn names(&self, ids: &mut Ids);
 
     /// Takes over what an earlier snapshot knew and what never becomes unknown: links, first times, highest counts. The
     /// order of earlier snapshots does not matter.

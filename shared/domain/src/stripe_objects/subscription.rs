@@ -10,6 +10,7 @@ use crate::money::{self, Currency};
 use crate::stripe_objects::catalog::{
     self, Coupon, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
 };
+use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED, Snapshot, Version, earliest};
 use crate::stripe_objects::status::SubscriptionStatus;
 
@@ -124,6 +125,19 @@ impl Snapshot for Subscription {
 
     fn version(&self) -> &Version {
         &self.version
+    }
+
+    fn names(&self, ids: &mut Ids) {
+        ids.subscriptions.push(self.stripe_subscription_id.clone());
+        ids.customers.push(self.stripe_customer_id.clone());
+        // The terms that it has by id only.
+        let incomplete = self.items.iter().filter(|item| !item.price.is_complete());
+        ids.prices
+            .extend(incomplete.map(|item| item.price.stripe_price_id.clone()));
+        for discount in self.unknown_discounts() {
+            ids.discounts.extend(discount.stripe_discount_id.clone());
+            ids.coupons.extend(discount.stripe_coupon_id.clone());
+        }
     }
 
     fn absorb(&mut self, earlier: &Subscription) {

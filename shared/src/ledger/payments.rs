@@ -1,0 +1,117 @@
+//! Which objects belong to one payment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use domain::payment::key::PaymentKey;
+use domain::payment::{Charge, InvoicePayment, PaymentFacts};
+use domain::stripe_objects::objects::Objects;
+
+/// Everything known of each payment, by payment key.
+pub(super) fn facts(
+    objects: &Objects,
+    invoices_paid_at: &BTreeMap<&str, Timestamp>,
+) -> Vec<PaymentFacts> {
+    let mut keys: BTreeSet<&str> = objects.payment_intents.keys().map(String::as_str).collect();
+    for charge in objects.charges.values() {
+        keys.insert(
+            charge
+                .stripe_payment_intent_id
+                .as_deref()
+                .unwrap_or(&charge.stripe_charge_id),
+        );
+    }
+    for link in objects.invoice_payments.values() {
+        let charge = link.stripe_charge_id.as_deref();
+        let of_charge = || charge.map(|charge| key_of_charge(objects, charge));
+        keys.extend(link.stripe_payment_intent_id.as_deref().or_else(of_charge));
+    }
+    keys.into_iter()
+        .map(|key| payment(objects, key, invoices_paid_at))
+        .collect()
+}
+
+/// The payment that a charge belongs to. While the charge itself is unknown, the intent may name it.
+fn key_of_charge<'a>(objects: &'a Objects, charge: &'a str) -> &'a str {
+    let of_charge = objects
+        .charges
+        .get(charge)
+        .and_then(|charge| charge.stripe_payment_intent_id.as_deref());
+    let of_intent = || {
+        let mut intents = objects.payment_intents.values();
+        intents
+            .find(|intent| intent.latest_charge_id.as_deref() == Some(charge))
+            .map(|intent| intent.stripe_payment_intent_id.as_str())
+    };
+    of_charge.or_else(of_intent).unwrap_or(charge)
+}
+
+fn payment(
+    objects: &Objects,
+    key: &str,
+    invoices_paid_at: &BTreeMap<&str, Timestamp>,
+) -> PaymentFacts {
+    let intent = objects.payment_intents.get(key);
+    let charges: Vec<Charge> = objects
+        .charges
+        .values()
+        .filter(|charge| {
+            charge
+                .stripe_payment_intent_id
+                .as_deref()
+                .unwrap_or(&charge.stripe_charge_id)
+                == key
+        })
+        .cloned()
+        .collect();
+    let charge_ids: BTreeSet<&str> = charges
+        .iter()
+        .map(|charge| charge.stripe_charge_id.as_str())
+        .chain(intent.and_then(|intent| intent.latest_charge_id.as_deref()))
+        .chain(PaymentKey::of(key).charge_id())
+        .collect();
+    let belongs = |intent: Option<&str>, charge: Option<&str>| {
+        intent == Some(key)
+            || (intent.is_none() && charge.is_some_and(|charge| charge_ids.contains(charge)))
+    };
+    let links: Vec<InvoicePayment> = objects
+        .invoice_payments
+        .values()
+        .filter(|link| {
+            let (intent, charge) = (&link.stripe_payment_intent_id, &link.stripe_charge_id);
+            belongs(intent.as_deref(), charge.as_deref())
+        })
+        .cloned()
+        .collect();
+    PaymentFacts {
+        payment_key: key.to_owned(),
+        invoice_paid_at: links
+            .iter()
+            .filter_map(|link| invoices_paid_at.get(link.stripe_invoice_id.as_str()))
+            .min()
+            .copied(),
+        intent: intent.cloned(),
+        refunds: objects
+            .refunds
+            .values()
+            .filter(|refund| {
+                let (intent, charge) = (&refund.stripe_payment_intent_id, &refund.stripe_charge_id);
+                belongs(intent.as_deref(), charge.as_deref())
+            })
+            .cloned()
+            .collect(),
+        disputes: objects
+            .disputes
+            .values()
+            .filter(|dispute| {
+                let (intent, charge) =
+                    (&dispute.stripe_payment_intent_id, &dispute.stripe_charge_id);
+                belongs(intent.as_deref(), charge.as_deref())
+            })
+            .cloned()
+            .collect(),
+        invoice_payments: links,
+        charges,
+    }
+}
