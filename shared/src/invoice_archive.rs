@@ -45,7 +45,7 @@ pub enum Error {
 /// The PDF of an invoice, in the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filed {
-    /// Under which it is stored.
+    /// The object key of the PDF in `DOCUMENT_BUCKET`.
     pub pdf_key: String,
     /// SHA-256 of the PDF, in hex.
     pub pdf_sha256: String,
@@ -54,7 +54,7 @@ pub struct Filed {
 /// An invoice that has been read and is to be printed.
 #[derive(Debug)]
 pub struct Prepared {
-    /// `invoices.id`.
+    /// Our number of the invoice, the column `invoices.id`.
     pub id: i64,
     kind: InvoiceKind,
     document: InvoiceDocument,

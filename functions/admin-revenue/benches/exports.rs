@@ -2,8 +2,8 @@
 //! columns: the time of both, and the memory of ours.
 //!
 //! `cargo bench -p admin-revenue --bench exports`; `-- --payments 200000` for another smaller number. Needs `psql` on
-//! the path. Each export runs in a process of its own, so that its peak is its own; S3 is a stand-in that reads the
-//! parts and throws them away, as `psql` writes to `/dev/null`.
+//! the path. Each export runs in a separate process, so that its peak memory is measured alone; S3 is a stand-in that
+//! reads the parts and throws them away, as `psql` writes to `/dev/null`.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! What the dashboard asks for, over 10 thousand and over 5 million rows: no answer may cost more with history.
 //!
 //! `cargo bench -p admin-revenue --bench history`; `-- --rows 500000` for another larger number. Inserting 5 million rows
-//! takes minutes. At the end a process of its own answers a thousand of these requests, and says how much memory it has.
+//! takes minutes. At the end a separate process answers a thousand of these requests, and says how much memory it has.
 
 use std::time::{Duration, Instant};
 

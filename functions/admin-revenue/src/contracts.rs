@@ -47,7 +47,7 @@ pub(crate) async fn list(
     Ok(Json(ListOf::of(rows)?))
 }
 
-/// Answers one contract.
+/// Answers the contract with this number; 404 when there is none.
 #[utoipa::path(get, path = "/admin/contracts/{id}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

@@ -29,9 +29,9 @@ pub(crate) struct Customer {
     customer: CustomerDetails,
     /// The application's user behind it, when that is known.
     user: Option<User>,
-    /// Newest first, up to 500.
+    /// The newest 500 subscriptions, newest first.
     subscriptions: Vec<ListedSubscription>,
-    /// Newest first, up to 500.
+    /// The newest 500 open invoices, newest first.
     open_invoices: Vec<InvoiceSummary>,
     /// What remains of credits, per currency.
     credit_balances: Vec<CreditBalance>,
@@ -77,7 +77,7 @@ pub(crate) async fn list(
 /// The customer of a path.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct CustomerPath {
-    /// Stripe's id of it.
+    /// Stripe's id of the customer (`cus_…`).
     #[param(inline)]
     stripe_customer_id: PlainText,
 }

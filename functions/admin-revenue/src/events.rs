@@ -1,4 +1,4 @@
-//! `/admin/events…`: what Stripe sent, what became of it, and another try for what could not be applied.
+//! `/admin/events…`: the events that Stripe sent with their outcomes, and the replay of one that could not be applied.
 //!
 //! Events that are in the ledger are rows of the inbox; parked and poisoned ones are not in it yet and lie in DynamoDB.
 
@@ -33,7 +33,7 @@ use crate::Clients;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ParkedEvent {
     event_id: String,
-    /// `parked` or `poisoned`.
+    /// `parked` while it is still retried, `poisoned` after eight failed attempts.
     outcome: &'static str,
     /// Why it was parked, or why the last attempt failed.
     reason: String,
@@ -64,31 +64,31 @@ impl From<ParkedState> for ParkedEvent {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ListedEvent {
-    /// Events that are in the ledger, applied or ignored.
+    /// An event of the inbox: applied, or ignored.
     Inbox(InboxEvent),
-    /// Not in it yet.
+    /// An event that is not in the inbox yet.
     Parked(ParkedEvent),
 }
 
-/// What becomes of an event.
+/// The outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum EventOutcome {
     /// It changed the ledger.
     Applied,
-    /// It says nothing of what the ledger keeps.
+    /// The ledger has no use for it.
     Ignored,
     Failed,
-    /// It waits for another try.
+    /// It could not be applied yet and will be tried again.
     Parked,
-    /// Every try failed: it waits for a replay.
+    /// It failed eight times and is not tried again until somebody replays it.
     Poisoned,
 }
 
 /// Which events are shown.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct EventsQuery {
-    /// Only those that this became of.
+    /// Only events with this outcome.
     #[param(inline)]
     outcome: Option<EventOutcome>,
     /// Only those of Stripe's type `invoice.paid`. Parked and poisoned events are not told apart by type.
@@ -167,7 +167,7 @@ pub(crate) struct Replayed {
 /// The event of a path.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct EventPath {
-    /// Stripe's id of it.
+    /// Stripe's id of the event (`evt_…`).
     #[param(inline)]
     event_id: PlainText,
 }

@@ -34,7 +34,7 @@ pub(crate) enum Reach {
     /// It answers with an error, or not at all.
     Unavailable,
     TimedOut,
-    /// The deployment names none.
+    /// The deployment does not configure it.
     NotConfigured,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Health {
     checks: Checks,
 }
 
-/// What is looked at.
+/// The result of each check.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HealthChecks)]
 pub(crate) struct Checks {

@@ -84,9 +84,9 @@ pub(crate) async fn list(
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum InvoiceWithParts {
-    /// What staff sees: every member.
+    /// For staff: every member.
     Whole(Box<WholeInvoice>),
-    /// For the partner it bills.
+    /// For the partner it bills: without metadata, object keys and fees.
     OfPartner(Box<PartnersInvoice>),
 }
 

@@ -19,7 +19,7 @@ pub struct Route {
     pub path: String,
 }
 
-/// Why an invocation failed, as the Invoke API tells it.
+/// Why an invocation failed, as the Invoke API reports it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvokeError {
     /// There is no function of that name.

@@ -167,7 +167,7 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Starts everything, replays the sample, and tells where everything is.
+    /// Starts everything, replays the sample, and prints where everything is.
     async fn start(
         arguments: &RunArguments,
         data: &'a DataDir,

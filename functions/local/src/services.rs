@@ -73,7 +73,7 @@ impl Services {
         };
         let (postgres, moto) = match (postgres, moto) {
             (Ok(postgres), Ok(moto)) => (postgres, moto),
-            // Both may be missing something: then both are told at once.
+            // Both may be missing something; then one error names both.
             (Err(one), Err(other)) => {
                 let (one, other) = (cause_chain(&one), cause_chain(&other));
                 return Err(Error::new(format!("{one}\nerror: {other}")));

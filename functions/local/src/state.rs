@@ -1,4 +1,4 @@
-//! The data directory: secrets that last, and what the running bundle tells its sub-commands.
+//! The data directory: secrets that outlive a start, and the state that a running bundle writes for its sub-commands.
 
 use crate::Error;
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ pub struct State {
     pub database_url: String,
     /// Where moto, the stand-in for AWS, listens.
     pub aws_endpoint_url: String,
-    /// The fake Stripe's API.
+    /// The base URL of the fake Stripe's API.
     pub stripe_api_base: String,
     /// Secret that signs webhooks (`whsec_…`).
     pub webhook_secret: String,
@@ -178,9 +178,9 @@ impl DataDir {
         self.write_json("state.json", state)
     }
 
-    /// The bundle has stopped.
+    /// Removes `state.json` when the bundle stops.
     pub fn remove_state(&self) {
-        // A state of a bundle that answers no more is told from a running one by its silence.
+        // Should this fail, a left-over state is recognised because its bundle does not answer.
         drop(std::fs::remove_file(self.path.join("state.json")));
     }
 

@@ -4,7 +4,7 @@
 //! The binaries are those cargo put beside this test. `BILLING_BINARIES=<folder>` names optimised ones, as `.ci/binaries`
 //! does; those have to start in time and to stay small.
 //!
-//! A target of its own: nothing may run beside it while it measures.
+//! A separate target: nothing may run beside it while it measures.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
@@ -206,7 +206,7 @@ fn binary(folder: &Path, function: &str) -> PathBuf {
         .unwrap_or_else(|error| panic!("no {}: {error}; {build}", path.display()));
     // What cargo knows of it: `<binary>: <source> <source> …`.
     let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
-    // Only `cargo build` writes it anew, and another checkout may share the folder.
+    // Only `cargo build` rewrites it, and another checkout may share the folder.
     let root = testing::workspace_root();
     let ours = |source: &&str| Path::new(source).starts_with(&root);
     for source in sources.split_whitespace().skip(1).filter(ours) {
@@ -289,7 +289,7 @@ fn in_ms(time: Duration) -> String {
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
-/// Starts the binary, gives it its samples, and tells what that cost as a row of the table.
+/// Starts the binary, gives it its samples, and returns what that cost as a row of the table.
 async fn row(
     services: &Services,
     binary: &Path,

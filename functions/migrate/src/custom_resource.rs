@@ -61,7 +61,7 @@ struct Data {
 /// The answer did not get through: CloudFormation does not know the outcome of its request.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswered {
-    /// The address does not answer.
+    /// CloudFormation's response address could not be reached.
     #[error("the deploy could not be told")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The address of the request refused the answer.

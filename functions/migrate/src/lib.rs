@@ -15,7 +15,7 @@ use custom_resource::{Kind, Request};
 
 pub use custom_resource::Unanswered;
 
-/// What is kept of the invocation's time to tell the deploy.
+/// The part of the invocation's time that is kept for answering the deploy.
 const TO_ANSWER: Duration = Duration::from_secs(30);
 
 /// What the function needs: the database, as its owner.

@@ -3,9 +3,9 @@
 //! contracts, of which the memory has to be the same.
 //!
 //! `cargo bench -p partner-invoicing --bench run`: 1,000 and 10,000 contracts over a million requests;
-//! `-- --contracts 10000 --requests 10000000` for that number alone, whose inserting takes minutes. Each run has a
-//! process of its own, so that its peak is its own. "Without S3": bucket and bus are a stand-in on this machine that
-//! reads what it is sent, throws it away and answers at once; Postgres is the tests' own.
+//! `-- --contracts 10000 --requests 10000000` for that number alone, whose inserting takes minutes. Each run is a
+//! separate process, so that its peak memory is measured alone. "Without S3": bucket and bus are a stand-in on this
+//! machine that reads what it is sent, throws it away and answers at once; Postgres is that of the tests.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -40,7 +40,7 @@ pub(crate) struct Draft {
     pub(crate) fixed_cents: i64,
 }
 
-/// The outcome of a draft.
+/// What issuing one draft did.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// It is issued; the credits it took.
@@ -92,7 +92,7 @@ struct Taken<'a> {
     metadata: Value,
 }
 
-/// Issues drafts, each of another contract and with a series of its own, all of them or, when a statement fails, none.
+/// Issues drafts of different contracts, each from its own number series: all, or none when a statement fails.
 /// One whose contract, or what was billed of it, has changed since it was planned is left out.
 ///
 /// # Errors

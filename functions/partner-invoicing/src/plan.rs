@@ -54,7 +54,7 @@ pub(crate) struct Plan {
     recounted: BTreeMap<(Timestamp, Timestamp), Recount>,
 }
 
-/// An invoiced period, counted again.
+/// The usage of a period that was billed before, counted again, with the terms it was billed by.
 #[derive(Debug)]
 struct Recount {
     terms: FrozenTerms,
@@ -124,7 +124,7 @@ pub(crate) async fn plan(
     let totals = partner_invoices::last_totals(db, &with_work).await?;
     let totals = totals.into_iter();
     let mut totals = by(totals.map(|(id, currency, cents)| ((id, currency), cents)));
-    // Counting takes connections of its own, and there may be no other.
+    // Counting opens connections itself, and the pool may have only this one.
     drop(client);
     for (id, plan) in &mut planned {
         let Ok(of_contract) = plan else { continue };
@@ -231,7 +231,7 @@ impl Plan {
         self.is_closed || !self.due.is_empty()
     }
 
-    /// Finds the periods, invoiced or settled, that have to be counted again.
+    /// Finds the periods, invoiced or closed with nothing to bill, whose usage has to be counted again.
     fn thaw(&mut self, since: Timestamp) -> Result<(), Error> {
         let billed = self.billed.iter();
         let billed = billed.filter_map(|row| Some((row.period, row.terms.as_ref()?)));

@@ -158,7 +158,7 @@ struct Billed {
     reviews: Vec<Review>,
     failure: Option<Failure>,
     stopped: bool,
-    /// Of a dry run.
+    /// The invoices that a dry run would make; empty otherwise.
     listed: Vec<Value>,
 }
 
@@ -573,7 +573,7 @@ async fn publish(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error
     }
 }
 
-/// Keeps what the run did.
+/// Writes the summary into the row of the run in `invoice_runs`; does nothing for a dry run.
 async fn note(run: Run<'_>, summary: &Summary) -> Result<(), store::Error> {
     let Some(run_id) = summary.run_id else {
         return Ok(());

@@ -2,7 +2,7 @@
 //! the most memory it takes.
 //!
 //! `cargo bench -p reconciliation --bench comparison`; `-- --objects 100000` for another number of objects. The fake
-//! Stripe runs in a process of its own, so that neither its memory nor its processor time counts as ours.
+//! Stripe runs in a separate process, so that neither its memory nor its processor time counts as ours.
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read};

@@ -110,30 +110,30 @@ const KINDS: [Kind; 11] = [
 /// Where an import is: what `import_cursors.state` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Place {
-    /// How many kinds are done.
+    /// How many kinds of objects have been imported to their end.
     kinds_done: usize,
     /// The last object of the kind under way; none at its beginning.
     after: Option<String>,
-    /// By kind: objects in the ledger.
+    /// Number of objects applied to the ledger, by kind.
     imported: BTreeMap<String, u64>,
-    /// By kind: objects that could not be applied, which the log names.
+    /// Number of objects that could not be applied, by kind; the log names them.
     refused: BTreeMap<String, u64>,
 }
 
 /// What an invocation answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Nothing is left to import.
+    /// Whether nothing is left to import.
     pub finished: bool,
-    /// The kind under way.
+    /// The kind whose import was interrupted; absent when finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<&'static str>,
-    /// The last object of it that is in the ledger.
+    /// The last object of that kind that is in the ledger; absent at the beginning of a kind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// By kind, over all invocations.
+    /// Number of objects applied so far, by kind, over all invocations of this import.
     pub imported: BTreeMap<String, u64>,
-    /// By kind: what could not be applied; the log says which and why.
+    /// Number of objects that could not be applied, by kind; the log says which and why.
     pub refused: BTreeMap<String, u64>,
     /// Why it is not finished. An invocation with the same detail goes on.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -164,7 +164,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes the report and the run's end, and tells the bus.
+    /// Writes the report, records the end of the run, and publishes its messages.
     async fn finish(mut self) -> Result<Value, Error> {
         let window = self.window;
         let (ledger_sums, counts) = {

@@ -2,7 +2,7 @@
 //!
 //! A run leases a batch (so that no other asks for the same), asks Stripe a few at a time without
 //! any transaction open, and applies each answer with the closing of its look-up in one
-//! transaction. What fails has a pause of its own. When Stripe is away, limits the rate or refuses
+//! transaction. Each failed look-up waits before it is tried again. When Stripe is away, limits the rate or refuses
 //! the key, the rest is left for the next run.
 
 use futures_util::StreamExt;
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// How far a batch came.
+/// How a batch ended.
 enum Batch {
     /// No look-up was due.
     Empty,
@@ -181,7 +181,7 @@ async fn settle(
     Ok(None)
 }
 
-/// What an answer did.
+/// The effect of Stripe's answer on its look-up.
 enum Applied {
     /// The look-up is closed.
     Answered,

@@ -1,7 +1,7 @@
 //! `reconciliation.redrive`: parked events through the ledger again, the outbox to the bus, and what
 //! events named without carrying it from Stripe.
 //!
-//! What fails has a back-off of its own, so a repeated invocation could not do better: it is in the
+//! Each failed event has its own back-off, so a repeated invocation could not do better: it is in the
 //! summary, and the invocation succeeds. The invocation fails only when the database, or where the
 //! parked events are, was away: that says nothing of any event, and trying again soon helps.
 
@@ -133,7 +133,7 @@ async fn oldest_parked_seconds(app: &App, now: Timestamp) -> Option<u64> {
     Some(waited.into())
 }
 
-/// How far a run came.
+/// Whether the run reached the last parked event.
 enum Driven {
     All,
     UntilTheDeadline,

@@ -1,4 +1,4 @@
-//! `reconciliation.usage-rollup`: compares `usage_daily` with its events, and makes it anew where it differs.
+//! `reconciliation.usage-rollup`: compares `usage_daily` with its events, and rebuilds what differs when asked to.
 
 use std::collections::BTreeSet;
 

@@ -12,8 +12,8 @@ use tokio_postgres::Transaction;
 
 const DETAIL_TYPE: &str = "usage.threshold_reached";
 
-/// Writes what the subjects have reached and not been told of, and returns the messages to publish after the commit.
-/// No statement when nothing is reached.
+/// Records the thresholds that the subjects have newly reached this month, and returns the messages to publish after
+/// the commit. Runs no statement when no threshold is reached.
 pub(crate) async fn raise(
     db: &Transaction<'_>,
     standings: &[(&str, UsageStanding)],

@@ -70,7 +70,7 @@ pub(crate) enum UsageEvents {
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "as its events are")]
 pub(crate) struct UsageBatch {
-    /// 1 to 1000; each has a verdict of its own.
+    /// 1 to 1000 events; each gets its own verdict.
     #[schema(min_items = 1, max_items = 1000)]
     events: Vec<UsageEvent>,
 }
@@ -81,7 +81,7 @@ enum Input {
     Batch(Vec<Value>),
 }
 
-/// What became of each event, in the order they were sent, and how many of each verdict there are.
+/// A verdict for each event, in the order sent, and the number of each verdict.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsageVerdicts {
     results: Vec<UsageVerdict>,
@@ -92,7 +92,7 @@ pub(crate) struct UsageVerdicts {
     late: usize,
 }
 
-/// What became of an event.
+/// The verdict on one event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsageVerdict {
     /// As sent; null when that was no text.
@@ -102,29 +102,29 @@ pub(crate) struct UsageVerdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     field: Option<String>,
-    /// What was expected of it.
+    /// What was expected of that member; absent when the event was stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message: Option<String>,
 }
 
-/// What became of an event, in a word.
+/// The possible verdicts on an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum VerdictWord {
     Accepted,
     /// Accepted into a period that is invoiced: it goes on the next invoice.
     Late,
-    /// It was there already.
+    /// The same event was stored before; it is counted once.
     Duplicate,
-    /// Another one was there under its key.
+    /// An event with this key and other content was stored before; this one is not stored.
     Conflict,
     /// It cannot be read; `field` and `message` say why.
     Rejected,
 }
 
-/// Stores usage events, each once for ever: every event that can be read is stored, and the answer says what became of
-/// each. Of one event alone, or with `atomic`, what cannot be stored is a refusal.
+/// Stores usage events, each counted once, for ever. Every valid event of a batch is stored, and the answer has a
+/// verdict for each. A single event, or a batch with `atomic`, is refused when any of it cannot be stored.
 #[utoipa::path(
     post,
     path = "/usage/events",

@@ -38,22 +38,22 @@ impl Candidate {
     }
 }
 
-/// What became of a candidate.
+/// The verdict on one candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accepted,
     /// Accepted into a month that is invoiced: it goes on the next invoice.
     Late,
-    /// It is there already.
+    /// The same event was stored before.
     Duplicate,
-    /// Another one is there under its key.
+    /// An event with this key and other content was stored before.
     Conflict,
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 #[derive(Debug)]
 pub(crate) struct Ingested {
-    /// One per candidate, in order.
+    /// The verdict on each candidate, in the order given.
     pub(crate) verdicts: Vec<Verdict>,
     /// To be published after the commit.
     pub(crate) messages: Vec<outbox::Message>,
@@ -66,7 +66,7 @@ pub(crate) fn sha256(payload: &str) -> String {
     hex::encode(Sha256::digest(payload.as_bytes()))
 }
 
-/// Writes the candidates in a transaction of their own; one that met another transaction is run again. When `atomic`,
+/// Writes the candidates in one transaction, and runs it again when it collided with another one. When `atomic`,
 /// a conflict takes everything back.
 pub(crate) async fn ingest(
     client: &mut Client,
@@ -129,7 +129,7 @@ async fn write(
         .map(|(subject, key)| (subject.as_str(), key.as_str()))
         .collect();
 
-    // A statement of its own: it has to see what another transaction had just committed.
+    // A separate statement, so that it sees what another transaction has just committed.
     let asked: Vec<(&str, &str)> = taken.iter().copied().collect();
     let stored = usage_events::digests(db, &asked).await?;
     let mut digests: HashMap<(&str, &str), Option<&str>> = stored

@@ -62,7 +62,7 @@ pub(crate) struct UserLimit {
 /// What a unit beyond the limit costs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OveragePrice {
-    /// Per unit, in minor units.
+    /// The price of one unit beyond the limit, in minor units of `currency`.
     pub(crate) price_cents: i64,
     pub(crate) currency: Currency,
 }

@@ -15,13 +15,13 @@ use crate::Clients;
 use crate::limit_check::of_user;
 use crate::parameters::UserId;
 
-/// What is to be quoted.
+/// The parameters of a quote.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct QuoteQuery {
     /// `users.id` of the host application.
     #[param(inline)]
     user_id: UserId,
-    /// How many units more.
+    /// How many further units to quote.
     #[param(value_type = i64, minimum = 1, maximum = 1_000_000_000)]
     units: Units,
 }
@@ -41,7 +41,7 @@ impl<'de> Deserialize<'de> for Units {
     }
 }
 
-/// What units more would cost.
+/// What further units would cost if they were reserved now. Amounts in minor units of `currency`.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OverageQuote {
     /// Per unit beyond the limit; null when the plan sells none.
@@ -49,9 +49,9 @@ pub(crate) struct OverageQuote {
     currency: Currency,
     /// How many units the quote is for, as the request says.
     units: i64,
-    /// Of them inside the limit.
+    /// How many of the units are within the limit, and free.
     free_units: i64,
-    /// Of them beyond it.
+    /// How many of the units are beyond the limit.
     overage_units: i64,
     /// Null when the plan sells no units beyond its limit.
     total_cents: Option<i64>,

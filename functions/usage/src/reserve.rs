@@ -29,7 +29,7 @@ use crate::{ATTEMPTS, Clients, alerts, unprocessable};
 /// The member of an event's metadata in which an allowed reservation keeps its answer.
 const VERDICT: &str = "reservation";
 
-/// Why there is no verdict.
+/// Why a reservation could not be decided.
 #[derive(Debug, thiserror::Error)]
 enum Refusal {
     #[error("there is no such user")]
@@ -61,7 +61,7 @@ pub(crate) struct Reserved {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     overage: Option<bool>,
-    /// How many are beyond it.
+    /// How many of the units are beyond the limit; absent when none are.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     overage_units: Option<i64>,
@@ -101,7 +101,7 @@ pub(crate) struct ReservationDenied {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PlanUpgrade {
     plan: String,
-    /// Per month, in minor units.
+    /// What the plan costs per month, in minor units of `currency`; null when no price is known.
     price_cents: Option<i64>,
     currency: Currency,
     /// So many units beyond the limit cost as much as the plan.
@@ -167,7 +167,7 @@ impl IntoResponses for ReserveError {
     }
 }
 
-/// What became of a reservation.
+/// The decision on a reservation.
 enum Decision {
     /// The answer, kept for whoever asks again, and what to publish.
     Allowed(Reserved, Vec<outbox::Message>),

@@ -128,7 +128,7 @@ struct Kept {
     outcome: KeptOutcome,
 }
 
-/// What became of an event.
+/// The outcome of an event that was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum KeptOutcome {
@@ -155,7 +155,7 @@ impl From<Outcome> for KeptOutcome {
 runtime::refusals! {
     /// Why an event was not kept.
     enum NotKept {
-        /// Nobody knows who sent it.
+        /// The sender is not proven to be Stripe.
         Signature = 400 "invalid_signature" "the signature of the header is not one of a configured secret, or is too old",
         /// What was signed is no event.
         Payload = 400 "invalid_payload" "the body is not an event",
@@ -220,7 +220,7 @@ pub async fn handle_invocation(
 ) -> Result<Value, lambda_http::Error> {
     let (payload, context) = invocation.into_parts();
     let text = payload.get();
-    // Only the partner bus names itself so; a request that quotes it is told apart next.
+    // Only the partner bus has this source. A request whose body quotes the name fails the check that follows.
     if text.contains("aws.partner/stripe.com") {
         let event: Value = serde_json::from_str(text)?;
         if is_partner_event(&event) {

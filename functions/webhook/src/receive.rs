@@ -63,7 +63,7 @@ impl From<Error> for api::Error {
                 detail: error.to_string(),
             },
             Error::Secret(error) => error.into(),
-            // The cause may quote the body: only its kind is told.
+            // The cause may quote the body, so the caller gets its kind only.
             Error::Event(error) => invalid_payload(error.to_string()),
             Error::NotUtf8(_) => invalid_payload("the body is not UTF-8".to_owned()),
             error @ Error::StoredNowhere(_) => api::Error::Unavailable(Box::new(error)),
@@ -154,7 +154,7 @@ async fn apply_or_park(
         .park(&event.event_id, payload, &reason, now)
         .await
         .map_err(|error| {
-            // The answer tells why it could not be parked; this is why it had to be.
+            // The error answered says why it could not be parked; this logs why it had to be.
             tracing::error!(cause = reason, "an event was not applied");
             Error::StoredNowhere(error)
         })?;

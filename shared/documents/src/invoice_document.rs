@@ -48,7 +48,7 @@ pub struct Payer {
 /// What an invoice took from a credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TakenCredit<'a> {
-    /// In words, or its reason.
+    /// The credit's description, otherwise its reason; `None` when it has neither.
     pub label: Option<&'a str>,
     /// What is taken off, as a positive number of minor units of the invoice's currency.
     pub amount_cents: i64,
@@ -66,7 +66,7 @@ pub struct InvoiceDocument {
     pub issued_at: Timestamp,
     pub issued_on: Date,
     pub due_on: Option<Date>,
-    /// First and last day.
+    /// The first and the last billed day; `None` for an invoice without a period.
     pub period: Option<(Date, Date)>,
     pub po_number: Option<String>,
     pub payment_terms: Option<PaymentTerms>,

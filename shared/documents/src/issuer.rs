@@ -100,10 +100,10 @@ impl Color {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PageSize {
-    /// 8.5 × 11 inches.
+    /// US letter, 8.5 × 11 inches; the default.
     #[default]
     Letter,
-    /// 210 × 297 millimetres.
+    /// ISO A4, 210 × 297 millimetres.
     A4,
 }
 

@@ -31,7 +31,7 @@ pub use server::{FakeStripe, Fault, Options};
 pub enum Shape {
     /// `2020-08-27`: charges inside the intent, refunds inside the charge.
     V2020_08_27,
-    /// `2022-11-15`: `latest_charge`, refunds as events of their own.
+    /// `2022-11-15`: `latest_charge`, refunds as separate events.
     V2022_11_15,
     /// `2025-03-31.basil`: `parent`, `pricing`, invoice payments, periods on items.
     Basil,

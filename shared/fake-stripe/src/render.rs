@@ -936,7 +936,7 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
 
 fn render_session(session: &Session, shape: Shape) -> Value {
     let payment_status = match (session.amount_total, shape >= Shape::Basil) {
-        // A session with nothing to pay was `paid` before it got a word of its own.
+        // Before basil a session with nothing to pay was `paid`.
         (0, true) => "no_payment_required",
         _ => "paid",
     };

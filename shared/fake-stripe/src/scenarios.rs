@@ -1,7 +1,7 @@
 //! The sequences every ledger of Stripe events has to get right in any order, with the figures
 //! they come to worked out by hand.
 //!
-//! Each scenario is an account of its own: its name in camel case is the prefix of all its ids,
+//! Each scenario is a separate account: its name in camel case is the prefix of all its ids,
 //! ids are counted per kind, and so the second payment intent of `RenewalSuccess` is
 //! `pi_3RenewalSuccess0002`, and its customer's first invoice number `RENEWALSUCCESS1-0001`.
 //!
@@ -877,7 +877,7 @@ pub fn scenarios() -> Vec<Scenario> {
             run: |account, buyer| {
                 let subscription = monthly(account, buyer, "usd", 1000, 1)?;
                 account.set_now(at("2026-04-10T00:00:00Z"));
-                // Only `previous_attributes` tells that 2 came after 3.
+                // Only `previous_attributes` shows that 2 came after 3.
                 account.change(&subscription, None, Some(3), Proration::None)?;
                 account.change(&subscription, None, Some(2), Proration::None)
             },

@@ -9,7 +9,7 @@
 //!     Query(filter): Query<Filter>, Query(page): Query<PageQuery>,    // Deserialize + IntoParams; as many as one likes
 //!     caller: Caller, Now(now): Now,                                  // who, and when
 //!     Json(body): Json<Body>,                                         // Deserialize (deny_unknown_fields) + ToSchema
-//! ) -> Result<Json<UserLimit>, Error> { … }                           // Serialize + ToSchema; refusals! for its own
+//! ) -> Result<Json<UserLimit>, Error> { … }                           // Serialize + ToSchema; refusals! for further ones
 //!
 //! pub fn routes() -> Routes<…> {
 //!     Routes::new()
@@ -26,10 +26,10 @@
 //!   `Json`, `Path` and `Query` because `utoipa` knows arguments by these names; an argument must be named or
 //!   destructured, since `utoipa` skips `_`.
 //! * [`values`]: members and parameters that are valid once read: [`values::PlainText`], [`values::Moment`],
-//!   [`values::ObjectId`], [`values::InvoiceId`]. In `IntoParams` write `#[param(inline)]` above a type of one's own.
+//!   [`values::ObjectId`], [`values::InvoiceId`]. In `IntoParams` write `#[param(inline)]` above a member whose type is ours.
 //! * [`list`]: [`list::PageQuery`], [`list::SpanQuery`] and [`list::ListOf`].
-//! * [`Error`] is what any route may answer; the table documents it. A route's own reasons (404 without a parameter of the
-//!   path, 409, …) are an enum by [`refusals!`](crate::refusals).
+//! * [`Error`] is what any route may answer; the table documents it. Further reasons of one route (404 without a
+//!   parameter of the path, 409, …) are an enum by [`refusals!`](crate::refusals).
 //! * A write takes a `shared::write::Writer` and hands an action to its `run`, which has transaction, idempotency key,
 //!   audit, commit, stored answer and publishing.
 //!

@@ -165,7 +165,7 @@ enum DatabaseUrl {
     },
 }
 
-/// A resolved way to connect.
+/// Where and how to connect, with the credentials resolved.
 pub struct DatabaseTarget {
     /// Host, user, password and database. Its `sslmode` is not used.
     pub postgres: tokio_postgres::Config,

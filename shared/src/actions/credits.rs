@@ -93,7 +93,7 @@ runtime::refusals! {
     pub enum VoidCreditError {
         /// Something of it was taken off an invoice.
         Used = 409 "credit_used" "something of this credit has been used",
-        /// It was before.
+        /// The credit was voided earlier; voiding it again changes nothing.
         Voided = 409 "credit_voided" "this credit was voided before",
     }
 }

@@ -71,11 +71,11 @@ impl<'a> From<&'a InvoiceRow> for AuditedInvoice<'a> {
 runtime::refusals! {
     /// Why an invoice is not voided.
     pub enum VoidInvoiceError {
-        /// Its state follows Stripe.
+        /// Stripe collects the invoice, so its status follows Stripe's events.
         Stripe = 409 "stripe_invoice" "this invoice is Stripe's: void it at Stripe",
         /// Such as one of the predecessor's.
         NotPartners = 409 "not_a_partner_invoice" "this is not a partner's invoice",
-        /// It was before.
+        /// The invoice was voided earlier; voiding it again changes nothing.
         Void = 409 "invoice_void" "this invoice was voided before",
         /// A void would lose what was paid.
         Paid = 409 "invoice_paid" "something of this invoice has been paid",
@@ -149,7 +149,7 @@ impl ManualPayment {
 runtime::refusals! {
     /// Why a payment of an invoice is not noted.
     pub enum MarkPaidError {
-        /// Its state follows Stripe.
+        /// Stripe collects the invoice, so its status follows Stripe's events.
         Stripe = 409 "stripe_invoice" "this invoice is Stripe's: Stripe says when it is paid",
         /// Such as one of the predecessor's.
         NotPartners = 409 "not_a_partner_invoice" "this is not a partner's invoice",

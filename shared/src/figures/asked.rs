@@ -11,7 +11,7 @@ const MONTHS: usize = 12;
 const MONTHS_LIMIT: i32 = 24;
 /// Longest range of daily periods, in days.
 const DAYS_LIMIT: i32 = 366;
-/// What Postgres tells apart.
+/// The resolution of an instant in Postgres.
 const MICROSECOND: SignedDuration = SignedDuration::from_micros(1);
 
 /// How long a range may be.

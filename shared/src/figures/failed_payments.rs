@@ -23,7 +23,7 @@ fields! {
         pub attempts: i64,
         /// Payments whose last failed attempt of the period has it; the retries of an invoice are one payment.
         pub payments: i64,
-        /// Of those payments, once each.
+        /// The amounts of those payments, each counted once, in minor units.
         pub amount_cents: i64,
         /// Those that were paid after all.
         pub recovered: i64,

@@ -16,14 +16,14 @@ pub const DEFINITION: &str = "by the payment's date, a dispute's by the withdraw
 fields! {
     /// Fees of one source.
     pub struct FeesOfSource {
-        /// `actual`, `estimated`: of payments; `dispute`.
+        /// `actual` or `estimated` for fees of payments, `dispute` for fees of disputes.
         pub fee_source: String,
         /// How many payments, or disputes, were charged a fee.
         pub charged: i64,
-        /// Of the payments; null for disputes.
+        /// What those payments captured, in minor units; null for disputes.
         pub gross_cents: Option<i64>,
         pub fees_cents: i64,
-        /// Fees ÷ gross; null for disputes.
+        /// Fees ÷ gross in basis points; null for disputes.
         pub effective_rate_bps: Option<i64>,
     }
 }

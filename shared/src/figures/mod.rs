@@ -43,7 +43,7 @@ pub struct Table<R, T> {
 /// What a report is about, apart from its rows.
 #[derive(Debug, Clone, Copy)]
 pub struct About {
-    /// Its name in the path.
+    /// The report's name in the path.
     pub report: &'static str,
     /// The one currency of every amount.
     pub currency: Currency,
@@ -58,7 +58,7 @@ pub struct About {
 /// A report of one currency; rows and totals are null when they could not be read.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Report<R, T> {
-    /// Its name in the path.
+    /// The report's name in the path.
     pub report: &'static str,
     pub currency: Currency,
     /// Begin of the period; absent in a report of an instant.

@@ -18,7 +18,7 @@ use super::sections::{FieldError, Nulls, Section};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
-    /// Those that last forever.
+    /// Only coupons of the duration `forever` reduce MRR; the default.
     #[default]
     Stripe,
     /// The default's other name: a subscription set to end churns when it ends.

@@ -30,7 +30,7 @@ fields! {
 pub struct RefundsTotals {
     pub refunds: i64,
     pub amount_cents: i64,
-    /// Captured in the period.
+    /// What was captured in the period, in minor units.
     pub gross_cents: i64,
     /// Null when nothing was captured.
     pub rate_of_gross_bps: Option<i64>,

@@ -17,9 +17,9 @@ columns! {
         pub at: Timestamp,
         /// Who, as the token names them.
         pub actor: String,
-        /// What was done, `contract.update`.
+        /// What was done, such as `contract.update`.
         pub action: String,
-        /// What it was done to, `contract:7`.
+        /// What it was done to, such as `contract:7`.
         pub target: String,
         /// Null for a creation.
         pub before: Option<Value>,

@@ -76,7 +76,7 @@ stored_as_words!(
     PaymentStatus
 );
 
-/// The error of a column whose value is not what it should be. The row is told by its first column, which is its key.
+/// The error for a column whose value is not valid. It names the row by its first column, which is the key.
 fn unreadable(row: &Row, table: &'static str, column: &'static str) -> Error {
     let number = row.try_get::<_, i64>(0).map(|id| id.to_string());
     let key = number.or_else(|_no_number| row.try_get(0));
@@ -103,7 +103,7 @@ macro_rules! columns {
         }
 
         impl $name {
-            /// The columns, separated by commas.
+            /// The columns, separated by commas, for the select list of a statement.
             pub const COLUMNS: &'static str =
                 $crate::columns::without_first(concat!($(", ", stringify!($column)),*));
         }

@@ -31,7 +31,7 @@ columns! {
         pub monthly_flat_fee_cents: Option<i64>,
         /// Minor units of `currency` per unit.
         pub per_deed_price_cents: Option<i64>,
-        /// Per started thousand requests.
+        /// Price of each started thousand requests, in minor units.
         pub per_1000_requests_cents: Option<i64>,
         /// Ascending; the last one has no end.
         #[schema(value_type = Option<Vec<TierMembers>>)]
@@ -55,7 +55,7 @@ columns! {
         pub contract_start_date: Option<Date>,
         /// Last billed day; `None` while open.
         pub contract_end_date: Option<Date>,
-        /// Nothing before is billed.
+        /// The first day that may be billed: the predecessor billed those before.
         pub billed_from: Date,
         /// IANA name: where the billing days begin.
         pub timezone: String,
@@ -68,9 +68,9 @@ columns! {
         pub tax_rate_bps: i32,
         pub po_number: Option<String>,
         pub stripe_customer_id: Option<String>,
-        /// Billed up to this day.
+        /// When it was suspended; that day is still billed. `None` while it is not.
         pub suspended_at: Option<Timestamp>,
-        /// Billed up to this day, and never again.
+        /// When it was canceled; that day is the last one billed. `None` while it is not.
         pub canceled_at: Option<Timestamp>,
         /// Notes for staff; never printed.
         pub notes: Option<String>,
@@ -204,7 +204,7 @@ impl FromRow for BillingDetails {
 /// A row that may not be a valid contract: the predecessor's rows were never checked.
 #[derive(Debug)]
 pub struct Read {
-    /// `api_partner_contracts.id`.
+    /// Our number of the contract, the column `api_partner_contracts.id`.
     pub id: i64,
     /// The partner's API key prefix.
     pub api_key_prefix: String,

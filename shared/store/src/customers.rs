@@ -22,7 +22,7 @@ columns! {
         pub user_id: Option<i32>,
         pub email: Option<String>,
         pub name: Option<String>,
-        /// Its default at Stripe.
+        /// The customer's default currency at Stripe; `None` without one.
         pub currency: Option<Currency>,
         pub delinquent: Option<bool>,
         /// When Stripe deleted the customer; `None` for one that exists.
@@ -57,7 +57,7 @@ columns! {
         pub id: i32,
         pub email: Option<String>,
         pub full_name: Option<String>,
-        /// What the user may use.
+        /// The name of the plan that the user is entitled to.
         pub plan: Option<String>,
         pub stripe_customer_id: Option<String>,
     }

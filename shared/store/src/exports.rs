@@ -14,28 +14,28 @@ use domain::revenue::entries::RevenueEntry;
 /// A table that is exported as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Export {
-    /// `payment_history`.
+    /// One line per payment, however often it was tried; the table `payment_history`.
     Payments,
-    /// `invoices`.
+    /// Stripe's, the predecessor's and our own invoices; the table `invoices`.
     Invoices,
-    /// `refunds`.
+    /// One line per refund object of Stripe; the table `refunds`.
     Refunds,
-    /// `usage_events`.
+    /// One line per metered event, voided ones included; the table `usage_events`.
     Usage,
-    /// `subscriptions`.
+    /// One line per subscription as Stripe last showed it; the table `subscriptions`.
     Subscriptions,
-    /// `mrr_movements`.
+    /// One line per change of a customer's MRR; the table `mrr_movements`.
     MrrMovements,
 }
 
 /// Which rows: `[from, to)` by the instant the export is dated by.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filter<'a> {
-    /// First instant in it.
+    /// The first instant exported; `None` from the beginning.
     pub from: Option<Timestamp>,
-    /// First instant after it.
+    /// The first instant no longer exported; `None` to the end.
     pub to: Option<Timestamp>,
-    /// One of [`Export::statuses`].
+    /// Only rows with this status, one of [`Export::statuses`]; `None` for every status.
     pub status: Option<&'a str>,
 }
 
@@ -46,7 +46,7 @@ struct Source {
     condition: &'static str,
     /// The column that `status` is compared with.
     status: &'static str,
-    /// What `from` and `to` compare.
+    /// The column that `from` and `to` are compared with.
     dated_by: &'static str,
     /// The order of the rows: the primary key, so that they come as they are found.
     key: &'static str,

@@ -45,15 +45,15 @@ columns! {
         /// Subtotal less discount plus tax.
         pub total_cents: Option<i64>,
         pub amount_paid_cents: Option<i64>,
-        /// What remains to be paid.
+        /// What remains to be paid, in minor units.
         pub amount_due_cents: Option<i64>,
-        /// Taken off by credits.
+        /// What credits have taken off, in minor units.
         pub credit_applied_cents: i64,
         pub currency: Currency,
         pub status: InvoiceStatus,
-        /// First instant of what is billed.
+        /// The first instant of the billed period.
         pub billing_period_start: Option<Timestamp>,
-        /// First instant after it.
+        /// The first instant after the billed period.
         pub billing_period_end: Option<Timestamp>,
         pub due_date: Option<Timestamp>,
         /// From then on the lines are frozen.
@@ -62,9 +62,9 @@ columns! {
         pub sent_at: Option<Timestamp>,
         pub paid_at: Option<Timestamp>,
         pub voided_at: Option<Timestamp>,
-        /// Attempts to collect it.
+        /// How often Stripe has tried to collect the invoice.
         pub attempt_count: i32,
-        /// When Stripe tries again.
+        /// When Stripe next tries to collect it; `None` when it does not.
         pub next_payment_attempt_at: Option<Timestamp>,
         /// Where the PDF can be fetched.
         pub invoice_pdf_url: Option<String>,
@@ -82,19 +82,19 @@ columns! {
         pub tax_breakdown: Option<Value>,
         /// What was paid outside Stripe, in minor units.
         pub out_of_band_cents: i64,
-        /// Credit notes already in the snapshot.
+        /// Credit notes that the stored amounts already take into account, in minor units.
         pub credit_notes_cents: i64,
-        /// Stripe's word.
+        /// Why Stripe made the invoice, in Stripe's words (`subscription_cycle`); `None` for ours.
         pub billing_reason: Option<String>,
-        /// Stripe's word.
+        /// `charge_automatically` or `send_invoice`; `None` when Stripe does not collect the invoice.
         pub collection_method: Option<String>,
-        /// A draft deleted at Stripe.
+        /// When the draft was deleted at Stripe; `None` for an invoice that exists.
         pub deleted_at: Option<Timestamp>,
         /// False while only the first lines are known.
         pub lines_complete: bool,
-        /// Printed below the lines.
+        /// Text printed below the lines.
         pub notes: Option<String>,
-        /// Hex digest of the PDF.
+        /// SHA-256 of the stored PDF, in hex; `None` until it is printed.
         pub pdf_sha256: Option<String>,
     }
 }
@@ -104,7 +104,7 @@ columns! {
     pub struct InvoiceInternals of "invoices" {
         /// Metadata as Stripe has it; of ours, the contract as it was when the invoice was issued.
         pub metadata: Option<Value>,
-        /// Object key of the PDF.
+        /// Object key of the PDF in the bucket; `None` until it is printed.
         pub pdf_key: Option<String>,
     }
 }
@@ -118,7 +118,7 @@ pub struct InvoiceRow {
     pub details: InvoiceDetails,
     #[serde(flatten)]
     pub internals: InvoiceInternals,
-    /// `{"items": […]}`
+    /// The lines as stored, `{"items": […]}`; read them with [`InvoiceRow::lines`]. `None` when there never were any.
     #[serde(skip)]
     pub line_items: Option<Value>,
 }
@@ -181,16 +181,16 @@ columns! {
         pub tax_cents: Option<i64>,
         pub discount_cents: Option<i64>,
         pub total_cents: Option<i64>,
-        /// Taken off by credits.
+        /// What credits have taken off, in minor units.
         pub credit_applied_cents: i64,
         pub amount_paid_cents: Option<i64>,
-        /// What remains to be paid.
+        /// What remains to be paid, in minor units.
         pub amount_due_cents: Option<i64>,
         pub currency: Currency,
         pub status: InvoiceStatus,
-        /// First instant of what is billed.
+        /// The first instant of the billed period.
         pub billing_period_start: Option<Timestamp>,
-        /// First instant after it.
+        /// The first instant after the billed period.
         pub billing_period_end: Option<Timestamp>,
         pub due_date: Option<Timestamp>,
         pub finalized_at: Option<Timestamp>,
@@ -198,7 +198,7 @@ columns! {
         pub voided_at: Option<Timestamp>,
         /// The partner's purchase order.
         pub po_number: Option<String>,
-        /// Our document in the bucket.
+        /// Object key of our PDF in the bucket; `None` until it is printed.
         #[serde(skip)]
         pub pdf_key: Option<String>,
         /// Address of the PDF at Stripe; `None` for our own.
@@ -239,8 +239,9 @@ pub async fn get(db: &impl GenericClient, invoice_ids: &[String]) -> Result<Vec<
 }
 
 /// Inserts or replaces the row. An invoice of ours that Stripe collects keeps what we issued (number, lines, amounts,
-/// period) and follows Stripe in what is paid; Stripe's draft of it changes nothing. A draft without a number takes its Stripe id; a number another
-/// invoice has already (the predecessor gave some out twice) is told apart by the Stripe id.
+/// period) and follows Stripe in what is paid; Stripe's draft of it changes nothing. A draft without a number takes its
+/// Stripe id. Where another invoice has the same number (the predecessor gave some out twice), the Stripe id is
+/// appended in parentheses.
 ///
 /// # Errors
 /// When the statement fails or a credit note's amount is out of range.
@@ -783,8 +784,9 @@ pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<()
     Error::check_row_count("invoices::void", 1, changed)
 }
 
-/// Notes where invoices' PDFs are, `(id, key, SHA-256 in hex)` of each; how many, for those of which another one has
-/// been noted are left out. Ours can be fetched from `/admin/invoices/{id}/pdf`; what Stripe says of its own stays.
+/// Records where the PDFs of invoices are stored, each as `(invoices.id, object key, SHA-256 in hex)`, and returns how
+/// many were recorded: an invoice for which another PDF is recorded is left out. Sets `invoice_pdf_url` of our invoices
+/// to `/admin/invoices/{id}/pdf`; an invoice of Stripe's keeps Stripe's address.
 ///
 /// # Errors
 /// When the statement fails.

@@ -18,7 +18,7 @@ use super::columns::FromRow;
 /// The column every list selects besides those it shows: the instant it is sorted by.
 const LISTED_AT: &str = "listed_at";
 
-/// What tells rows of one instant apart: a surrogate id, or the text that is a table's key.
+/// What orders rows of one instant: a surrogate id, or the text that is a table's key.
 pub trait Key: Clone + Ord + Default + ToSql + Sync + for<'a> FromSql<'a> {
     /// The type of the column in Postgres.
     fn column_type() -> Type;
@@ -40,7 +40,7 @@ impl Key for String {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Order {
     pub(super) at: &'static str,
-    /// What tells rows of one instant apart, also the name of a selected column.
+    /// The selected column that orders rows of one instant.
     pub(super) key: &'static str,
 }
 

@@ -27,9 +27,9 @@ pub struct NewInvoice<'a> {
     pub amount_due_cents: i64,
     pub period: Period,
     pub due_at: Timestamp,
-    /// `{"items": […]}`
+    /// The lines to store, as `{"items": […]}`.
     pub line_items: &'a Value,
-    /// `[{tax_rate_bps, taxable_cents, tax_cents}]`
+    /// The tax by rate, as `[{tax_rate_bps, taxable_cents, tax_cents}]`.
     pub tax_breakdown: &'a Value,
     pub po_number: Option<&'a str>,
     /// `send_invoice` when Stripe collects it; `None` when the partner transfers.
@@ -52,7 +52,7 @@ pub struct Uncollected {
     pub period_start: Timestamp,
     pub finalized_at: Timestamp,
     pub due_at: Option<Timestamp>,
-    /// `{"items": […]}`
+    /// The lines as issued, `{"items": […]}`.
     pub line_items: Value,
     /// The customer at Stripe, of the contract.
     pub stripe_customer_id: Option<String>,
@@ -333,8 +333,8 @@ pub async fn uncollected(
         .collect()
 }
 
-/// Ties an open invoice of ours to the one at Stripe that collects it, unless it is tied already. From then on Stripe
-/// says what becomes of it.
+/// Links an open invoice of ours to the Stripe invoice that collects it, unless it is linked already. From then on its
+/// status and payments follow Stripe.
 ///
 /// # Errors
 /// When the statement fails.

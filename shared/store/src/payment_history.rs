@@ -24,7 +24,7 @@ columns! {
         pub invoice_id: Option<i64>,
         pub user_id: Option<i32>,
         pub stripe_payment_intent_id: Option<String>,
-        /// Of the newest attempt.
+        /// The charge of the newest attempt; `None` without one.
         pub stripe_charge_id: Option<String>,
         pub stripe_customer_id: Option<String>,
         pub stripe_invoice_id: Option<String>,
@@ -37,7 +37,7 @@ columns! {
         pub reference: Option<String>,
         /// `None` when the predecessor did not know it.
         pub stripe_fee_cents: Option<i64>,
-        /// `None` without a fee.
+        /// Whether the fee is Stripe's actual one or an estimate; `None` without a fee.
         pub fee_source: Option<FeeSource>,
         /// The amount less fee, refunds and what is disputed.
         pub net_amount_cents: Option<i64>,
@@ -53,7 +53,7 @@ columns! {
         pub succeeded_at: Option<Timestamp>,
         /// Of the newest dispute; Stripe's word.
         pub dispute_status: Option<String>,
-        /// Σ open and lost disputes.
+        /// Sum of the open and the lost disputes, in minor units.
         pub disputed_amount_cents: i64,
         pub created_at: Timestamp,
         pub updated_at: Option<Timestamp>,
@@ -61,7 +61,7 @@ columns! {
 }
 
 columns! {
-    /// How a payment was settled: amounts in minor units of `settlement_currency`, the currency of the account's balance.
+    /// A payment as booked on the Stripe balance: amounts in minor units of `settlement_currency`, its currency.
     pub struct Settlement of "payment_history" {
         pub stripe_balance_transaction_id: Option<String>,
         pub settlement_currency: Option<Currency>,
@@ -72,7 +72,7 @@ columns! {
     }
 }
 
-/// A payment with how it was settled.
+/// A payment with its amounts in the currency of the Stripe balance.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct SettledPayment {
     #[serde(flatten)]

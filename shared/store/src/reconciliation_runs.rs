@@ -28,13 +28,13 @@ columns! {
         pub finished_at: Option<Timestamp>,
         /// `running`, `completed`, `incomplete` (something could not be checked) or `failed`.
         pub status: String,
-        /// Objects of Stripe looked at.
+        /// How many objects of Stripe were compared.
         pub compared: i64,
-        /// Those that equal the ledger's.
+        /// How many of them the ledger already had the same, before healing.
         pub matched: i64,
-        /// Put right by the run.
+        /// How many differences the run put right.
         pub healed: i64,
-        /// Left for a person.
+        /// How many differences are left for a person to resolve.
         pub open: i64,
         /// Matched ÷ compared in basis points; `None` when nothing was compared.
         pub completeness_bps: Option<i32>,
@@ -54,11 +54,11 @@ file_columns! {
         /// What differs: `missing_in_db`, `missing_in_stripe`, `amount_differs`, `status_differs`, `fee_differs` or
         /// `currency_differs`.
         pub kind: String,
-        /// `open`, `healed` or `accepted`.
+        /// `open`, `healed` by the run, or `accepted` by a person.
         pub resolution: String,
-        /// `charge`, `refund`, `invoice`, …
+        /// The kind of object that differs: `charge`, `refund`, `invoice`, …
         pub object_type: String,
-        /// Stripe's id of it.
+        /// Stripe's id of the object; for a check of the ledger itself the key of the row, such as `<day>:<currency>`.
         pub object_id: String,
         /// Currency of both values; `None` for what is no amount.
         pub currency: Option<String>,

@@ -20,7 +20,7 @@ use domain::revenue::plan_change::{PlanChange, plan_changes};
 pub struct Scope {
     /// The currency of every figure; rows of others are left out.
     pub currency: Currency,
-    /// Of each row's own date.
+    /// `[start, end)`, compared with each row's date.
     pub range: Period,
     /// What happened later is not known yet.
     pub as_of: Timestamp,
@@ -59,7 +59,7 @@ columns! {
         pub refunds_cents: i64,
         pub disputes_cents: i64,
         pub net_cents: i64,
-        /// As of the report.
+        /// The customer's MRR at `as_of`, in 10⁻⁶ of a minor unit.
         pub mrr_microcents: i64,
     }
 }
@@ -109,7 +109,7 @@ columns! {
         pub attempts: i64,
         /// Payments whose last failed attempt of the period has it; the retries of an invoice are one payment.
         pub payments: i64,
-        /// Of those payments, once each.
+        /// The amounts of those payments, each counted once, in minor units.
         pub amount_cents: i64,
         /// Those that were paid after all.
         pub recovered: i64,
@@ -236,7 +236,7 @@ pub async fn disputes(db: &Client, scope: &Scope) -> Result<Vec<Disputes>, Error
 columns! {
     /// Fees of one source.
     pub struct Fees of "revenue_entries" {
-        /// `actual`, `estimated`: of payments; `dispute`.
+        /// `actual` or `estimated` for fees of payments, `dispute` for fees of disputes.
         pub fee_source: String,
         /// How many payments, or disputes, were charged a fee.
         pub charged: i64,
@@ -274,8 +274,8 @@ file_columns! {
     }
 }
 
-/// Tax of the invoices issued in the period, neither draft nor void, as far as their breakdown tells where it goes;
-/// what it does not tell stands under the jurisdiction and the rate `unknown`.
+/// Tax of the invoices issued in the period that are neither draft nor void, by the jurisdiction and rate of their
+/// breakdown; what the breakdown does not assign has the jurisdiction and rate `unknown`.
 pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
     let statement = "-- reports::tax
          WITH issued AS (

@@ -13,9 +13,9 @@ use domain::revenue::plan_change::Change;
 pub enum Field<'a> {
     /// NULL, or a figure that is undefined.
     Null,
-    /// Amounts, counts and ids.
+    /// Amounts in minor units, counts and ids.
     Number(i64),
-    /// A boolean column.
+    /// A boolean, written `true` or `false`.
     Flag(bool),
     /// What people, partners and Stripe wrote, JSON, and words of ours.
     Text(Cow<'a, str>),

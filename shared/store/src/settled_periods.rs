@@ -1,4 +1,4 @@
-//! `settled_periods`: periods of contracts that ended with nothing to bill.
+//! `settled_periods`: periods of contracts that ended with nothing to bill, and the terms they would be rated by.
 
 use jiff::Timestamp;
 use serde_json::Value;

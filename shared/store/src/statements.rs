@@ -1,4 +1,4 @@
-//! What changed a partner's balance: its invoices, and what settled them.
+//! What changed a partner's balance: its invoices, and the payments, credits and voids that reduced it.
 
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;

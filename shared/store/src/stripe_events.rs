@@ -15,7 +15,7 @@ columns! {
     /// An event of the inbox, without its payload.
     pub struct InboxEvent of "stripe_events" {
         pub event_id: String,
-        /// Stripe's type of it, `invoice.paid`.
+        /// Stripe's type, such as `invoice.paid`.
         #[serde(rename = "type")]
         pub event_type: String,
         /// The version of Stripe's API that the payload is of.
@@ -23,13 +23,13 @@ columns! {
         pub livemode: Option<bool>,
         /// The connected account it is of (`acct_…`).
         pub account: Option<String>,
-        /// What it is about.
+        /// Id of the object that the event shows; `None` when it has none.
         pub object_id: Option<String>,
         /// `applied`, `ignored` or `failed`.
         pub outcome: String,
         /// Why the event could not be applied; `None` for one that was.
         pub error: Option<String>,
-        /// As Stripe dates it.
+        /// When Stripe created the event, to the second.
         pub created_at: Option<Timestamp>,
         pub received_at: Timestamp,
     }

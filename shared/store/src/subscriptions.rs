@@ -26,25 +26,25 @@ columns! {
         pub stripe_subscription_id: Option<String>,
         /// Stripe's word, also one we do not know.
         pub status: String,
-        /// `unknown` where nothing names it.
+        /// Name of the plan; `unknown` when nothing names one.
         pub plan_name: String,
-        /// Null until it is known.
+        /// Currency of every amount; null until a price is known.
         pub currency: Option<Currency>,
         /// Price of a billing cycle, in minor units.
         pub current_plan_price_cents: Option<i64>,
         /// The interval of the first item's price.
         pub billing_cycle: Option<String>,
-        /// Per month, rounded half-even.
+        /// MRR in minor units, rounded half-even.
         pub mrr_cents: i64,
-        /// Per month; 0 in a status that does not count.
+        /// MRR in 10⁻⁶ of a minor unit; 0 in a status that does not count.
         pub mrr_microcents: i64,
-        /// Per month, if its status counted.
+        /// MRR if the status counted, in 10⁻⁶ of a minor unit.
         pub potential_mrr_microcents: i64,
         /// Computed without a price or coupon that is not known yet.
         pub mrr_provisional: bool,
         /// Items as they are stored: each with its price and quantity.
         pub items: Value,
-        /// Those of the subscription itself.
+        /// Discounts of the subscription itself, not of its items.
         pub discounts: Value,
         /// Whether a next period will be billed.
         pub auto_renew: Option<bool>,

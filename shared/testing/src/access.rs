@@ -11,9 +11,9 @@ use runtime::api::router::Route;
 pub enum Verdict {
     /// It is let in: whatever is wrong then is the request.
     In,
-    /// 401.
+    /// 401: the token does not hold, or is of a kind the route does not take.
     Unknown,
-    /// 403.
+    /// 403: the token holds, but its role or prefix does not allow this route.
     Refused,
 }
 
@@ -37,17 +37,17 @@ use Verdict::{In, Refused as No, Unknown as Q};
 
 /// Lets every caller in: a signature is checked later.
 pub const PUBLIC: Row = [In, In, In, In, In, In, In, In, In];
-/// The application's backend alone.
+/// Lets in the application's backend alone.
 pub const SERVICE: Row = [Q, Q, Q, In, Q, Q, Q, Q, Q];
 /// Lets staff with any role in.
 pub const VIEWER: Row = [Q, Q, Q, Q, In, In, In, No, No];
-/// Staff that moves money.
+/// Lets in staff with the role `finance` or `admin`.
 pub const FINANCE: Row = [Q, Q, Q, Q, No, In, In, No, No];
-/// Staff that may do everything.
+/// Lets in staff with the role `admin`.
 pub const ADMIN: Row = [Q, Q, Q, Q, No, No, In, No, No];
-/// Staff, and every partner for its own.
+/// Lets in staff and every partner; the handler shows a partner its own rows only.
 pub const VIEWER_OR_PARTNER: Row = [Q, Q, Q, Q, In, In, In, In, In];
-/// The backend, staff, and the partner whose it is.
+/// Lets in the backend, staff, and the partner whose prefix the path names.
 pub const PARTNER: Row = [Q, Q, Q, In, In, In, In, In, No];
 
 /// Tokens of each kind, as `Authorization` has them.

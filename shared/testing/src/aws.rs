@@ -1,4 +1,4 @@
-//! One moto server per test process, and resources with names of their own in it.
+//! One moto server per test process, and uniquely named resources in it for each test.
 
 use super::services::{Moto, progress_to_stderr};
 use super::{logs, unique};
@@ -41,7 +41,7 @@ impl Aws {
         }
     }
 
-    /// `http://127.0.0.1:<port>`.
+    /// The address of moto, as in `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn endpoint_url(&self) -> &str {
         self.moto.endpoint_url()

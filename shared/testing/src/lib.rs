@@ -1,6 +1,6 @@
 //! Real backing services for tests and for `functions/local`: Postgres, moto, a fault proxy, Lambda's Runtime API.
 //!
-//! Nothing of ours is mocked: a test runs on a database of its own in a real Postgres that this
+//! Nothing of ours is mocked: a test runs on its own database in a real Postgres that this
 //! module starts, one cluster per test process, and against the real AWS SDKs talking to moto.
 //! Whatever is started here ends with the process that started it, however that process ends.
 

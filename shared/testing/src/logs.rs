@@ -42,7 +42,7 @@ pub fn capture() {
             .json()
             .with_writer(|| Capture)
             .with_filter(filter);
-        // A test binary that installed a subscriber of its own keeps it.
+        // A test binary that installed its own subscriber keeps it.
         drop(tracing::subscriber::set_global_default(
             tracing_subscriber::registry().with(logs),
         ));

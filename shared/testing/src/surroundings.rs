@@ -44,7 +44,7 @@ impl Surroundings {
         Environment::from_pairs(ours.chain(others.iter().copied()))
     }
 
-    /// The variables, for a process of its own.
+    /// The variables, for a separate process.
     #[must_use]
     pub fn pairs(&self) -> &[(&'static str, String)] {
         &self.pairs

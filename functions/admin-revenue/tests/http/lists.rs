@@ -13,7 +13,7 @@ use crate::ledger::{Ledger, admin, app, app_with_aws, bearer, body, handle, requ
 
 const NOW: &str = "2026-11-22T00:00:00Z";
 
-/// A list, the member that tells its rows apart, and each of its parameters with values it refuses.
+/// A list, the member that identifies a row, and each of its parameters with values it refuses.
 struct List {
     path: &'static str,
     key: &'static str,

@@ -1,4 +1,4 @@
-//! The bundle as a person starts it: the real program, on a data directory of its own.
+//! The bundle as a person starts it: the real program, on its own data directory.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};

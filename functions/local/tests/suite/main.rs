@@ -1,4 +1,4 @@
-//! The local bundle, and what several functions do together. `binaries` is a target of its own: it measures how long a
+//! The local bundle, and what several functions do together. `binaries` is a separate target: it measures how long a
 //! function takes to start, so nothing may run beside it.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]

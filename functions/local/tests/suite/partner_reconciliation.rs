@@ -187,7 +187,7 @@ async fn numbers_of_many_partners_months_and_reissues_are_dense_and_a_lost_one_i
     ];
     site.reconcile().await;
     assert_eq!(site.open().await, told);
-    // Nobody can make up an invoice that was lost: it is told until somebody accepts it.
+    // Nobody can recreate an invoice that was lost: every run reports it until somebody accepts it.
     site.reconcile().await;
     assert_eq!(site.open().await, told);
 }

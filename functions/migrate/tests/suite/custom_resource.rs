@@ -1,4 +1,4 @@
-//! The deploy as CloudFormation makes it: it waits for an answer under an address of its own, and rolls back on FAILED.
+//! The deploy as CloudFormation makes it: it waits for an answer at the request's address, and rolls back on FAILED.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

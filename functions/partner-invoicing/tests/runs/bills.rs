@@ -601,7 +601,7 @@ async fn usage_in_a_table_without_time_zone_is_counted_in_utc() {
 async fn the_usage_of_a_split_period_is_that_of_the_whole() {
     let site = Site::new().await;
     site.contract("dp_pk_alpha", json!({})).await;
-    // Every eight hours and a little, from October to December, with units that tell them apart; and on both edges.
+    // Every eight hours and a little, from October to December, with units that identify each event; and on both edges.
     site.execute(
         "INSERT INTO api_usage (api_key_prefix, cost_units, created_at)
          SELECT 'dp_pk_alpha', n, '2025-10-29Z'::timestamptz + n * interval '8 hours 7 minutes 13.000001 seconds'

@@ -165,7 +165,7 @@ async fn undisturbed() -> Outcome {
     outcome
 }
 
-/// Runs the process on a stage of its own and kills it when it is about to begin this exchange; whether there was one.
+/// Runs the process on its own stage and kills it when it is about to begin this exchange; whether there was one.
 async fn is_killed_at(behind: Behind, exchange: u64, stage: &Stage) -> bool {
     let site = &stage.site;
     let to = |url: &str| {
@@ -180,7 +180,7 @@ async fn is_killed_at(behind: Behind, exchange: u64, stage: &Stage) -> bool {
         Behind::Stripe => ("STRIPE_API_BASE", to(&stripe)),
     };
     proxy.hold_flight(exchange);
-    // One connection: one thing after the other, so that each exchange is a moment of its own.
+    // One connection: one thing after the other, so that the exchanges happen one at a time.
     let others = [
         ("AWS_ENDPOINT_URL", Aws::shared().await.endpoint_url()),
         ("STRIPE_API_BASE", &stripe),

@@ -13,9 +13,9 @@ use super::{Run, Stop};
 /// Objects of one list that are asked for one by one; where more differ, something else is wrong than a lost event.
 const MOST_EXAMINED: usize = 1_000;
 
-/// What a second look showed.
+/// The outcome of comparing one object again after fetching it by its id.
 pub(super) struct Examined {
-    /// As Stripe tells it; none when Stripe knows no such object.
+    /// The object as Stripe answered it; `None` when Stripe has no such object.
     pub(super) object: Option<Value>,
     pub(super) discrepancies: Vec<Discrepancy>,
 }

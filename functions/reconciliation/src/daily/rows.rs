@@ -29,7 +29,7 @@ pub(super) struct Rows {
     subscriptions: BTreeMap<String, SubscriptionRow>,
     /// Rows of `payment_history`, by payment key.
     payments: BTreeMap<String, PaymentRow>,
-    /// What `payment_history` should have.
+    /// The payments that follow from the stored objects, by payment key: what `payment_history` should hold.
     derived: BTreeMap<String, Payment>,
     entries: BTreeMap<String, Vec<RevenueEntry>>,
 }

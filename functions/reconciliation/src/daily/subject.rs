@@ -1,4 +1,4 @@
-//! The lists of Stripe whose objects have rows of their own in the ledger.
+//! The lists of Stripe whose objects the ledger stores one row each.
 
 use domain::payment::key::PaymentKey;
 use domain::reconciliation::ObjectType;

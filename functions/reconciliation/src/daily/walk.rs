@@ -157,7 +157,7 @@ impl Run<'_> {
         }
     }
 
-    /// Of the whole window.
+    /// The next rows of the whole window: those whose id is after this one.
     fn slice<'a>(&self, after: &'a str) -> Slice<'a> {
         Slice {
             from: self.window.since,

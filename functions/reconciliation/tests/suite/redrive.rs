@@ -160,7 +160,7 @@ async fn a_poison_event_is_given_up_after_eight_attempts_and_holds_up_nobody() {
             (&early["failed"], &early["poisoned"]),
             (&json!(0), &json!(0))
         );
-        // What the alarm sees; a poisoned event has an alarm of its own.
+        // What the alarm sees; a poisoned event has another alarm.
         let waited = if attempt == 8 {
             0
         } else {

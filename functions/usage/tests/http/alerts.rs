@@ -34,7 +34,7 @@ async fn each_threshold_is_announced_once_a_month() {
     ledger.ingest(&[event(1, "d")], NOW).await;
     let november = ["user:1 80 4 5 2025-11", "user:1 100 5 5 2025-11"];
     assert_eq!(alerts(&ledger).await, november);
-    // Another month begins anew; a batch may reach both, and several subjects.
+    // Another month begins at zero; a batch may reach both, and several subjects.
     let mut large = event(1, "e");
     large["cost_units"] = 5.into();
     let mut other = event(2, "e");

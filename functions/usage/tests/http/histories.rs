@@ -136,7 +136,7 @@ async fn play(ledger: &Ledger, steps: &[Step]) {
                     ledger.post("/usage/events", &body, NOW)
                 );
                 assert_eq!((one.0, two.0), (200, 200));
-                // Each key that is new is accepted in one of the two; then both are told the same.
+                // Each new key is accepted in one of the two requests; then both get the same answer.
                 let mut both = Model::clone(&model);
                 let first = one.1["results"].as_array().expect("results");
                 let second = two.1["results"].as_array().expect("results");

@@ -1,4 +1,4 @@
-//! What a partner is told of its money: the running invoice, and the invoices it has been sent.
+//! What a partner sees of its money: the running invoice, and the invoices it has been sent.
 
 use serde_json::{Value, json};
 use testing::logs;

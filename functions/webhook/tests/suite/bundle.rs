@@ -13,7 +13,7 @@ use webhook::App;
 
 pub(crate) const SECRET: &str = "whsec_test_of_the_webhook";
 
-/// A webhook on a database of its own, with as many sandboxes as deliveries run at once.
+/// A webhook on its own database, with as many sandboxes as deliveries run at once.
 pub(crate) struct Webhook {
     pub(crate) database: TestDatabase,
     parked_events: ParkedEvents,

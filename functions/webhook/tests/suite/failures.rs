@@ -266,7 +266,7 @@ async fn a_delivery_without_a_good_signature_writes_nothing() {
     let mut without = post(body.as_bytes(), &good);
     without.headers_mut().remove("stripe-signature");
     is_problem(&send(&app, without, noon()).await, 400, "invalid_signature");
-    // Not even JSON, and it is the signature that is told: nothing is parsed before the check.
+    // Not even JSON, and yet the answer names the signature: nothing is parsed before the check.
     let answer = send(&app, post("nonsense", &good), noon()).await;
     is_problem(&answer, 400, "invalid_signature");
     site.assert_untouched().await;

@@ -360,7 +360,7 @@ async fn a_customer_that_goes_to_another_user_leaves_the_first() {
 
 #[tokio::test]
 async fn the_time_an_invoice_was_paid_dates_its_payment() {
-    // A second before midnight; everything else is told after it.
+    // A second before midnight; everything else is announced after it.
     let paid_at = NOON + 12 * 3_600 - 1;
     let invoice = json!({"id": "in_1", "object": "invoice", "customer": "cus_1", "currency": "usd",
         "status": "paid", "total": 2_999, "subtotal": 2_999, "amount_due": 2_999,

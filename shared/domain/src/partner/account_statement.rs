@@ -1,4 +1,4 @@
-//! Statements of account: what a partner was billed and what was settled, with the balance after each entry.
+//! Account statements: what a partner was billed and what it paid or was credited, with the balance after each entry.
 
 use std::collections::BTreeMap;
 

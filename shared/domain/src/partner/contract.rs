@@ -124,9 +124,9 @@ pub struct ContractMembers {
     /// Name on the invoice.
     #[schema(min_length = 1, max_length = 255)]
     pub company: Option<String>,
-    /// Needed; says which prices are.
+    /// Required; it decides which prices are required.
     pub pricing_model: Option<PricingModel>,
-    /// USD when not given.
+    /// Currency of every amount of the contract; USD when not given.
     pub currency: Option<Currency>,
     /// Minor units of the contract's currency per month.
     #[schema(minimum = 0)]
@@ -134,7 +134,7 @@ pub struct ContractMembers {
     /// Minor units of the contract's currency per unit.
     #[schema(minimum = 0)]
     pub per_deed_price_cents: Option<i64>,
-    /// Per started thousand requests.
+    /// Minor units of the contract's currency per started thousand requests.
     #[schema(minimum = 0)]
     pub per_1000_requests_cents: Option<i64>,
     /// Ascending; the last one has no end.
@@ -143,21 +143,21 @@ pub struct ContractMembers {
     /// Free units per month; 0 when not given.
     #[schema(minimum = 0)]
     pub included_units: Option<i64>,
-    /// Per month; 0 when not given.
+    /// Minor units of the contract's currency per month; 0 when not given.
     #[schema(minimum = 0)]
     pub minimum_commitment_cents: Option<i64>,
-    /// `api_usage` when not given.
+    /// Where units are counted; `api_usage` when not given.
     pub unit_source: Option<UnitSource>,
-    /// Of usage events; all when not given.
+    /// Which types of usage events count; all when not given.
     #[serde(default, deserialize_with = "event_types")]
     pub billable_event_types: Option<Vec<String>>,
-    /// `monthly` when not given.
+    /// How often an invoice is issued; `monthly` when not given.
     pub billing_cycle: Option<BillingCycle>,
-    /// `net_30` when not given.
+    /// When an invoice is due; `net_30` when not given.
     pub payment_terms: Option<PaymentTerms>,
-    /// `stripe` when not given.
+    /// How the partner pays; `stripe` when not given.
     pub payment_method: Option<PaymentMethod>,
-    /// -1 is unlimited, also when not given.
+    /// Requests per UTC month; -1, the default, is unlimited.
     #[schema(minimum = -1)]
     pub monthly_request_limit: Option<i64>,
     #[schema(minimum = 0)]

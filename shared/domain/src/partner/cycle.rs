@@ -101,7 +101,7 @@ pub struct BillingPeriod {
     pub ends_at: Timestamp,
     /// The day that begins at `ends_at`, in the contract's time zone.
     pub ends_on: Date,
-    /// The contract's time zone.
+    /// The contract's time zone, in which its days begin.
     pub zone: TimeZone,
 }
 

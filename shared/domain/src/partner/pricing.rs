@@ -97,7 +97,7 @@ pub struct Adjustment {
     /// First and last day of the period it corrects.
     pub first_day: Date,
     pub last_day: Date,
-    /// The period it corrects.
+    /// The instants `[start, end)` of that period.
     pub period: Period,
     /// In minor units before tax; negative when less was used than billed.
     pub amount_cents: i64,

@@ -95,7 +95,7 @@ impl fmt::Display for Access {
 pub enum Caller {
     /// A member of staff.
     Staff {
-        /// What it may do.
+        /// The highest role that the token names.
         role: Role,
         /// The claim `sub`, for the audit log.
         subject: Option<String>,

@@ -35,8 +35,8 @@ pub struct Principal {
     /// The claim `sub`, for the audit log.
     pub subject: Option<String>,
     /// The highest of `admin`, `finance` and `viewer` that `role` equals or contains, or `scope` has as a word. A
-    /// token that names a partner is the partner's, whatever role it has, unless that is `admin`: hosts give partners'
-    /// users a role of their own, too.
+    /// token that names a partner is the partner's, whatever role it has, unless that is `admin`: hosts may give a
+    /// role to partners' users, too.
     pub role: Option<Role>,
     /// The API key prefix whose own usage and invoices it may read.
     pub partner: Option<String>,
@@ -95,7 +95,7 @@ impl JwtVerifier {
         now: Timestamp,
     ) -> Result<Principal, Error> {
         if !self.secret.is_configured() && self.keys.is_none() {
-            // As the secret tells it, with the names of its variables.
+            // Answers the 503 of a missing secret, which names the variables.
             self.secret.values(now).await?;
         }
         let token = bearer(headers)?;
@@ -344,7 +344,7 @@ impl ServiceTokens {
         ServiceTokens { tokens }
     }
 
-    /// 401 unless the bearer token is one of them. The time it takes tells nothing of the tokens.
+    /// 401 unless the bearer token is one of them. Compares in constant time, so that the time taken reveals no token.
     pub async fn check(&self, headers: &HeaderMap, now: Timestamp) -> Result<(), Error> {
         // Before the token is looked at: a deployment without tokens is not the caller's fault.
         let mut values = self.tokens.values(now).await?;

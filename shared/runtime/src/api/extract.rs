@@ -258,9 +258,9 @@ pub fn documented<T: ToSchema>(
 pub struct Attachment {
     /// Media type of the file with its parameters, as in `text/csv; charset=utf-8`.
     pub content_type: &'static str,
-    /// Letters, digits, dots and hyphens.
+    /// The name under which a browser saves it: letters, digits, dots and hyphens only, since it is not escaped.
     pub filename: String,
-    /// The file.
+    /// The contents of the file.
     pub text: String,
 }
 
@@ -368,9 +368,9 @@ impl IntoResponses for FileAnswer {
 /// JSON or, where the path ends in `.csv`, the same as a file.
 #[derive(Debug)]
 pub enum JsonOr<F, T> {
-    /// The file.
+    /// The answer for a path that ends in `.csv`.
     File(F),
-    /// 200 with JSON.
+    /// The answer for any other path: 200 with this as JSON.
     Json(T),
 }
 

@@ -25,9 +25,9 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub struct Problem<'a> {
     /// What clients compare: it never changes, in snake_case.
     code: &'a str,
-    /// What HTTP calls the status.
+    /// The reason phrase of the status, such as `Not Found`.
     title: &'a str,
-    /// The status once more.
+    /// The HTTP status of the answer, repeated.
     status: u16,
     /// What is wrong with the request; absent from a 5xx.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub struct Problem<'a> {
 }
 
 /// What any route may answer instead of what it was asked for: the only place that maps to HTTP. A route that refuses
-/// for reasons of its own has an enum of them, written with [`refusals!`](crate::refusals).
+/// for further reasons lists them in an enum, written with [`refusals!`](crate::refusals).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// 400: the request cannot be read. `code` is stable, `detail` is for people.
@@ -64,7 +64,7 @@ pub enum Error {
     /// 403: the token holds but does not allow this.
     #[error("{detail}")]
     Forbidden {
-        /// What would be needed.
+        /// The role or token that is needed.
         detail: &'static str,
     },
     /// 404: no such path, or nothing under this id.
@@ -117,7 +117,7 @@ pub enum Error {
     /// 429: too many requests of this caller.
     #[error("too many requests")]
     TooManyRequests {
-        /// When to try again.
+        /// After how many seconds to try again; sent as `Retry-After`.
         retry_after_seconds: u32,
     },
     /// 503: something the request needs is away; trying again may help.
@@ -141,7 +141,7 @@ impl Error {
         }
     }
 
-    /// The status it becomes.
+    /// The HTTP status that the error is answered with.
     pub fn status(&self) -> StatusCode {
         match self {
             Error::BadRequest { .. } => StatusCode::BAD_REQUEST,
@@ -321,7 +321,7 @@ pub fn refusals_of(
     of_status.into_iter().map(document).collect()
 }
 
-/// The reasons of its own for which a route refuses: `Variant = status "code" "detail"`. The enum also has `Other`,
+/// The reasons for which one kind of route refuses: `Variant = status "code" "detail"`. The enum also has `Other`,
 /// which is whatever any route may answer, so that `?` takes an [`Error`] and what becomes one. The document lists each
 /// status with its codes.
 ///
@@ -383,7 +383,7 @@ macro_rules! refusals {
     };
 }
 
-/// What becomes an [`Error`] by `?` in a route that has [`refusals!`](crate::refusals) of its own.
+/// What `?` turns into an [`Error`] in a route that has an enum by [`refusals!`](crate::refusals).
 pub trait CommonError: Into<Error> {}
 
 impl CommonError for Error {}

@@ -129,7 +129,7 @@ pub trait Argument {
     /// Whether it is the body as JSON, which may be malformed or have a member that is not valid.
     const IS_JSON: bool = false;
 
-    /// As the document lists them.
+    /// The parameters that it reads, as the document lists them.
     #[must_use]
     fn parameters() -> Vec<Parameter> {
         Vec::new()
@@ -169,7 +169,7 @@ pub trait Handler<M> {
     /// Whether one of its arguments is the body as JSON.
     const TAKES_JSON: bool;
 
-    /// Of all its arguments.
+    /// The parameters that its arguments read, in their order.
     fn parameters(&self) -> Vec<Parameter>;
 }
 
@@ -518,7 +518,7 @@ async fn admit(
 #[derive(Debug, Clone)]
 pub(super) struct Parameters(pub(super) Arc<Pairs>);
 
-/// What came over the wire.
+/// The body as received, not yet parsed.
 #[derive(Debug, Clone)]
 pub struct RawBody(pub axum::body::Bytes);
 

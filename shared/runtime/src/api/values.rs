@@ -87,9 +87,9 @@ impl fmt::Display for ObjectId {
 /// An invoice, as a path has it: our number of it, or Stripe's id (`in_…`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum InvoiceId {
-    /// Our number, `invoices.id`.
+    /// Our number of the invoice, the column `invoices.id`.
     Number(i64),
-    /// Stripe's id, `in_…`.
+    /// Stripe's id of the invoice (`in_…`), the column `invoices.stripe_invoice_id`.
     Stripe(String),
 }
 

@@ -83,7 +83,7 @@ struct Guarded {
 
 /// `$1` = signal that stops the server, `$2` = directory to remove once it was told to stop (or
 /// nothing; after a crash the log in it stays readable); the rest is the server's command line.
-/// Both run in a process group of their own, so that Ctrl-C reaches only us and the order of
+/// Both run in their own process group, so that Ctrl-C reaches only us and the order of
 /// stopping stays ours.
 const GUARD: &str = r#"
 signal=$1; remove=$2; shift 2
@@ -153,7 +153,7 @@ impl Drop for Guarded {
 #[derive(Debug)]
 struct RunDir {
     path: PathBuf,
-    /// Held as long as the owner lives: tells a directory in use from a left-over.
+    /// Held as long as the owner lives, so that a directory in use is not mistaken for a left-over.
     _lock: File,
 }
 

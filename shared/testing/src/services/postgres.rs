@@ -169,7 +169,7 @@ impl Postgres {
 #[derive(Debug)]
 struct Programs {
     bin: PathBuf,
-    /// `15.18`, as the server tells it.
+    /// The version as the server reports it, such as `15.18`.
     version: String,
 }
 

@@ -131,7 +131,7 @@ impl Damage {
         }
     }
 
-    /// What a run has to tell; the last word is what becomes of it.
+    /// What a run must report; the last word is the resolution.
     fn expected(&self, healed: &str) -> Vec<String> {
         let ids = &self.ids;
         let mut expected = vec![

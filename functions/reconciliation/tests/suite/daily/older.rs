@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::site::{Site, assert_counts, at, status, subscribe};
 
-/// A subscription and a payment of February, and what became of both on the last day of the window.
+/// A subscription and a payment of February, and both after they changed on the last day of the window.
 struct Story {
     site: Site,
     subscription: String,

@@ -170,7 +170,7 @@ async fn an_object_that_cannot_be_asked_for_is_not_taken_for_missing() {
     assert_eq!(not_checked(&summary), ["charges"]);
     assert_eq!(summary["open"], 0, "{summary:#}");
     site.stripe.clear_faults();
-    // Now that Stripe says it knows no such charge, it is told, and left alone.
+    // Now that Stripe says it knows no such charge, the run reports it and changes nothing.
     let summary = site.run().await.unwrap();
     assert_eq!(summary["open_by_kind"], json!({"missing_in_stripe": 1}));
     assert_eq!(

@@ -16,7 +16,7 @@ use super::site::{MOVEMENTS, Site, event, faults, later, patience_with, run, run
 
 const BACKFILL: &str = "reconciliation.backfill";
 
-/// Sequences whose last objects do not tell what was in between: the plan or the quantity before a
+/// Sequences whose last objects do not show what happened in between: the plan or the quantity before a
 /// change, a pause. Their payments and their MRR now are the same all the same.
 const CHANGED_IN_BETWEEN: [&str; 4] = [
     "upgrade_with_proration",
@@ -25,7 +25,7 @@ const CHANGED_IN_BETWEEN: [&str; 4] = [
     "two_changes_in_one_second",
 ];
 
-/// Every scenario is an account of its own, imported into one ledger.
+/// Every scenario is a separate account, imported into one ledger.
 async fn the_import_equals_the_ledger_of_the_webhooks(shape: Shape) {
     let delivered = Site::new().await;
     let imported = Site::new().await;
@@ -185,7 +185,7 @@ async fn an_import_that_is_interrupted_anywhere_goes_on_where_it_was() {
     let summary = run(&app, BACKFILL, Value::Null, now).await;
     assert_eq!(summary["finished"], true);
     assert_eq!(stripe.requests(), before);
-    // Begun anew it reads everything again and changes nothing.
+    // Started over, it reads everything again and changes nothing.
     let figures = site.figures().await;
     let again = json!({"restart": true});
     run(&app, BACKFILL, again, now + SignedDuration::from_hours(1)).await;

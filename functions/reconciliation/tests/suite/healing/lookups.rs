@@ -54,7 +54,7 @@ async fn everything_is_known_after_the_redrive(shape: Shape) {
         assert_eq!(site.count(ESTIMATED).await, 0, "{name}: fees");
         let provisional = site.count("subscriptions WHERE mrr_provisional").await;
         assert_eq!(provisional, 0, "{name}: MRR");
-        // The figures worked out by hand, those that only a look-up tells included. They know the
+        // The figures worked out by hand, with those that only a look-up can supply. They know the
         // estimated fees only.
         let expected = scenario.expected();
         let mut payments: Vec<String> = expected

@@ -11,7 +11,7 @@ use testing::{Surroundings, sample};
 const WEBHOOK_SECRET: &str = "whsec_test_of_the_whole_life";
 const ADMIN_SECRET: &str = "a test's key of the admin tokens, long enough";
 
-/// Every function of the bundle on a database of its own.
+/// Every function of the bundle on the test's own database.
 struct Whole {
     surroundings: Surroundings,
     bundle: Bundle,
