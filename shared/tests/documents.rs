@@ -60,16 +60,16 @@ fn the_configuration_is_what_the_list_of_variables_says() {
 
 const CONFIGURATION: &str = r"# Configuration
 
-Environment variables are the only configuration; `config` is the only module that reads them. A variable that is set to nothing counts as not set. A function whose required configuration is missing refuses to start and names the variable in one JSON line of its log; where only one route needs it, the log of that route's 503 names it.
+Environment variables are the only configuration, and `config` is the only module that reads them. An empty variable counts as not set. A function whose required configuration is missing refuses to start and names the variable in one JSON line of its log; if only one route needs it, that route answers 503 and its log line names the variable.
 
-**Secrets** are never logged. Deployed, each is replaced by the variable with the ARN of a Secrets Manager secret, which is read at run time, kept for five minutes, and read again once when a check fails. No other `AWS_*` variable is read, and no profile, configuration file or metadata service.
+**Secrets** are never logged. A deployed function has the variable with the ARN of a Secrets Manager secret instead; the secret is read at run time, kept for five minutes, and read again once when a check fails. No other `AWS_*` variable is read, and no profile, configuration file or metadata service.
 
 | variable | when not set | read by | secret | |
 |---|---|---|---|---|
 ";
 
 const CONFIGURATION_BELOW: &str = r##"
-`INVOICE_ISSUER` is one JSON object. All members but `name` may be left out, and an unknown member is refused:
+`INVOICE_ISSUER` is one JSON object. Only `name` is required, and an unknown member is refused:
 
 ```json
 {"name": "DeedPro Inc.", "address": ["500 Grand Avenue", "Los Angeles, CA 90071"], "tax_id": "US 12-3456789",
@@ -78,7 +78,7 @@ const CONFIGURATION_BELOW: &str = r##"
  "payment_instructions": {"wire": ["Bank, routing, account"], "check": ["…"], "ach": ["…"], "stripe": ["…"]}}
 ```
 
-`logo_key` is a PNG or JPEG of at most 256 KiB in `DOCUMENT_BUCKET`, read with the first invoice. `page_size` is `letter` or `a4`. The lines of `payment_instructions` are printed by the contract's `payment_method`.
+`logo_key` is a PNG or JPEG of at most 256 KiB in `DOCUMENT_BUCKET`, read with the first invoice. `page_size` is `letter` or `a4`. Of `payment_instructions` an invoice prints the lines for its contract's `payment_method`.
 
 The variables of the local bundle and the tests are in [local.md](local.md).
 "##;

@@ -16,18 +16,18 @@ use crate::Clients;
 /// Which entries are shown.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct EntriesQuery {
-    /// Only what one of them did, as their token names them.
+    /// Only changes by this actor: the `sub` of their token, otherwise its role.
     #[param(inline)]
     actor: Option<PlainText>,
-    /// Only what was done: `credit.void`.
+    /// Only this action, such as `credit.void`.
     #[param(inline)]
     action: Option<PlainText>,
-    /// Only what was done to one thing: `credit:7`.
+    /// Only changes of this object, such as `credit:7`.
     #[param(inline)]
     target: Option<PlainText>,
 }
 
-/// Who changed what, newest first.
+/// Lists who changed what, newest first.
 #[utoipa::path(get, path = "/admin/audit-log")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,

@@ -58,7 +58,7 @@ pub(crate) async fn get(
     Ok(Json(contract.ok_or(Error::NotFound)?))
 }
 
-/// Enters a contract, which begins active.
+/// Creates a contract, which is active at once.
 #[utoipa::path(post, path = "/admin/contracts")]
 pub(crate) async fn create(
     writer: Writer,
@@ -70,7 +70,7 @@ pub(crate) async fn create(
         .await
 }
 
-/// Changes the members that are given, null ones to their defaults. What comes out has to be valid as a whole.
+/// Changes the members that are given; null restores a default. The resulting contract must be valid as a whole.
 #[utoipa::path(patch, path = "/admin/contracts/{id}")]
 pub(crate) async fn change(
     writer: Writer,

@@ -56,7 +56,7 @@ pub(crate) async fn create(
     writer.run(|cx| Box::pin(actions::grant(cx, credit))).await
 }
 
-/// Takes a credit back of which nothing has been used.
+/// Voids a credit of which nothing has been used.
 #[utoipa::path(post, path = "/admin/credits/{id}/void")]
 pub(crate) async fn void(
     writer: Writer,

@@ -22,7 +22,7 @@ use crate::Clients;
 /// 10⁻⁶ of a minor unit in one.
 const MICROCENTS_PER_CENT: i128 = 1_000_000;
 
-/// A customer with what it has, owes and pays.
+/// A customer with its subscriptions, open invoices, credits and MRR.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Customer {
     #[serde(flatten)]
@@ -38,7 +38,7 @@ pub(crate) struct Customer {
     mrr: Vec<Mrr>,
 }
 
-/// What it pays per month, in one currency.
+/// A customer's MRR in one currency.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CustomerMrr)]
 pub(crate) struct Mrr {
@@ -51,12 +51,12 @@ pub(crate) struct Mrr {
 /// Which customers are shown.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct CustomersQuery {
-    /// Only those of a user of the application.
+    /// Only customers of the application's user with this id.
     #[param(minimum = 0)]
     user_id: Option<i32>,
 }
 
-/// Customers, newest first; those that are only named so far come last.
+/// Lists customers, newest first; those known by their id only come last.
 #[utoipa::path(get, path = "/admin/customers")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,
@@ -82,7 +82,7 @@ pub(crate) struct CustomerPath {
     stripe_customer_id: PlainText,
 }
 
-/// One customer with what it has, owes and pays.
+/// Answers one customer with its subscriptions, open invoices, credits and MRR.
 #[utoipa::path(get, path = "/admin/customers/{stripe_customer_id}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

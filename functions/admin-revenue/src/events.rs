@@ -39,7 +39,7 @@ pub(crate) struct ParkedEvent {
     reason: String,
     /// Failed attempts to apply it since it was parked.
     attempts: u32,
-    /// `None` once poisoned: it waits for a replay.
+    /// Null once poisoned: it waits for a replay.
     next_attempt_at: Option<Timestamp>,
     received_at: Timestamp,
     poisoned_at: Option<Timestamp>,
@@ -91,14 +91,14 @@ pub(crate) struct EventsQuery {
     /// Only events with this outcome.
     #[param(inline)]
     outcome: Option<EventOutcome>,
-    /// Only those of Stripe's type `invoice.paid`. Parked and poisoned events are not told apart by type.
+    /// Only events of this type, such as `invoice.paid`. Parked and poisoned events cannot be filtered by type.
     #[serde(rename = "type")]
     #[param(inline)]
     event_type: Option<PlainText>,
 }
 
-/// The events of the inbox, newest first, without their bodies; with `outcome=parked` or `poisoned` those that are not in
-/// it yet.
+/// Lists the events of the inbox, newest first, without their bodies. With the outcome `parked` or `poisoned` it lists
+/// events that are not in the inbox yet.
 #[utoipa::path(get, path = "/admin/events")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,
@@ -141,7 +141,7 @@ pub(crate) async fn list(
     Ok(Json(ListOf::new(events, rows.next.as_ref())?))
 }
 
-/// The parked and the poisoned events, those that came in last first.
+/// Lists the parked and the poisoned events, last received first.
 #[utoipa::path(get, path = "/admin/events/parked")]
 pub(crate) async fn parked(
     State(app): State<Arc<Clients>>,
@@ -194,8 +194,8 @@ impl IntoResponses for ReplayAnswer {
     }
 }
 
-/// Makes a parked or poisoned event due at once and applies it. One that fails stays due, with one attempt used; one
-/// that is in the inbox is a duplicate.
+/// Applies a parked or poisoned event now. If it fails it stays parked and is retried; an event that is in the inbox is
+/// a duplicate.
 #[utoipa::path(post, path = "/admin/events/{event_id}/replay")]
 pub(crate) async fn replay(
     State(app): State<Arc<Clients>>,

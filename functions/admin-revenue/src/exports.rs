@@ -87,8 +87,8 @@ pub(crate) struct ExportQuery {
     status: Option<String>,
 }
 
-/// The rows of `[from, to)` as a CSV. Up to 4 MiB are answered with 200; more goes to S3 while it is read, and the answer
-/// is a 303 to a link that holds for ten minutes. The journal is of whole days.
+/// Answers the rows of `[from, to)` as a CSV. Up to 4 MiB are answered with 200; a larger file goes to S3, and the
+/// answer is a 303 to a link that works for ten minutes. The journal takes whole days.
 #[utoipa::path(get, path = "/admin/exports/{export}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

@@ -39,10 +39,10 @@ pub(crate) struct InvoicesQuery {
     /// Only invoices of the user with this id.
     #[param(minimum = 0)]
     user_id: Option<i32>,
-    /// Only a partner's; a partner may only ask for its own.
+    /// Only invoices of the partner with this API key prefix; a partner may only ask for its own.
     #[param(inline)]
     api_key_prefix: Option<PlainText>,
-    /// Only those of a customer at Stripe.
+    /// Only invoices of the customer with this id at Stripe (`cus_…`).
     #[param(inline)]
     customer: Option<PlainText>,
     /// Only the one with this number, as printed.
@@ -50,7 +50,7 @@ pub(crate) struct InvoicesQuery {
     number: Option<PlainText>,
 }
 
-/// Invoices, newest first. A partner sees its own.
+/// Lists invoices, newest first. A partner sees its own.
 #[utoipa::path(get, path = "/admin/invoices")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,
@@ -80,7 +80,7 @@ pub(crate) async fn list(
     Ok(Json(ListOf::of(rows)?))
 }
 
-/// An invoice with all that belongs to it.
+/// An invoice with its lines, payments and applied credits.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum InvoiceWithParts {
@@ -150,7 +150,7 @@ impl From<PaymentSummary> for PartnerPayment {
     }
 }
 
-/// One invoice, by our number or by Stripe's id, with its lines, its payments and the credits applied to it.
+/// Answers one invoice, by our number or Stripe's id, with its lines, payments and applied credits.
 #[utoipa::path(get, path = "/admin/invoices/{id}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,
@@ -201,7 +201,7 @@ pub(crate) async fn get(
     }))
 }
 
-/// Voids an invoice of which nothing has been paid; credits that were applied to it go back.
+/// Voids an invoice of which nothing has been paid. Credits applied to it become available again.
 #[utoipa::path(post, path = "/admin/invoices/{id}/void")]
 pub(crate) async fn void(
     writer: Writer,
@@ -213,7 +213,7 @@ pub(crate) async fn void(
         .await
 }
 
-/// Notes a wire, a check or an ACH transfer for an invoice, of all that is due or of a part.
+/// Records a wire, check or ACH payment of an invoice, of all that is due or of a part.
 #[utoipa::path(post, path = "/admin/invoices/{id}/mark-paid")]
 pub(crate) async fn mark_paid(
     writer: Writer,

@@ -17,7 +17,7 @@ pub(crate) struct FiguresQuery {
     /// The currency of the figures; the reporting currency when not given.
     #[param(inline)]
     currency: Option<Currency>,
-    /// An instant that has passed: what happened later does not count. Now when not given.
+    /// A past instant; what happened later does not count. Now when not given.
     #[param(inline)]
     as_of: Option<Instant>,
 }

@@ -72,7 +72,7 @@ pub(crate) struct PaymentWithParts {
     disputes: Vec<PaymentDispute>,
 }
 
-/// One payment, by our number or by the id of its intent or of any of its charges.
+/// Answers one payment, by our number or by the id of its intent or of any of its charges.
 #[utoipa::path(get, path = "/admin/payments/{id}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

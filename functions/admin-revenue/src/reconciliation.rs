@@ -32,7 +32,7 @@ pub(crate) struct ReconciliationRunItems {
     next_cursor: Option<String>,
 }
 
-/// The runs, the one that began last first.
+/// Lists the runs, newest first.
 #[utoipa::path(get, path = "/admin/reconciliation")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,
@@ -68,12 +68,12 @@ impl<'de> Deserialize<'de> for RunFile {
 /// The run of a path.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct RunPath {
-    /// The run's number; with `.csv` behind it for a file of all it found.
+    /// The run's number; with `.csv` appended, all its items as a file.
     #[param(value_type = String, pattern = r"^[1-9][0-9]*(\.csv)?$", example = "7")]
     run_id: RunFile,
 }
 
-/// One run with a page of its items, or all its items as a file.
+/// Answers one run with a page of its items, or all its items as a file.
 #[utoipa::path(get, path = "/admin/reconciliation/{run_id}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,
@@ -122,7 +122,7 @@ pub(crate) async fn get(
 /// The item of a path.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct ItemPath {
-    /// Number of the item within all runs.
+    /// Our number of the item.
     #[param(inline)]
     id: ObjectId,
 }
@@ -131,7 +131,7 @@ pub(crate) struct ItemPath {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AcceptItem {
-    /// For people who ask later.
+    /// Why the difference is right, for the audit log.
     reason: PlainText,
 }
 

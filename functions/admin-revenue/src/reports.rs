@@ -85,7 +85,7 @@ impl<'de> Deserialize<'de> for ReportFile {
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct ReportPath {
     /// The report's name: `top-customers`, `failed-payments`, `refunds`, `disputes`, `fees`, `tax`, `partners`,
-    /// `plan-changes` or `aging`; with `.csv` behind it for a file.
+    /// `plan-changes` or `aging`; with `.csv` appended for a file.
     #[param(value_type = String, example = "fees",
         pattern = r"^(top-customers|failed-payments|refunds|disputes|fees|tax|partners|plan-changes|aging)(\.csv)?$")]
     report: ReportFile,
@@ -108,8 +108,8 @@ pub(crate) enum FinanceReport {
 
 type Answer = JsonOr<Attachment, FinanceReport>;
 
-/// What finance asks for, as JSON or as a CSV. A report that could not be read has null in place of its rows; a file has
-/// no null and is refused. `aging` is of an instant: it has no `from` and `to`. Only `top-customers` has a `limit`.
+/// Answers a report for finance, as JSON or as a CSV. When it could not be read, its rows are null and a file is refused.
+/// `aging` shows one instant and takes no `from` and `to`. Only `top-customers` takes a `limit`.
 #[utoipa::path(get, path = "/admin/reports/{report}")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

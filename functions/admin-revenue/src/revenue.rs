@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use crate::Clients;
 use crate::parameters::FiguresQuery;
 
-/// The dashboard's figures, now or as of a past instant.
+/// Answers the dashboard's figures, now or as of a past instant.
 #[utoipa::path(get, path = "/admin/revenue")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,
@@ -36,7 +36,7 @@ pub(crate) async fn get(
     Ok(Json(report))
 }
 
-/// How the bridge is cut.
+/// The periods and the discount profile of the bridge.
 #[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
 pub(crate) struct BridgeQuery {
     /// The length of its periods; a month when not given. Of days at most 366 are shown.
@@ -47,7 +47,7 @@ pub(crate) struct BridgeQuery {
     profile: Option<Profile>,
 }
 
-/// The MRR bridge of each day, week or month, oldest first.
+/// Answers the MRR bridge of each day, week or month, oldest first.
 #[utoipa::path(get, path = "/admin/revenue/movements")]
 pub(crate) async fn movements(
     State(app): State<Arc<Clients>>,
@@ -69,7 +69,7 @@ pub(crate) async fn movements(
     Ok(Json(report))
 }
 
-/// Customers by the month they began in, and what is left of them month by month.
+/// Answers cohorts: customers by the month of their first MRR, and how many still pay in each later month.
 #[utoipa::path(get, path = "/admin/revenue/cohorts")]
 pub(crate) async fn cohorts(
     State(app): State<Arc<Clients>>,

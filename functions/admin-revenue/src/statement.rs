@@ -1,4 +1,4 @@
-//! `GET /admin/contracts/{id}/statement.csv`: a partner's statement of account.
+//! `GET /admin/contracts/{id}/statement.csv`: a partner's account statement.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const HEADER: [&str; 8] = [
     "currency",
 ];
 
-/// A partner's statement of account: opening balance, invoices, payments, credits, voids and closing balance of
+/// Answers a partner's account statement: opening balance, invoices, payments, credits, voids and closing balance of
 /// `[from, to)`, each entry with the balance after it.
 #[utoipa::path(get, path = "/admin/contracts/{id}/statement.csv")]
 pub(crate) async fn get(

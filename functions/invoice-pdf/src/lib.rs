@@ -99,7 +99,7 @@ runtime::refusals! {
     }
 }
 
-/// The PDF of an invoice: our own from the bucket, else Stripe's. One that neither has is printed and stored now.
+/// Redirects to the PDF of an invoice: ours in the bucket, otherwise Stripe's. A PDF that neither has is printed first.
 #[utoipa::path(get, path = "/admin/invoices/{id}/pdf")]
 async fn get(
     State(app): State<Arc<Clients>>,

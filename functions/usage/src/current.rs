@@ -74,7 +74,7 @@ impl From<&BillingPeriod> for CurrentPeriod {
     }
 }
 
-/// What the partner's running period has come to so far, rated by the code that rates its invoices.
+/// Answers the invoice of the partner's running period so far, rated by the code that rates its invoices.
 #[utoipa::path(get, path = "/usage/partner/{prefix}/current")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

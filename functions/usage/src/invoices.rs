@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::Clients;
 use crate::parameters::PartnerPath;
 
-/// What an invoice that a partner has been sent may be.
+/// The status of an invoice that was sent to a partner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum SentInvoiceStatus {
@@ -55,7 +55,7 @@ pub(crate) struct PartnerInvoice {
     pdf_url: Option<String>,
 }
 
-/// A partner's invoices without drafts, newest first.
+/// Lists a partner's invoices without drafts, newest first.
 #[utoipa::path(get, path = "/usage/partner/{prefix}/invoices")]
 pub(crate) async fn list(
     State(app): State<Arc<Clients>>,

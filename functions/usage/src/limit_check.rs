@@ -77,7 +77,7 @@ impl OveragePrice {
     }
 }
 
-/// What is left of a user's month. Reads only.
+/// Answers how much of a user's month is used and left. Changes nothing.
 #[utoipa::path(get, path = "/usage/limit-check/user/{id}")]
 pub(crate) async fn user(
     State(app): State<Arc<Clients>>,

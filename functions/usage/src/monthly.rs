@@ -93,7 +93,7 @@ impl UsageSums {
     }
 }
 
-/// A user's months, newest first, one for each currency.
+/// Answers a user's usage by month, newest first, one entry for each currency.
 #[utoipa::path(get, path = "/usage/user/{id}/monthly")]
 pub(crate) async fn user(
     State(app): State<Arc<Clients>>,
@@ -109,8 +109,8 @@ pub(crate) async fn user(
     Ok(Json(months(rows)))
 }
 
-/// A partner's months, newest first, one for each currency: its events, and the requests in the gateway's log where the
-/// contract counts them.
+/// Answers a partner's usage by month, newest first, one entry for each currency: its events, and the requests in the
+/// gateway's log when the contract counts them.
 #[utoipa::path(get, path = "/usage/partner/{prefix}/monthly")]
 pub(crate) async fn partner(
     State(app): State<Arc<Clients>>,

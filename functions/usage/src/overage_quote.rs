@@ -57,7 +57,7 @@ pub(crate) struct OverageQuote {
     total_cents: Option<i64>,
 }
 
-/// What units would cost if they were reserved now.
+/// Answers what units would cost if they were reserved now.
 #[utoipa::path(get, path = "/usage/overage/quote")]
 pub(crate) async fn get(
     State(app): State<Arc<Clients>>,

@@ -175,8 +175,8 @@ enum Decision {
     Denied(ReservationDenied),
 }
 
-/// Takes units of a user's quota before they are used; never one too many. Decided under the subject's lock; the same
-/// key again gets what was decided first.
+/// Reserves units of a user's quota before they are used, and never more than it has. The same key again gets the first
+/// decision.
 #[utoipa::path(post, path = "/usage/reserve")]
 pub(crate) async fn post(
     State(app): State<Arc<Clients>>,

@@ -35,7 +35,7 @@ pub(crate) struct VoidedUsage {
     reason: String,
 }
 
-/// Takes an event back unless it has been; answers when and why it was, the same every time.
+/// Voids an event. Answers when and why it was first voided, the same every time.
 #[utoipa::path(post, path = "/usage/events/{idempotency_key}/void")]
 pub(crate) async fn post(
     State(app): State<Arc<Clients>>,

@@ -162,7 +162,7 @@ runtime::refusals! {
     }
 }
 
-/// An event of Stripe, signed.
+/// Takes an event of Stripe with its signature.
 #[utoipa::path(
     post,
     path = "/payments/webhook",
@@ -178,7 +178,7 @@ async fn payments_webhook(
     deliver(&app, &headers, &body, now).await
 }
 
-/// An event of Stripe, signed, at the predecessor's address.
+/// Takes an event of Stripe with its signature, at the predecessor's address.
 #[utoipa::path(
     post,
     path = "/webhooks/stripe",

@@ -9,7 +9,7 @@
 //!     Query(filter): Query<Filter>, Query(page): Query<PageQuery>,    // Deserialize + IntoParams; as many as one likes
 //!     caller: Caller, Now(now): Now,                                  // who, and when
 //!     Json(body): Json<Body>,                                         // Deserialize (deny_unknown_fields) + ToSchema
-//! ) -> Result<Json<UserLimit>, Error> { … }                           // Serialize + ToSchema; refusals! for further ones
+//! ) -> Result<Json<UserLimit>, Error> { … }                           // Serialize + ToSchema; or a refusals! enum
 //!
 //! pub fn routes() -> Routes<…> {
 //!     Routes::new()
@@ -26,7 +26,7 @@
 //!   `Json`, `Path` and `Query` because `utoipa` knows arguments by these names; an argument must be named or
 //!   destructured, since `utoipa` skips `_`.
 //! * [`values`]: members and parameters that are valid once read: [`values::PlainText`], [`values::Moment`],
-//!   [`values::ObjectId`], [`values::InvoiceId`]. In `IntoParams` write `#[param(inline)]` above a member whose type is ours.
+//!   [`values::ObjectId`], [`values::InvoiceId`]. In `IntoParams` write `#[param(inline)]` above such a member.
 //! * [`list`]: [`list::PageQuery`], [`list::SpanQuery`] and [`list::ListOf`].
 //! * [`Error`] is what any route may answer; the table documents it. Further reasons of one route (404 without a
 //!   parameter of the path, 409, …) are an enum by [`refusals!`](crate::refusals).

@@ -27,7 +27,7 @@ pub struct GrantCredit {
     pub currency: Currency,
     pub reason: CreditReason,
     pub description: Option<PlainText>,
-    /// When it lapses, an instant to come; never when not given.
+    /// When it expires, a future instant; never when not given.
     pub expires_at: Option<Moment>,
 }
 

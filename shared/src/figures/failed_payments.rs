@@ -42,7 +42,7 @@ pub struct FailedPaymentsTotals {
     pub amount_cents: i64,
     pub recovered: i64,
     pub recovered_cents: i64,
-    /// Recovered ÷ payments in basis points; `None` without payments.
+    /// Recovered ÷ payments in basis points; null without payments.
     pub recovery_rate_bps: Option<i64>,
 }
 

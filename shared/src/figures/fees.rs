@@ -34,7 +34,7 @@ pub struct FeesTotals {
     pub charged: i64,
     pub gross_cents: i64,
     pub fees_cents: i64,
-    /// Fees ÷ gross of the same payments in basis points; `None` without payments.
+    /// Fees ÷ gross of the same payments in basis points; null without payments.
     pub effective_rate_bps: Option<i64>,
 }
 

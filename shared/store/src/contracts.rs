@@ -42,7 +42,7 @@ columns! {
         /// Minor units of `currency` per month.
         pub minimum_commitment_cents: i64,
         pub unit_source: String,
-        /// Which event types are billed; `None` for all.
+        /// Which event types are billed; null for all.
         pub billable_event_types: Option<Vec<String>>,
         pub billing_cycle: String,
         pub payment_terms: String,
@@ -53,7 +53,7 @@ columns! {
         pub status: String,
         /// First day that is billed, in the contract's time zone.
         pub contract_start_date: Option<Date>,
-        /// Last billed day; `None` while open.
+        /// Last billed day; null while open.
         pub contract_end_date: Option<Date>,
         /// The first day that may be billed: the predecessor billed those before.
         pub billed_from: Date,
@@ -68,9 +68,9 @@ columns! {
         pub tax_rate_bps: i32,
         pub po_number: Option<String>,
         pub stripe_customer_id: Option<String>,
-        /// When it was suspended; that day is still billed. `None` while it is not.
+        /// When it was suspended; that day is still billed. Null while it is not.
         pub suspended_at: Option<Timestamp>,
-        /// When it was canceled; that day is the last one billed. `None` while it is not.
+        /// When it was canceled; that day is the last one billed. Null while it is not.
         pub canceled_at: Option<Timestamp>,
         /// Notes for staff; never printed.
         pub notes: Option<String>,

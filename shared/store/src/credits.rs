@@ -16,14 +16,14 @@ columns! {
     /// A credit, granted to a user or to a partner. Amounts in minor units of `currency`.
     pub struct Credit of "credits" {
         pub id: i64,
-        /// The user it belongs to; `None` for a partner's.
+        /// The user it belongs to; null for a partner's.
         pub user_id: Option<i32>,
-        /// The partner it belongs to; `None` for a user's.
+        /// The partner it belongs to; null for a user's.
         pub api_key_prefix: Option<String>,
         pub stripe_customer_id: Option<String>,
         /// The refund at Stripe that was issued as this credit.
         pub stripe_refund_id: Option<String>,
-        /// The invoice it makes good.
+        /// The invoice it compensates; null without one.
         pub invoice_id: Option<i64>,
         pub amount_cents: i64,
         /// What no invoice has taken yet.
@@ -33,7 +33,7 @@ columns! {
         pub description: Option<String>,
         /// The last invoice it was applied to.
         pub applied_to_invoice_id: Option<i64>,
-        /// When what is left of it lapses; `None` means never.
+        /// When the remaining amount expires; null means never.
         pub expires_at: Option<Timestamp>,
         pub voided_at: Option<Timestamp>,
         /// Who granted it, as the audit log names them.

@@ -22,10 +22,10 @@ columns! {
         pub user_id: Option<i32>,
         pub email: Option<String>,
         pub name: Option<String>,
-        /// The customer's default currency at Stripe; `None` without one.
+        /// The customer's default currency at Stripe; null without one.
         pub currency: Option<Currency>,
         pub delinquent: Option<bool>,
-        /// When Stripe deleted the customer; `None` for one that exists.
+        /// When Stripe deleted the customer; null for one that exists.
         pub deleted_at: Option<Timestamp>,
         /// At Stripe; null for one that is only named so far.
         pub created_at: Option<Timestamp>,
@@ -33,7 +33,7 @@ columns! {
     }
 }
 
-/// A customer with what Stripe notes of it.
+/// A customer with its metadata at Stripe.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct CustomerDetails {
     #[serde(flatten)]

@@ -21,22 +21,22 @@ use domain::stripe_objects::invoice::{
 const TABLE: &str = "invoices";
 
 columns! {
-    /// An invoice as lists show it. Amounts in minor units of `currency`; `None` where the predecessor did not know one.
+    /// An invoice as lists show it. Amounts in minor units of `currency`; null where the predecessor did not know one.
     #[schema(as = Invoice)]
     pub struct InvoiceSummary of "invoices" {
         pub id: i64,
-        /// The user billed; `None` for a partner's.
+        /// The user billed; null for a partner's.
         pub user_id: Option<i32>,
-        /// The partner billed; `None` for a user's.
+        /// The partner billed; null for a user's.
         pub api_key_prefix: Option<String>,
         /// As printed; the Stripe id of a draft.
         pub invoice_number: String,
-        /// `None` for one that Stripe does not collect.
+        /// Null for an invoice that Stripe does not collect.
         pub stripe_invoice_id: Option<String>,
         pub kind: InvoiceKind,
         pub stripe_customer_id: Option<String>,
         pub stripe_subscription_id: Option<String>,
-        /// The contract billed; `None` for the predecessor's.
+        /// The contract billed; null for the predecessor's.
         pub contract_id: Option<i64>,
         /// Sum of the lines, in minor units of `currency`.
         pub subtotal_cents: Option<i64>,
@@ -56,7 +56,7 @@ columns! {
         /// The first instant after the billed period.
         pub billing_period_end: Option<Timestamp>,
         pub due_date: Option<Timestamp>,
-        /// From then on the lines are frozen.
+        /// When the invoice was issued; from then on its lines do not change.
         pub finalized_at: Option<Timestamp>,
         /// When it went to the customer.
         pub sent_at: Option<Timestamp>,
@@ -64,7 +64,7 @@ columns! {
         pub voided_at: Option<Timestamp>,
         /// How often Stripe has tried to collect the invoice.
         pub attempt_count: i32,
-        /// When Stripe next tries to collect it; `None` when it does not.
+        /// When Stripe next tries to collect it; null when it does not.
         pub next_payment_attempt_at: Option<Timestamp>,
         /// Where the PDF can be fetched.
         pub invoice_pdf_url: Option<String>,
@@ -76,7 +76,7 @@ columns! {
 }
 
 columns! {
-    /// What else an invoice shows to whom it bills.
+    /// Further members of an invoice that its customer may see.
     pub struct InvoiceDetails of "invoices" {
         /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
         pub tax_breakdown: Option<Value>,
@@ -84,27 +84,27 @@ columns! {
         pub out_of_band_cents: i64,
         /// Credit notes that the stored amounts already take into account, in minor units.
         pub credit_notes_cents: i64,
-        /// Why Stripe made the invoice, in Stripe's words (`subscription_cycle`); `None` for ours.
+        /// Why Stripe made the invoice, in Stripe's words (`subscription_cycle`); null for ours.
         pub billing_reason: Option<String>,
-        /// `charge_automatically` or `send_invoice`; `None` when Stripe does not collect the invoice.
+        /// `charge_automatically` or `send_invoice`; null when Stripe does not collect the invoice.
         pub collection_method: Option<String>,
-        /// When the draft was deleted at Stripe; `None` for an invoice that exists.
+        /// When the draft was deleted at Stripe; null for an invoice that exists.
         pub deleted_at: Option<Timestamp>,
         /// False while only the first lines are known.
         pub lines_complete: bool,
         /// Text printed below the lines.
         pub notes: Option<String>,
-        /// SHA-256 of the stored PDF, in hex; `None` until it is printed.
+        /// SHA-256 of the stored PDF, in hex; null until it is printed.
         pub pdf_sha256: Option<String>,
     }
 }
 
 columns! {
-    /// What an invoice does not show to whom it bills.
+    /// Members of an invoice that its customer does not see.
     pub struct InvoiceInternals of "invoices" {
         /// Metadata as Stripe has it; of ours, the contract as it was when the invoice was issued.
         pub metadata: Option<Value>,
-        /// Object key of the PDF in the bucket; `None` until it is printed.
+        /// Object key of the PDF in the bucket; null until it is printed.
         pub pdf_key: Option<String>,
     }
 }

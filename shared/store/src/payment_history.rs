@@ -24,7 +24,7 @@ columns! {
         pub invoice_id: Option<i64>,
         pub user_id: Option<i32>,
         pub stripe_payment_intent_id: Option<String>,
-        /// The charge of the newest attempt; `None` without one.
+        /// The charge of the newest attempt; null without one.
         pub stripe_charge_id: Option<String>,
         pub stripe_customer_id: Option<String>,
         pub stripe_invoice_id: Option<String>,
@@ -35,9 +35,9 @@ columns! {
         pub payment_method: Option<String>,
         /// What the bank knows a payment outside Stripe by.
         pub reference: Option<String>,
-        /// `None` when the predecessor did not know it.
+        /// Null when the predecessor did not know it.
         pub stripe_fee_cents: Option<i64>,
-        /// Whether the fee is Stripe's actual one or an estimate; `None` without a fee.
+        /// Whether the fee is Stripe's actual one or an estimate; null without a fee.
         pub fee_source: Option<FeeSource>,
         /// The amount less fee, refunds and what is disputed.
         pub net_amount_cents: Option<i64>,

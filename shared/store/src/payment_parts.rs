@@ -63,7 +63,7 @@ columns! {
         pub fee_cents: i64,
         pub funds_withdrawn_at: Option<Timestamp>,
         pub funds_reinstated_at: Option<Timestamp>,
-        /// The last instant at which evidence may be submitted; `None` when Stripe names none.
+        /// The last instant at which evidence may be submitted; null when Stripe names none.
         pub evidence_due_by: Option<Timestamp>,
         pub closed_at: Option<Timestamp>,
         pub created_at: Timestamp,

@@ -36,7 +36,7 @@ columns! {
         pub healed: i64,
         /// How many differences are left for a person to resolve.
         pub open: i64,
-        /// Matched ÷ compared in basis points; `None` when nothing was compared.
+        /// Matched ÷ compared in basis points; null when nothing was compared.
         pub completeness_bps: Option<i32>,
         /// Sums per currency, and what could not be checked.
         pub summary: Value,
@@ -60,7 +60,7 @@ file_columns! {
         pub object_type: String,
         /// Stripe's id of the object; for a check of the ledger itself the key of the row, such as `<day>:<currency>`.
         pub object_id: String,
-        /// Currency of both values; `None` for what is no amount.
+        /// Currency of both values; null for what is no amount.
         pub currency: Option<String>,
         /// What Stripe says; an amount in minor units where the kind is of amounts.
         pub stripe_value: Option<String>,
@@ -73,7 +73,7 @@ file_columns! {
         pub resolved_at: Option<Timestamp>,
         /// Who accepted it, as the token names them.
         pub accepted_by: Option<String>,
-        /// Why somebody accepted the difference; `None` while nobody has.
+        /// Why somebody accepted the difference; null while nobody has.
         pub accepted_reason: Option<String>,
     }
 }

@@ -200,7 +200,7 @@ file_columns! {
     pub struct Disputes of "disputes" {
         /// Stripe's word, as of the report.
         pub status: String,
-        /// Reason of the dispute as Stripe words it; `None` when Stripe gives none.
+        /// Reason of the dispute as Stripe words it; null when Stripe gives none.
         pub reason: Option<String>,
         pub disputes: i64,
         /// What was disputed, in minor units.
@@ -240,7 +240,7 @@ columns! {
         pub fee_source: String,
         /// How many payments, or disputes, were charged a fee.
         pub charged: i64,
-        /// Of the payments; `None` for disputes.
+        /// Of the payments; null for disputes.
         pub gross_cents: Option<i64>,
         pub fees_cents: i64,
     }

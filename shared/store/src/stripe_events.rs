@@ -23,11 +23,11 @@ columns! {
         pub livemode: Option<bool>,
         /// The connected account it is of (`acct_…`).
         pub account: Option<String>,
-        /// Id of the object that the event shows; `None` when it has none.
+        /// Id of the object that the event shows; null when it has none.
         pub object_id: Option<String>,
         /// `applied`, `ignored` or `failed`.
         pub outcome: String,
-        /// Why the event could not be applied; `None` for one that was.
+        /// Why the event could not be applied; null for one that was.
         pub error: Option<String>,
         /// When Stripe created the event, to the second.
         pub created_at: Option<Timestamp>,

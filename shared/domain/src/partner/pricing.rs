@@ -53,7 +53,7 @@ pub struct RatedLine {
     pub kind: LineKind,
     pub description: String,
     pub quantity: i64,
-    /// The price in whole minor units; `None` when it has decimals. `unit_amount_decimal` is always exact.
+    /// The price in whole minor units; null when it has decimals. `unit_amount_decimal` is always exact.
     pub unit_price_cents: Option<i64>,
     pub unit_amount_decimal: Option<String>,
     /// The line's amount before tax.

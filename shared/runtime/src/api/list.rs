@@ -104,7 +104,7 @@ pub struct SpanQuery {
     /// The first instant shown.
     #[param(inline)]
     from: Option<Moment>,
-    /// The first instant not shown any more.
+    /// The first instant no longer shown.
     #[param(inline)]
     to: Option<Moment>,
 }

@@ -75,19 +75,19 @@ pub const VARIABLES: &[Variable] = &[
         "DATABASE_HOST",
         "the secret's own",
         ALL,
-        "instead of the host of a secret in RDS's form: a proxy's, or where the secret names none (RDS managing the password)",
+        "replaces the host of a secret in RDS's form: for a proxy, or when the secret names none (RDS managing the password)",
     ),
     variable(
         "DATABASE_NAME",
         "the secret's own",
         ALL,
-        "instead of the database of such a secret",
+        "replaces the database of such a secret",
     ),
     variable(
         "DATABASE_SSLMODE",
         "the URL's `sslmode`, otherwise `verify-full` except on this machine",
         ALL,
-        "`disable`, `prefer`, `require`, `verify-full`; whatever is encrypted is verified",
+        "`disable`, `prefer`, `require`, `verify-full`; an encrypted connection is always verified",
     ),
     variable(
         "DATABASE_CA_FILE",
@@ -99,7 +99,7 @@ pub const VARIABLES: &[Variable] = &[
         "DATABASE_POOL_SIZE",
         "`1`",
         ALL,
-        "connections at once; a sandbox serves one request at a time, partner-invoicing works on several at once",
+        "connections at once; a sandbox serves one request at a time, but partner-invoicing issues several invoices at once",
     ),
     secret(
         "STRIPE_WEBHOOK_SECRETS",
@@ -115,7 +115,7 @@ pub const VARIABLES: &[Variable] = &[
     ),
     secret(
         "STRIPE_API_KEY",
-        "without one they say what they cannot do",
+        "runs report what they cannot do",
         &["partner-invoicing", "reconciliation"],
         "a restricted key; docs/stripe.md lists its rights",
     ),
@@ -129,7 +129,7 @@ pub const VARIABLES: &[Variable] = &[
         "STRIPE_API_BASE",
         "`https://api.stripe.com`",
         &["admin-revenue", "partner-invoicing", "reconciliation"],
-        "where Stripe's API is; admin-revenue's health check looks whether it answers",
+        "address of Stripe's API; admin-revenue's health check asks whether it answers",
     ),
     variable(
         "PARKED_EVENTS_TABLE",
@@ -208,7 +208,7 @@ pub const VARIABLES: &[Variable] = &[
         "REPORTING_CURRENCY",
         "`USD`",
         &["admin-revenue"],
-        "currency of `overview`",
+        "currency of the dashboard's figures",
     ),
     variable(
         "INVOICE_ISSUER",
@@ -220,25 +220,25 @@ pub const VARIABLES: &[Variable] = &[
         "FEE_ESTIMATE_BPS",
         "`290`",
         &["webhook", "admin-revenue", "reconciliation"],
-        "fee assumed until Stripe names the real one, in basis points",
+        "fee assumed until Stripe names the actual one, in basis points",
     ),
     variable(
         "FEE_ESTIMATE_FIXED_CENTS",
         "`30`",
         &["webhook", "admin-revenue", "reconciliation"],
-        "its fixed part, in two-decimal currencies",
+        "fixed part of that fee, in minor units of two-decimal currencies",
     ),
     variable(
         "PARTNER_INVOICE_REVIEW_CAP_CENTS",
         "`0`: none",
         &["partner-invoicing"],
-        "a total above it, in minor units of any currency, waits until a person has looked",
+        "an invoice with a higher total, in minor units of any currency, waits for a person's review",
     ),
     variable(
         "RUST_LOG",
         "`info`",
         ALL,
-        "least level that is logged, by target",
+        "lowest level that is logged, by target",
     ),
     variable("AWS_REGION", "Lambda sets it", ALL, ""),
     secret(
