@@ -431,9 +431,11 @@ fn sql_names_its_function(tree: &Tree) -> Vec<String> {
         }
         for text in literals(tokens) {
             if let Some((module, function)) = named_statement(&text) {
-                // A statement that several functions share is named by each of them.
-                let is_named_by_caller = function == "{name}";
-                if module != stem(path) || !is_named_by_caller && !functions.contains(function) {
+                // A statement that several functions share is named by each of them, and one of every mirrored table by
+                // the table.
+                let is_named_by_caller = function == "{name}" || module == "{table}";
+                let is_here = module == stem(path) || module == "{table}";
+                if !is_here || !is_named_by_caller && !functions.contains(function) {
                     complaints.push(format!("{path}: there is no {module}::{function} here"));
                 }
             } else if is_sql(&text) {

@@ -19,9 +19,8 @@ use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::user_plan;
 use store::{
-    self, catalog, checkout_sessions, credits, customers, fetched_objects, invoices, locks,
-    mrr_movements, outbox, partner_invoices, payment_facts, payment_history, stripe_events,
-    stripe_lookups, subscriptions,
+    self, credits, customers, fetched_objects, invoices, locks, mirror, mrr_movements, outbox,
+    partner_invoices, payment_history, stripe_events, stripe_lookups, subscriptions,
 };
 use stripe::event::Event;
 use stripe::reader;
@@ -39,7 +38,7 @@ pub(super) async fn save(
     changes: &LedgerChanges,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
-    let mut writes = writes(db, changes, now)?;
+    let mut writes = writes(db, changes, now);
     while writes.len() > FLIGHT {
         let later = writes.split_off(FLIGHT);
         try_join_all(writes).await?;
@@ -68,93 +67,72 @@ fn writes<'a>(
     db: &'a Transaction<'_>,
     changes: &'a LedgerChanges,
     now: Timestamp,
-) -> Result<Vec<Write<'a>>, Error> {
+) -> Vec<Write<'a>> {
     let mut writes: Vec<Write<'a>> = Vec::new();
-    for customer in changes.objects.customers.values() {
-        writes.push(Box::pin(customers::upsert(db, customer, now)));
-    }
-    for session in changes.objects.checkout_sessions.values() {
-        writes.push(Box::pin(checkout_sessions::upsert(db, session, now)));
-    }
-    for price in changes.objects.prices.values() {
-        writes.push(Box::pin(catalog::upsert_price(db, price, now)));
-    }
-    for coupon in changes.objects.coupons.values() {
-        writes.push(Box::pin(catalog::upsert_coupon(db, coupon, now)));
-    }
-    for discount in changes.objects.discounts.values() {
-        writes.push(Box::pin(catalog::upsert_discount(db, discount, now)));
-    }
+    let objects = &changes.objects;
+    writes.push(Box::pin(mirror::upsert(
+        db,
+        objects.customers.values(),
+        now,
+    )));
+    writes.push(Box::pin(mirror::upsert(
+        db,
+        objects.checkout_sessions.values(),
+        now,
+    )));
+    writes.push(Box::pin(mirror::upsert(db, objects.prices.values(), now)));
+    writes.push(Box::pin(mirror::upsert(db, objects.coupons.values(), now)));
+    writes.push(Box::pin(mirror::upsert(
+        db,
+        objects.discounts.values(),
+        now,
+    )));
     for (id, session) in &changes.named_by_session {
         writes.push(Box::pin(subscriptions::upsert_named_by_session(
             db, id, session, now,
         )));
     }
-    let subscriptions = &changes.objects.subscriptions;
-    for (id, computed) in &changes.computed {
-        let subscription = subscriptions.get(id).into_iter();
-        writes.extend(subscription.map(|subscription| -> Write<'a> {
-            Box::pin(subscriptions::upsert(db, subscription, computed, now))
-        }));
-    }
-    for version in &changes.versions {
-        writes.push(Box::pin(subscriptions::upsert_version(db, version)));
-    }
+    let computed = |(id, subscription)| Some((subscription, changes.computed.get(id)?));
+    let subscriptions = objects.subscriptions.iter().filter_map(computed);
+    writes.push(Box::pin(subscriptions::upsert(db, subscriptions, now)));
+    writes.push(Box::pin(mirror::upsert(db, &changes.versions, now)));
     for (customer, movements) in &changes.movements {
         writes.push(Box::pin(mrr_movements::replace(db, customer, movements)));
     }
-    for note in changes.objects.credit_notes.values() {
-        writes.push(Box::pin(invoices::upsert_credit_note(db, note, now)));
+    writes.push(Box::pin(mirror::upsert(
+        db,
+        objects.credit_notes.values(),
+        now,
+    )));
+    // An invoice of ours, announced before the run that handed it to Stripe has stored the link.
+    let collected = objects.invoices.values();
+    for (invoice, id) in collected.filter_map(|invoice| Some((invoice, invoice.collects()?))) {
+        let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
+        let customer = customer.as_deref();
+        let linked = partner_invoices::link_stripe(db, id, stripe_id, customer);
+        writes.push(Box::pin(linked));
     }
-    for invoice in changes.objects.invoices.values() {
-        // An invoice of ours, announced before the run that handed it to Stripe has stored the link.
-        if let Some(id) = invoice.collects() {
-            let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
-            writes.push(Box::pin(partner_invoices::link_stripe(
-                db,
-                id,
-                stripe_id,
-                customer.as_deref(),
-            )));
-        }
-        writes.push(Box::pin(invoices::upsert(
-            db,
-            invoice,
-            changes
-                .amounts_due
-                .get(&invoice.stripe_invoice_id)
-                .copied()
-                .unwrap_or_default(),
-            now,
-        )));
-    }
-    for invoice in changes.objects.invoices.values() {
+    let due = |(id, invoice)| Some((invoice, *changes.amounts_due.get(id)?));
+    let invoices = objects.invoices.iter().filter_map(due);
+    writes.push(Box::pin(invoices::upsert(db, invoices, now)));
+    for (id, invoice) in &objects.invoices {
         if invoice.status == InvoiceStatus::Void {
-            let given_back = credits::give_back_void(db, &invoice.stripe_invoice_id);
-            writes.push(Box::pin(given_back));
+            writes.push(Box::pin(credits::give_back_void(db, id)));
         }
     }
-    for intent in changes.objects.payment_intents.values() {
-        writes.push(Box::pin(payment_facts::upsert_intent(db, intent, now)));
-    }
-    for charge in changes.objects.charges.values() {
-        writes.push(Box::pin(payment_facts::upsert_charge(db, charge, now)));
-    }
-    for refund in changes.objects.refunds.values() {
-        writes.push(Box::pin(payment_facts::upsert_refund(db, refund, now)));
-    }
-    for dispute in changes.objects.disputes.values() {
-        let (withdrawal, reinstatement) = dispute.fees_cents()?;
-        let fee_cents = withdrawal + reinstatement;
-        writes.push(Box::pin(payment_facts::upsert_dispute(
-            db, dispute, fee_cents, now,
-        )));
-    }
-    for link in changes.objects.invoice_payments.values() {
-        writes.push(Box::pin(payment_facts::upsert_invoice_payment(
-            db, link, now,
-        )));
-    }
+    writes.push(Box::pin(mirror::upsert(
+        db,
+        objects.payment_intents.values(),
+        now,
+    )));
+    writes.push(Box::pin(mirror::upsert(db, objects.charges.values(), now)));
+    writes.push(Box::pin(mirror::upsert(db, objects.refunds.values(), now)));
+    writes.push(Box::pin(mirror::upsert(db, objects.disputes.values(), now)));
+    writes.push(Box::pin(mirror::upsert(
+        db,
+        objects.invoice_payments.values(),
+        now,
+    )));
     if !changes.obsolete_payments.is_empty() {
         writes.push(Box::pin(payment_history::delete(
             db,
@@ -164,11 +142,8 @@ fn writes<'a>(
     for payment in &changes.payments {
         writes.push(Box::pin(payment_history::upsert(db, payment, now)));
     }
-    for invoice in changes.objects.invoices.values() {
-        writes.push(Box::pin(payment_history::link_invoice(
-            db,
-            &invoice.stripe_invoice_id,
-        )));
+    for id in objects.invoices.keys() {
+        writes.push(Box::pin(payment_history::link_invoice(db, id)));
     }
     if changes.entries != Replacement::default() {
         writes.push(Box::pin(payment_history::replace_entries(
@@ -192,7 +167,7 @@ fn writes<'a>(
             &changes.lookups,
         )));
     }
-    Ok(writes)
+    writes
 }
 
 /// Copies a customer's user to the rows that name the customer, and decides the user's plan.
@@ -251,7 +226,7 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
         movement::choose_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
         for (before, after) in versions.iter().zip(&repriced) {
             if before != after {
-                subscriptions::upsert_version(db, after).await?;
+                mirror::upsert(db, [after], now).await?;
             }
         }
         fetched_objects::delete_complete(db, &waiting).await?;
@@ -314,7 +289,7 @@ async fn reprice_event(
         let sessions = stored.objects.checkout_sessions.values();
         let history = stored.versions.iter();
         let computed = computed(&completed, sessions, history, &stored.plans)?;
-        subscriptions::upsert(db, &completed, &computed, now).await?;
+        subscriptions::upsert(db, [(&completed, &computed)], now).await?;
     }
     Ok(versions)
 }

@@ -1,8 +1,11 @@
 //! Rows as structs: [`columns!`] defines one, and [`all`] and [`first`] read it. Also the columns that every mirrored
 //! table has.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
+use serde::Serialize;
 use serde_json::Value;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
@@ -10,10 +13,11 @@ use tokio_postgres::{GenericClient, Row};
 use super::Error;
 use domain::money::Currency;
 use domain::partner::credit::CreditReason;
-use domain::payment::{FeeSource, PaymentStatus};
+use domain::payment::{DisputeTransaction, FeeSource, PaymentStatus};
 use domain::period::Period;
-use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus};
-use domain::stripe_objects::snapshot::Version;
+use domain::stripe_objects::catalog::{CurrencyOption, Discount, Tier, TransformQuantity};
+use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus, Line};
+use domain::stripe_objects::subscription::Item;
 
 /// A struct that a row is read into.
 pub(super) trait FromRow: Sized {
@@ -25,12 +29,20 @@ pub(super) trait FromRow: Sized {
 }
 
 /// A type that a member of a row may have.
-pub(super) trait Column: Sized {
+pub(super) trait Column: Serialize + Sized {
     /// The column's value in this row.
     ///
     /// # Errors
     /// When there is no such column, or it has no such value; a word that is not known names table, column and row.
     fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error>;
+
+    /// As JSON of which Postgres makes the column's value.
+    ///
+    /// # Errors
+    /// When the value has no JSON; the error names table and column.
+    fn write(&self, table: &'static str, column: &'static str) -> Result<Value, Error> {
+        serde_json::to_value(self).map_err(|_no_json| Error::Unwritable { table, column })
+    }
 }
 
 macro_rules! stored_as_they_are {
@@ -75,6 +87,49 @@ stored_as_words!(
     InvoiceStatus,
     PaymentStatus
 );
+
+macro_rules! stored_as_json {
+    ($($type:ty),*) => {$(
+        impl Column for $type {
+            fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error> {
+                <Option<$type>>::read(row, table, column)?.ok_or_else(|| unreadable(row, table, column))
+            }
+        }
+
+        impl Column for Option<$type> {
+            fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error> {
+                let value: Option<Value> = row.try_get(column)?;
+                let value = value.map(serde_json::from_value).transpose();
+                value.map_err(|_other_shape| unreadable(row, table, column))
+            }
+        }
+    )*};
+}
+
+stored_as_json!(
+    BTreeMap<i64, i64>,
+    BTreeMap<String, DisputeTransaction>,
+    BTreeMap<Currency, CurrencyOption>,
+    Vec<Discount>,
+    Vec<Item>,
+    Vec<Tier>,
+    TransformQuantity
+);
+
+/// `{"items": […]}`, the predecessor's shape.
+impl Column for Vec<Line> {
+    fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error> {
+        let mut value: Value = row.try_get(column)?;
+        let lines = serde_json::from_value(value["items"].take());
+        lines.map_err(|_other_shape| unreadable(row, table, column))
+    }
+
+    fn write(&self, table: &'static str, column: &'static str) -> Result<Value, Error> {
+        let items = serde_json::to_value(self);
+        let items = items.map_err(|_no_json| Error::Unwritable { table, column })?;
+        Ok(serde_json::json!({ "items": items }))
+    }
+}
 
 /// The error for a column whose value is not valid. It names the row by its first column, which is the key.
 fn unreadable(row: &Row, table: &'static str, column: &'static str) -> Error {
@@ -145,15 +200,6 @@ pub(super) async fn first<T: FromRow>(
     rows.first().map(T::from_row).transpose()
 }
 
-/// Reads `source_created_at`, `source_rank` and `source_event_id`.
-pub(super) fn version(row: &Row) -> Result<Version, Error> {
-    Ok(Version {
-        created_at: row.try_get("source_created_at")?,
-        rank: row.try_get("source_rank")?,
-        event_id: row.try_get("source_event_id")?,
-    })
-}
-
 /// A currency that must not be NULL.
 pub(super) fn currency(row: &Row, table: &'static str, key: &str) -> Result<Currency, Error> {
     optional_currency(row, table, "currency", key)?.ok_or_else(|| Error::Unreadable {
@@ -193,19 +239,6 @@ pub(super) fn json<T: serde::de::DeserializeOwned>(
         column,
         row: key.to_owned(),
     })
-}
-
-/// As [`json`], for a column that may be NULL.
-pub(super) fn optional_json<T: serde::de::DeserializeOwned>(
-    row: &Row,
-    table: &'static str,
-    column: &'static str,
-    key: &str,
-) -> Result<Option<T>, Error> {
-    match row.try_get::<_, Option<Value>>(column)? {
-        None => Ok(None),
-        Some(_) => json(row, table, column, key).map(Some),
-    }
 }
 
 /// The period between the columns of its start and its end.

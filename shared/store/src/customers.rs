@@ -10,9 +10,11 @@ use utoipa::ToSchema;
 use super::Error;
 use super::columns::{self, FromRow, columns};
 use super::list::{self, Order, few};
+use super::mirror::{self, Columns, Mirrored, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
-use domain::stripe_objects::customer::{Customer, LinkSource, UserLink};
+use domain::stripe_objects::customer::{Customer, UserLink};
+use domain::stripe_objects::snapshot::Version;
 
 columns! {
     /// A customer as a list shows it.
@@ -70,6 +72,27 @@ pub struct StoredCustomer {
     pub user_id: Option<i32>,
 }
 
+// The user is the one that events named, else the one whose row in `users` names the customer, the smallest id if several
+// do.
+mirrored!(Customer => "customers" by "(stripe_customer_id)" {
+    stripe_customer_id,
+    email,
+    name,
+    currency,
+    delinquent,
+    deleted_at,
+    metadata,
+    created_at,
+    ..link: Option<UserLink>,
+    ..version: Version,
+}
+const LOOKED_UP: &'static [(&'static str, &'static str)] = &[(
+    "user_id",
+    "COALESCE(new.user_link_user_id,
+              (SELECT min(id) FROM users WHERE users.stripe_customer_id = new.stripe_customer_id))",
+)];
+);
+
 /// The customers with these ids that are there.
 ///
 /// # Errors
@@ -78,71 +101,20 @@ pub async fn get(
     db: &impl GenericClient,
     stripe_customer_ids: &[String],
 ) -> Result<Vec<StoredCustomer>, Error> {
+    let condition = "stripe_customer_id = ANY($1)";
     let rows = db
         .query_typed(
-            "-- customers::get
-             SELECT stripe_customer_id, user_id, email, name, currency, delinquent, deleted_at,
-                    metadata, created_at, user_link_rank, user_link_at, user_link_event_id,
-                    user_link_user_id, source_created_at, source_rank, source_event_id
-             FROM customers WHERE stripe_customer_id = ANY($1)",
+            &mirror::select_statement::<Customer>("get", &["user_id"], condition),
             &[(&stripe_customer_ids, Type::TEXT_ARRAY)],
         )
         .await?;
-    rows.iter().map(from_row).collect()
-}
-
-/// Inserts or replaces the row. The user is the one events named, else the one whose row in
-/// `users` names the customer (the smallest id if several do).
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert(
-    db: &impl GenericClient,
-    customer: &Customer,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let link = customer.link.as_ref();
-    let changed = db
-        .execute_typed(
-            "-- customers::upsert
-             INSERT INTO customers (stripe_customer_id, user_id, email, name, currency, delinquent,
-                 deleted_at, metadata, created_at, user_link_rank, user_link_at,
-                 user_link_event_id, user_link_user_id, source_created_at, source_rank,
-                 source_event_id, updated_at)
-             VALUES ($1, COALESCE($12, (SELECT min(id) FROM users WHERE stripe_customer_id = $1)),
-                 $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-             ON CONFLICT (stripe_customer_id) DO UPDATE SET
-                 user_id = excluded.user_id, email = excluded.email, name = excluded.name,
-                 currency = excluded.currency, delinquent = excluded.delinquent,
-                 deleted_at = excluded.deleted_at, metadata = excluded.metadata,
-                 created_at = excluded.created_at, user_link_rank = excluded.user_link_rank,
-                 user_link_at = excluded.user_link_at,
-                 user_link_event_id = excluded.user_link_event_id,
-                 user_link_user_id = excluded.user_link_user_id,
-                 source_created_at = excluded.source_created_at,
-                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
-                 updated_at = excluded.updated_at",
-            &[
-                (&customer.stripe_customer_id, Type::TEXT),
-                (&customer.email, Type::TEXT),
-                (&customer.name, Type::TEXT),
-                (&customer.currency.as_ref().map(|c| c.as_str()), Type::TEXT),
-                (&customer.delinquent, Type::BOOL),
-                (&customer.deleted_at, Type::TIMESTAMPTZ),
-                (&customer.metadata, Type::JSONB),
-                (&customer.created_at, Type::TIMESTAMPTZ),
-                (&link.map_or(0, |link| link.source.rank()), Type::INT4),
-                (&link.map(|link| link.named_at), Type::TIMESTAMPTZ),
-                (&link.map(|link| link.event_id.as_str()), Type::TEXT),
-                (&link.map(|link| link.user_id), Type::INT4),
-                (&customer.version.created_at, Type::TIMESTAMPTZ),
-                (&customer.version.rank, Type::INT4),
-                (&customer.version.event_id, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Error::check_row_count("customers::upsert", 1, changed)
+    let stored = rows.iter().map(|row| {
+        Ok(StoredCustomer {
+            customer: Columns::read(row, Customer::TABLE)?,
+            user_id: row.try_get("user_id")?,
+        })
+    });
+    stored.collect()
 }
 
 /// Carries a customer's user to everything that names the customer.
@@ -292,37 +264,6 @@ pub async fn restore_user_plan(db: &impl GenericClient, user_id: i32) -> Result<
     )
     .await?;
     Ok(())
-}
-
-fn from_row(row: &Row) -> Result<StoredCustomer, Error> {
-    let key: String = row.try_get("stripe_customer_id")?;
-    let named_at: Option<Timestamp> = row.try_get("user_link_at")?;
-    let event_id: Option<String> = row.try_get("user_link_event_id")?;
-    let linked: Option<i32> = row.try_get("user_link_user_id")?;
-    let link = LinkSource::from_rank(row.try_get("user_link_rank")?)
-        .zip(named_at)
-        .zip(event_id.zip(linked))
-        .map(|((source, named_at), (event_id, user_id))| UserLink {
-            source,
-            named_at,
-            event_id,
-            user_id,
-        });
-    Ok(StoredCustomer {
-        user_id: row.try_get("user_id")?,
-        customer: Customer {
-            email: row.try_get("email")?,
-            name: row.try_get("name")?,
-            currency: columns::optional_currency(row, "customers", "currency", &key)?,
-            delinquent: row.try_get("delinquent")?,
-            metadata: row.try_get("metadata")?,
-            deleted_at: row.try_get("deleted_at")?,
-            created_at: row.try_get("created_at")?,
-            link,
-            version: columns::version(row)?,
-            stripe_customer_id: key,
-        },
-    })
 }
 
 /// Which customers a list shows; `None` for all.

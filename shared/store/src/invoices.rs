@@ -1,9 +1,9 @@
 //! `invoices` and `credit_notes`, as far as Stripe announces them.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type as SchemaType};
@@ -12,11 +12,13 @@ use utoipa::{PartialSchema, ToSchema};
 use super::Error;
 use super::columns::{self, Column, FromRow, columns};
 use super::list::{self, Order, few, sorted};
+use super::mirror::{self, Written, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::stripe_objects::invoice::{
-    CreditNote, Invoice, InvoiceKind, InvoiceStatus, Line, PartnerInvoice,
+    CreditNote, Invoice, InvoiceKind, InvoiceStatus, PartnerInvoice,
 };
+use domain::stripe_objects::snapshot::Version;
 
 const TABLE: &str = "invoices";
 
@@ -208,166 +210,118 @@ columns! {
     }
 }
 
-/// `line_items` in the predecessor's shape.
-#[derive(Debug, Serialize, Deserialize)]
-struct LineItems<L> {
-    items: L,
+// An invoice of ours that Stripe collects keeps what we issued, and follows Stripe in what is paid; Stripe's draft of it
+// changes nothing.
+mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
+    stripe_invoice_id,
+    number = "invoice_number",
+    stripe_customer_id,
+    stripe_subscription_id,
+    status,
+    currency,
+    subtotal_cents,
+    tax_cents,
+    discount_cents,
+    total_cents,
+    amount_paid_cents,
+    amount_remaining_cents or default,
+    out_of_band_cents,
+    credit_notes_cents,
+    billing_period_start,
+    billing_period_end,
+    due_at = "due_date",
+    paid_at,
+    voided_at,
+    finalized_at,
+    deleted_at,
+    attempt_count or default,
+    next_payment_attempt_at,
+    lines = "line_items",
+    lines_complete,
+    tax_breakdown or default,
+    billing_reason,
+    collection_method,
+    invoice_pdf_url,
+    notes,
+    metadata or default,
+    created_at,
+    ..version: Version,
 }
+const ADDED: &'static [&'static str] = &["kind", "amount_due_cents"];
+const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
+    mirror::USER,
+    // The predecessor gave some numbers out twice.
+    (
+        "invoice_number",
+        "CASE WHEN EXISTS (SELECT FROM invoices AS other
+                           WHERE other.invoice_number = new.invoice_number AND NOT other.superseded
+                             AND other.stripe_invoice_id IS DISTINCT FROM new.stripe_invoice_id)
+         THEN new.invoice_number || ' (' || new.stripe_invoice_id || ')' ELSE new.invoice_number END",
+    ),
+];
+const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[
+    ("old.contract_id IS NULL", &[
+        "invoice_number", "user_id", "kind", "currency", "subtotal_cents", "tax_cents", "discount_cents",
+        "total_cents", "billing_period_start", "billing_period_end", "due_date", "finalized_at", "line_items",
+        "lines_complete", "tax_breakdown", "collection_method", "invoice_pdf_url", "notes", "metadata", "created_at",
+    ]),
+    ("old.contract_id IS NULL OR excluded.status <> 'draft'", &["status", "amount_due_cents"]),
+];
+
+fn add(&self, row: &mut Written) -> Result<(), Error> {
+    row.insert("kind".to_owned(), self.kind().as_str().into());
+    // A draft without a number takes its Stripe id.
+    let number = self.number.as_ref().unwrap_or(&self.stripe_invoice_id);
+    row.insert("invoice_number".to_owned(), number.as_str().into());
+    Ok(())
+}
+);
+
+mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
+    stripe_credit_note_id,
+    stripe_invoice_id,
+    stripe_customer_id,
+    amount_cents,
+    pre_payment_cents,
+    currency,
+    status,
+    reason,
+    voided_at,
+    created_at,
+    ..version: Version,
+});
 
 /// The Stripe invoices with these ids that are there.
 ///
 /// # Errors
 /// When the statement fails or a row cannot be read.
 pub async fn get(db: &impl GenericClient, invoice_ids: &[String]) -> Result<Vec<Invoice>, Error> {
-    let rows = db
-        .query_typed(
-            "-- invoices::get
-             SELECT stripe_invoice_id, invoice_number, stripe_customer_id, stripe_subscription_id,
-                    status, currency, subtotal_cents, tax_cents, discount_cents, total_cents,
-                    amount_paid_cents, amount_remaining_cents, out_of_band_cents,
-                    credit_notes_cents, billing_period_start, billing_period_end, due_date,
-                    paid_at, voided_at, finalized_at, deleted_at, attempt_count,
-                    next_payment_attempt_at, line_items, lines_complete, tax_breakdown,
-                    billing_reason, collection_method, invoice_pdf_url, notes, metadata,
-                    created_at, source_created_at, source_rank, source_event_id
-             FROM invoices
-             WHERE stripe_invoice_id = ANY($1) AND NOT superseded AND source_event_id <> ''",
-            &[(&invoice_ids, Type::TEXT_ARRAY)],
-        )
-        .await?;
-    rows.iter().map(from_row).collect()
+    let condition = "stripe_invoice_id = ANY($1) AND NOT superseded AND source_event_id <> ''";
+    let parameters = [(&invoice_ids as _, Type::TEXT_ARRAY)];
+    let mut invoices: Vec<Invoice> = mirror::select(db, "get", condition, &parameters).await?;
+    for invoice in &mut invoices {
+        let id = &invoice.stripe_invoice_id;
+        let stored = invoice.number.take().unwrap_or_default();
+        let number = stored.strip_suffix(&format!(" ({id})")).unwrap_or(&stored);
+        invoice.number = Some(number.to_owned()).filter(|number| number != id);
+    }
+    Ok(invoices)
 }
 
-/// Inserts or replaces the row. An invoice of ours that Stripe collects keeps what we issued (number, lines, amounts,
-/// period) and follows Stripe in what is paid; Stripe's draft of it changes nothing. A draft without a number takes its
-/// Stripe id. Where another invoice has the same number (the predecessor gave some out twice), the Stripe id is
-/// appended in parentheses.
+/// Inserts or replaces the rows, each with what is due of the invoice, in minor units.
 ///
 /// # Errors
-/// When the statement fails or a credit note's amount is out of range.
+/// When the statement fails.
 pub async fn upsert(
     db: &impl GenericClient,
-    invoice: &Invoice,
-    amount_due_cents: i64,
+    invoices: impl IntoIterator<Item = (&Invoice, i64)>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let changed = db
-        .execute_typed(
-            "-- invoices::upsert
-             INSERT INTO invoices (stripe_invoice_id, invoice_number, user_id, kind,
-                 stripe_customer_id, stripe_subscription_id, status, currency, subtotal_cents,
-                 tax_cents, discount_cents, total_cents, amount_paid_cents, amount_due_cents,
-                 amount_remaining_cents, out_of_band_cents, credit_notes_cents,
-                 billing_period_start, billing_period_end, due_date, paid_at, voided_at,
-                 finalized_at, deleted_at, attempt_count, next_payment_attempt_at, line_items,
-                 lines_complete, tax_breakdown, billing_reason, collection_method,
-                 invoice_pdf_url, notes, metadata, created_at, source_created_at, source_rank,
-                 source_event_id, updated_at)
-             SELECT $1,
-                 CASE WHEN EXISTS (SELECT FROM invoices AS other WHERE other.invoice_number = $2 AND NOT other.superseded
-                                   AND other.stripe_invoice_id IS DISTINCT FROM $1)
-                      THEN $2 || ' (' || $1 || ')' ELSE $2 END,
-                 (SELECT user_id FROM customers WHERE stripe_customer_id = $4), $3, $4, $5, $6, $7,
-                 $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
-                 $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38
-             ON CONFLICT (stripe_invoice_id) WHERE NOT superseded DO UPDATE SET
-                 invoice_number =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.invoice_number ELSE invoices.invoice_number END,
-                 user_id = CASE WHEN invoices.contract_id IS NULL THEN excluded.user_id ELSE invoices.user_id END,
-                 kind = CASE WHEN invoices.contract_id IS NULL THEN excluded.kind ELSE invoices.kind END,
-                 currency = CASE WHEN invoices.contract_id IS NULL THEN excluded.currency ELSE invoices.currency END,
-                 subtotal_cents =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.subtotal_cents ELSE invoices.subtotal_cents END,
-                 tax_cents =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.tax_cents ELSE invoices.tax_cents END,
-                 discount_cents =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.discount_cents ELSE invoices.discount_cents END,
-                 total_cents =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.total_cents ELSE invoices.total_cents END,
-                 billing_period_start =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.billing_period_start ELSE invoices.billing_period_start END,
-                 billing_period_end =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.billing_period_end ELSE invoices.billing_period_end END,
-                 due_date = CASE WHEN invoices.contract_id IS NULL THEN excluded.due_date ELSE invoices.due_date END,
-                 finalized_at =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.finalized_at ELSE invoices.finalized_at END,
-                 line_items =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.line_items ELSE invoices.line_items END,
-                 lines_complete =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.lines_complete ELSE invoices.lines_complete END,
-                 tax_breakdown =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.tax_breakdown ELSE invoices.tax_breakdown END,
-                 collection_method =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.collection_method ELSE invoices.collection_method END,
-                 invoice_pdf_url =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.invoice_pdf_url ELSE invoices.invoice_pdf_url END,
-                 notes = CASE WHEN invoices.contract_id IS NULL THEN excluded.notes ELSE invoices.notes END,
-                 metadata = CASE WHEN invoices.contract_id IS NULL THEN excluded.metadata ELSE invoices.metadata END,
-                 created_at =
-                     CASE WHEN invoices.contract_id IS NULL THEN excluded.created_at ELSE invoices.created_at END,
-                 status = CASE WHEN invoices.contract_id IS NULL OR excluded.status <> 'draft'
-                     THEN excluded.status ELSE invoices.status END,
-                 amount_due_cents = CASE WHEN invoices.contract_id IS NULL OR excluded.status <> 'draft'
-                     THEN excluded.amount_due_cents ELSE invoices.amount_due_cents END,
-                 stripe_customer_id = excluded.stripe_customer_id,
-                 stripe_subscription_id = excluded.stripe_subscription_id,
-                 amount_paid_cents = excluded.amount_paid_cents,
-                 amount_remaining_cents = excluded.amount_remaining_cents,
-                 out_of_band_cents = excluded.out_of_band_cents,
-                 credit_notes_cents = excluded.credit_notes_cents,
-                 paid_at = excluded.paid_at,
-                 voided_at = excluded.voided_at,
-                 deleted_at = excluded.deleted_at,
-                 attempt_count = excluded.attempt_count,
-                 next_payment_attempt_at = excluded.next_payment_attempt_at,
-                 billing_reason = excluded.billing_reason,
-                 source_created_at = excluded.source_created_at,
-                 source_rank = excluded.source_rank,
-                 source_event_id = excluded.source_event_id,
-                 updated_at = excluded.updated_at",
-            &[
-                (&invoice.stripe_invoice_id, Type::TEXT),
-                (&invoice.number.as_ref().unwrap_or(&invoice.stripe_invoice_id), Type::TEXT),
-                (&invoice.kind().as_str(), Type::TEXT),
-                (&invoice.stripe_customer_id, Type::TEXT),
-                (&invoice.stripe_subscription_id, Type::TEXT),
-                (&invoice.status.as_str(), Type::TEXT),
-                (&invoice.currency.as_str(), Type::TEXT),
-                (&invoice.subtotal_cents, Type::INT8),
-                (&invoice.tax_cents, Type::INT8),
-                (&invoice.discount_cents, Type::INT8),
-                (&invoice.total_cents, Type::INT8),
-                (&invoice.amount_paid_cents, Type::INT8),
-                (&amount_due_cents, Type::INT8),
-                (&invoice.amount_remaining_cents, Type::INT8),
-                (&invoice.out_of_band_cents, Type::INT8),
-                (&invoice.credit_notes_cents, Type::INT8),
-                (&invoice.billing_period_start, Type::TIMESTAMPTZ),
-                (&invoice.billing_period_end, Type::TIMESTAMPTZ),
-                (&invoice.due_at, Type::TIMESTAMPTZ),
-                (&invoice.paid_at, Type::TIMESTAMPTZ),
-                (&invoice.voided_at, Type::TIMESTAMPTZ),
-                (&invoice.finalized_at, Type::TIMESTAMPTZ),
-                (&invoice.deleted_at, Type::TIMESTAMPTZ),
-                (&invoice.attempt_count, Type::INT4),
-                (&invoice.next_payment_attempt_at, Type::TIMESTAMPTZ),
-                (&Json(LineItems { items: &invoice.lines }), Type::JSONB),
-                (&invoice.lines_complete, Type::BOOL),
-                (&invoice.tax_breakdown, Type::JSONB),
-                (&invoice.billing_reason, Type::TEXT),
-                (&invoice.collection_method, Type::TEXT),
-                (&invoice.invoice_pdf_url, Type::TEXT),
-                (&invoice.notes, Type::TEXT),
-                (&invoice.metadata, Type::JSONB),
-                (&invoice.created_at, Type::TIMESTAMPTZ),
-                (&invoice.version.created_at, Type::TIMESTAMPTZ),
-                (&invoice.version.rank, Type::INT4),
-                (&invoice.version.event_id, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Error::check_row_count("invoices::upsert", 1, changed)
+    let rows = invoices.into_iter().map(|(invoice, amount_due_cents)| {
+        let added = ("amount_due_cents".to_owned(), amount_due_cents.into());
+        (invoice, Written::from_iter([added]))
+    });
+    mirror::upsert_with(db, rows, now).await
 }
 
 /// The credit notes with these ids, and those of these invoices.
@@ -379,142 +333,16 @@ pub async fn credit_notes(
     credit_note_ids: &[String],
     invoice_ids: &[String],
 ) -> Result<Vec<CreditNote>, Error> {
-    let rows = db
-        .query_typed(
-            "-- invoices::credit_notes
-             SELECT stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, amount_cents,
-                    pre_payment_cents, currency, status, reason, voided_at, created_at,
-                    source_created_at, source_rank, source_event_id
-             FROM credit_notes
-             WHERE stripe_credit_note_id = ANY($1) OR stripe_invoice_id = ANY($2)",
-            &[
-                (&credit_note_ids, Type::TEXT_ARRAY),
-                (&invoice_ids, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
-    rows.iter().map(credit_note_from_row).collect()
-}
-
-/// Inserts or replaces the row.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert_credit_note(
-    db: &impl GenericClient,
-    note: &CreditNote,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let changed = db
-        .execute_typed(
-            "-- invoices::upsert_credit_note
-             INSERT INTO credit_notes (stripe_credit_note_id, stripe_invoice_id,
-                 stripe_customer_id, amount_cents, pre_payment_cents, currency, status, reason,
-                 voided_at, created_at, source_created_at, source_rank, source_event_id,
-                 updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-             ON CONFLICT (stripe_credit_note_id) DO UPDATE SET
-                 stripe_invoice_id = excluded.stripe_invoice_id,
-                 stripe_customer_id = excluded.stripe_customer_id,
-                 amount_cents = excluded.amount_cents,
-                 pre_payment_cents = excluded.pre_payment_cents, currency = excluded.currency,
-                 status = excluded.status, reason = excluded.reason,
-                 voided_at = excluded.voided_at, created_at = excluded.created_at,
-                 source_created_at = excluded.source_created_at,
-                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
-                 updated_at = excluded.updated_at",
-            &[
-                (&note.stripe_credit_note_id, Type::TEXT),
-                (&note.stripe_invoice_id, Type::TEXT),
-                (&note.stripe_customer_id, Type::TEXT),
-                (&note.amount_cents, Type::INT8),
-                (&note.pre_payment_cents, Type::INT8),
-                (&note.currency.as_str(), Type::TEXT),
-                (&note.status, Type::TEXT),
-                (&note.reason, Type::TEXT),
-                (&note.voided_at, Type::TIMESTAMPTZ),
-                (&note.created_at, Type::TIMESTAMPTZ),
-                (&note.version.created_at, Type::TIMESTAMPTZ),
-                (&note.version.rank, Type::INT4),
-                (&note.version.event_id, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Error::check_row_count("invoices::upsert_credit_note", 1, changed)
-}
-
-fn from_row(row: &Row) -> Result<Invoice, Error> {
-    let key: String = row.try_get("stripe_invoice_id")?;
-    let number: String = row.try_get("invoice_number")?;
-    let lines: LineItems<Vec<Line>> = columns::json(row, TABLE, "line_items", &key)?;
-    let told_apart = format!(" ({key})");
-    Ok(Invoice {
-        number: Some(
-            number
-                .strip_suffix(&told_apart)
-                .unwrap_or(&number)
-                .to_owned(),
-        )
-        .filter(|number| *number != key),
-        stripe_customer_id: row.try_get("stripe_customer_id")?,
-        stripe_subscription_id: row.try_get("stripe_subscription_id")?,
-        status: Column::read(row, TABLE, "status")?,
-        currency: columns::currency(row, TABLE, &key)?,
-        subtotal_cents: row.try_get("subtotal_cents")?,
-        tax_cents: row.try_get("tax_cents")?,
-        discount_cents: row.try_get("discount_cents")?,
-        total_cents: row.try_get("total_cents")?,
-        amount_paid_cents: row.try_get("amount_paid_cents")?,
-        amount_remaining_cents: row
-            .try_get::<_, Option<i64>>("amount_remaining_cents")?
-            .unwrap_or_default(),
-        out_of_band_cents: row.try_get("out_of_band_cents")?,
-        credit_notes_cents: row.try_get("credit_notes_cents")?,
-        billing_period_start: row.try_get("billing_period_start")?,
-        billing_period_end: row.try_get("billing_period_end")?,
-        due_at: row.try_get("due_date")?,
-        paid_at: row.try_get("paid_at")?,
-        voided_at: row.try_get("voided_at")?,
-        finalized_at: row.try_get("finalized_at")?,
-        deleted_at: row.try_get("deleted_at")?,
-        attempt_count: row
-            .try_get::<_, Option<i32>>("attempt_count")?
-            .unwrap_or_default(),
-        next_payment_attempt_at: row.try_get("next_payment_attempt_at")?,
-        lines: lines.items,
-        lines_complete: row.try_get("lines_complete")?,
-        tax_breakdown: row
-            .try_get::<_, Option<Value>>("tax_breakdown")?
-            .unwrap_or_default(),
-        billing_reason: row.try_get("billing_reason")?,
-        collection_method: row.try_get("collection_method")?,
-        invoice_pdf_url: row.try_get("invoice_pdf_url")?,
-        notes: row.try_get("notes")?,
-        metadata: row
-            .try_get::<_, Option<Value>>("metadata")?
-            .unwrap_or_default(),
-        created_at: row.try_get("created_at")?,
-        version: columns::version(row)?,
-        stripe_invoice_id: key,
-    })
-}
-
-fn credit_note_from_row(row: &Row) -> Result<CreditNote, Error> {
-    let key: String = row.try_get("stripe_credit_note_id")?;
-    Ok(CreditNote {
-        stripe_invoice_id: row.try_get("stripe_invoice_id")?,
-        stripe_customer_id: row.try_get("stripe_customer_id")?,
-        amount_cents: row.try_get("amount_cents")?,
-        pre_payment_cents: row.try_get("pre_payment_cents")?,
-        currency: columns::currency(row, "credit_notes", &key)?,
-        status: row.try_get("status")?,
-        reason: row.try_get("reason")?,
-        voided_at: row.try_get("voided_at")?,
-        created_at: row.try_get("created_at")?,
-        version: columns::version(row)?,
-        stripe_credit_note_id: key,
-    })
+    mirror::select(
+        db,
+        "get",
+        "stripe_credit_note_id = ANY($1) OR stripe_invoice_id = ANY($2)",
+        &[
+            (&credit_note_ids, Type::TEXT_ARRAY),
+            (&invoice_ids, Type::TEXT_ARRAY),
+        ],
+    )
+    .await
 }
 
 /// Which invoices a list shows; `None` for all.

@@ -35,6 +35,7 @@ pub mod invoices;
 pub mod list;
 pub mod locks;
 pub mod migrations;
+pub mod mirror;
 pub mod movement_report;
 pub mod mrr_movements;
 pub mod outbox;
@@ -234,6 +235,14 @@ pub enum Error {
         /// The key of the row, which is never personal.
         row: String,
     },
+    /// A value has no JSON to be written as.
+    #[error("{table}.{column} cannot be written")]
+    Unwritable {
+        /// The name of the table.
+        table: &'static str,
+        /// The name of the column.
+        column: &'static str,
+    },
 }
 
 impl Error {
@@ -253,7 +262,7 @@ impl Error {
         match self {
             Error::Unavailable(cause) | Error::Query(cause) => cause.sqlstate.as_deref(),
             Error::Conflict { .. } => Some("23505"),
-            Error::RowCount { .. } | Error::Unreadable { .. } => None,
+            Error::RowCount { .. } | Error::Unreadable { .. } | Error::Unwritable { .. } => None,
         }
     }
 
@@ -262,7 +271,7 @@ impl Error {
         match self {
             Error::Conflict { constraint } => Some(constraint),
             Error::Unavailable(cause) | Error::Query(cause) => cause.constraint.as_deref(),
-            Error::RowCount { .. } | Error::Unreadable { .. } => None,
+            Error::RowCount { .. } | Error::Unreadable { .. } | Error::Unwritable { .. } => None,
         }
     }
 

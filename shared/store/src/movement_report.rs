@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-use super::{Error, subscriptions};
+use super::Error;
+use super::mirror::Columns;
 use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::cohort::{Cohorts, Level};
@@ -107,7 +108,7 @@ pub async fn add_discounted(
     let mut rows = pin!(rows);
     let mut versions: Vec<SubscriptionVersion> = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        let version = subscriptions::version_from_row(&row)?;
+        let version: SubscriptionVersion = Columns::read(&row, "subscription_versions")?;
         let former = versions.first().map(|first| &first.stripe_customer_id);
         if former.is_some_and(|former| *former != version.stripe_customer_id) {
             add_customer(currency, profile, &versions, bridge)?;

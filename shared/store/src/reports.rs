@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
+use super::Error;
 use super::columns::{self, FromRow, columns};
+use super::mirror::Columns;
 use super::row::file_columns;
-use super::{Error, subscriptions};
 use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::movement::SubscriptionVersion;
@@ -395,7 +396,7 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
         changes.extend(of_subscription.into_iter().filter(in_range));
     };
     while let Some(row) = rows.try_next().await? {
-        let version = subscriptions::version_from_row(&row)?;
+        let version: SubscriptionVersion = Columns::read(&row, "subscription_versions")?;
         let is_other = versions
             .first()
             .is_some_and(|first| first.stripe_subscription_id != version.stripe_subscription_id);

@@ -2,16 +2,18 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio_postgres::types::{Json, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
 use super::columns::{self, columns};
 use super::list::{self, Order, sorted};
+use super::mirror::{self, Columns, Mirrored, Written, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::revenue::movement::SubscriptionVersion;
 use domain::stripe_objects::customer::CheckoutSession;
+use domain::stripe_objects::snapshot::Version;
 use domain::stripe_objects::subscription::{
     Entitlement, RecurringRevenue, Subscription, is_entitled,
 };
@@ -84,6 +86,50 @@ pub struct Computed {
     pub plan_name: Option<String>,
 }
 
+mirrored!(Subscription => "subscriptions" by "(stripe_subscription_id) WHERE NOT superseded" {
+    stripe_subscription_id,
+    stripe_customer_id,
+    status,
+    currency,
+    items,
+    discounts,
+    current_period_start,
+    current_period_end,
+    cancel_at_period_end or default,
+    cancellation_reason,
+    cancel_at,
+    canceled_at,
+    ended_at,
+    trial_start,
+    trial_end,
+    started_at,
+    paused_at,
+    pause_behavior,
+    metadata,
+    created_at,
+    ..version: Version,
+}
+const ADDED: &'static [&'static str] = &[
+    "plan_name",
+    "current_plan_price_cents",
+    "billing_cycle",
+    "auto_renew",
+    "mrr_cents",
+    "mrr_microcents",
+    "potential_mrr_microcents",
+    "mrr_provisional",
+];
+const LOOKED_UP: &'static [(&'static str, &'static str)] = &[mirror::USER];
+
+fn add(&self, row: &mut Written) -> Result<(), Error> {
+    let auto_renew = !self.cancel_at_period_end && self.ended_at.is_none();
+    row.insert("current_plan_price_cents".to_owned(), self.plan_price_cents().into());
+    row.insert("billing_cycle".to_owned(), self.billing_cycle().into());
+    row.insert("auto_renew".to_owned(), auto_renew.into());
+    Ok(())
+}
+);
+
 /// The subscriptions with these ids that are there.
 ///
 /// # Errors
@@ -92,108 +138,48 @@ pub async fn get(
     db: &impl GenericClient,
     subscription_ids: &[String],
 ) -> Result<Vec<StoredSubscription>, Error> {
+    let condition = "stripe_subscription_id = ANY($1) AND NOT superseded";
     let rows = db
         .query_typed(
-            "-- subscriptions::get
-             SELECT stripe_subscription_id, stripe_customer_id, status, currency, items, discounts,
-                    current_period_start, current_period_end, cancel_at_period_end,
-                    cancellation_reason, cancel_at, canceled_at, ended_at, trial_start, trial_end,
-                    started_at, paused_at, pause_behavior, metadata, created_at, plan_name,
-                    source_created_at, source_rank, source_event_id
-             FROM subscriptions WHERE stripe_subscription_id = ANY($1) AND NOT superseded",
+            &mirror::select_statement::<Subscription>("get", &["plan_name"], condition),
             &[(&subscription_ids, Type::TEXT_ARRAY)],
         )
         .await?;
     rows.iter().map(from_row).collect()
 }
 
-/// Inserts or replaces the row.
+/// Inserts or replaces the rows.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn upsert(
     db: &impl GenericClient,
-    subscription: &Subscription,
-    computed: &Computed,
+    subscriptions: impl IntoIterator<Item = (&Subscription, &Computed)>,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let plan_name = computed.plan_name.as_deref().unwrap_or("unknown");
-    let auto_renew = !subscription.cancel_at_period_end && subscription.ended_at.is_none();
-    let changed = db
-        .execute_typed(
-            "-- subscriptions::upsert
-             INSERT INTO subscriptions (stripe_subscription_id, stripe_customer_id, user_id, status,
-                 currency, items, discounts, current_period_start, current_period_end, plan_name,
-                 current_plan_price_cents, billing_cycle, auto_renew, cancel_at_period_end,
-                 cancellation_reason, mrr_cents, mrr_microcents, potential_mrr_microcents,
-                 mrr_provisional, started_at, trial_start, trial_end, cancel_at, canceled_at,
-                 ended_at, paused_at, pause_behavior, metadata, created_at, source_created_at,
-                 source_rank, source_event_id, updated_at)
-             VALUES ($1, $2, (SELECT user_id FROM customers WHERE stripe_customer_id = $2), $3, $4,
-                 $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                 $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)
-             ON CONFLICT (stripe_subscription_id) WHERE NOT superseded DO UPDATE SET
-                 stripe_customer_id = excluded.stripe_customer_id, user_id = excluded.user_id,
-                 status = excluded.status, currency = excluded.currency, items = excluded.items,
-                 discounts = excluded.discounts,
-                 current_period_start = excluded.current_period_start,
-                 current_period_end = excluded.current_period_end,
-                 plan_name = excluded.plan_name,
-                 current_plan_price_cents = excluded.current_plan_price_cents,
-                 billing_cycle = excluded.billing_cycle, auto_renew = excluded.auto_renew,
-                 cancel_at_period_end = excluded.cancel_at_period_end,
-                 cancellation_reason = excluded.cancellation_reason,
-                 mrr_cents = excluded.mrr_cents, mrr_microcents = excluded.mrr_microcents,
-                 potential_mrr_microcents = excluded.potential_mrr_microcents,
-                 mrr_provisional = excluded.mrr_provisional, started_at = excluded.started_at,
-                 trial_start = excluded.trial_start, trial_end = excluded.trial_end,
-                 cancel_at = excluded.cancel_at, canceled_at = excluded.canceled_at,
-                 ended_at = excluded.ended_at, paused_at = excluded.paused_at,
-                 pause_behavior = excluded.pause_behavior, metadata = excluded.metadata,
-                 created_at = excluded.created_at,
-                 source_created_at = excluded.source_created_at,
-                 source_rank = excluded.source_rank, source_event_id = excluded.source_event_id,
-                 updated_at = excluded.updated_at",
-            &[
-                (&subscription.stripe_subscription_id, Type::TEXT),
-                (&subscription.stripe_customer_id, Type::TEXT),
-                (&subscription.status, Type::TEXT),
-                (
-                    &subscription.currency.as_ref().map(|c| c.as_str()),
-                    Type::TEXT,
-                ),
-                (&Json(&subscription.items), Type::JSONB),
-                (&Json(&subscription.discounts), Type::JSONB),
-                (&subscription.current_period_start, Type::TIMESTAMPTZ),
-                (&subscription.current_period_end, Type::TIMESTAMPTZ),
-                (&plan_name, Type::TEXT),
-                (&subscription.plan_price_cents(), Type::INT8),
-                (&subscription.billing_cycle(), Type::TEXT),
-                (&auto_renew, Type::BOOL),
-                (&subscription.cancel_at_period_end, Type::BOOL),
-                (&subscription.cancellation_reason, Type::TEXT),
-                (&computed.mrr_cents, Type::INT8),
-                (&computed.revenue.mrr_microcents, Type::INT8),
-                (&computed.revenue.potential_mrr_microcents, Type::INT8),
-                (&computed.revenue.is_provisional, Type::BOOL),
-                (&subscription.started_at, Type::TIMESTAMPTZ),
-                (&subscription.trial_start, Type::TIMESTAMPTZ),
-                (&subscription.trial_end, Type::TIMESTAMPTZ),
-                (&subscription.cancel_at, Type::TIMESTAMPTZ),
-                (&subscription.canceled_at, Type::TIMESTAMPTZ),
-                (&subscription.ended_at, Type::TIMESTAMPTZ),
-                (&subscription.paused_at, Type::TIMESTAMPTZ),
-                (&subscription.pause_behavior, Type::TEXT),
-                (&subscription.metadata, Type::JSONB),
-                (&subscription.created_at, Type::TIMESTAMPTZ),
-                (&subscription.version.created_at, Type::TIMESTAMPTZ),
-                (&subscription.version.rank, Type::INT4),
-                (&subscription.version.event_id, Type::TEXT),
-                (&now, Type::TIMESTAMPTZ),
-            ],
-        )
-        .await?;
-    Error::check_row_count("subscriptions::upsert", 1, changed)
+    let rows = subscriptions.into_iter().map(|(subscription, computed)| {
+        let Computed {
+            revenue,
+            mrr_cents,
+            plan_name,
+        } = computed;
+        let added = [
+            (
+                "plan_name",
+                plan_name.as_deref().unwrap_or("unknown").into(),
+            ),
+            ("mrr_cents", (*mrr_cents).into()),
+            ("mrr_microcents", revenue.mrr_microcents.into()),
+            (
+                "potential_mrr_microcents",
+                revenue.potential_mrr_microcents.into(),
+            ),
+            ("mrr_provisional", revenue.is_provisional.into()),
+        ];
+        let added = added.map(|(column, value): (&str, Value)| (column.to_owned(), value));
+        (subscription, Written::from_iter(added))
+    });
+    mirror::upsert_with(db, rows, now).await
 }
 
 /// Inserts the row of a subscription that only a checkout session has named so far, or brings its
@@ -229,6 +215,30 @@ pub async fn upsert_named_by_session(
     Ok(())
 }
 
+mirrored!(SubscriptionVersion
+    => "subscription_versions" by "(stripe_subscription_id, source_event_id)" {
+    stripe_subscription_id,
+    stripe_customer_id,
+    source_event_id,
+    source_created_at,
+    source_rank,
+    occurred_at,
+    status,
+    currency,
+    mrr_microcents,
+    potential_mrr_microcents,
+    mrr_provisional,
+    waits_for,
+    plan_name,
+    overruled,
+    set_to_cancel,
+    is_counted,
+    all_discounts_microcents,
+    no_discounts_microcents,
+}
+const HAS_UPDATED_AT: bool = false;
+);
+
 /// The stored history of these customers and subscriptions.
 ///
 /// # Errors
@@ -238,22 +248,16 @@ pub async fn versions(
     stripe_customer_ids: &[String],
     subscription_ids: &[String],
 ) -> Result<Vec<SubscriptionVersion>, Error> {
-    let rows = db
-        .query_typed(
-            "-- subscriptions::versions
-             SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
-                    source_rank, occurred_at, status, currency, mrr_microcents,
-                    potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
-                    set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
-             FROM subscription_versions
-             WHERE stripe_customer_id = ANY($1) OR stripe_subscription_id = ANY($2)",
-            &[
-                (&stripe_customer_ids, Type::TEXT_ARRAY),
-                (&subscription_ids, Type::TEXT_ARRAY),
-            ],
-        )
-        .await?;
-    rows.iter().map(version_from_row).collect()
+    mirror::select(
+        db,
+        "get",
+        "stripe_customer_id = ANY($1) OR stripe_subscription_id = ANY($2)",
+        &[
+            (&stripe_customer_ids, Type::TEXT_ARRAY),
+            (&subscription_ids, Type::TEXT_ARRAY),
+        ],
+    )
+    .await
 }
 
 /// The customers some of whose snapshots wait for one of these prices, coupons and discounts.
@@ -276,57 +280,6 @@ pub async fn waiting_customers(
     rows.iter()
         .map(|row| Ok(row.try_get("stripe_customer_id")?))
         .collect()
-}
-
-/// Inserts or replaces one snapshot of the history.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert_version(
-    db: &impl GenericClient,
-    version: &SubscriptionVersion,
-) -> Result<(), Error> {
-    let changed = db
-        .execute_typed(
-            "-- subscriptions::upsert_version
-             INSERT INTO subscription_versions (stripe_subscription_id, source_event_id,
-                 stripe_customer_id, currency, source_created_at, source_rank, occurred_at, status,
-                 mrr_microcents, potential_mrr_microcents, mrr_provisional, waits_for, plan_name,
-                 overruled, set_to_cancel, is_counted, all_discounts_microcents,
-                 no_discounts_microcents)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-             ON CONFLICT (stripe_subscription_id, source_event_id) DO UPDATE SET
-                 stripe_customer_id = excluded.stripe_customer_id,
-                 mrr_microcents = excluded.mrr_microcents,
-                 potential_mrr_microcents = excluded.potential_mrr_microcents,
-                 mrr_provisional = excluded.mrr_provisional, waits_for = excluded.waits_for,
-                 plan_name = excluded.plan_name, overruled = excluded.overruled,
-                 set_to_cancel = excluded.set_to_cancel, is_counted = excluded.is_counted,
-                 all_discounts_microcents = excluded.all_discounts_microcents,
-                 no_discounts_microcents = excluded.no_discounts_microcents",
-            &[
-                (&version.stripe_subscription_id, Type::TEXT),
-                (&version.source_event_id, Type::TEXT),
-                (&version.stripe_customer_id, Type::TEXT),
-                (&version.currency.as_ref().map(|c| c.as_str()), Type::TEXT),
-                (&version.source_created_at, Type::TIMESTAMPTZ),
-                (&version.source_rank, Type::INT4),
-                (&version.occurred_at, Type::TIMESTAMPTZ),
-                (&version.status, Type::TEXT),
-                (&version.mrr_microcents, Type::INT8),
-                (&version.potential_mrr_microcents, Type::INT8),
-                (&version.mrr_provisional, Type::BOOL),
-                (&version.waits_for, Type::TEXT_ARRAY),
-                (&version.plan_name, Type::TEXT),
-                (&version.overruled, Type::BOOL),
-                (&version.set_to_cancel, Type::BOOL),
-                (&version.is_counted, Type::BOOL),
-                (&version.all_discounts_microcents, Type::INT8),
-                (&version.no_discounts_microcents, Type::INT8),
-            ],
-        )
-        .await?;
-    Error::check_row_count("subscriptions::upsert_version", 1, changed)
 }
 
 /// What a user's plan is decided from: every subscription of the user's customers. One that only
@@ -359,68 +312,18 @@ pub async fn entitlements(
 }
 
 fn from_row(row: &Row) -> Result<StoredSubscription, Error> {
-    const TABLE: &str = "subscriptions";
-    let key: String = row.try_get("stripe_subscription_id")?;
-    let version = columns::version(row)?;
-    let customer: Option<String> = row.try_get("stripe_customer_id")?;
-    let plan_name: String = row.try_get("plan_name")?;
+    let version: Version = Columns::read(row, Subscription::TABLE)?;
+    let customer: Option<&str> = row.try_get("stripe_customer_id")?;
     let created_at: Option<Timestamp> = row.try_get("created_at")?;
     let snapshot = match (customer, created_at) {
-        (Some(stripe_customer_id), Some(created_at)) if version.is_seen() => Some(Subscription {
-            stripe_subscription_id: key.clone(),
-            stripe_customer_id,
-            status: row.try_get("status")?,
-            currency: columns::optional_currency(row, TABLE, "currency", &key)?,
-            items: columns::json(row, TABLE, "items", &key)?,
-            discounts: columns::json(row, TABLE, "discounts", &key)?,
-            current_period_start: row.try_get("current_period_start")?,
-            current_period_end: row.try_get("current_period_end")?,
-            cancel_at_period_end: row
-                .try_get::<_, Option<bool>>("cancel_at_period_end")?
-                .unwrap_or(false),
-            cancellation_reason: row.try_get("cancellation_reason")?,
-            cancel_at: row.try_get("cancel_at")?,
-            canceled_at: row.try_get("canceled_at")?,
-            ended_at: row.try_get("ended_at")?,
-            trial_start: row.try_get("trial_start")?,
-            trial_end: row.try_get("trial_end")?,
-            started_at: row.try_get("started_at")?,
-            paused_at: row.try_get("paused_at")?,
-            pause_behavior: row.try_get("pause_behavior")?,
-            metadata: row.try_get("metadata")?,
-            created_at,
-            version,
-        }),
+        (Some(_), Some(_)) if version.is_seen() => Some(Columns::read(row, Subscription::TABLE)?),
         _ => None,
     };
+    let plan_name: String = row.try_get("plan_name")?;
     Ok(StoredSubscription {
-        stripe_subscription_id: key,
+        stripe_subscription_id: row.try_get("stripe_subscription_id")?,
         snapshot,
         plan_name: Some(plan_name).filter(|plan| plan != "unknown"),
-    })
-}
-
-pub(super) fn version_from_row(row: &Row) -> Result<SubscriptionVersion, Error> {
-    let key: String = row.try_get("stripe_subscription_id")?;
-    Ok(SubscriptionVersion {
-        stripe_customer_id: row.try_get("stripe_customer_id")?,
-        source_event_id: row.try_get("source_event_id")?,
-        source_created_at: row.try_get("source_created_at")?,
-        source_rank: row.try_get("source_rank")?,
-        occurred_at: row.try_get("occurred_at")?,
-        status: row.try_get("status")?,
-        currency: columns::optional_currency(row, "subscription_versions", "currency", &key)?,
-        mrr_microcents: row.try_get("mrr_microcents")?,
-        potential_mrr_microcents: row.try_get("potential_mrr_microcents")?,
-        mrr_provisional: row.try_get("mrr_provisional")?,
-        waits_for: row.try_get("waits_for")?,
-        plan_name: row.try_get("plan_name")?,
-        overruled: row.try_get("overruled")?,
-        set_to_cancel: row.try_get("set_to_cancel")?,
-        is_counted: row.try_get("is_counted")?,
-        all_discounts_microcents: row.try_get("all_discounts_microcents")?,
-        no_discounts_microcents: row.try_get("no_discounts_microcents")?,
-        stripe_subscription_id: key,
     })
 }
 

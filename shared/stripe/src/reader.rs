@@ -1106,7 +1106,8 @@ fn price(object: &Value) -> Option<Price> {
                 })
             }),
         interval,
-        interval_count: int(object, &["recurring.interval_count", "interval_count"]),
+        interval_count: int(object, &["recurring.interval_count", "interval_count"])
+            .and_then(|count| i32::try_from(count).ok()),
         usage_type: text(object, &["recurring.usage_type", "usage_type"]),
         lookup_key: text(object, &["lookup_key"]),
         nickname: text(object, &["nickname", "name"]),

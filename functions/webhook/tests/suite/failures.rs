@@ -768,7 +768,7 @@ async fn a_connection_that_dies_within_the_transaction_leaves_nothing_half_done(
     for statement in [
         "-- locks::take",
         "-- stripe_events::insert",
-        "-- payment_facts::upsert_charge",
+        "-- payment_attempts::upsert",
         "-- payment_history::upsert",
         "-- outbox::insert_all",
         "COMMIT",

@@ -45,7 +45,7 @@ pub struct Price {
     pub transform_quantity: Option<TransformQuantity>,
     /// `day`, `week`, `month` or `year`; `None` for a one-time price.
     pub interval: Option<String>,
-    pub interval_count: Option<i64>,
+    pub interval_count: Option<i32>,
     /// Stripe's word: `licensed` or `metered`.
     pub usage_type: Option<String>,
     pub lookup_key: Option<String>,

@@ -423,7 +423,7 @@ mod tests {
 
     const MICRO: i64 = 1_000_000;
 
-    fn item(amount: &str, interval: &str, count: i64, quantity: i64) -> Item {
+    fn item(amount: &str, interval: &str, count: i32, quantity: i64) -> Item {
         Item {
             price: Price {
                 stripe_price_id: format!("price_{amount}_{interval}"),
