@@ -13,6 +13,7 @@ use testing::aws;
 use testing::services::{self, Moto, Postgres, Progress};
 use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
+use tokio_postgres::types::Type;
 
 const DATABASE: &str = "billing";
 const DOCUMENT_BUCKET: &str = "billing-documents";
@@ -192,7 +193,10 @@ impl Services {
         let client = connect(&self.postgres.url("postgres")).await?;
         let failed = |error| Error::because("cannot create the database", error);
         let there = client
-            .query("SELECT 1 FROM pg_database WHERE datname = $1", &[&DATABASE])
+            .query_typed(
+                "SELECT 1 FROM pg_database WHERE datname = $1",
+                &[(&DATABASE, Type::NAME)],
+            )
             .await
             .map_err(failed)?;
         if there.is_empty() {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use tokio_postgres::types::Type;
 
 /// How the webhook answered the events of a story: `applied` → 41, `duplicate` → 2, …
 pub type Outcomes = BTreeMap<String, u32>;
@@ -20,11 +21,11 @@ pub async fn create_users(database_url: &str) -> Result<(), Error> {
     let client = services::connect(database_url).await?;
     for (id, email, name) in sample_users() {
         client
-            .execute(
+            .execute_typed(
                 "-- story::create_users\n\
                  INSERT INTO users (id, email, full_name) VALUES ($1, $2, $3)\n\
                  ON CONFLICT (id) DO NOTHING",
-                &[&id, &email, &name],
+                &[(&id, Type::INT4), (&email, Type::TEXT), (&name, Type::TEXT)],
             )
             .await
             .map_err(|error| Error::because("cannot create the sample users", error))?;
@@ -49,13 +50,18 @@ pub async fn create_partners(database_url: &str, now: Timestamp) -> Result<(), E
     let month = Month::of(now).previous();
     for (prefix, company, payment_method) in PARTNERS {
         let created = client
-            .execute(
+            .execute_typed(
                 "-- story::create_partners\n\
                  INSERT INTO api_partner_contracts (api_key_prefix, company, pricing_model, monthly_flat_fee_cents,\n\
                      per_deed_price_cents, payment_method, contract_start_date, billed_from, billing_email)\n\
                  VALUES ($1, $2, 'hybrid', 50000, 250, $3, $4, $4, 'billing@example.com')\n\
                  ON CONFLICT (api_key_prefix) DO NOTHING",
-                &[&prefix, &company, &payment_method, &month.first_day()],
+                &[
+                    (&prefix, Type::TEXT),
+                    (&company, Type::TEXT),
+                    (&payment_method, Type::TEXT),
+                    (&month.first_day(), Type::DATE),
+                ],
             )
             .await
             .map_err(failed)?;
@@ -63,12 +69,12 @@ pub async fn create_partners(database_url: &str, now: Timestamp) -> Result<(), E
             continue;
         }
         client
-            .execute(
+            .execute_typed(
                 "-- story::create_partner_usage\n\
                  INSERT INTO api_usage (api_key_prefix, endpoint, status_code, cost_units, created_at)\n\
                  SELECT $1, '/v1/deeds', 200, 1, CAST($2 AS timestamptz) + n * interval '2 hours'\n\
                  FROM generate_series(1, 312) AS n",
-                &[&prefix, &month.start()],
+                &[(&prefix, Type::TEXT), (&month.start(), Type::TIMESTAMPTZ)],
             )
             .await
             .map_err(failed)?;
@@ -83,7 +89,7 @@ pub async fn create_partners(database_url: &str, now: Timestamp) -> Result<(), E
 pub async fn forget_pdfs(database_url: &str) -> Result<(), Error> {
     let client = services::connect(database_url).await?;
     client
-        .execute(
+        .execute_typed(
             "-- story::forget_pdfs\n\
              UPDATE invoices SET pdf_key = NULL, pdf_sha256 = NULL WHERE pdf_key IS NOT NULL",
             &[],
@@ -100,7 +106,7 @@ pub async fn forget_pdfs(database_url: &str) -> Result<(), Error> {
 pub async fn newest_partner_invoice(database_url: &str) -> Result<Option<(String, String)>, Error> {
     let client = services::connect(database_url).await?;
     let rows = client
-        .query(
+        .query_typed(
             "-- story::newest_partner_invoice\n\
              SELECT invoice_number, pdf_key FROM invoices\n\
              WHERE kind = 'partner' AND pdf_key IS NOT NULL ORDER BY id DESC LIMIT 1",

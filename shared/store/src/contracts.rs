@@ -138,7 +138,16 @@ pub async fn list(
 /// # Errors
 /// When the statement fails.
 pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow>, Error> {
-    find_where(db, "find", "id = $1", &[(&id, Type::INT8)]).await
+    columns::first(
+        db,
+        &format!(
+            "-- contracts::find
+             SELECT {} FROM api_partner_contracts WHERE id = $1",
+            ContractRow::COLUMNS
+        ),
+        &[(&id, Type::INT8)],
+    )
+    .await
 }
 
 /// One contract, locked until the end of the transaction.
@@ -146,20 +155,16 @@ pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow
 /// # Errors
 /// When the statement fails.
 pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow>, Error> {
-    find_where(db, "lock", "id = $1 FOR UPDATE", &[(&id, Type::INT8)]).await
-}
-
-async fn find_where(
-    db: &impl GenericClient,
-    name: &str,
-    condition: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<Option<ContractRow>, Error> {
-    let columns = ContractRow::COLUMNS;
-    let statement = format!(
-        "-- contracts::{name}\nSELECT {columns} FROM api_partner_contracts WHERE {condition}"
-    );
-    columns::first(db, &statement, parameters).await
+    columns::first(
+        db,
+        &format!(
+            "-- contracts::lock
+             SELECT {} FROM api_partner_contracts WHERE id = $1 FOR UPDATE",
+            ContractRow::COLUMNS
+        ),
+        &[(&id, Type::INT8)],
+    )
+    .await
 }
 
 /// What the invoices of a contract print, by its id or, for the predecessor's invoices, by its partner.
@@ -220,9 +225,16 @@ pub async fn of_prefix(
     db: &impl GenericClient,
     api_key_prefix: &str,
 ) -> Result<Option<Read>, Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&api_key_prefix, Type::TEXT)];
-    let read = read_where(db, "of_prefix", "api_key_prefix = $1", &parameters).await?;
-    Ok(read.into_iter().next())
+    columns::first(
+        db,
+        &format!(
+            "-- contracts::of_prefix
+             SELECT {}, suspensions FROM api_partner_contracts WHERE api_key_prefix = $1",
+            ContractRow::COLUMNS
+        ),
+        &[(&api_key_prefix, Type::TEXT)],
+    )
+    .await
 }
 
 /// The contracts after `after`, by id, at most `limit`; only `only` when it is given.
@@ -235,10 +247,14 @@ pub async fn after(
     only: Option<i64>,
     limit: i64,
 ) -> Result<Vec<Read>, Error> {
-    read_where(
+    columns::all(
         db,
-        "after",
-        "id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2) ORDER BY id LIMIT $3",
+        &format!(
+            "-- contracts::after
+             SELECT {}, suspensions FROM api_partner_contracts
+             WHERE id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2) ORDER BY id LIMIT $3",
+            ContractRow::COLUMNS
+        ),
         &[
             (&after, Type::INT8),
             (&only, Type::INT8),
@@ -253,26 +269,16 @@ pub async fn after(
 /// # Errors
 /// When the statement fails or a column is not what it was written as.
 pub async fn lock_and_read(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Read>, Error> {
-    read_where(
+    columns::all(
         db,
-        "lock_and_read",
-        "id = ANY($1) ORDER BY id FOR UPDATE",
+        &format!(
+            "-- contracts::lock_and_read
+             SELECT {}, suspensions FROM api_partner_contracts WHERE id = ANY($1) ORDER BY id FOR UPDATE",
+            ContractRow::COLUMNS
+        ),
         &[(&ids, Type::INT8_ARRAY)],
     )
     .await
-}
-
-async fn read_where(
-    db: &impl GenericClient,
-    name: &str,
-    condition: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<Vec<Read>, Error> {
-    let columns = ContractRow::COLUMNS;
-    let statement = format!(
-        "-- contracts::{name}\nSELECT {columns}, suspensions FROM api_partner_contracts WHERE {condition}"
-    );
-    columns::all(db, &statement, parameters).await
 }
 
 impl FromRow for Read {

@@ -95,6 +95,28 @@ impl Export {
         self.source().columns
     }
 
+    /// What reads the rows, and the types of its parameters: the ends of the range and the status; each may be NULL.
+    #[must_use]
+    pub fn statement(self) -> (String, [Type; 3]) {
+        let Source {
+            table,
+            condition,
+            status,
+            dated_by,
+            key,
+            columns,
+        } = self.source();
+        let columns = columns.join(", ");
+        let text = format!(
+            "-- exports::rows
+             SELECT {columns} FROM {table}
+             WHERE {condition} AND ($1::timestamptz IS NULL OR {dated_by} >= $1)
+               AND ($2::timestamptz IS NULL OR {dated_by} < $2) AND ($3::text IS NULL OR {status} = $3)
+             ORDER BY {key}"
+        );
+        (text, [Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TEXT])
+    }
+
     fn source(self) -> Source {
         match self {
             Export::Payments => Source {
@@ -283,28 +305,10 @@ pub async fn rows(
     export: Export,
     filter: Filter<'_>,
 ) -> Result<impl Stream<Item = Result<ExportRow, Error>> + use<>, Error> {
-    let Source {
-        table,
-        condition,
-        status,
-        dated_by,
-        key,
-        columns,
-    } = export.source();
-    let columns = columns.join(", ");
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
-        (&filter.from, Type::TIMESTAMPTZ),
-        (&filter.to, Type::TIMESTAMPTZ),
-        (&filter.status, Type::TEXT),
-    ];
-    let statement = format!(
-        "-- exports::rows
-         SELECT {columns} FROM {table}
-         WHERE {condition} AND ($1::timestamptz IS NULL OR {dated_by} >= $1)
-           AND ($2::timestamptz IS NULL OR {dated_by} < $2) AND ($3::text IS NULL OR {status} = $3)
-         ORDER BY {key}"
-    );
-    let rows = db.query_typed_raw(&statement, parameters).await?;
+    let (text, types) = export.statement();
+    let values: [&(dyn ToSql + Sync); 3] = [&filter.from, &filter.to, &filter.status];
+    let parameters = values.into_iter().zip(types);
+    let rows = db.query_typed_raw(&text, parameters).await?;
     Ok(rows.map(|row| Ok(ExportRow { row: row? })))
 }
 

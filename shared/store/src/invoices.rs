@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type as SchemaType};
@@ -439,16 +439,19 @@ pub async fn find(
     id: Option<i64>,
     stripe_invoice_id: Option<&str>,
 ) -> Result<Option<InvoiceRow>, Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)];
-    let found = find_where(
+    columns::first(
         db,
-        "find",
-        "(id = $1 OR stripe_invoice_id = $2)",
-        &parameters,
+        &format!(
+            "-- invoices::find
+             SELECT {}, {}, {}, line_items FROM invoices
+             WHERE (id = $1 OR stripe_invoice_id = $2) AND NOT superseded ORDER BY id",
+            InvoiceSummary::COLUMNS,
+            InvoiceDetails::COLUMNS,
+            InvoiceInternals::COLUMNS
+        ),
+        &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
     )
-    .await?;
-    Ok(found.into_iter().next())
+    .await
 }
 
 /// These invoices; those there are, by id.
@@ -456,23 +459,18 @@ pub async fn find(
 /// # Errors
 /// When the statement fails.
 pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<InvoiceRow>, Error> {
-    find_where(db, "find_all", "id = ANY($1)", &[(&ids, Type::INT8_ARRAY)]).await
-}
-
-async fn find_where(
-    db: &impl GenericClient,
-    name: &str,
-    condition: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<Vec<InvoiceRow>, Error> {
-    let statement = format!(
-        "-- invoices::{name}
-             SELECT {}, {}, {}, line_items FROM invoices WHERE {condition} AND NOT superseded ORDER BY id",
-        InvoiceSummary::COLUMNS,
-        InvoiceDetails::COLUMNS,
-        InvoiceInternals::COLUMNS
-    );
-    columns::all(db, &statement, parameters).await
+    columns::all(
+        db,
+        &format!(
+            "-- invoices::find_all
+             SELECT {}, {}, {}, line_items FROM invoices WHERE id = ANY($1) AND NOT superseded ORDER BY id",
+            InvoiceSummary::COLUMNS,
+            InvoiceDetails::COLUMNS,
+            InvoiceInternals::COLUMNS
+        ),
+        &[(&ids, Type::INT8_ARRAY)],
+    )
+    .await
 }
 
 columns! {
@@ -530,7 +528,7 @@ pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Locked>, Er
     let rows = db
         .query_typed(
             "-- invoices::lock
-             SELECT id, stripe_invoice_id, kind, api_key_prefix, status, currency,
+             SELECT stripe_invoice_id, kind, api_key_prefix, status, currency,
                     COALESCE(total_cents, 0) AS total_cents, credit_applied_cents,
                     COALESCE(amount_paid_cents, 0) AS amount_paid_cents,
                     collection_method IS NOT DISTINCT FROM 'send_invoice' AS is_for_stripe

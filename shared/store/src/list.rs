@@ -38,45 +38,47 @@ impl Key for String {
 
 /// What a list is sorted by: expressions over its table's columns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Order {
-    pub(super) at: &'static str,
+pub struct Order<'a> {
+    pub at: &'a str,
     /// The selected column that orders rows of one instant.
-    pub(super) key: &'static str,
+    pub key: &'a str,
 }
 
 /// A column that must have a value.
-pub(super) struct Filter<'a> {
-    column: &'static str,
-    value: &'a (dyn ToSql + Sync),
-    type_: Type,
+#[derive(Debug, Clone)]
+pub struct Filter<'a> {
+    pub column: &'a str,
+    pub column_type: Type,
     /// An index ends in what the list is sorted by; else the rows with one value are few.
-    is_sorted: bool,
+    pub is_sorted: bool,
 }
+
+/// A filter with the value that its column must have.
+type Given<'a> = (Filter<'static>, &'a (dyn ToSql + Sync));
 
 /// A filter with an index `(column, at, key)`; `None` when the list is not asked for it.
 pub(super) fn sorted<'a, T: ToSql + Sync>(
     column: &'static str,
     value: &'a Option<T>,
-    type_: Type,
-) -> Option<Filter<'a>> {
-    Some(Filter {
+    column_type: Type,
+) -> Option<Given<'a>> {
+    let filter = Filter {
         column,
-        value: value.as_ref()?,
-        type_,
+        column_type,
         is_sorted: true,
-    })
+    };
+    Some((filter, value.as_ref()?))
 }
 
 /// A filter with an index `(column)` that finds few rows; `None` when the list is not asked for it.
 pub(super) fn few<'a, T: ToSql + Sync>(
     column: &'static str,
     value: &'a Option<T>,
-    type_: Type,
-) -> Option<Filter<'a>> {
-    Some(Filter {
-        is_sorted: false,
-        ..sorted(column, value, type_)?
-    })
+    column_type: Type,
+) -> Option<Given<'a>> {
+    let (mut filter, value) = sorted(column, value, column_type)?;
+    filter.is_sorted = false;
+    Some((filter, value))
 }
 
 /// Reads a page. `select` is the statement up to and including its first conditions; of the filters that are given the
@@ -84,12 +86,11 @@ pub(super) fn few<'a, T: ToSql + Sync>(
 pub(super) async fn read<K: Key, T: FromRow>(
     db: &impl GenericClient,
     select: &str,
-    order: Order,
-    filters: &[Option<Filter<'_>>],
+    order: Order<'_>,
+    filters: &[Option<Given<'_>>],
     span: Span,
     page: &Page<K>,
 ) -> Result<Rows<K, T>, Error> {
-    let Order { at, key } = order;
     let ends = [
         page.after.clone(),
         // No key is smaller than the default, so nothing of this instant is below.
@@ -100,24 +101,48 @@ pub(super) async fn read<K: Key, T: FromRow>(
         .flatten()
         .min()
         .unwrap_or(Position(Timestamp::MAX, K::default()));
-    let rows = i64::from(page.limit) + 1;
-    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
-        (&rows, Type::INT8),
-        (&below_at, Type::TIMESTAMPTZ),
-        (&below_key, K::column_type()),
-    ];
+    let limit = i64::from(page.limit) + 1;
+    let (filters, given): (Vec<_>, Vec<_>) = filters.iter().flatten().cloned().unzip();
+    let (text, types) = statement(
+        select,
+        order,
+        K::column_type(),
+        span.from.is_some(),
+        &filters,
+    );
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&limit, &below_at, &below_key];
+    if let Some(from) = &span.from {
+        values.push(from);
+    }
+    values.extend(given);
+    let parameters: Vec<_> = values.into_iter().zip(types).collect();
+    let rows = db.query_typed(&text, &parameters).await?;
+    read_rows(&rows, page, order.key)
+}
+
+/// The text of a list's statement, and the types of its parameters: how many rows, the position the page is below,
+/// where the span begins when it `has_start`, and the values of the filters.
+#[must_use]
+pub fn statement(
+    select: &str,
+    order: Order<'_>,
+    key_type: Type,
+    has_start: bool,
+    filters: &[Filter<'_>],
+) -> (String, Vec<Type>) {
+    let Order { at, key } = order;
+    let mut types = vec![Type::INT8, Type::TIMESTAMPTZ, key_type];
     let mut text = select.to_owned();
     let mut from = None;
-    if let Some(instant) = &span.from {
-        parameters.push((instant, Type::TIMESTAMPTZ));
-        from = Some(parameters.len());
+    if has_start {
+        types.push(Type::TIMESTAMPTZ);
+        from = Some(types.len());
     }
-    let given: Vec<&Filter<'_>> = filters.iter().flatten().collect();
-    let lead = given.first().filter(|filter| filter.is_sorted);
+    let lead = filters.first().filter(|filter| filter.is_sorted);
     let lead = lead.map(|filter| filter.column);
-    for filter in given {
-        parameters.push((filter.value, filter.type_.clone()));
-        let (column, number) = (filter.column, parameters.len());
+    for filter in filters {
+        types.push(filter.column_type.clone());
+        let (column, number) = (filter.column, types.len());
         if lead != Some(column) {
             text.push_str(&format!(" AND {column} = ${number}"));
             continue;
@@ -140,8 +165,7 @@ pub(super) async fn read<K: Key, T: FromRow>(
         }
     }
     text.push_str(&format!("{at} DESC, {key} DESC LIMIT $1"));
-    let rows = db.query_typed(&text, &parameters).await?;
-    read_rows(&rows, page, key)
+    (text, types)
 }
 
 /// A page from its rows, of which one more was asked for than the page has.

@@ -125,11 +125,11 @@ pub async fn apply(client: &mut Client) -> Result<Applied, Error> {
 /// The version of the database; `None` when no migration has been applied yet.
 pub async fn current_version(client: &impl GenericClient) -> Result<Option<u32>, Error> {
     let exists = "-- migrations::current_version
-         SELECT to_regclass('billing_migrations') IS NOT NULL";
+         SELECT to_regclass('billing_migrations') IS NOT NULL AS is_recorded";
     if !client
         .query_typed_one(exists, &[])
         .await?
-        .try_get::<_, bool>(0)?
+        .try_get::<_, bool>("is_recorded")?
     {
         return Ok(None);
     }

@@ -19,34 +19,20 @@ pub struct Slice<'a> {
     pub limit: i64,
 }
 
-/// Builds the statement for one kind of object; it selects `id` and the instant of creation.
-macro_rules! created {
-    ($statement:literal, $objects:literal) => {
-        concat!(
-            "-- reconciliation_window::",
-            $statement,
-            "
-             SELECT DISTINCT id FROM (",
-            $objects,
-            ") AS objects
-             WHERE id > $3 ORDER BY id LIMIT $4"
-        )
-    };
-}
-
 /// The ids of charges, including those of which only a payment's row is left.
 pub async fn charges(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "charges",
-            "SELECT stripe_charge_id AS id FROM payment_attempts
+        "-- reconciliation_window::charges
+         SELECT DISTINCT id FROM (
+             SELECT stripe_charge_id AS id FROM payment_attempts
              WHERE attempted_at >= $1 AND attempted_at < $2
              UNION ALL
              SELECT payment_key FROM payment_history
              WHERE created_at >= $1 AND created_at < $2 AND NOT superseded
-               AND (payment_key LIKE 'ch\\_%' OR payment_key LIKE 'py\\_%')"
-        ),
+               AND (payment_key LIKE 'ch\\_%' OR payment_key LIKE 'py\\_%')
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await
@@ -59,15 +45,16 @@ pub async fn payment_intents(
 ) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "payment_intents",
-            "SELECT stripe_payment_intent_id AS id FROM payment_intents
+        "-- reconciliation_window::payment_intents
+         SELECT DISTINCT id FROM (
+             SELECT stripe_payment_intent_id AS id FROM payment_intents
              WHERE created_at >= $1 AND created_at < $2
              UNION ALL
              SELECT payment_key FROM payment_history
              WHERE created_at >= $1 AND created_at < $2 AND NOT superseded
-               AND payment_key LIKE 'pi\\_%'"
-        ),
+               AND payment_key LIKE 'pi\\_%'
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await
@@ -80,12 +67,13 @@ pub async fn older_payments(
 ) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "older_payments",
-            "SELECT stripe_payment_intent_id AS id
+        "-- reconciliation_window::older_payments
+         SELECT DISTINCT id FROM (
+             SELECT stripe_payment_intent_id AS id
              FROM payment_attempts JOIN payment_intents USING (stripe_payment_intent_id)
-             WHERE attempted_at >= $1 AND attempted_at < $2 AND payment_intents.created_at < $1"
-        ),
+             WHERE attempted_at >= $1 AND attempted_at < $2 AND payment_intents.created_at < $1
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await
@@ -95,10 +83,11 @@ pub async fn older_payments(
 pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "refunds",
-            "SELECT stripe_refund_id AS id FROM refunds WHERE created_at >= $1 AND created_at < $2"
-        ),
+        "-- reconciliation_window::refunds
+         SELECT DISTINCT id FROM (
+             SELECT stripe_refund_id AS id FROM refunds WHERE created_at >= $1 AND created_at < $2
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await
@@ -108,10 +97,11 @@ pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<St
 pub async fn disputes(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "disputes",
-            "SELECT stripe_dispute_id AS id FROM disputes WHERE created_at >= $1 AND created_at < $2"
-        ),
+        "-- reconciliation_window::disputes
+         SELECT DISTINCT id FROM (
+             SELECT stripe_dispute_id AS id FROM disputes WHERE created_at >= $1 AND created_at < $2
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await
@@ -121,12 +111,13 @@ pub async fn disputes(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<S
 pub async fn invoices(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "invoices",
-            "SELECT stripe_invoice_id AS id FROM invoices
+        "-- reconciliation_window::invoices
+         SELECT DISTINCT id FROM (
+             SELECT stripe_invoice_id AS id FROM invoices
              WHERE created_at >= $1 AND created_at < $2 AND stripe_invoice_id IS NOT NULL
-               AND NOT superseded AND deleted_at IS NULL"
-        ),
+               AND NOT superseded AND deleted_at IS NULL
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await
@@ -139,12 +130,13 @@ pub async fn subscriptions(
 ) -> Result<Vec<String>, Error> {
     ids(
         db,
-        created!(
-            "subscriptions",
-            "SELECT stripe_subscription_id AS id FROM subscriptions
+        "-- reconciliation_window::subscriptions
+         SELECT DISTINCT id FROM (
+             SELECT stripe_subscription_id AS id FROM subscriptions
              WHERE created_at >= $1 AND created_at < $2 AND stripe_subscription_id IS NOT NULL
-               AND NOT superseded"
-        ),
+               AND NOT superseded
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
     )
     .await

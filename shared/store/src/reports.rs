@@ -28,25 +28,20 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The rows of a statement, whose `$1` is the currency, `$2` and `$3` the range, `$4` the instant and, where it has
-    /// one, `$5` the limit.
+    /// The rows of a statement, whose `$1` is the currency, `$2` and `$3` the range; `others` follow.
     async fn read<T: FromRow>(
         &self,
         db: &Client,
         statement: &str,
-        limit: Option<i64>,
+        others: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<T>, Error> {
         let currency = self.currency.as_str();
-        let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+        let scope: &[(&(dyn ToSql + Sync), Type)] = &[
             (&currency, Type::TEXT),
             (&self.range.start, Type::TIMESTAMPTZ),
             (&self.range.end, Type::TIMESTAMPTZ),
-            (&self.as_of, Type::TIMESTAMPTZ),
         ];
-        if let Some(limit) = &limit {
-            parameters.push((limit, Type::INT8));
-        }
-        columns::all(db, statement, &parameters).await
+        columns::all(db, statement, &[scope, others].concat()).await
     }
 }
 
@@ -98,7 +93,13 @@ pub async fn top_customers(
                           ORDER BY mrr_movements.occurred_at DESC LIMIT 1), 0) AS mrr_microcents
          FROM sums LEFT JOIN customers ON customers.stripe_customer_id = sums.customer
          ORDER BY net_cents DESC, sums.customer LIMIT $5";
-    scope.read(db, statement, Some(limit)).await
+    scope
+        .read(
+            db,
+            statement,
+            &[(&scope.as_of, Type::TIMESTAMPTZ), (&limit, Type::INT8)],
+        )
+        .await
 }
 
 columns! {
@@ -156,7 +157,9 @@ pub async fn failed_payments(db: &Client, scope: &Scope) -> Result<Vec<Failures>
                 sum(recovered)::bigint AS recovered, sum(recovered_cents)::bigint AS recovered_cents
          FROM rows GROUP BY failure_code, decline_code
          ORDER BY attempts DESC, failure_code, decline_code";
-    scope.read(db, statement, None).await
+    scope
+        .read(db, statement, &[(&scope.as_of, Type::TIMESTAMPTZ)])
+        .await
 }
 
 /// What was captured in the period.
@@ -193,7 +196,7 @@ pub async fn refunds(db: &Client, scope: &Scope) -> Result<Vec<Refunds>, Error> 
          FROM dated_revenue_entries
          WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind = 'refund'
          GROUP BY refund_reason ORDER BY amount_cents DESC, refund_reason";
-    scope.read(db, statement, None).await
+    scope.read(db, statement, &[]).await
 }
 
 file_columns! {
@@ -231,7 +234,9 @@ pub async fn disputes(db: &Client, scope: &Scope) -> Result<Vec<Disputes>, Error
                 count(*) FILTER (WHERE status = 'lost') AS lost,
                 sum(fee_cents)::bigint AS fee_cents
          FROM opened GROUP BY status, reason ORDER BY amount_cents DESC, status, reason";
-    scope.read(db, statement, None).await
+    scope
+        .read(db, statement, &[(&scope.as_of, Type::TIMESTAMPTZ)])
+        .await
 }
 
 columns! {
@@ -258,7 +263,7 @@ pub async fn fees(db: &Client, scope: &Scope) -> Result<Vec<Fees>, Error> {
          FROM dated_revenue_entries
          WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')
          GROUP BY 1 ORDER BY 1";
-    scope.read(db, statement, None).await
+    scope.read(db, statement, &[]).await
 }
 
 file_columns! {
@@ -314,7 +319,9 @@ pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
                 sum(taxable_cents)::bigint AS taxable_cents, sum(tax_cents)::bigint AS tax_cents
          FROM rows GROUP BY rows.jurisdiction, rows.tax_rate
          ORDER BY tax_cents DESC, rows.jurisdiction, rows.tax_rate";
-    scope.read(db, statement, None).await
+    scope
+        .read(db, statement, &[(&scope.as_of, Type::TIMESTAMPTZ)])
+        .await
 }
 
 file_columns! {
@@ -361,7 +368,9 @@ pub async fn partners(db: &Client, scope: &Scope) -> Result<Vec<PartnerRevenue>,
              ON contract.api_key_prefix = issued.api_key_prefix
          GROUP BY issued.api_key_prefix, contract.company
          ORDER BY total_cents DESC, issued.api_key_prefix";
-    scope.read(db, statement, None).await
+    scope
+        .read(db, statement, &[(&scope.as_of, Type::TIMESTAMPTZ)])
+        .await
 }
 
 /// The plan changes of the period, by subscription. Reads the whole history of the subscriptions that changed in it,

@@ -115,7 +115,7 @@ pub async fn cash_of_part_of_day(
     let rows = db
         .query_typed(
             "-- revenue_report::cash_of_part_of_day
-             SELECT currency, date_trunc('month', $1::timestamp)::date AS month,
+             SELECT currency, date_trunc('month', $1::date::timestamp)::date AS month,
                     coalesce(sum(amount_cents) FILTER (WHERE kind = 'gross'), 0)::bigint AS gross_cents,
                     coalesce(sum(amount_cents) FILTER (
                         WHERE kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')), 0)::bigint

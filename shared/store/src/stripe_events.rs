@@ -52,7 +52,7 @@ pub async fn insert(
             "-- stripe_events::insert
              INSERT INTO stripe_events (event_id, type, api_version, livemode, account, object_id,
                                         created_at, payload, received_at, outcome)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, CAST($8 AS jsonb), $9, $10)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, CAST(CAST($8 AS text) AS jsonb), $9, $10)
              ON CONFLICT (event_id) DO NOTHING",
             &[
                 (&event.event_id, Type::TEXT),

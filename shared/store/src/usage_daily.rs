@@ -227,11 +227,10 @@ pub async fn rebuild(db: &impl GenericClient, subject: &str) -> Result<u64, Erro
 }
 
 fn totals(row: &Row, prefix: &str) -> Result<Totals, Error> {
-    let number = |name: &str| row.try_get::<_, i64>(format!("{prefix}{name}").as_str());
     Ok(Totals {
-        events: number("events")?,
-        units: number("units")?,
-        billable_units: number("billable_units")?,
-        amount_cents: number("amount_cents")?,
+        events: row.try_get(format!("{prefix}events").as_str())?,
+        units: row.try_get(format!("{prefix}units").as_str())?,
+        billable_units: row.try_get(format!("{prefix}billable_units").as_str())?,
+        amount_cents: row.try_get(format!("{prefix}amount_cents").as_str())?,
     })
 }

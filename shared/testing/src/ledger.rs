@@ -4,7 +4,7 @@ use tokio_postgres::{Error, GenericClient};
 
 /// The statement of [`ledger_rows`], for who asks often.
 pub const LEDGER: &str = "
-    SELECT name || ' ' || row::text FROM (
+    SELECT name || ' ' || row::text AS line FROM (
         SELECT 'customers' AS name, to_jsonb(t) - 'updated_at' AS row FROM customers t
         UNION ALL SELECT 'users', to_jsonb(t) - 'updated_at' - 'created_at' FROM users t
         UNION ALL SELECT 'checkout_sessions', to_jsonb(t) - 'updated_at' FROM checkout_sessions t
@@ -40,8 +40,8 @@ pub const LEDGER: &str = "
 /// A line for each row of the ledger, sorted: its table and its columns but for surrogate ids and the times we set. Two
 /// ledgers are the same when their lines are.
 pub async fn ledger_rows(db: &impl GenericClient) -> Result<Vec<String>, Error> {
-    let rows = db.query(LEDGER, &[]).await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+    let rows = db.query_typed(LEDGER, &[]).await?;
+    rows.iter().map(|row| row.try_get("line")).collect()
 }
 
 /// The rows that are expected and not there, and those that are there and not expected.
