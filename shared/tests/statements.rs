@@ -1,0 +1,322 @@
+//! Every SQL statement of the repository is prepared against the migrated schema, with the types that its parameters are
+//! declared with, and its columns are those that are read of its rows.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report")]
+
+#[path = "statements/sources.rs"]
+mod sources;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use futures_util::future::join_all;
+use store::exports::Export;
+use testing::{TestDatabase, workspace_root};
+use tokio_postgres::error::ErrorPosition;
+use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::{Client, Column};
+
+use sources::{Found, Sources, Statement, first_line};
+
+/// The functions whose statements the sources do not show. What they run is in [`generated`], or is no statement on the
+/// migrated schema.
+const ELSEWHERE: [&str; 5] = [
+    "shared/store/src/exports.rs::rows",
+    // The conditions of a list: its callers are seen, and each gives several statements.
+    "shared/store/src/list.rs::read",
+    // Runs the migrations themselves.
+    "shared/store/src/migrations.rs::apply_next",
+    // `CREATE DATABASE` and `DROP DATABASE` with names that are made at run time.
+    "shared/testing/src/database.rs::create",
+    "shared/testing/src/database.rs::administrate",
+];
+
+/// Columns that are selected for what computing them does.
+const UNREAD: [(&str, &str); 1] = [("-- locks::take", "locked")];
+
+/// Statements that are made at run time, or by a macro that the test does not know.
+fn generated() -> Vec<Statement> {
+    let exports = std::iter::successors(Some(Export::Payments), |export| match export {
+        Export::Payments => Some(Export::Invoices),
+        Export::Invoices => Some(Export::Refunds),
+        Export::Refunds => Some(Export::Usage),
+        Export::Usage => Some(Export::Subscriptions),
+        Export::Subscriptions => Some(Export::MrrMovements),
+        Export::MrrMovements => None,
+    });
+    exports
+        .map(|export| {
+            let (text, types) = export.statement();
+            let header = export.header().iter();
+            let reads = header.map(|name| ((*name).to_owned(), None)).collect();
+            Statement {
+                place: format!("shared/store/src/exports.rs: {export:?}"),
+                text,
+                types: types.into(),
+                reads: Some(reads),
+            }
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_fits_the_migrated_schema() {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let mut files = Vec::new();
+    for folder in ["functions", "shared"] {
+        read(&workspace_root().join(folder), &mut files);
+    }
+    let mut found = find(&files, &ELSEWHERE);
+    found.statements.extend(generated());
+    let texts: BTreeSet<&str> = found
+        .statements
+        .iter()
+        .map(|one| first_line(&one.text))
+        .collect();
+    println!(
+        "{} statements, {} prepared",
+        texts.len(),
+        found.statements.len()
+    );
+    let complaints = complaints(&client, &found).await;
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+/// The Rust in the folders `src` below this one, with its paths.
+fn read(folder: &Path, files: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            read(&path, files);
+            continue;
+        }
+        let name = path
+            .strip_prefix(workspace_root())
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        if name.ends_with(".rs") && name.contains("/src/") {
+            files.push((name, fs::read_to_string(&path).unwrap()));
+        }
+    }
+}
+
+fn find(files: &[(String, String)], elsewhere: &[&str]) -> Found {
+    let parsed: Vec<_> = files
+        .iter()
+        .map(|(path, text)| (path.clone(), syn::parse_file(text).unwrap()))
+        .collect();
+    Sources::of(&parsed).statements(elsewhere)
+}
+
+async fn complaints(client: &Client, found: &Found) -> Vec<String> {
+    let prepared = found
+        .statements
+        .iter()
+        .map(|statement| check(client, statement));
+    let mut complaints = found.complaints.clone();
+    for (statement, whys) in found.statements.iter().zip(join_all(prepared).await) {
+        let name = first_line(&statement.text).trim_start_matches("-- ");
+        complaints.extend(
+            whys.iter()
+                .map(|why| format!("{}: {name}: {why}", statement.place)),
+        );
+    }
+    complaints.sort();
+    complaints.dedup();
+    complaints
+}
+
+/// Prepares a statement, and compares its parameters and columns with what it is declared and read with.
+async fn check(client: &Client, statement: &Statement) -> Vec<String> {
+    let Statement {
+        text, types, reads, ..
+    } = statement;
+    let prepared = match client.prepare_typed(text, types).await {
+        Ok(prepared) => prepared,
+        Err(error) => return vec![refusal(&error, text)],
+    };
+    let mut complaints = Vec::new();
+    let parameters = prepared.params().len();
+    if parameters != types.len() {
+        complaints.push(format!(
+            "{parameters} parameters, and {} types",
+            types.len()
+        ));
+    }
+    for (index, declared) in types.iter().enumerate() {
+        if !has_parameter(text, index + 1) {
+            complaints.push(format!("${} is declared and not used", index + 1));
+        }
+        // Where Postgres can tell a parameter's type by itself, it is the declared one.
+        let mut others = types.clone();
+        others[index] = Type::UNKNOWN;
+        if let Ok(prepared) = client.prepare_typed(text, &others).await {
+            let inferred = &prepared.params()[index];
+            if inferred != declared {
+                complaints.push(format!(
+                    "${} is {inferred}, and declared {declared}",
+                    index + 1
+                ));
+            }
+        }
+    }
+    let Some(reads) = reads else {
+        return complaints;
+    };
+    let columns = prepared.columns();
+    // Where nothing is read, the question is whether there is a row.
+    let is_question = reads.is_empty() && columns.len() == 1;
+    let unread = columns.iter().map(Column::name).filter(|name| {
+        !is_question && !reads.contains_key(*name) && !UNREAD.contains(&(first_line(text), name))
+    });
+    complaints.extend(unread.map(|name| format!("nobody reads its column {name}")));
+    for (name, member) in reads {
+        match columns.iter().find(|column| column.name() == name) {
+            None => complaints.push(format!("does not select {name}, which is read")),
+            Some(column) => {
+                let kind = column.type_();
+                if let Some(member) = member.as_deref().filter(|member| !accepts(member, kind)) {
+                    complaints.push(format!("{name} is {kind}, and read as {member}"));
+                }
+            }
+        }
+    }
+    complaints
+}
+
+/// Whether a column of this type can be read into the member of a row's struct. A word (an enum) is read from text.
+fn accepts(member: &str, column: &Type) -> bool {
+    match member {
+        "bool" => bool::accepts(column),
+        "i32" => i32::accepts(column),
+        "i64" => i64::accepts(column),
+        "Date" => jiff::civil::Date::accepts(column),
+        "Timestamp" => jiff::Timestamp::accepts(column),
+        "Value" => serde_json::Value::accepts(column),
+        "Vec" => Vec::<String>::accepts(column),
+        _ => String::accepts(column),
+    }
+}
+
+/// What Postgres says, and the words of the statement that it says it of.
+fn refusal(error: &tokio_postgres::Error, text: &str) -> String {
+    let Some(refusal) = error.as_db_error() else {
+        return error.to_string();
+    };
+    let position = match refusal.position() {
+        Some(ErrorPosition::Original(position)) => *position as usize,
+        Some(ErrorPosition::Internal { .. }) | None => 1,
+    };
+    let rest: String = text.chars().skip(position - 1).collect();
+    let words: Vec<&str> = rest.split_whitespace().take(5).collect();
+    format!("{}: {}", refusal.message(), words.join(" "))
+}
+
+fn has_parameter(text: &str, number: usize) -> bool {
+    let name = format!("${number}");
+    text.match_indices(&name)
+        .any(|(at, _)| !text[at + name.len()..].starts_with(|next: char| next.is_ascii_digit()))
+}
+
+/// Each check on a small file that breaks it.
+mod can_fail {
+    use super::{TestDatabase, complaints, find};
+
+    const COLUMNS: &str = "
+        pub async fn all<T: FromRow>(db: &impl GenericClient, statement: &str, parameters: &[P]) -> Result<Vec<T>, Error> {
+            db.query_typed(statement, parameters).await?.iter().map(T::from_row).collect()
+        }";
+
+    async fn complains(file: &str, expected: &[&str]) {
+        let database = TestDatabase::create().await;
+        let mut files = vec![("src/credits.rs".to_owned(), file.to_owned())];
+        if file.contains("columns::all") {
+            files.push(("src/columns.rs".to_owned(), COLUMNS.to_owned()));
+        }
+        let complaints = complaints(&database.client().await, &find(&files, &[])).await;
+        assert_eq!(complaints, expected);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_statement_that_fits_is_fine() {
+        complains(
+            r#"
+            async fn ids(db: &C, statement: &str, id: i64) -> R {
+                db.query_typed(statement, &[(&id, Type::INT8)]).await?.iter().map(|row| row.try_get("id")).collect()
+            }
+            async fn first(db: &C) -> R { ids(db, "-- credits::first\n SELECT id FROM credits WHERE id = $1", 1).await }
+            columns! { pub struct Credit of "credits" { pub id: i64, pub reason: CreditReason, } }
+            async fn all(db: &C, user: i32) -> Result<Vec<Credit>, Error> {
+                let table = match user { 0 => return Ok(vec![]), 1 => "credits", _ => "(SELECT 1::bigint AS id, '' AS reason)" };
+                columns::all(
+                    db,
+                    &format!("-- credits::all\n SELECT {} FROM {table} AS listed", Credit::COLUMNS),
+                    &[],
+                ).await
+            }"#,
+            &[],
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn columns_that_are_not_there_are_named() {
+        complains(
+            r#"columns! { pub struct Credit of "credits" { pub id: i32, pub colour: Option<String>, } }
+            columns! { pub struct Short of "credits" { pub id: i32, pub reason: CreditReason, pub user_id: Option<i32>, } }
+            async fn all(db: &C) -> Result<Vec<Credit>, Error> {
+                columns::all(db, &format!("-- credits::all\n SELECT id,\n {} FROM credits", Credit::COLUMNS), &[]).await
+            }
+            async fn short(db: &C) -> Result<Vec<Short>, Error> {
+                columns::all(db, "-- credits::short\n SELECT id, user_id, currency FROM credits", &[]).await
+            }"#,
+            &[
+                "src/credits.rs:4: credits::all: column \"colour\" does not exist: colour, id FROM credits",
+                "src/credits.rs:7: credits::short: does not select reason, which is read",
+                "src/credits.rs:7: credits::short: id is int8, and read as i32",
+                "src/credits.rs:7: credits::short: nobody reads its column currency",
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn types_that_are_not_the_parameters_are_named() {
+        complains(
+            r#"async fn f(db: &C, id: i64) {
+                db.execute_typed("-- credits::wrong\n DELETE FROM credits WHERE id = $1", &[(&id, Type::INT4)]).await;
+                db.execute_typed("-- credits::fewer\n DELETE FROM credits WHERE id = $1 OR user_id = $2", &[(&id, Type::INT8)]).await;
+                db.execute_typed("-- credits::more\n DELETE FROM credits", &[(&id, Type::INT8)]).await;
+                db.execute("-- credits::untyped\n DELETE FROM credits WHERE id = $1", &[&id]).await;
+            }"#,
+            &[
+                "src/credits.rs:2: credits::wrong: $1 is int8, and declared int4",
+                "src/credits.rs:3: credits::fewer: 2 parameters, and 1 types",
+                "src/credits.rs:4: credits::more: $1 is declared and not used",
+                "src/credits.rs:5: \"-- credits::untyped\" is run by no call that the test sees",
+                "src/credits.rs:5: its parameters have no types: use `query_typed` or `execute_typed`",
+            ],
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_statement_that_the_test_cannot_see_is_named() {
+        complains(
+            r#"const UNUSED: &str = "SELECT id FROM credits";
+            async fn f(db: &C) { db.query_typed(&words.join(" "), &[]).await; }
+            async fn g(db: &C, statement: &str) { db.execute_typed(statement, &[]).await; }
+            #[cfg(test)] mod tests { fn t() { db.query("SELECT id FROM nowhere", &[&1]); } }"#,
+            &[
+                "src/credits.rs:1: \"SELECT id FROM credits\" is run by no call that the test sees",
+                "src/credits.rs:2: its text is made at run time, so the test cannot prepare it",
+                "src/credits.rs:3: nobody calls this with a statement or a row's struct",
+            ],
+        )
+        .await;
+    }
+}
