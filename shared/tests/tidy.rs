@@ -6,6 +6,7 @@
     reason = "a repository that cannot be read is a failed test"
 )]
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -125,8 +126,11 @@ fn the_repository_is_tidy() {
 }
 
 /// The repository's visible text files, and dot-files at the top, by path with `/`.
+#[derive(Default)]
 struct Tree {
     files: BTreeMap<String, String>,
+    /// The tokens of those that are Rust, once a check has asked for them.
+    rust: OnceCell<Vec<(String, TokenStream)>>,
 }
 
 impl Tree {
@@ -134,7 +138,10 @@ impl Tree {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut files = BTreeMap::new();
         walk(root, root, &mut files);
-        Tree { files }
+        Tree {
+            files,
+            ..Tree::default()
+        }
     }
 
     fn get(&self, path: &str) -> &str {
@@ -142,10 +149,13 @@ impl Tree {
     }
 
     fn rust(&self) -> impl Iterator<Item = (&str, TokenStream)> {
-        self.files
-            .iter()
-            .filter(|(path, _)| path.ends_with(".rs"))
-            .map(|(path, text)| (path.as_str(), tokens(path, text)))
+        let rust = self.rust.get_or_init(|| {
+            let rust = self.files.iter().filter(|(path, _)| path.ends_with(".rs"));
+            rust.map(|(path, text)| (path.clone(), tokens(path, text)))
+                .collect()
+        });
+        rust.iter()
+            .map(|(path, tokens)| (path.as_str(), tokens.clone()))
     }
 
     /// Rust that is deployed: `src/` without `#[cfg(test)]` items, the local bundle, the support for tests and the fake
@@ -402,15 +412,12 @@ fn stem(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// A macro of the file that puts a statement together takes the function's name first:
-/// `reached!("intents", "SELECT …")`.
 fn sql_names_its_function(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
     for (path, tokens) in tree
         .deployed()
         .filter(|(path, _)| path.starts_with("shared/store/src"))
     {
-        let (macros, tokens) = without_macros(tokens);
         let mut flat = Vec::new();
         flatten(tokens.clone(), &mut flat);
         let functions: BTreeSet<String> = flat
@@ -418,24 +425,11 @@ fn sql_names_its_function(tree: &Tree) -> Vec<String> {
             .filter(|pair| is_ident(&pair[0], "fn"))
             .map(|pair| pair[1].to_string())
             .collect();
-        let mut calls = Vec::new();
-        let tokens = without_calls(tokens, &macros, &mut calls);
-        for (name, call) in calls {
-            let arguments = literals(call);
-            let function = arguments.first().map_or("", String::as_str);
-            if arguments.iter().any(|text| is_sql(text)) && !functions.contains(function) {
-                complaints.push(format!(
-                    "{path}: {name}! names {function:?}, which is not here"
-                ));
-            }
-        }
         for text in literals(tokens) {
             if let Some((module, function)) = named_statement(&text) {
-                // A statement that several functions share is named by each of them, and one of every mirrored table by
-                // the table.
-                let is_named_by_caller = function == "{name}" || module == "{table}";
-                let is_here = module == stem(path) || module == "{table}";
-                if !is_here || !is_named_by_caller && !functions.contains(function) {
+                // A statement of every mirrored table is named by the table.
+                let is_here = module == stem(path) && functions.contains(function);
+                if !is_here && module != "{table}" {
                     complaints.push(format!("{path}: there is no {module}::{function} here"));
                 }
             } else if is_sql(&text) {
@@ -447,50 +441,6 @@ fn sql_names_its_function(tree: &Tree) -> Vec<String> {
         }
     }
     complaints
-}
-
-/// The names of the `macro_rules!` of a file, and the file without them.
-fn without_macros(tokens: TokenStream) -> (BTreeSet<String>, TokenStream) {
-    let (mut names, mut rest) = (BTreeSet::new(), TokenStream::new());
-    let mut tokens = tokens.into_iter();
-    while let Some(token) = tokens.next() {
-        if is_ident(&token, "macro_rules") {
-            // `!`, the name, the rules.
-            names.extend(tokens.by_ref().take(3).nth(1).map(|name| name.to_string()));
-            tokens.next();
-        } else {
-            rest.extend([token]);
-        }
-    }
-    (names, rest)
-}
-
-/// Takes the calls of these macros out.
-fn without_calls(
-    tokens: TokenStream,
-    macros: &BTreeSet<String>,
-    calls: &mut Vec<(String, TokenStream)>,
-) -> TokenStream {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let mut rest = TokenStream::new();
-    for (index, token) in tokens.iter().enumerate() {
-        let TokenTree::Group(group) = token else {
-            rest.extend([token.clone()]);
-            continue;
-        };
-        let called = index >= 2 && is_punct(&tokens[index - 1], '!');
-        let name = if called {
-            tokens[index - 2].to_string()
-        } else {
-            String::new()
-        };
-        if macros.contains(&name) {
-            calls.push((name, group.stream()));
-        } else {
-            rest.extend(without_calls(group.stream(), macros, calls));
-        }
-    }
-    rest
 }
 
 fn sql_names_its_columns(tree: &Tree) -> Vec<String> {
@@ -826,7 +776,10 @@ mod can_fail {
         ] {
             files.entry(manifest.to_owned()).or_default();
         }
-        Tree { files }
+        Tree {
+            files,
+            ..Tree::default()
+        }
     }
 
     /// As many complaints as `expected`, each containing its text.
@@ -980,13 +933,8 @@ mod can_fail {
                      #[cfg(test)] mod tests { fn t() { q(\"SELECT id FROM x\"); } }",
                 ),
                 ("shared/store/src/lib.rs", "fn ping() { q(r#\"-- store::ping\n SELECT 1\"#); }"),
-                (
-                    "shared/store/src/payments.rs",
-                    "macro_rules! reached { ($a:literal) => { concat!(\"-- payments::\", $a, \"SELECT 1\") } }
-                     fn intents() { q(reached!(\"intents\", \"SELECT 1\")); q(reached!(\"charges\", \"SELECT 1\")); }",
-                ),
             ],
-            &["without its name: SELECT id", "no invoices::upsert", "no refunds::get", "names \"charges\""],
+            &["without its name: SELECT id", "no invoices::upsert", "no refunds::get"],
         );
     }
 

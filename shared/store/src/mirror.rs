@@ -9,9 +9,13 @@ use tokio_postgres::{GenericClient, Row};
 use super::Error;
 use super::columns::Column;
 use domain::money::Currency;
-use domain::payment::Settlement;
-use domain::stripe_objects::customer::{LinkSource, UserLink};
+use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
+use domain::revenue::movement::SubscriptionVersion;
+use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
+use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
+use domain::stripe_objects::invoice::{CreditNote, Invoice};
 use domain::stripe_objects::snapshot::Version;
+use domain::stripe_objects::subscription::Subscription;
 
 /// A row as it is written: the value of each column by its name.
 pub type Written = Map<String, Value>;
@@ -243,6 +247,29 @@ fn upsert_statement<T: Mirrored>() -> String {
          SELECT {values} FROM jsonb_populate_recordset(CAST(NULL AS {table}), $1) AS new
          ON CONFLICT {key} DO UPDATE SET {replaced}"
     )
+}
+
+/// The statement by which each mirrored table is written, with the types of its parameters: a JSON array of rows, and the
+/// time.
+#[must_use]
+pub fn upsert_statements() -> (Vec<String>, [Type; 2]) {
+    let statements = vec![
+        upsert_statement::<Customer>(),
+        upsert_statement::<CheckoutSession>(),
+        upsert_statement::<Subscription>(),
+        upsert_statement::<SubscriptionVersion>(),
+        upsert_statement::<Invoice>(),
+        upsert_statement::<CreditNote>(),
+        upsert_statement::<PaymentIntent>(),
+        upsert_statement::<Charge>(),
+        upsert_statement::<Refund>(),
+        upsert_statement::<Dispute>(),
+        upsert_statement::<InvoicePayment>(),
+        upsert_statement::<PriceSnapshot>(),
+        upsert_statement::<CouponSnapshot>(),
+        upsert_statement::<DiscountSnapshot>(),
+    ];
+    (statements, [Type::JSONB, Type::TIMESTAMPTZ])
 }
 
 columns_of!(Version {

@@ -127,7 +127,6 @@ fn add(&self, row: &mut Written) -> Result<(), Error> {
 pub async fn intents(db: &impl GenericClient, named: &Ids) -> Result<Vec<PaymentIntent>, Error> {
     reached(
         db,
-        "intents",
         named,
         "stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[])",
         &[],
@@ -139,7 +138,6 @@ pub async fn intents(db: &impl GenericClient, named: &Ids) -> Result<Vec<Payment
 pub async fn charges(db: &impl GenericClient, named: &Ids) -> Result<Vec<Charge>, Error> {
     reached(
         db,
-        "charges",
         named,
         "stripe_charge_id = ANY((SELECT charges FROM reached)::text[])",
         &[],
@@ -151,14 +149,14 @@ pub async fn charges(db: &impl GenericClient, named: &Ids) -> Result<Vec<Charge>
 pub async fn refunds(db: &impl GenericClient, named: &Ids) -> Result<Vec<Refund>, Error> {
     let condition = "stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
         OR stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[]) OR stripe_refund_id = ANY($4)";
-    reached(db, "refunds", named, condition, &named.refunds).await
+    reached(db, named, condition, &named.refunds).await
 }
 
 /// The disputes of the reached payments, and the named ones.
 pub async fn disputes(db: &impl GenericClient, named: &Ids) -> Result<Vec<Dispute>, Error> {
     let condition = "stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
         OR stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[]) OR stripe_dispute_id = ANY($4)";
-    reached(db, "disputes", named, condition, &named.disputes).await
+    reached(db, named, condition, &named.disputes).await
 }
 
 /// The links between the reached payments and their invoices.
@@ -168,13 +166,12 @@ pub async fn invoice_payments(
 ) -> Result<Vec<InvoicePayment>, Error> {
     let condition = "stripe_charge_id = ANY((SELECT charges FROM reached)::text[])
         OR stripe_payment_intent_id = ANY((SELECT intents FROM reached)::text[]) OR stripe_invoice_id = ANY($3)";
-    reached(db, "invoice_payments", named, condition, &[]).await
+    reached(db, named, condition, &[]).await
 }
 
 /// The rows that `condition` selects by what the named ids lead to, and `own` (`$4`), ids of the table itself.
 async fn reached<T: Mirrored>(
     db: &impl GenericClient,
-    name: &str,
     named: &Ids,
     condition: &str,
     own: &[String],
@@ -183,7 +180,7 @@ async fn reached<T: Mirrored>(
     let rows = db
         .query_typed(
             &format!(
-                "-- payment_facts::{name}
+                "-- {table}::reached
                  WITH reached AS MATERIALIZED (SELECT intents, charges FROM billing_reached_payments($1, $2, $3))
                  SELECT {columns} FROM {table} WHERE {condition}"
             ),

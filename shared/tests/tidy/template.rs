@@ -1018,6 +1018,7 @@ Resources:
         let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
         check(&Tree {
             files: files.collect(),
+            ..Tree::default()
         })
     }
 
@@ -1193,6 +1194,7 @@ Resources:
             let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
             openapi_is_the_template(&Tree {
                 files: files.into(),
+                ..Tree::default()
             })
         };
         assert_eq!(found(r#"{"paths": {"/usage": {"get": {}}}}"#), [""; 0]);
@@ -1212,6 +1214,7 @@ Resources:
             let files = files.map(|(path, text)| (path.to_owned(), text.to_owned()));
             domain_events_have_samples(&Tree {
                 files: files.into(),
+                ..Tree::default()
             })
         };
         let code = "fn f() { Message { detail_type: \"usage.x\" } }";
