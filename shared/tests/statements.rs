@@ -55,13 +55,17 @@ fn generated() -> Vec<Statement> {
         Export::Subscriptions => Some(Export::MrrMovements),
         Export::MrrMovements => None,
     });
-    let (upserts, types) = mirror::upsert_statements();
-    let upserts = upserts.into_iter().map(|text| Statement {
-        place: "shared/store/src/mirror.rs".to_owned(),
-        text,
-        types: types.to_vec(),
-        reads: None,
-    });
+    let upserts = mirror::upsert_statements()
+        .into_iter()
+        .map(|text| Statement {
+            place: "shared/store/src/mirror.rs".to_owned(),
+            types: match text.contains("$2") {
+                true => vec![Type::JSONB, Type::TIMESTAMPTZ],
+                false => vec![Type::JSONB],
+            },
+            text,
+            reads: None,
+        });
     exports
         .map(|export| {
             let (text, types) = export.statement();

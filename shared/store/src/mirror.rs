@@ -200,11 +200,13 @@ pub(crate) async fn upsert_with<'a, T: Mirrored + 'a>(
         return Ok(());
     }
     let written = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    let rows = Json(&rows);
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&rows, Type::JSONB)];
+    if T::HAS_UPDATED_AT {
+        parameters.push((&now, Type::TIMESTAMPTZ));
+    }
     let changed = db
-        .execute_typed(
-            &upsert_statement::<T>(),
-            &[(&Json(&rows), Type::JSONB), (&now, Type::TIMESTAMPTZ)],
-        )
+        .execute_typed(&upsert_statement::<T>(), &parameters)
         .await?;
     Error::check_row_count(T::TABLE, written, changed)
 }
@@ -249,11 +251,10 @@ fn upsert_statement<T: Mirrored>() -> String {
     )
 }
 
-/// The statement by which each mirrored table is written, with the types of its parameters: a JSON array of rows, and the
-/// time.
+/// The statement by which each mirrored table is written: of a JSON array of rows and, where it says `$2`, the time.
 #[must_use]
-pub fn upsert_statements() -> (Vec<String>, [Type; 2]) {
-    let statements = vec![
+pub fn upsert_statements() -> Vec<String> {
+    vec![
         upsert_statement::<Customer>(),
         upsert_statement::<CheckoutSession>(),
         upsert_statement::<Subscription>(),
@@ -268,8 +269,7 @@ pub fn upsert_statements() -> (Vec<String>, [Type; 2]) {
         upsert_statement::<PriceSnapshot>(),
         upsert_statement::<CouponSnapshot>(),
         upsert_statement::<DiscountSnapshot>(),
-    ];
-    (statements, [Type::JSONB, Type::TIMESTAMPTZ])
+    ]
 }
 
 columns_of!(Version {

@@ -108,7 +108,7 @@ pub async fn add_discounted(
     let mut rows = pin!(rows);
     let mut versions: Vec<SubscriptionVersion> = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        let version: SubscriptionVersion = Columns::read(&row, "subscription_versions")?;
+        let version = SubscriptionVersion::read(&row, "subscription_versions")?;
         let former = versions.first().map(|first| &first.stripe_customer_id);
         if former.is_some_and(|former| *former != version.stripe_customer_id) {
             add_customer(currency, profile, &versions, bridge)?;

@@ -405,7 +405,7 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
         changes.extend(of_subscription.into_iter().filter(in_range));
     };
     while let Some(row) = rows.try_next().await? {
-        let version: SubscriptionVersion = Columns::read(&row, "subscription_versions")?;
+        let version = SubscriptionVersion::read(&row, "subscription_versions")?;
         let is_other = versions
             .first()
             .is_some_and(|first| first.stripe_subscription_id != version.stripe_subscription_id);

@@ -169,6 +169,7 @@ impl<'a> Sources<'a> {
                 let (path, function) = name.split_once("::").unwrap_or_default();
                 first_line(text) == format!("-- {}::{function}", stem(path))
             });
+            let is_elsewhere = is_elsewhere || first_line(text).starts_with("-- {table}::");
             is_sql(text) && !seen.contains(place) && !is_elsewhere
         });
         let unseen = unseen.map(|(place, text)| {
@@ -510,6 +511,9 @@ impl<'a> Sources<'a> {
                     reads.extend(self.struct_of(chain)?);
                 }
                 ([of, "from_row"], _) => reads.extend(self.struct_named(function.path, of)?),
+                ([of, "read"], [_, _]) if self.row(function.path, of).is_some() => {
+                    reads.extend(self.struct_named(function.path, of)?);
+                }
                 _ if call.is_method => {}
                 ([value], []) if function.lets.iter().any(|(name, _)| name == value) => {}
                 ([value], []) if function.parameters.iter().any(|name| name == value) => {}
@@ -730,6 +734,26 @@ impl<'a> Collector<'a, '_> {
     }
 }
 
+impl Collector<'_, '_> {
+    /// The columns that `mirrored!` gives one by one: its type is the first token, its columns are in the first braces.
+    fn mirrored(&mut self, tokens: TokenStream) {
+        let mut tokens = tokens.into_iter();
+        let name = tokens.next().map(|name| name.to_string());
+        let columns = tokens.find_map(|token| match token {
+            TokenTree::Group(columns) => Some(columns.stream()),
+            TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => None,
+        });
+        let columns: Vec<TokenTree> = columns.into_iter().flatten().collect();
+        let columns = columns
+            .split(|token| token.to_string() == ",")
+            .filter(|column| matches!(column.first(), Some(TokenTree::Ident(_))))
+            .filter_map(|column| column.last())
+            .map(|column| (column.to_string().trim_matches('"').to_owned(), None));
+        let row = (self.path, name.unwrap_or_default(), columns.collect());
+        self.sources.rows.push(row);
+    }
+}
+
 impl<'a> Visit<'a> for Collector<'a, '_> {
     fn visit_attribute(&mut self, _: &'a Attribute) {}
 
@@ -809,6 +833,9 @@ impl<'a> Visit<'a> for Collector<'a, '_> {
             .any(|name| name.ends_with("columns"))
         {
             self.row(call.tokens.clone());
+        }
+        if names(&call.path).iter().any(|name| name == "mirrored") {
+            self.mirrored(call.tokens.clone());
         }
         self.literals(call.tokens.clone());
     }
