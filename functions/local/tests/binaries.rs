@@ -39,6 +39,7 @@ const CALLS: [(&str, &[(&str, &str)]); 7] = [
             ("invoke_migrate", "{}"),
             // The first has left nothing out.
             ("invoke_migrate", r#"{"applied": []}"#),
+            ("schedule_migrate_maintain", r#"{"maintained": []}"#),
         ],
     ),
     (

@@ -1,4 +1,5 @@
-//! Brings the database to the version of this release; the deploy invokes it before the other functions change.
+//! Brings the database to the schema of this release: the deploy invokes it before the other functions change, and a
+//! schedule for what can be done beside them.
 
 mod custom_resource;
 
@@ -7,9 +8,11 @@ use std::time::Duration;
 use aws_types::SdkConfig;
 use jiff::Timestamp;
 use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::deadline::Deadline;
 use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::{Value, json};
-use store::{Database, migrations};
+use store::Database;
+use store::migrations::{self, Applied, Background, Release};
 
 use custom_resource::{Kind, Request};
 
@@ -18,10 +21,11 @@ pub use custom_resource::Unanswered;
 /// The part of the invocation's time that is kept for answering the deploy.
 const TO_ANSWER: Duration = Duration::from_secs(30);
 
-/// What the function needs: the database, as its owner.
+/// What the function needs: the database, as its owner, and the migrations.
 #[derive(Debug)]
 pub struct App {
     database: Database,
+    release: Release,
 }
 
 /// Why the database could not be brought up to date. The deploy stops; nothing is half applied.
@@ -36,6 +40,9 @@ pub enum Error {
     /// A migration took longer than the function may: it was rolled back.
     #[error("the migrations took longer than {0:?}; what was not finished is rolled back")]
     TooSlow(Duration),
+    /// A schedule asked for something else than the maintenance.
+    #[error("{0:?} is nothing this function does: it answers migrate.maintain")]
+    Unsupported(String),
     /// CloudFormation asked for something that is not its protocol.
     #[error("the request of the deploy cannot be read")]
     Request(#[source] serde_json::Error),
@@ -53,7 +60,14 @@ impl App {
         let config = DatabaseConfig::from_env(environment, aws)?;
         Ok(App {
             database: Database::connect_lazily(&config),
+            release: Release::EMBEDDED,
         })
+    }
+
+    /// The same with other migrations than those of this repository.
+    #[must_use]
+    pub fn with_release(self, release: Release) -> App {
+        App { release, ..self }
     }
 }
 
@@ -65,12 +79,17 @@ pub async fn handle(app: &App, event: Value, now: Timestamp) -> Result<Value, Er
     handle_within(app, event, now, None).await
 }
 
-/// Applies what is missing and answers `{"applied": ["V0001__….sql", …], "version": 10}`. Nothing depends on the time.
+/// Applies what is missing, to its end, and answers `{"applied": ["V0001__….sql", …], "version": 10}`. Nothing depends on
+/// the time.
 ///
 /// A request of CloudFormation (it has a `ResponseURL`) is answered there too, with `FAILED` when the database is not
-/// up to date: the deploy is rolled back then. A `Delete` leaves the database as it is. An `Update` to a release older
-/// than the database, as a roll-back makes, succeeds and changes nothing: migrations go forward only, and the code of
-/// the release before works with them.
+/// up to date: the deploy is rolled back then. A `Delete` leaves the database as it is. An `Update` does not wait for
+/// what can be done beside the functions. One to a release older than the database, as a roll-back makes, succeeds and
+/// changes nothing but functions of the database: migrations go forward only, and the code of the release before works
+/// with them.
+///
+/// `{"detail-type": "migrate.maintain"}` does what no deploy waits for, until half a minute before the limit, and answers
+/// `{"maintained": [{"file": "V0033__….backfill.sql", "is_done": false, "slices": 12, "rows_done": 12000}]}`.
 ///
 /// # Errors
 /// See [`Error`]. Once CloudFormation has the answer `FAILED`, the invocation succeeds: a repeat would only answer again.
@@ -80,26 +99,30 @@ pub async fn handle_within(
     _now: Timestamp,
     limit: Option<Duration>,
 ) -> Result<Value, Error> {
-    if !custom_resource::is_request(&event) {
-        return Ok(told(&migrate(app, limit).await?));
+    // Boxed, as below: the compiler gives up on the nesting of the types otherwise.
+    if custom_resource::is_request(&event) {
+        return Box::pin(deploy(app, event, limit)).await;
     }
+    match event.get("detail-type").and_then(Value::as_str) {
+        None => Ok(told(&migrate(app, Kind::Create, limit).await?)),
+        Some("migrate.maintain") => Box::pin(maintain(app, limit))
+            .await
+            .inspect_err(|error| log_failure("the maintenance failed", error)),
+        Some(other) => Err(Error::Unsupported(other.to_owned()))
+            .inspect_err(|error| log_failure("the invocation failed", error)),
+    }
+}
+
+async fn deploy(app: &App, event: Value, limit: Option<Duration>) -> Result<Value, Error> {
     let request = Request::read(event)
         .map_err(Error::Request)
         .inspect_err(|error| log_failure("the deploy is left without an answer", error))?;
     let outcome = match request.kind {
-        Kind::Delete => Ok(unchanged(migrations::latest())),
-        Kind::Create => migrate(app, limit).await,
-        Kind::Update => match migrate(app, limit).await {
-            Err(Error::Migrations(migrations::Error::DatabaseIsNewer { found, latest })) => {
-                tracing::warn!(
-                    found,
-                    latest,
-                    "an older release goes on with a newer database"
-                );
-                Ok(unchanged(found))
-            }
-            other => other,
-        },
+        Kind::Delete => Ok(Applied {
+            applied: Vec::new(),
+            version: app.release.latest(),
+        }),
+        kind @ (Kind::Create | Kind::Update) => migrate(app, kind, limit).await,
     };
     let answered = match &outcome {
         Ok(applied) => request.answer(Ok(applied.version)).await,
@@ -119,20 +142,12 @@ pub fn limit(deadline: Timestamp, now: Timestamp) -> Option<Duration> {
     (left > Duration::ZERO).then(|| left.saturating_sub(TO_ANSWER))
 }
 
-fn told(applied: &migrations::Applied) -> Value {
+fn told(applied: &Applied) -> Value {
     json!({ "applied": applied.applied, "version": applied.version })
 }
 
-fn unchanged(version: u32) -> migrations::Applied {
-    migrations::Applied {
-        applied: Vec::new(),
-        version,
-    }
-}
-
-async fn migrate(app: &App, limit: Option<Duration>) -> Result<migrations::Applied, Error> {
-    // Boxed: the compiler gives up on the nesting of the types otherwise.
-    let apply = Box::pin(apply(app));
+async fn migrate(app: &App, kind: Kind, limit: Option<Duration>) -> Result<Applied, Error> {
+    let apply = Box::pin(apply(app, kind));
     let applied = match limit {
         None => apply.await,
         Some(limit) => tokio::time::timeout(limit, apply)
@@ -149,7 +164,32 @@ async fn migrate(app: &App, limit: Option<Duration>) -> Result<migrations::Appli
     Ok(applied)
 }
 
-async fn apply(app: &App) -> Result<migrations::Applied, Error> {
+async fn apply(app: &App, kind: Kind) -> Result<Applied, Error> {
     let mut client = app.database.client().await.map_err(Error::Unreachable)?;
-    Ok(migrations::apply(&mut client).await?)
+    let background = match kind {
+        Kind::Update => Background::Later,
+        Kind::Create | Kind::Delete => Background::AtOnce,
+    };
+    match app.release.apply(&mut client, background).await {
+        Err(migrations::Error::DatabaseIsNewer { found, latest }) if kind == Kind::Update => {
+            tracing::warn!(
+                found,
+                latest,
+                "an older release goes on with a newer database"
+            );
+            // A release after the next has dropped its functions.
+            Ok(Applied {
+                applied: app.release.apply_repeatable(&mut client).await?,
+                version: found,
+            })
+        }
+        applied => Ok(applied?),
+    }
+}
+
+async fn maintain(app: &App, limit: Option<Duration>) -> Result<Value, Error> {
+    let deadline = limit.map_or_else(Deadline::default, Deadline::after);
+    let mut client = app.database.client().await.map_err(Error::Unreachable)?;
+    let maintained = app.release.maintain(&mut client, deadline).await?;
+    Ok(json!({ "maintained": maintained }))
 }

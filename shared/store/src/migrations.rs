@@ -1,17 +1,63 @@
-//! Applies the files of `/migrations` to a database, each once, in order.
+//! Brings a database to the schema of a release: the files of `/migrations`, each in the way of its kind
+//! (docs/migrations.md).
 //!
 //! refinery takes no lock, so that two deploys at once race for the same migration, and sqlx would link a second
 //! Postgres driver into every function.
+
+mod background;
+mod repeatable;
+
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
-/// A file of `/migrations`, embedded at compile time.
-struct Migration {
-    /// The file name, such as `V0001__host_tables.sql`. Its place in [`MIGRATIONS`] is its version.
-    file: &'static str,
-    sql: &'static str,
+pub use background::Progress;
+
+/// A file of `/migrations`.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// Its name there, such as `V0001__host_tables.sql`, whose ending says its [`Kind`].
+    pub file: &'static str,
+    /// Its text.
+    pub sql: &'static str,
+}
+
+/// How a versioned migration is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `V00NN__what.sql`: in one transaction of the deploy.
+    Plain,
+    /// `V00NN__index_name.concurrent.sql`: one `CREATE INDEX CONCURRENTLY`, beside the functions.
+    Concurrent,
+    /// `V00NN__what.backfill.sql`: one statement for `$1` rows, beside the functions, until it changes none.
+    Backfill,
+}
+
+impl Migration {
+    fn kind(&self) -> Kind {
+        if self.file.ends_with(".concurrent.sql") {
+            Kind::Concurrent
+        } else if self.file.ends_with(".backfill.sql") {
+            Kind::Backfill
+        } else {
+            Kind::Plain
+        }
+    }
+
+    /// The versions that have to be done before: of each line `-- requires: V0033`.
+    fn requires(&self) -> impl Iterator<Item = i32> {
+        let required = |line: &str| line.strip_prefix("-- requires: V")?.trim().parse().ok();
+        self.sql.lines().filter_map(required)
+    }
+
+    fn failed(&self, error: tokio_postgres::Error) -> Error {
+        Error::Failed {
+            file: self.file,
+            source: error.into(),
+        }
+    }
 }
 
 macro_rules! migrations {
@@ -23,8 +69,8 @@ macro_rules! migrations {
     };
 }
 
-/// Every migration, oldest first. A test compares the list with the directory.
-const MIGRATIONS: &[Migration] = migrations![
+/// Every versioned migration, oldest first. A test compares the list with the directory.
+const VERSIONED: &[Migration] = migrations![
     "V0001__host_tables.sql",
     "V0002__predecessor_tables.sql",
     "V0003__widen_predecessor_columns.sql",
@@ -56,22 +102,98 @@ const MIGRATIONS: &[Migration] = migrations![
     "V0029__settled_periods.sql",
     "V0030__currency_options.sql",
     "V0031__idempotency_keys_of_actors.sql",
+    "V0032__kinds_of_migrations.sql",
 ];
+
+/// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.
+const REPEATABLE: &[Migration] = migrations![];
 
 /// The key of the advisory lock that serialises two deploys: "billing" in ASCII. A transaction holds it, never a
 /// session, so that a pooler in transaction mode can be used.
 const LOCK: i64 = 0x62_69_6c_6c_69_6e_67;
 
+/// How often a statement that waits for a lock of somebody else is tried.
+const TRIES: usize = 10;
+
+/// How long a migration may keep others waiting. Whoever comes after a statement that waits for a lock waits as long, so
+/// it gives up soon and is tried again.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long a statement waits for a lock.
+    pub lock_timeout: Duration,
+    /// The pause after the first try; each further pause is twice the one before.
+    pub first_pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// How long a slice of a backfill may hold its rows: after a longer one the next has half as many.
+    pub longest_slice: Duration,
+}
+
+impl Patience {
+    fn tries(self) -> Tries<impl Iterator<Item = Duration>> {
+        let next = move |pause: &Duration| Some((*pause * 2).min(self.longest_pause));
+        let pauses = std::iter::successors(Some(self.first_pause), next);
+        Tries(pauses.take(TRIES - 1))
+    }
+
+    /// From here to the end of the transaction.
+    async fn limit(self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+        let ms = self.lock_timeout.as_millis();
+        db.batch_execute(&format!("SET LOCAL lock_timeout = {ms}"))
+            .await
+    }
+}
+
+/// The pauses that are left.
+struct Tries<I>(I);
+
+impl<I: Iterator<Item = Duration>> Tries<I> {
+    /// Pauses, so that what failed for want of a lock can be tried again; any other error, and the last, is returned.
+    async fn again(&mut self, error: Error) -> Result<(), Error> {
+        if !error.is_for_want_of_a_lock() {
+            return Err(error);
+        }
+        let Some(pause) = self.0.next() else {
+            return Err(error.at_the_last_try());
+        };
+        let cause = runtime::telemetry::cause_chain(&error);
+        tracing::warn!(cause, "a migration waits for the lock of somebody else");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// The migrations of a release.
+#[derive(Debug, Clone, Copy)]
+pub struct Release {
+    /// Each is applied once, oldest first. The place in the list is the version.
+    pub versioned: &'static [Migration],
+    /// Applied together whenever one of them is new.
+    pub repeatable: &'static [Migration],
+    /// How long they may keep others waiting.
+    pub patience: Patience,
+}
+
+/// Which migrations that can run beside the functions a deploy runs itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Background {
+    /// All of them, in their order: no function runs yet.
+    AtOnce,
+    /// None, unless the database is new: [`Release::maintain`] runs them.
+    Later,
+}
+
 /// The result of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// The names of the files that this run applied, oldest first; empty when none were missing.
+    /// The names of the files that this run applied, oldest first; empty when none were missing. What is left to
+    /// [`Release::maintain`] is among them.
     pub applied: Vec<String>,
     /// The version of the database now.
     pub version: u32,
 }
 
-/// Why a database cannot be migrated. Nothing of the failed migration remains.
+/// Why a database cannot be migrated. Nothing of the failed migration remains, but for the committed slices of a backfill.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file was changed or renamed after it was applied, so it no longer describes the database.
@@ -88,6 +210,26 @@ pub enum Error {
         /// The version of this release.
         latest: u32,
     },
+    /// A migration that the deploy does not wait for has to be done first.
+    #[error(
+        "{file} says \"-- requires: V{required:04}\", which is not done yet: migrate.maintain runs it every hour; \
+         deploy again afterwards"
+    )]
+    Requires {
+        /// The name of the file that has to wait.
+        file: &'static str,
+        /// The version that is not done.
+        required: i32,
+    },
+    /// Others held a lock that the migration needs, at every try.
+    #[error("migration {file} did not get its locks in {TRIES} tries; nothing of the last remains")]
+    Locked {
+        /// The migration's file name.
+        file: &'static str,
+        /// Postgres' error of the last try.
+        #[source]
+        source: crate::Error,
+    },
     /// A statement of a migration failed.
     #[error("migration {file} failed and was rolled back")]
     Failed {
@@ -102,24 +244,148 @@ pub enum Error {
     Record(#[source] crate::Error),
 }
 
+impl Error {
+    fn is_for_want_of_a_lock(&self) -> bool {
+        let (Error::Failed { source, .. } | Error::Record(source)) = self else {
+            return false;
+        };
+        source.sqlstate() == Some("55P03") || source.is_retryable()
+    }
+
+    fn at_the_last_try(self) -> Error {
+        if let Error::Failed { file, source } = self {
+            return Error::Locked { file, source };
+        }
+        self
+    }
+}
+
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Error {
         Error::Record(error.into())
     }
 }
 
-/// Applies the missing migrations. Each has its own transaction and takes the lock again, so a failure keeps the ones
-/// before it, and of two runs at once each migration is applied by one and seen by the other.
-pub async fn apply(client: &mut Client) -> Result<Applied, Error> {
-    let mut applied = Vec::new();
-    while let Some(file) = apply_next(client).await? {
-        tracing::info!(migration = file, "migration applied");
-        applied.push(file.to_owned());
+impl Release {
+    /// The files of this repository.
+    pub const EMBEDDED: Release = Release {
+        versioned: VERSIONED,
+        repeatable: REPEATABLE,
+        patience: Patience {
+            lock_timeout: Duration::from_secs(2),
+            first_pause: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(30),
+            longest_slice: Duration::from_millis(200),
+        },
+    };
+
+    /// The version that this release migrates a database to.
+    #[must_use]
+    pub fn latest(&self) -> u32 {
+        version(self.versioned.len()).unwrap_or(0)
     }
-    Ok(Applied {
-        applied,
-        version: latest(),
-    })
+
+    /// Applies the missing migrations. Each has its own transaction and takes the lock again, so a failure keeps the
+    /// ones before it, and of two runs at once each migration is applied by one and seen by the other.
+    pub async fn apply(
+        &self,
+        client: &mut Client,
+        background: Background,
+    ) -> Result<Applied, Error> {
+        let is_new = current_version(client).await?.is_none();
+        let mut applied = Vec::new();
+        let mut tries = self.patience.tries();
+        loop {
+            if is_new || background == Background::AtOnce {
+                self.finish(client).await?;
+            }
+            match self.apply_next(client).await {
+                Ok(Some(file)) => {
+                    tracing::info!(migration = file, "migration applied");
+                    applied.push(file.to_owned());
+                    tries = self.patience.tries();
+                }
+                Ok(None) => break,
+                Err(error) => tries.again(error).await?,
+            }
+        }
+        applied.extend(self.apply_repeatable(client).await?);
+        Ok(Applied {
+            applied,
+            version: self.latest(),
+        })
+    }
+
+    /// Applies the oldest missing migration, or records it as one that is left to [`Release::maintain`], and returns
+    /// its file; `None` when none is missing.
+    async fn apply_next(&self, client: &mut Client) -> Result<Option<&'static str>, Error> {
+        let transaction = client.transaction().await?;
+        self.lock(&transaction).await?;
+        // Under the lock: CREATE TABLE IF NOT EXISTS fails when two transactions run it at once.
+        transaction
+            .batch_execute(
+                "CREATE TABLE IF NOT EXISTS billing_migrations (
+                    version INT CONSTRAINT billing_migrations_pkey PRIMARY KEY, -- 1, 2, 3 … without gaps
+                    file TEXT NOT NULL,                                         -- name in /migrations
+                    sha256 TEXT NOT NULL,                                       -- hex digest of the file
+                    applied_at TIMESTAMPTZ NOT NULL DEFAULT now()               -- when
+                )",
+            )
+            .await?;
+        let recorded = recorded(&transaction).await?;
+        self.check(&recorded)?;
+        let Some(migration) = self.versioned.get(recorded.len()) else {
+            transaction.commit().await?;
+            return Ok(None);
+        };
+        for required in migration.requires() {
+            if !is_done(&transaction, required).await? {
+                let file = migration.file;
+                return Err(Error::Requires { file, required });
+            }
+        }
+        let failed = |error| migration.failed(error);
+        if migration.kind() == Kind::Plain {
+            transaction
+                .batch_execute(migration.sql)
+                .await
+                .map_err(failed)?;
+            record(&transaction, migration).await?;
+        } else {
+            record(&transaction, migration).await?;
+            background::begin(&transaction, migration.file).await?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        Ok(Some(migration.file))
+    }
+
+    /// Waits for another deploy as long as it takes, and for everybody else as [`Patience`] says.
+    async fn lock(&self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+        db.batch_execute("SET LOCAL lock_timeout = 0").await?;
+        db.execute_typed(
+            "-- migrations::lock
+             SELECT pg_advisory_xact_lock($1)",
+            &[(&LOCK, Type::INT8)],
+        )
+        .await?;
+        self.patience.limit(db).await
+    }
+
+    /// Checks that the recorded migrations are the first of ours, unchanged.
+    fn check(&self, recorded: &[(String, String)]) -> Result<(), Error> {
+        for ((file, sha256), migration) in recorded.iter().zip(self.versioned) {
+            if file != migration.file || *sha256 != checksum(migration.sql) {
+                return Err(Error::Edited { file: file.clone() });
+            }
+        }
+        match version(recorded.len()) {
+            Some(found) if found > self.latest() => Err(Error::DatabaseIsNewer {
+                found,
+                latest: self.latest(),
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The version of the database; `None` when no migration has been applied yet.
@@ -136,54 +402,15 @@ pub async fn current_version(client: &impl GenericClient) -> Result<Option<u32>,
     Ok(version(recorded(client).await?.len()))
 }
 
-/// The version that this release migrates a database to.
-#[must_use]
-pub fn latest() -> u32 {
-    version(MIGRATIONS.len()).unwrap_or(0)
-}
-
-/// Applies the oldest missing migration and returns its file; `None` when none is missing.
-async fn apply_next(client: &mut Client) -> Result<Option<&'static str>, Error> {
-    let transaction = client.transaction().await?;
-    lock(&transaction).await?;
-    // Under the lock: CREATE TABLE IF NOT EXISTS fails when two transactions run it at once.
-    transaction
-        .batch_execute(
-            "CREATE TABLE IF NOT EXISTS billing_migrations (
-                version INT CONSTRAINT billing_migrations_pkey PRIMARY KEY, -- 1, 2, 3 … without gaps
-                file TEXT NOT NULL,                                         -- name in /migrations
-                sha256 TEXT NOT NULL,                                       -- hex digest of the file
-                applied_at TIMESTAMPTZ NOT NULL DEFAULT now()               -- when
-            )",
+async fn is_done(db: &impl GenericClient, version: i32) -> Result<bool, Error> {
+    let done = db
+        .query_typed_opt(
+            "-- migrations::is_done
+             SELECT version FROM billing_migrations WHERE version = $1 AND state = 'done'",
+            &[(&version, Type::INT4)],
         )
         .await?;
-    let recorded = recorded(&transaction).await?;
-    check(&recorded)?;
-    let Some(migration) = MIGRATIONS.get(recorded.len()) else {
-        transaction.commit().await?;
-        return Ok(None);
-    };
-    let failed = |error: tokio_postgres::Error| Error::Failed {
-        file: migration.file,
-        source: error.into(),
-    };
-    transaction
-        .batch_execute(migration.sql)
-        .await
-        .map_err(failed)?;
-    record(&transaction, migration).await?;
-    transaction.commit().await.map_err(failed)?;
-    Ok(Some(migration.file))
-}
-
-async fn lock(db: &impl GenericClient) -> Result<(), Error> {
-    db.execute_typed(
-        "-- migrations::lock
-         SELECT pg_advisory_xact_lock($1)",
-        &[(&LOCK, Type::INT8)],
-    )
-    .await?;
-    Ok(())
+    Ok(done.is_some())
 }
 
 async fn record(db: &impl GenericClient, migration: &Migration) -> Result<(), Error> {
@@ -214,22 +441,6 @@ async fn recorded(client: &impl GenericClient) -> Result<Vec<(String, String)>, 
         .collect()
 }
 
-/// Checks that the recorded migrations are the first of ours, unchanged.
-fn check(recorded: &[(String, String)]) -> Result<(), Error> {
-    for ((file, sha256), migration) in recorded.iter().zip(MIGRATIONS) {
-        if file != migration.file || *sha256 != checksum(migration.sql) {
-            return Err(Error::Edited { file: file.clone() });
-        }
-    }
-    match version(recorded.len()) {
-        Some(found) if found > latest() => Err(Error::DatabaseIsNewer {
-            found,
-            latest: latest(),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// The version after `count` migrations; `None` before the first.
 fn version(count: usize) -> Option<u32> {
     u32::try_from(count).ok().filter(|version| *version > 0)
@@ -244,21 +455,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_the_directory_without_gaps() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
-        let mut files: Vec<String> = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        files.sort();
-        let listed: Vec<&str> = MIGRATIONS.iter().map(|migration| migration.file).collect();
-        assert_eq!(files, listed);
-        for (file, version) in listed.iter().zip(1..) {
-            assert!(
-                file.starts_with(&format!("V{version:04}__")),
-                "{file} is not number {version}"
-            );
-        }
+    fn the_lists_are_the_directories() {
+        let migrations = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+        let files = |folder: &str| {
+            let entries = std::fs::read_dir(format!("{migrations}/{folder}"));
+            let names = entries.into_iter().flatten().map(|entry| {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                format!("{folder}{name}")
+            });
+            let mut files: Vec<String> = names.filter(|name| name.ends_with(".sql")).collect();
+            files.sort();
+            files
+        };
+        let listed =
+            |list: &[Migration]| -> Vec<&str> { list.iter().map(|one| one.file).collect() };
+        let mut versioned = files("");
+        let mut repeatable = files("functions/");
+        repeatable.extend(versioned.extract_if(.., |name| name == "roles.sql"));
+        assert_eq!(versioned, listed(VERSIONED));
+        assert_eq!(repeatable, listed(REPEATABLE));
     }
 
     #[test]
@@ -275,7 +490,7 @@ mod tests {
             "TIMESTAMPTZ",
         ];
         let mut columns = 0;
-        for migration in MIGRATIONS {
+        for migration in VERSIONED {
             let mut silent: Option<&str> = None;
             for line in migration.sql.lines() {
                 let definition = line.trim().trim_start_matches("ADD COLUMN ");
@@ -307,8 +522,8 @@ mod tests {
 
     #[test]
     fn an_edited_migration_is_named() {
-        let recorded = [(MIGRATIONS[0].file.to_owned(), "00".to_owned())];
-        let message = check(&recorded).unwrap_err().to_string();
-        assert!(message.contains(MIGRATIONS[0].file), "{message}");
+        let recorded = [(VERSIONED[0].file.to_owned(), "00".to_owned())];
+        let error = Release::EMBEDDED.check(&recorded).unwrap_err();
+        assert!(error.to_string().contains(VERSIONED[0].file), "{error}");
     }
 }

@@ -4,7 +4,7 @@ use super::services::{Postgres, progress_to_stderr};
 use super::{FaultProxy, logs, unique};
 use runtime::telemetry::cause_chain;
 use std::sync::OnceLock;
-use store::migrations;
+use store::migrations::{Background, Release};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::NoTls;
 
@@ -197,7 +197,8 @@ async fn make_template(admin: &tokio_postgres::Client, url: &str) -> Result<(), 
         .await
         .map_err(|error| cause_chain(&error))?;
     let connection = tokio::spawn(connection);
-    let applied = migrations::apply(&mut client)
+    let applied = Release::EMBEDDED
+        .apply(&mut client, Background::AtOnce)
         .await
         .map_err(|error| cause_chain(&error));
     drop(client);

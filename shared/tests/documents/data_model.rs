@@ -9,7 +9,7 @@ use crate::compare;
 
 const HEAD: &str = r"# Data model
 
-Every table of the migrated database, with each column's type and the comment it has in `migrations/`. Amounts are integers in minor units of the row's currency, currencies upper-case ISO 4217, instants `timestamptz`, ranges `[start, end)`. Tables that show objects of Stripe's also keep the version of the snapshot they show (`source_created_at`, `source_rank`, `source_event_id`); [ledger.md](ledger.md) says how it orders them.
+Every table of the migrated database, with each column's type and the comment it has in `migrations/`. Amounts are integers in minor units of the row's currency, currencies upper-case ISO 4217, instants `timestamptz`, ranges `[start, end)`. Tables that show objects of Stripe's also keep the version of the snapshot they show (`source_created_at`, `source_rank`, `source_event_id`); [ledger.md](ledger.md) says how it orders them. [migrations.md](migrations.md) says how the schema changes.
 
 Solid lines are foreign keys. Dotted lines are links by an id that the database does not enforce: a parent may arrive after its child, and tables of the host application are not altered.
 
@@ -165,6 +165,7 @@ fn comments() -> BTreeMap<(String, String), String> {
     let mut files: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
         .collect();
     files.sort();
     let mut found = BTreeMap::new();

@@ -5,11 +5,11 @@ use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::upgrade::{app, json_of};
 use jiff::Timestamp;
 use migrate::{App, Error, Unanswered, handle, handle_within, limit};
-use runtime::config::Environment;
 use serde_json::{Value, json};
-use store::migrations;
+use store::migrations::{self, Migration, Release};
 use testing::{TestDatabase, logs, sample};
 
 /// The address a deploy waits at.
@@ -60,14 +60,6 @@ impl Deploy {
     }
 }
 
-fn app(database_url: &str) -> App {
-    let environment = Environment::from_pairs([
-        ("DATABASE_URL", database_url),
-        ("DATABASE_SSLMODE", "disable"),
-    ]);
-    App::from_env(&environment, &aws_types::SdkConfig::builder().build()).unwrap()
-}
-
 async fn deploy(app: &App, request: Value) -> Result<Value, Error> {
     handle(app, request, Timestamp::UNIX_EPOCH).await
 }
@@ -82,7 +74,7 @@ async fn a_stack_is_created_once_its_database_is_up_to_date() {
     assert!(head.starts_with("PUT /answer?X-Amz-Signature="), "{head}");
     // It is not part of what was signed.
     assert!(!head.to_lowercase().contains("content-type"), "{head}");
-    let version = migrations::latest();
+    let version = Release::EMBEDDED.latest();
     assert_eq!(
         told,
         json!({
@@ -174,7 +166,7 @@ async fn a_roll_back_to_the_release_before_leaves_the_newer_database_alone() {
         .unwrap();
     let (_, told) = waiting.told.recv().unwrap();
     assert_eq!(told["Status"], "SUCCESS", "{told}");
-    let newer = (migrations::latest() + 1).to_string();
+    let newer = (Release::EMBEDDED.latest() + 1).to_string();
     assert_eq!(told["Data"]["Version"], newer);
     // A new stack over it is a mistake.
     deploy(&app, waiting.request("cloudformation_migrate_create"))
@@ -182,6 +174,91 @@ async fn a_roll_back_to_the_release_before_leaves_the_newer_database_alone() {
         .unwrap();
     let (_, told) = waiting.told.recv().unwrap();
     assert_eq!(told["Status"], "FAILED", "{told}");
+}
+
+/// The one that a roll-back goes back to, and the one that a deploy brings.
+fn release(function: &'static str, background: bool) -> Release {
+    let index = Migration {
+        file: "V9999__users_plan_idx.concurrent.sql",
+        sql: "CREATE INDEX CONCURRENTLY IF NOT EXISTS users_plan_idx ON users (plan)",
+    };
+    let function = Migration {
+        file: "functions/f.sql",
+        sql: function,
+    };
+    let versioned = [Release::EMBEDDED.versioned, &[index]].concat();
+    Release {
+        versioned: &versioned.leak()[..Release::EMBEDDED.versioned.len() + usize::from(background)],
+        repeatable: vec![function].leak(),
+        ..Release::EMBEDDED
+    }
+}
+
+#[tokio::test]
+async fn an_update_leaves_what_can_wait_to_the_schedule() {
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let new = app(&database.url).with_release(release(
+        "CREATE OR REPLACE FUNCTION f_HASH() RETURNS INT LANGUAGE sql AS 'SELECT 2'",
+        true,
+    ));
+    let waiting = Deploy::waiting(&[200, 200]);
+    deploy(&new, waiting.request("cloudformation_migrate_update"))
+        .await
+        .unwrap();
+    let (_, told) = waiting.told.recv().unwrap();
+    assert_eq!(told["Status"], "SUCCESS", "{told}");
+    let index = "SELECT to_jsonb(to_regclass('users_plan_idx') IS NOT NULL)";
+    assert_eq!(json_of(&client, index).await, json!(false));
+
+    // Rolled back: the functions of the database that the older release calls are there again.
+    let old = app(&database.url).with_release(release(
+        "CREATE OR REPLACE FUNCTION f_HASH() RETURNS INT LANGUAGE sql AS 'SELECT 1'",
+        false,
+    ));
+    let answer = deploy(&old, waiting.request("cloudformation_migrate_update")).await;
+    assert_eq!(answer.unwrap()["applied"], json!(["functions/f.sql"]));
+    let (_, told) = waiting.told.recv().unwrap();
+    assert_eq!(told["Status"], "SUCCESS", "{told}");
+
+    let maintained = deploy(&old, sample("schedule_migrate_maintain").json()).await;
+    assert_eq!(
+        maintained.unwrap(),
+        json!({ "maintained": [] }),
+        "it does not know the index"
+    );
+    let maintained = deploy(&new, sample("schedule_migrate_maintain").json()).await;
+    let done = json!({
+        "file": "V9999__users_plan_idx.concurrent.sql", "is_done": true, "slices": 0, "rows_done": 0
+    });
+    assert_eq!(maintained.unwrap(), json!({ "maintained": [done] }));
+    assert_eq!(json_of(&client, index).await, json!(true));
+}
+
+/// A new stack may find the database of another one: none of its functions runs yet.
+#[tokio::test]
+async fn a_new_stack_waits_for_everything() {
+    let database = TestDatabase::create().await;
+    let function = "CREATE OR REPLACE FUNCTION f_HASH() RETURNS INT LANGUAGE sql AS 'SELECT 2'";
+    let app = app(&database.url).with_release(release(function, true));
+    let waiting = Deploy::waiting(&[200]);
+    deploy(&app, waiting.request("cloudformation_migrate_create"))
+        .await
+        .unwrap();
+    let (_, told) = waiting.told.recv().unwrap();
+    assert_eq!(told["Status"], "SUCCESS", "{told}");
+    let index = "SELECT to_jsonb(to_regclass('users_plan_idx') IS NOT NULL)";
+    let found = json_of(&database.client().await, index).await;
+    assert_eq!(found, json!(true));
+}
+
+#[tokio::test]
+async fn a_schedule_that_asks_for_something_else_is_refused() {
+    // Not even asked.
+    let app = app("postgres://nobody@127.0.0.1:1/none");
+    let event = json!({ "detail-type": "migrate.undo" });
+    let error = deploy(&app, event).await.unwrap_err();
+    assert!(matches!(error, Error::Unsupported(_)), "{error}");
 }
 
 #[tokio::test]

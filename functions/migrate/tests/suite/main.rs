@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
 mod custom_resource;
+mod kinds;
 mod predecessor;
 mod upgrade;

@@ -10,7 +10,7 @@ use migrate::{App, Error, handle};
 use runtime::config::Environment;
 use serde_json::{Value, json};
 use store::idempotency_keys::{self, Owner, Taken, Use};
-use store::migrations;
+use store::migrations::{self, Background, Release};
 use testing::{TestDatabase, logs, sample};
 use tokio_postgres::{Client, GenericClient};
 
@@ -20,7 +20,7 @@ async fn migrate(database: &TestDatabase) -> Result<Value, Error> {
 }
 
 /// The one column of the one row of `sql`, which must be JSON.
-async fn json_of(client: &impl GenericClient, sql: &str) -> Value {
+pub(crate) async fn json_of(client: &impl GenericClient, sql: &str) -> Value {
     client
         .query_one(sql, &[])
         .await
@@ -132,14 +132,14 @@ async fn an_empty_database_gets_every_table() {
     let client = database.client().await;
     assert_eq!(migrations::current_version(&client).await.unwrap(), None);
     let answer = migrate(&database).await.unwrap();
-    assert_eq!(answer["version"], json!(migrations::latest()));
+    assert_eq!(answer["version"], json!(Release::EMBEDDED.latest()));
     assert_eq!(
         answer["applied"].as_array().unwrap().len(),
-        migrations::latest() as usize
+        Release::EMBEDDED.latest() as usize
     );
     assert_eq!(
         migrations::current_version(&client).await.unwrap(),
-        Some(migrations::latest())
+        Some(Release::EMBEDDED.latest())
     );
     let tables = json_of(
         &client,
@@ -153,6 +153,7 @@ async fn an_empty_database_gets_every_table() {
             "api_usage",
             "audit_log",
             "billing_migrations",
+            "billing_repeatables",
             "checkout_sessions",
             "coupons",
             "credit_applications",
@@ -660,7 +661,7 @@ async fn a_second_run_changes_nothing() {
     let answer = migrate(&database).await.unwrap();
     assert_eq!(
         answer,
-        json!({ "applied": [], "version": migrations::latest() })
+        json!({ "applied": [], "version": Release::EMBEDDED.latest() })
     );
     let after = (
         columns(&client).await,
@@ -678,12 +679,12 @@ async fn two_runs_at_once_apply_each_migration_once() {
     let (one, two) = tokio::join!(migrate(&database), migrate(&database));
     let mut files = Vec::new();
     for answer in [one.unwrap(), two.unwrap()] {
-        assert_eq!(answer["version"], json!(migrations::latest()));
+        assert_eq!(answer["version"], json!(Release::EMBEDDED.latest()));
         files.extend(answer["applied"].as_array().unwrap().clone());
     }
     let distinct: BTreeSet<String> = files.iter().map(Value::to_string).collect();
     assert_eq!(files.len(), distinct.len());
-    assert_eq!(files.len(), migrations::latest() as usize);
+    assert_eq!(files.len(), Release::EMBEDDED.latest() as usize);
     assert_eq!(rows_of(&client, "payment_history").await.len(), 8);
 }
 
@@ -742,7 +743,7 @@ async fn a_failed_migration_leaves_nothing_behind() {
     let answer = migrate(&database).await.unwrap();
     assert_eq!(
         answer["applied"].as_array().unwrap().len() + 4,
-        migrations::latest() as usize
+        Release::EMBEDDED.latest() as usize
     );
 }
 
@@ -806,6 +807,43 @@ async fn the_log_has_the_cause_of_a_failed_migration_and_nobodys_data() {
     ]);
 }
 
+/// As the release did whose newest migration that was.
+async fn migrate_to(version: usize, client: &mut Client) {
+    let release = Release {
+        versioned: &Release::EMBEDDED.versioned[..version],
+        repeatable: &[],
+        ..Release::EMBEDDED
+    };
+    release.apply(client, Background::AtOnce).await.unwrap();
+}
+
+/// The runner of the release before writes and reads its three columns, and what it recorded is done.
+#[tokio::test]
+async fn what_was_applied_before_migrations_had_a_state_is_done() {
+    let database = TestDatabase::empty().await;
+    let mut client = database.client().await;
+    migrate_to(31, &mut client).await;
+    client
+        .batch_execute("INSERT INTO users (email) VALUES ('one@example.test')")
+        .await
+        .unwrap();
+    migrate(&database).await.unwrap();
+    let states = "SELECT jsonb_object_agg(state || slices || rows_done, n)
+        FROM (SELECT state, slices, rows_done, count(*) AS n FROM billing_migrations GROUP BY 1, 2, 3) AS m";
+    let latest = Release::EMBEDDED.latest();
+    assert_eq!(json_of(&client, states).await, json!({ "done00": latest }));
+    let recorded_by_the_release_before =
+        "INSERT INTO billing_migrations (version, file, sha256) VALUES (1000, 'V1000__x.sql', 'x')";
+    client
+        .execute(recorded_by_the_release_before, &[])
+        .await
+        .unwrap();
+    let state = "SELECT to_jsonb(state) FROM billing_migrations WHERE version = 1000";
+    assert_eq!(json_of(&client, state).await, json!("done"));
+    let kept = "SELECT to_jsonb(count(*)) FROM users";
+    assert_eq!(json_of(&client, kept).await, json!(1));
+}
+
 /// What the release before V0031 does with a key: its statements, as they were.
 mod before_v0031 {
     use serde_json::Value;
@@ -851,26 +889,10 @@ mod before_v0031 {
 async fn a_key_holds_across_the_upgrade_that_gives_it_an_owner() {
     let database = TestDatabase::empty().await;
     let mut client = database.client().await;
-    let folder = testing::workspace_root().join("migrations");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "sql"))
-        .collect();
-    files.sort();
-    let is_older =
-        |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap() < "V0031";
-    let (older, newer): (Vec<_>, Vec<_>) = files.into_iter().partition(is_older);
-    for path in older {
-        let sql = std::fs::read_to_string(path).unwrap();
-        client.batch_execute(&sql).await.unwrap();
-    }
+    migrate_to(30, &mut client).await;
     assert!(before_v0031::take(&client, "old", "POST /credits/1/void", "d").await);
     before_v0031::answer(&client, "old", "first").await;
-    for path in newer {
-        let sql = std::fs::read_to_string(path).unwrap();
-        client.batch_execute(&sql).await.unwrap();
-    }
+    migrate_to(31, &mut client).await;
 
     let now = Timestamp::UNIX_EPOCH;
     let owner = |key, actor| Owner {
@@ -954,7 +976,7 @@ fn without_a_database_the_program_says_which_variable_is_missing() {
     assert!(cause.contains("DATABASE_URL"), "{line}");
 }
 
-fn app(database_url: &str) -> App {
+pub(crate) fn app(database_url: &str) -> App {
     let environment = Environment::from_pairs([
         ("DATABASE_URL", database_url),
         ("DATABASE_SSLMODE", "disable"),
