@@ -25,12 +25,17 @@ use sources::{Found, Sources, Statement, first_line};
 
 /// The functions whose statements the sources do not show. What they run is in [`generated`], or is no statement on the
 /// migrated schema.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 15] = [
     "shared/store/src/exports.rs::rows",
     // The conditions of a list: its callers are seen, and each gives several statements.
     "shared/store/src/list.rs::read",
-    // Runs the migrations themselves.
+    // Run the migrations themselves, and what goes with them.
     "shared/store/src/migrations.rs::apply_next",
+    "shared/store/src/migrations.rs::limit",
+    "shared/store/src/migrations/background.rs::slice",
+    "shared/store/src/migrations/background.rs::build",
+    "shared/store/src/migrations/repeatable.rs::try_repeatable",
+    "shared/store/src/migrations/repeatable.rs::drop_outdated",
     // The statements of mirrored tables: `every_read_of_a_mirrored_table_runs` runs what selects.
     "shared/store/src/mirror.rs::select",
     "shared/store/src/mirror.rs::upsert_with",

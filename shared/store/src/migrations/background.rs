@@ -144,7 +144,7 @@ impl Release {
         let held = transaction
             .query_typed_opt(
                 "-- background::slice
-                 SELECT version FROM billing_migrations
+                 SELECT leased_until FROM billing_migrations
                  WHERE file = $1 AND leased_until = $2 AND state = 'running' FOR UPDATE",
                 &[
                     (&migration.file, Type::TEXT),
@@ -162,14 +162,14 @@ impl Release {
         let renewed = transaction
             .query_typed_one(
                 "-- background::slice
-                 UPDATE billing_migrations SET slices = slices + LEAST($2, 1), rows_done = rows_done + $2,
+                 UPDATE billing_migrations SET slices = slices + LEAST($2::bigint, 1), rows_done = rows_done + $2,
                      state = CASE $2 WHEN 0 THEN 'done' ELSE 'running' END,
                      leased_until = clock_timestamp() + interval '60 seconds'
                  WHERE file = $1 RETURNING leased_until",
                 &[(&migration.file, Type::TEXT), (&changed, Type::INT8)],
             )
             .await?
-            .try_get(0)?;
+            .try_get("leased_until")?;
         transaction.commit().await?;
         Ok((changed > 0).then_some(renewed))
     }
@@ -213,7 +213,7 @@ async fn lease(db: &impl GenericClient, file: &str) -> Result<Option<Timestamp>,
             &[(&file, Type::TEXT)],
         )
         .await?;
-    Ok(row.map(|row| row.try_get(0)).transpose()?)
+    Ok(row.map(|row| row.try_get("leased_until")).transpose()?)
 }
 
 /// Builds the index that the file is named for, and answers whether it is there.
@@ -228,20 +228,21 @@ async fn build(client: &Client, migration: &Migration) -> Result<bool, Error> {
         .query_typed_opt(
             "-- background::build
              SELECT EXISTS (SELECT FROM pg_stat_progress_create_index AS build
-                            WHERE build.relid = i.indrelid AND build.datname = current_database())
+                            WHERE build.relid = i.indrelid AND build.datname = current_database()) AS is_under_way
              FROM pg_index AS i WHERE i.indexrelid = to_regclass($1) AND NOT i.indisvalid",
             &[(&index, Type::TEXT)],
         )
         .await?;
-    let is_under_way: Option<bool> = leftover.map(|row| row.try_get(0)).transpose()?;
+    let is_under_way: Option<bool> = leftover
+        .map(|row| row.try_get("is_under_way"))
+        .transpose()?;
     if is_under_way == Some(true) {
         return Ok(false);
     }
     // It may wait and take long, since it keeps nobody from reading or writing. It cannot run in a transaction, which
     // would take these limits back by itself.
-    client
-        .batch_execute("SET lock_timeout = 0; SET statement_timeout = 0")
-        .await?;
+    client.batch_execute("SET lock_timeout = 0").await?;
+    client.batch_execute("SET statement_timeout = 0").await?;
     let built = async {
         if is_under_way.is_some() {
             let drop = format!("DROP INDEX CONCURRENTLY {index}");
@@ -250,9 +251,8 @@ async fn build(client: &Client, migration: &Migration) -> Result<bool, Error> {
         client.batch_execute(migration.sql).await
     }
     .await;
-    client
-        .batch_execute("RESET lock_timeout; RESET statement_timeout")
-        .await?;
+    client.batch_execute("RESET lock_timeout").await?;
+    client.batch_execute("RESET statement_timeout").await?;
     built.map_err(|error| migration.failed(error))?;
     client
         .execute_typed(

@@ -56,7 +56,7 @@ impl Release {
                 &[],
             )
             .await?;
-        let last: Option<String> = last.map(|row| row.try_get(0)).transpose()?;
+        let last: Option<String> = last.map(|row| row.try_get("sha256")).transpose()?;
         if last.is_some_and(|last| last == sha256) {
             return Ok(Vec::new());
         }
@@ -84,7 +84,7 @@ async fn drop_outdated(db: &impl GenericClient) -> Result<(), Error> {
     let rows = db
         .query_typed(
             "-- repeatable::drop_outdated
-             SELECT p.oid::regprocedure::text FROM pg_proc AS p
+             SELECT p.oid::regprocedure::text AS function FROM pg_proc AS p
              WHERE p.pronamespace = current_schema()::regnamespace AND substring(p.proname FROM '_([0-9a-f]{8})$') IN (
                  SELECT left(sha256, 8) FROM billing_repeatables GROUP BY sha256 ORDER BY max(id) DESC OFFSET 2)",
             &[],
@@ -92,7 +92,7 @@ async fn drop_outdated(db: &impl GenericClient) -> Result<(), Error> {
         .await?;
     let mut functions = Vec::new();
     for row in rows {
-        functions.push(row.try_get::<_, String>(0)?);
+        functions.push(row.try_get::<_, String>("function")?);
     }
     if !functions.is_empty() {
         tracing::info!(?functions, "functions of older releases are dropped");
