@@ -24,7 +24,7 @@ use tokio_postgres::{Client, Transaction};
 use utoipa::openapi::RefOr;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::publishing;
+use crate::publishing::publish_after_commit;
 use runtime::api::Error;
 use runtime::api::access::Caller;
 use runtime::api::extract::{Now, documented};
@@ -204,8 +204,8 @@ impl Writer {
         T: Serialize,
         E: From<Error>,
     {
-        let mut client = self.database.client().await.map_err(Error::from)?;
-        let client: &mut Client = &mut client;
+        let mut connection = self.database.client().await.map_err(Error::from)?;
+        let client: &mut Client = &mut connection;
         let transaction = client.transaction().await.map_err(unanswered)?;
         let owner = self.key.as_ref().map(|key| Owner {
             key: &key.key,
@@ -242,8 +242,8 @@ impl Writer {
         }
         transaction.commit().await.map_err(unanswered)?;
         if !messages.is_empty() {
-            let bus = self.event_bus.as_ref();
-            publishing::publish_after_commit(client, bus, &messages, self.now).await;
+            let (database, bus) = (&self.database, self.event_bus.as_ref());
+            publish_after_commit(database, connection, bus, &messages, self.now).await;
         }
         Ok(stored(i32::from(STATUS), body)?)
     }

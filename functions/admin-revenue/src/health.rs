@@ -15,6 +15,7 @@ use runtime::api::Error;
 use runtime::api::extract::{Json, documented};
 use runtime::config;
 use runtime::http_call::http_get;
+use runtime::time_limit;
 use serde::Serialize;
 use store::{Database, revenue_report};
 use utoipa::openapi::RefOr;
@@ -118,7 +119,7 @@ pub(crate) async fn get(State(app): State<Arc<Clients>>) -> Result<HealthAnswer,
 type CheckError = Box<dyn StdError + Send + Sync>;
 
 async fn check(name: &'static str, check: impl Future<Output = Result<(), CheckError>>) -> Reach {
-    match tokio::time::timeout(TIMEOUT, check).await {
+    match time_limit::within(TIMEOUT, check).await {
         Ok(Ok(())) => Reach::Ok,
         Ok(Err(error)) if error.is::<config::Error>() => {
             tracing::warn!(check = name, cause = %error, "a health check failed");
@@ -129,7 +130,8 @@ async fn check(name: &'static str, check: impl Future<Output = Result<(), CheckE
             tracing::warn!(check = name, cause, "a health check failed");
             Reach::Unavailable
         }
-        Err(_elapsed) => {
+        Err(given_up) => {
+            given_up.stop().await;
             tracing::warn!(check = name, "a health check took too long");
             Reach::TimedOut
         }

@@ -2,6 +2,7 @@
 //! need can be reached.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_types::SdkConfig;
 use domain::money::Currency;
@@ -35,6 +36,9 @@ mod revenue;
 mod statement;
 mod subscriptions;
 
+/// Reading a large table takes longer than a figure.
+const EXPORT_TIME_LIMIT: Duration = Duration::from_secs(25);
+
 /// The function: its routes over what its policy lets it reach.
 #[derive(Debug)]
 pub struct App {
@@ -55,7 +59,10 @@ fn table() -> Routes<Arc<Clients>> {
         .add(Access::Viewer, routes!(revenue::movements))
         .add(Access::Viewer, routes!(revenue::cohorts))
         .add(Access::Viewer, routes!(reports::get))
-        .add(Access::Viewer, routes!(exports::get))
+        .add(
+            Access::Viewer,
+            routes!(exports::get).with_time_limit(EXPORT_TIME_LIMIT),
+        )
         .add(Access::Viewer, routes!(health::get))
         .add(Access::Viewer, routes!(subscriptions::list))
         .add(Access::Viewer, routes!(customers::list))

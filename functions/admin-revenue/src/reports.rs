@@ -22,6 +22,7 @@ use shared::figures::refunds::{self, RefundsOfReason, RefundsTotals};
 use shared::figures::tax::{self, TaxTotals};
 use shared::figures::top_customers::{self, TopCustomer, TopCustomersTotals};
 use shared::figures::{self, About, Report, Section, Table};
+use store::Reads;
 use store::reports::{Disputes, PartnerRevenue, Scope, Tax};
 use store::row::Fields;
 use utoipa::{IntoParams, ToSchema};
@@ -141,62 +142,66 @@ pub(crate) async fn get(
         period: period.map(|asked| (asked.range.start, asked.to())),
         as_of,
     };
-    let db = &*app.database.client().await?;
-    let Some(asked) = period else {
-        let table = aging::table(db, currency, as_of).await;
-        return to.answer(table, aging::DEFINITION, FinanceReport::Aging);
-    };
-    let scope = &Scope {
-        currency,
-        range: asked.range,
-        as_of,
-    };
-    match report.name {
-        ReportName::Aging | ReportName::TopCustomers => {
-            let limit = i64::from(limit.unwrap_or(LimitQuery::DEFAULT));
-            let table = top_customers::table(db, scope, limit).await;
-            to.answer(
-                table,
-                top_customers::DEFINITION,
-                FinanceReport::TopCustomers,
-            )
+    let client = app.database.client().await?;
+    let db = &*client;
+    let read = async {
+        let Some(asked) = period else {
+            let table = aging::table(db, currency, as_of).await;
+            return to.answer(table, aging::DEFINITION, FinanceReport::Aging);
+        };
+        let scope = &Scope {
+            currency,
+            range: asked.range,
+            as_of,
+        };
+        match report.name {
+            ReportName::Aging | ReportName::TopCustomers => {
+                let limit = i64::from(limit.unwrap_or(LimitQuery::DEFAULT));
+                let table = top_customers::table(db, scope, limit).await;
+                to.answer(
+                    table,
+                    top_customers::DEFINITION,
+                    FinanceReport::TopCustomers,
+                )
+            }
+            ReportName::FailedPayments => to.answer(
+                failed_payments::table(db, scope).await,
+                failed_payments::DEFINITION,
+                FinanceReport::FailedPayments,
+            ),
+            ReportName::Refunds => to.answer(
+                refunds::table(db, scope).await,
+                refunds::DEFINITION,
+                FinanceReport::Refunds,
+            ),
+            ReportName::Disputes => to.answer(
+                disputes::table(db, scope).await,
+                disputes::DEFINITION,
+                FinanceReport::Disputes,
+            ),
+            ReportName::Fees => to.answer(
+                fees::table(db, scope).await,
+                fees::DEFINITION,
+                FinanceReport::Fees,
+            ),
+            ReportName::Tax => to.answer(
+                tax::table(db, scope).await,
+                tax::DEFINITION,
+                FinanceReport::Tax,
+            ),
+            ReportName::Partners => to.answer(
+                partners::table(db, scope).await,
+                partners::DEFINITION,
+                FinanceReport::Partners,
+            ),
+            ReportName::PlanChanges => to.answer(
+                plan_changes::table(db, scope).await,
+                plan_changes::DEFINITION,
+                FinanceReport::PlanChanges,
+            ),
         }
-        ReportName::FailedPayments => to.answer(
-            failed_payments::table(db, scope).await,
-            failed_payments::DEFINITION,
-            FinanceReport::FailedPayments,
-        ),
-        ReportName::Refunds => to.answer(
-            refunds::table(db, scope).await,
-            refunds::DEFINITION,
-            FinanceReport::Refunds,
-        ),
-        ReportName::Disputes => to.answer(
-            disputes::table(db, scope).await,
-            disputes::DEFINITION,
-            FinanceReport::Disputes,
-        ),
-        ReportName::Fees => to.answer(
-            fees::table(db, scope).await,
-            fees::DEFINITION,
-            FinanceReport::Fees,
-        ),
-        ReportName::Tax => to.answer(
-            tax::table(db, scope).await,
-            tax::DEFINITION,
-            FinanceReport::Tax,
-        ),
-        ReportName::Partners => to.answer(
-            partners::table(db, scope).await,
-            partners::DEFINITION,
-            FinanceReport::Partners,
-        ),
-        ReportName::PlanChanges => to.answer(
-            plan_changes::table(db, scope).await,
-            plan_changes::DEFINITION,
-            FinanceReport::PlanChanges,
-        ),
-    }
+    };
+    app.database.each_in_time(&client, Reads::One, read).await
 }
 
 /// Which report is asked for, and how.

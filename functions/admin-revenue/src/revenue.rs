@@ -12,6 +12,7 @@ use shared::figures::asked::{Longest, past};
 use shared::figures::cohorts::{self, Cohorts};
 use shared::figures::mrr_movements::{self, MrrMovements, Profile};
 use shared::figures::revenue::{self, Moment, Revenue};
+use store::Reads;
 use utoipa::IntoParams;
 
 use crate::Clients;
@@ -32,8 +33,9 @@ pub(crate) async fn get(
         }
     };
     let client = app.database.client().await?;
-    let report = revenue::report(&client, figures.currency(&app), moment).await;
-    Ok(Json(report))
+    let report = revenue::report(&client, figures.currency(&app), moment);
+    let report = app.database.each_in_time(&client, Reads::Several, report);
+    Ok(Json(report.await))
 }
 
 /// The periods and the discount profile of the bridge.
@@ -65,8 +67,9 @@ pub(crate) async fn movements(
     let profile = bridge.profile.unwrap_or_default();
     let client = app.database.client().await?;
     let currency = figures.currency(&app);
-    let report = mrr_movements::report(&client, currency, profile, granularity, asked).await;
-    Ok(Json(report))
+    let report = mrr_movements::report(&client, currency, profile, granularity, asked);
+    let report = app.database.each_in_time(&client, Reads::Several, report);
+    Ok(Json(report.await))
 }
 
 /// Answers cohorts: customers by the month of their first MRR, and how many still pay in each later month.
@@ -79,6 +82,7 @@ pub(crate) async fn cohorts(
 ) -> Result<Json<Cohorts>, Error> {
     let asked = figures.range(span.span()?, Longest::Months, now)?;
     let client = app.database.client().await?;
-    let report = cohorts::report(&client, figures.currency(&app), asked).await;
-    Ok(Json(report))
+    let report = cohorts::report(&client, figures.currency(&app), asked);
+    let report = app.database.each_in_time(&client, Reads::One, report);
+    Ok(Json(report.await))
 }

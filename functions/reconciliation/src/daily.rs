@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::{Value, json};
 use shared::ledger;
-use shared::publishing;
+use shared::publishing::publish_after_commit;
 use store::outbox::NewMessage;
 use store::reconciliation_runs::{self, Ending};
 use store::{outbox, reconciliation_window};
@@ -214,18 +214,14 @@ impl Run<'_> {
             summary: &summary,
             report_key: report_key.as_deref(),
         };
-        let mut client = self.app.database.client().await?;
-        let client: &mut Client = &mut client;
+        let mut connection = self.app.database.client().await?;
+        let client: &mut Client = &mut connection;
         let transaction = client.transaction().await.map_err(store::Error::from)?;
         reconciliation_runs::finish(&transaction, self.run_id, &ending, self.now).await?;
         let messages = outbox::insert_all(&transaction, &messages, self.now).await?;
         transaction.commit().await.map_err(store::Error::from)?;
-        // What the bus does not take now is taken by the sweep.
-        if let Err(error) =
-            publishing::publish(client, &self.app.event_bus, &messages, self.now).await
-        {
-            log_failure("messages stay in the outbox", &error);
-        }
+        let (database, bus) = (&self.app.database, Some(&self.app.event_bus));
+        publish_after_commit(database, connection, bus, &messages, self.now).await;
         metrics::gauge!("reconciliation_open_discrepancies")
             .set(u32::try_from(open).unwrap_or(u32::MAX));
         if open > 0 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runtime::telemetry::cause_chain;
+use runtime::time_limit;
 use shared::ledger::{self, Outcome};
 use stripe::event::Event;
 
@@ -34,7 +35,7 @@ pub(crate) async fn ingest(
             let mut client = app.database.client().await?;
             ledger::ingest(&mut client, &event, body, app.fee_estimate, now).await
         };
-        let reason = match tokio::time::timeout(EVENT_TIMEOUT, ingest).await {
+        let reason = match time_limit::within(EVENT_TIMEOUT, ingest).await {
             Ok(Ok(applied)) => return Ok(Ok(applied.outcome)),
             Ok(Err(ledger::Error::Store(error))) if error.is_unavailable() => {
                 match error.sqlstate() {
@@ -44,7 +45,11 @@ pub(crate) async fn ingest(
                 }
             }
             Ok(Err(error)) => return Ok(Err(cause_chain(&error))),
-            Err(_elapsed) => format!("the ledger did not answer within {EVENT_TIMEOUT:?}"),
+            Err(given_up) => {
+                let reason = format!("the ledger: {given_up}");
+                given_up.stop().await;
+                reason
+            }
         };
         // The connection was lost, or hangs. When there is another one, it may have been chance,
         // or a commit whose answer was lost; twice in a row it is the event.

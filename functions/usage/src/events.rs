@@ -217,7 +217,8 @@ async fn store(
         .await
         .map_err(beyond_the_range)?;
     if !ingested.messages.is_empty() {
-        publish_after_commit(&client, Some(&app.event_bus), &ingested.messages, now).await;
+        let bus = Some(&app.event_bus);
+        publish_after_commit(&app.database, client, bus, &ingested.messages, now).await;
     }
     Ok(ingested.verdicts)
 }

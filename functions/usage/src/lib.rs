@@ -1,6 +1,7 @@
 //! usage: counts what users and partners use, once each, and says what is left and what more would cost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_types::SdkConfig;
 use domain::usage::Rejection;
@@ -34,6 +35,10 @@ const BODIES: Bodies = Bodies {
     malformed: "invalid_json",
     empty_is_object: false,
 };
+/// After so long a caller is answered 503.
+const TIME_LIMIT: Duration = Duration::from_secs(4);
+const EVENTS_IN_DOUBT: &str = "it is not known whether the events were counted: the same request with the same keys counts each of them once";
+const RESERVATION_IN_DOUBT: &str = "the outcome is unknown: the same request with the same idempotency_key finds out whether the units are reserved";
 /// How often a transaction that met another one is run.
 const ATTEMPTS: u32 = 5;
 
@@ -63,9 +68,16 @@ fn table() -> Routes<Arc<Clients>> {
     const OF_PARTNER: Access = Access::Partner { prefix: "prefix" };
     Routes::new()
         .with_bodies(BODIES)
-        .add(Access::Service, routes!(events::post))
+        .with_time_limit(TIME_LIMIT)
+        .add(
+            Access::Service,
+            routes!(events::post).in_doubt(EVENTS_IN_DOUBT),
+        )
         .add(Access::Service, routes!(void::post))
-        .add(Access::Service, routes!(reserve::post))
+        .add(
+            Access::Service,
+            routes!(reserve::post).in_doubt(RESERVATION_IN_DOUBT),
+        )
         .add(Access::Service, routes!(limit_check::user))
         .add(OF_PARTNER, routes!(limit_check::partner))
         .add(Access::Service, routes!(overage_quote::get))

@@ -156,7 +156,8 @@ pub(crate) async fn partner(
         let messages = alerts::raise(&transaction, &reached, month, now).await?;
         transaction.commit().await.map_err(store::Error::from)?;
         if !messages.is_empty() {
-            publish_after_commit(&client, Some(&app.event_bus), &messages, now).await;
+            let bus = Some(&app.event_bus);
+            publish_after_commit(&app.database, client, bus, &messages, now).await;
         }
     }
     Ok(Json(PartnerLimit {

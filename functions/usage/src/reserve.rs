@@ -188,7 +188,8 @@ pub(crate) async fn post(
     match reserve(&mut client, &wanted, now).await? {
         Decision::Allowed(answer, messages) => {
             if !messages.is_empty() {
-                publish_after_commit(&client, Some(&app.event_bus), &messages, now).await;
+                let bus = Some(&app.event_bus);
+                publish_after_commit(&app.database, client, bus, &messages, now).await;
             }
             Ok(Json(answer))
         }

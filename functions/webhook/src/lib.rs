@@ -5,6 +5,7 @@ mod receive;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_types::SdkConfig;
 use axum::extract::State;
@@ -23,6 +24,7 @@ use runtime::aws::secrets::{Form, Secret};
 use runtime::config::{self, DatabaseConfig, Environment};
 use runtime::routes;
 use runtime::telemetry::log_failure;
+use runtime::time_limit::TimeOuts;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -36,6 +38,9 @@ pub use receive::Error;
 
 /// Stripe's largest events stay far below; API Gateway lets no more through.
 const BODY_LIMIT_BYTES: usize = 6 * 1024 * 1024;
+
+/// Checking the signature, the ledger and parking take no longer, however slow each of them is.
+const TIME_LIMIT: Duration = Duration::from_millis(4_800);
 
 /// The function: its routes over what its policy lets it reach.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub fn routes() -> Routes<impl Clone + Send + Sync + 'static + use<>> {
 fn table() -> Routes<Arc<Clients>> {
     Routes::new()
         .with_body_limit(BODY_LIMIT_BYTES)
+        .with_time_limit(TIME_LIMIT)
         .add(Access::Public, routes!(payments_webhook))
         .add(Access::Public, routes!(webhooks_stripe))
 }
@@ -65,6 +71,7 @@ pub(crate) struct Clients {
     event_bus: EventBus,
     webhook_secrets: Secret,
     fee_estimate: FeeEstimate,
+    time_outs: TimeOuts,
 }
 
 impl App {
@@ -85,6 +92,7 @@ impl App {
                 Form::List,
             ),
             fee_estimate: config::fee_estimate(environment)?,
+            time_outs: TimeOuts::default(),
         });
         let authenticator = Authenticator::of_nobody();
         Ok(App {

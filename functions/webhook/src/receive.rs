@@ -9,6 +9,7 @@ use runtime::api;
 use runtime::aws;
 use runtime::aws::secrets;
 use runtime::telemetry::cause_chain;
+use runtime::time_limit;
 use serde_json::Value;
 use shared::ledger::{self, Applied};
 use shared::publishing::publish_after_commit;
@@ -22,6 +23,8 @@ use crate::Clients;
 /// Longest time the ledger may take. With the 1.9 seconds of parking, and some to spare on a busy
 /// machine, the answer comes within 5 seconds when everything hangs.
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// What parking may take, and answering.
+const PARKING_TIME: Duration = Duration::from_millis(2_200);
 
 /// Why a delivery is not answered with 200.
 #[derive(Debug, thiserror::Error)]
@@ -140,27 +143,44 @@ async fn apply_or_park(
     payload: &str,
     now: Timestamp,
 ) -> Result<Outcome, Error> {
-    let reason = match tokio::time::timeout(LEDGER_TIMEOUT, apply(app, event, payload, now)).await {
-        Ok(Ok((client, applied))) => {
-            publish_after_commit(&client, Some(&app.event_bus), &applied.messages, now).await;
-            count(applied.outcome.as_str());
-            tracing::info!(outcome = applied.outcome.as_str(), "event kept");
-            return Ok(Outcome::Ledger(applied.outcome));
+    // Checking the signature may have taken some of the request's time.
+    let left = time_limit::time_left().unwrap_or(Duration::MAX);
+    let limit = LEDGER_TIMEOUT.min(left.saturating_sub(PARKING_TIME));
+    let applied = app
+        .time_outs
+        .within(limit, apply(app, event, payload, now), is_time_out);
+    let (reason, given_up) = match applied.await {
+        Ok(Ok((connection, Applied { outcome, messages }))) => {
+            let bus = Some(&app.event_bus);
+            publish_after_commit(&app.database, connection, bus, &messages, now).await;
+            count(outcome.as_str());
+            tracing::info!(outcome = outcome.as_str(), "event kept");
+            return Ok(Outcome::Ledger(outcome));
         }
-        Ok(Err(error)) => cause_chain(&error),
-        Err(_elapsed) => format!("the ledger did not answer within {LEDGER_TIMEOUT:?}"),
+        Ok(Err(error)) => (cause_chain(&error), None),
+        Err(given_up) => (format!("the ledger: {given_up}"), Some(given_up)),
     };
-    app.parked_events
-        .park(&event.event_id, payload, &reason, now)
-        .await
-        .map_err(|error| {
-            // The error answered says why it could not be parked; this logs why it had to be.
-            tracing::error!(cause = reason, "an event was not applied");
-            Error::StoredNowhere(error)
-        })?;
+    let parking = app
+        .parked_events
+        .park(&event.event_id, payload, &reason, now);
+    let stopping = async {
+        if let Some(given_up) = given_up {
+            given_up.stop().await;
+        }
+    };
+    let (parked, ()) = tokio::join!(parking, stopping);
+    parked.map_err(|error| {
+        // The error answered says why it could not be parked; this logs why it had to be.
+        tracing::error!(cause = reason, "an event was not applied");
+        Error::StoredNowhere(error)
+    })?;
     count("parked");
     tracing::warn!(cause = reason, outcome = "parked", "event kept");
     Ok(Outcome::Parked)
+}
+
+fn is_time_out(applied: &Result<(Connection, Applied), ledger::Error>) -> bool {
+    matches!(applied, Err(ledger::Error::Store(error)) if error.is_time_out())
 }
 
 /// The connection comes back with what was applied, for what is to be published.

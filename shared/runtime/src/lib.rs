@@ -7,4 +7,5 @@ pub mod deadline;
 pub mod http_call;
 pub mod lambda;
 pub mod telemetry;
+pub mod time_limit;
 pub mod tls;

@@ -72,6 +72,9 @@ impl Nulls {
         };
         let reason = match &error {
             SectionError::DependsOn => "a figure it is made of could not be read",
+            SectionError::Store(error) if error.is_time_out() => {
+                "the database did not answer in time"
+            }
             SectionError::Store(error) if error.is_unavailable() => "the database was unavailable",
             SectionError::Store(_) => "the database could not read it",
             SectionError::Revenue(_)

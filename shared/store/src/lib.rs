@@ -4,17 +4,24 @@
 //! transaction mode can be used. The first parameter of every function is `db: &impl GenericClient` of
 //! `tokio_postgres`: `&**client` for a pooled client, `&*transaction` for a transaction begun on one.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 pub use deadpool_postgres::Object as Connection;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    ClientWrapper, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+};
 use tokio::sync::RwLock;
+use tokio::time::Instant;
+use tokio_postgres::CancelToken;
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use runtime::api;
 use runtime::config::{BoxError, DatabaseConfig, SslMode};
+use runtime::time_limit;
 
 pub mod api_usage;
 pub mod audit_log;
@@ -64,6 +71,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that was frozen with its sandbox and does not answer in this time is replaced.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The part of a request's time that trying again for a connection leaves for what the connection is for.
+const TIME_FOR_WORK: Duration = Duration::from_millis(500);
+/// Between two requests to cancel: a statement may follow the one that was cancelled.
+const CANCEL_PAUSE: Duration = Duration::from_millis(10);
+/// The least time that a statement of several is given.
+const LEAST_SHARE: Duration = Duration::from_millis(50);
+
 /// A pool of connections that opens them when they are needed: one, unless `DATABASE_POOL_SIZE` says otherwise, since a
 /// sandbox serves one request at a time. Clones share the pool.
 #[derive(Clone)]
@@ -73,7 +87,14 @@ pub struct Database {
 
 struct Shared {
     config: DatabaseConfig,
-    pool: RwLock<Option<Pool>>,
+    pool: RwLock<Option<Opened>>,
+}
+
+/// The pool, and how its connections are encrypted: a request to cancel has to be as well.
+#[derive(Clone)]
+struct Opened {
+    pool: Pool,
+    tls: Option<MakeRustlsConnect>,
 }
 
 impl Database {
@@ -90,18 +111,122 @@ impl Database {
 
     /// A connection that has just been checked. One that died while the sandbox was frozen is replaced silently.
     ///
-    /// When the credentials are a secret and the server refuses them, the secret is fetched again, once.
+    /// When the credentials are a secret and the server refuses them, the secret is fetched again, once. When the server
+    /// has no connection left, it is asked again for as long as the caller's time limit allows. When the work that asks is
+    /// given up ([`time_limit`]), what it runs on the connection is cancelled and the connection is closed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], at once when the sandbox has waited in vain just before.
     pub async fn client(&self) -> Result<Connection, Error> {
-        let pool = self.pool().await?;
-        match pool.get().await {
-            Err(PoolError::Backend(error))
-                if self.shared.config.can_rotate() && is_refused_login(&error) =>
-            {
-                self.forget(&pool).await;
-                let pool = self.pool().await?;
-                pool.get().await.map_err(unavailable)
+        if !time_limit::is_admitted() {
+            return Err(Error::Unavailable(Cause::of_text(
+                "the database was not asked: it timed out twice in a row just before".to_owned(),
+            )));
+        }
+        let patience = time_limit::time_left().unwrap_or(CONNECT_TIMEOUT);
+        let until = Instant::now() + patience.saturating_sub(TIME_FOR_WORK);
+        loop {
+            let full = match self.connect().await? {
+                Ok(client) => return Ok(client),
+                Err(full) => full,
+            };
+            let pause = Duration::from_millis(fastrand::u64(50..250));
+            if Instant::now() + pause > until {
+                return Err(full);
             }
-            other => other.map_err(unavailable),
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// A connection; the inner error is that the server has none left.
+    async fn connect(&self) -> Result<Result<Connection, Error>, Error> {
+        let mut opened = self.opened().await?;
+        let mut got = opened.pool.get().await;
+        if let Err(PoolError::Backend(error)) = &got
+            && self.shared.config.can_rotate()
+            && is_refused_login(error)
+        {
+            self.forget(&opened.pool).await;
+            opened = self.opened().await?;
+            got = opened.pool.get().await;
+        }
+        let client = match got {
+            Ok(client) => client,
+            Err(PoolError::Backend(error))
+                if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS) =>
+            {
+                return Ok(Err(Error::Unavailable(Cause::of_postgres(&error))));
+            }
+            Err(error) => return Err(unavailable(error)),
+        };
+        let cache = Arc::clone(&client.statement_cache);
+        time_limit::when_given_up(move || async move {
+            // The work has been dropped, and so the connection is in the pool.
+            let Opened { pool, tls } = opened;
+            let ours = pool.retain(|client, _| !Arc::ptr_eq(&client.statement_cache, &cache));
+            for client in ours.removed {
+                stop(client, tls.as_ref()).await;
+            }
+        });
+        Ok(Ok(client))
+    }
+
+    /// Cancels what a connection is running, and closes it. For work that nobody waits for any longer.
+    pub async fn abandon(&self, connection: Connection) {
+        let tls = self.opened().await.ok().and_then(|opened| opened.tls);
+        let client = Connection::take(connection);
+        let stopped = tokio::time::timeout(time_limit::STOP_TIMEOUT, stop(client, tls.as_ref()));
+        if stopped.await.is_err() {
+            tracing::debug!("what was abandoned may go on");
+        }
+    }
+
+    /// Runs the reads of an answer that may lack parts, within the caller's time limit. A statement that takes too long is
+    /// cancelled and fails alone ([`Error::is_time_out`]).
+    pub async fn each_in_time<T>(
+        &self,
+        connection: &Connection,
+        reads: Reads,
+        work: impl Future<Output = T>,
+    ) -> T {
+        let Some(left) = time_limit::time_left() else {
+            return work.await;
+        };
+        let end = Instant::now() + left.saturating_sub(TIME_FOR_WORK);
+        let tls = self.opened().await.ok().and_then(|opened| opened.tls);
+        let token = connection.cancel_token();
+        let share = || {
+            let left = end.saturating_duration_since(Instant::now());
+            let share = match reads {
+                Reads::One => left,
+                Reads::Several => left / 2,
+            };
+            tokio::time::sleep(share.max(LEAST_SHARE))
+        };
+        let mut work = pin!(work);
+        let mut time = pin!(share());
+        loop {
+            let done = std::future::poll_fn(|context| {
+                if let Poll::Ready(done) = work.as_mut().poll(context) {
+                    return Poll::Ready(Some(done));
+                }
+                if time.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                // The work was woken: a statement has been answered, and the next one's time begins.
+                if Instant::now() < end {
+                    time.set(share());
+                    if time.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(None);
+                    }
+                }
+                Poll::Pending
+            });
+            if let Some(done) = done.await {
+                return done;
+            }
+            cancel(&token, tls.as_ref()).await;
+            time.set(share());
         }
     }
 
@@ -116,19 +241,19 @@ impl Database {
         }
     }
 
-    async fn pool(&self) -> Result<Pool, Error> {
-        if let Some(pool) = self.shared.pool.read().await.as_ref() {
-            return Ok(pool.clone());
+    async fn opened(&self) -> Result<Opened, Error> {
+        if let Some(opened) = self.shared.pool.read().await.as_ref() {
+            return Ok(opened.clone());
         }
         let mut slot = self.shared.pool.write().await;
-        if let Some(pool) = slot.as_ref() {
-            return Ok(pool.clone());
+        if let Some(opened) = slot.as_ref() {
+            return Ok(opened.clone());
         }
-        let pool = tokio::time::timeout(CONNECT_TIMEOUT, build_pool(&self.shared.config))
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, open_pool(&self.shared.config))
             .await
-            .map_err(|elapsed| Error::Unavailable(Cause::of(&elapsed)))?
+            .map_err(|elapsed| Error::Unavailable(Cause::of(&elapsed).timed_out()))?
             .map_err(|error| Error::Unavailable(Cause::of(error.as_ref())))?;
-        Ok(slot.insert(pool).clone())
+        Ok(slot.insert(opened).clone())
     }
 
     /// Drops the pool, unless another caller has replaced it already.
@@ -136,10 +261,48 @@ impl Database {
         let mut slot = self.shared.pool.write().await;
         if slot
             .as_ref()
-            .is_some_and(|current| std::ptr::eq(current.manager(), refused.manager()))
+            .is_some_and(|current| std::ptr::eq(current.pool.manager(), refused.manager()))
         {
             *slot = None;
         }
+    }
+}
+
+/// How many statements an answer is read with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// It may take all the time there is.
+    One,
+    /// Each may take half of the time that is left when the one before has answered.
+    Several,
+}
+
+/// Cancels what the connection is running, then what was sent behind it, until it is idle; and closes it.
+async fn stop(client: ClientWrapper, tls: Option<&MakeRustlsConnect>) {
+    let token = client.cancel_token();
+    let cancelling = async {
+        loop {
+            cancel(&token, tls).await;
+            tokio::time::sleep(CANCEL_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        _idle = client.simple_query("") => {}
+        () = cancelling => {}
+    }
+}
+
+/// Asks the server to cancel the statement that is running. A failure is ignored: the limits of the role remain.
+async fn cancel(token: &CancelToken, tls: Option<&MakeRustlsConnect>) {
+    let cancelled = async {
+        match tls {
+            Some(tls) => token.cancel_query(tls.clone()).await,
+            None => token.cancel_query(tokio_postgres::NoTls).await,
+        }
+    };
+    match tokio::time::timeout(time_limit::STOP_TIMEOUT, cancelled).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => tracing::debug!("a statement could not be cancelled"),
     }
 }
 
@@ -149,7 +312,7 @@ impl std::fmt::Debug for Database {
     }
 }
 
-async fn build_pool(config: &DatabaseConfig) -> Result<Pool, BoxError> {
+async fn open_pool(config: &DatabaseConfig) -> Result<Opened, BoxError> {
     let mut target = config.resolve().await?;
     target
         .postgres
@@ -167,25 +330,34 @@ async fn build_pool(config: &DatabaseConfig) -> Result<Pool, BoxError> {
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Verified,
     };
-    let manager = if target.ssl_mode == SslMode::Disable {
-        Manager::from_config(target.postgres, tokio_postgres::NoTls, recycling)
-    } else {
-        let tls = runtime::tls::client_config(config.ca_file())?;
-        Manager::from_config(target.postgres, MakeRustlsConnect::new(tls), recycling)
+    let tls = match target.ssl_mode {
+        SslMode::Disable => None,
+        SslMode::Prefer | SslMode::Require | SslMode::VerifyFull => Some(MakeRustlsConnect::new(
+            runtime::tls::client_config(config.ca_file())?,
+        )),
     };
-    Ok(Pool::builder(manager)
+    let manager = match &tls {
+        None => Manager::from_config(target.postgres, tokio_postgres::NoTls, recycling),
+        Some(tls) => Manager::from_config(target.postgres, tls.clone(), recycling),
+    };
+    let pool = Pool::builder(manager)
         .max_size(config.pool_size())
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(CONNECT_TIMEOUT))
         .create_timeout(Some(CONNECT_TIMEOUT))
         .recycle_timeout(Some(RECYCLE_TIMEOUT))
-        .build()?)
+        .build()?;
+    Ok(Opened { pool, tls })
 }
 
 fn unavailable(error: PoolError) -> Error {
     match &error {
         PoolError::Backend(error) => Error::Unavailable(Cause::of_postgres(error)),
-        PoolError::Timeout(_)
+        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+            Error::Unavailable(Cause::of(&error).timed_out())
+        }
+        // The server is not at fault when all of the sandbox's own connections are taken.
+        PoolError::Timeout(TimeoutType::Wait)
         | PoolError::Closed
         | PoolError::NoRuntimeSpecified
         | PoolError::PostCreateHook(_) => Error::Unavailable(Cause::of(&error)),
@@ -249,6 +421,19 @@ impl Error {
     /// Whether waiting may help: then the caller answers 503, parks the event, or leaves the work to the next run.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::Unavailable(_))
+    }
+
+    /// Whether the database did not answer in time: no connection or no lock, or the statement was cancelled.
+    pub fn is_time_out(&self) -> bool {
+        match self {
+            Error::Unavailable(cause) => {
+                cause.is_time_out || matches!(cause.sqlstate.as_deref(), Some("57014" | "55P03"))
+            }
+            Error::Conflict { .. }
+            | Error::Query(_)
+            | Error::RowCount { .. }
+            | Error::Unreadable { .. } => false,
+        }
     }
 
     /// Whether the transaction lost against another one (serialisation failure, deadlock) and can be run again at once.
@@ -340,14 +525,27 @@ pub struct Cause {
     text: String,
     sqlstate: Option<String>,
     constraint: Option<String>,
+    is_time_out: bool,
 }
 
 impl Cause {
     fn of(error: &(dyn std::error::Error + 'static)) -> Cause {
+        Cause::of_text(runtime::telemetry::cause_chain(error))
+    }
+
+    fn of_text(text: String) -> Cause {
         Cause {
-            text: runtime::telemetry::cause_chain(error),
+            text,
             sqlstate: None,
             constraint: None,
+            is_time_out: false,
+        }
+    }
+
+    fn timed_out(self) -> Cause {
+        Cause {
+            is_time_out: true,
+            ..self
         }
     }
 
@@ -375,6 +573,7 @@ impl Cause {
             text,
             sqlstate: Some(code.to_owned()),
             constraint: refusal.constraint().map(str::to_owned),
+            is_time_out: false,
         }
     }
 }
@@ -383,7 +582,9 @@ impl api::CommonError for Error {}
 
 impl From<Error> for api::Error {
     fn from(error: Error) -> api::Error {
-        if error.is_unavailable() || error.is_retryable() {
+        if error.is_time_out() {
+            api::Error::TimedOut(Box::new(error))
+        } else if error.is_unavailable() || error.is_retryable() {
             api::Error::Unavailable(Box::new(error))
         } else {
             api::Error::Internal(Box::new(error))
@@ -445,6 +646,7 @@ mod tests {
             text: String::new(),
             sqlstate: Some("40P01".to_owned()),
             constraint: None,
+            is_time_out: false,
         });
         assert!(lost.is_retryable() && !lost.is_unavailable());
     }

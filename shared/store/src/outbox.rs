@@ -11,6 +11,9 @@ use super::Error;
 /// How long a claimed message is kept from other sweeps. After that its claimer is taken to have died.
 const CLAIM: SignedDuration = SignedDuration::from_secs(60);
 
+/// How long a new message is left to whoever wrote it and publishes it after the commit.
+const HEAD_START: SignedDuration = SignedDuration::from_secs(30);
+
 /// A domain event to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewMessage {
@@ -74,20 +77,23 @@ pub async fn insert_all(
     from_rows(&rows)
 }
 
-/// Claims up to `limit` unpublished messages that are due, oldest first, for a minute. Skips rows that another
-/// transaction holds, so that sweeps never wait for each other.
+/// Claims up to `limit` unpublished messages that are due, oldest first, for a minute. One is due 30 seconds after it was
+/// written, at once when the run whose instant is `now` wrote it, which publishes nothing otherwise; and once its pause is
+/// over. Skips rows that another transaction holds, so that sweeps never wait for each other.
 pub async fn claim(
     db: &impl GenericClient,
     limit: i64,
     now: Timestamp,
 ) -> Result<Vec<Message>, Error> {
     let until = now.saturating_add(CLAIM).unwrap_or(Timestamp::MAX);
+    let written_until = now.saturating_sub(HEAD_START).unwrap_or(Timestamp::MIN);
     let rows = db
         .query_typed(
             "-- outbox::claim
              WITH due AS (
                  SELECT id FROM outbox
-                 WHERE published_at IS NULL AND (next_attempt_at IS NULL OR next_attempt_at <= $2)
+                 WHERE published_at IS NULL AND (created_at <= $4 OR created_at = $2)
+                   AND (next_attempt_at IS NULL OR next_attempt_at <= $2)
                  ORDER BY id
                  LIMIT $1
                  FOR UPDATE SKIP LOCKED
@@ -101,6 +107,7 @@ pub async fn claim(
                 (&limit, Type::INT8),
                 (&now, Type::TIMESTAMPTZ),
                 (&until, Type::TIMESTAMPTZ),
+                (&written_until, Type::TIMESTAMPTZ),
             ],
         )
         .await?;

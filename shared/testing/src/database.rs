@@ -8,6 +8,23 @@ use store::migrations::{Background, Release};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::NoTls;
 
+/// A table that is locked against everybody else.
+#[derive(Debug)]
+pub struct TableLock {
+    client: tokio_postgres::Client,
+}
+
+impl TableLock {
+    /// Lets the others go on.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub async fn release(self) {
+        let released = self.client.batch_execute("ROLLBACK").await;
+        released.expect("the end of the lock");
+    }
+}
+
 /// A database of one test's own; it is dropped with this value.
 #[derive(Debug)]
 pub struct TestDatabase {
@@ -54,6 +71,49 @@ impl TestDatabase {
             .url
             .replace(&server.to_string(), &proxy.address().to_string());
         (proxy, url)
+    }
+
+    /// Locks a table against everybody, until the value is released.
+    ///
+    /// # Panics
+    /// When there is no such table.
+    pub async fn lock_table(&self, table: &str) -> TableLock {
+        let client = self.client().await;
+        let statement = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+        let locked = client.batch_execute(&statement).await;
+        locked.expect("the lock");
+        TableLock { client }
+    }
+
+    /// How many connections functions have to this database that meet a condition on `pg_stat_activity`, counted over
+    /// a new connection.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn backends(&self, condition: &str) -> i64 {
+        let statement = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'deedpro-billing' AND {condition}"
+        );
+        let count = self.client().await.query_one(&statement, &[]).await;
+        count.expect("a count").get(0)
+    }
+
+    /// This database's URL as a new role that may do all with its tables, over so many connections.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn limited_to(&self, connections: usize) -> String {
+        let role = unique("limited").replace('-', "_");
+        let statement = format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'limited' CONNECTION LIMIT {connections};
+             GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+             GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role};"
+        );
+        let made = self.client().await.batch_execute(&statement).await;
+        made.expect("the role");
+        let (_, address) = self.url.split_once('@').expect("a URL with a user");
+        format!("postgresql://{role}:limited@{address}")
     }
 
     async fn from_template(template: Template) -> TestDatabase {

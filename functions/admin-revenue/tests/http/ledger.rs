@@ -48,6 +48,10 @@ impl Ledger {
         &self.database.url
     }
 
+    pub(crate) fn database(&self) -> &TestDatabase {
+        &self.database
+    }
+
     /// Statements that put rows in, or break something.
     pub(crate) async fn run(&self, sql: &str) {
         if let Err(error) = self.client.batch_execute(sql).await {

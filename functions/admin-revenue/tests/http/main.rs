@@ -14,4 +14,5 @@ mod revenue;
 mod scans;
 mod statement;
 mod story;
+mod time_limits;
 mod writes;

@@ -10,5 +10,6 @@ mod limits;
 mod monthly;
 mod partners;
 mod reserve;
+mod time_limits;
 mod tokens;
 mod void;

@@ -23,26 +23,26 @@ use webhook::{App, handle, routes};
 const SECRET: &str = "whsec_failures_current";
 const PATH: &str = "/payments/webhook";
 /// How long a delivery may take, whatever is away: Stripe gives up, and tries again later.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything the function uses, of one test's own.
-struct Site {
-    surroundings: Surroundings,
+pub(crate) struct Site {
+    pub(crate) surroundings: Surroundings,
 }
 
 impl Site {
-    async fn new() -> Site {
+    pub(crate) async fn new() -> Site {
         let secrets = ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned());
         Site {
             surroundings: Surroundings::new([secrets]).await,
         }
     }
 
-    fn app(&self) -> App {
+    pub(crate) fn app(&self) -> App {
         self.app_with(&[], &self.surroundings.aws)
     }
 
-    fn app_with(&self, pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
+    pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
         App::from_env(&self.surroundings.environment(pairs), aws).unwrap()
     }
 
@@ -55,7 +55,7 @@ impl Site {
         )
     }
 
-    async fn redrive(&self, now: Timestamp) -> Value {
+    pub(crate) async fn redrive(&self, now: Timestamp) -> Value {
         let app = reconciliation::App::from_env(
             &self.surroundings.environment(&[]),
             &self.surroundings.aws,
@@ -66,14 +66,14 @@ impl Site {
         reconciliation::handle(&app, event, now).await.unwrap()
     }
 
-    async fn parked(&self) -> Vec<ParkedState> {
+    pub(crate) async fn parked(&self) -> Vec<ParkedState> {
         let parked =
             ParkedEvents::from_env(&self.surroundings.environment(&[]), &self.surroundings.aws)
                 .unwrap();
         parked.list(1_000).await.unwrap()
     }
 
-    async fn count(&self, from: &str) -> i64 {
+    pub(crate) async fn count(&self, from: &str) -> i64 {
         let client = self.surroundings.database.client().await;
         let statement = format!("SELECT count(*) FROM {from}");
         client.query_one(&statement, &[]).await.unwrap().get(0)
@@ -104,7 +104,7 @@ impl Site {
     }
 }
 
-fn noon() -> Timestamp {
+pub(crate) fn noon() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
@@ -182,13 +182,13 @@ async fn every_route_with_every_token() {
 }
 
 /// Delivers the body as Stripe does, signed at noon.
-async fn deliver(app: &App, body: impl AsRef<[u8]>) -> (u16, Value) {
+pub(crate) async fn deliver(app: &App, body: impl AsRef<[u8]>) -> (u16, Value) {
     let body = body.as_ref();
     let request = post(body, &header(body, SECRET, noon()));
     send(app, request, noon()).await
 }
 
-fn kept(outcome: &str) -> (u16, Value) {
+pub(crate) fn kept(outcome: &str) -> (u16, Value) {
     (200, json!({"received": true, "outcome": outcome}))
 }
 
@@ -197,7 +197,7 @@ fn is_problem(answer: &(u16, Value), status: u16, code: &str) {
 }
 
 /// The renewal of the customer `name`.
-fn charge(name: &str) -> String {
+pub(crate) fn charge(name: &str) -> String {
     renamed("stripe_charge_succeeded_2022_11_15", name)
 }
 
@@ -210,13 +210,13 @@ async fn no_aws() -> SdkConfig {
     aws::sdk_config("http://127.0.0.1:1")
 }
 
-async fn moto_address() -> SocketAddr {
+pub(crate) async fn moto_address() -> SocketAddr {
     let url = Aws::shared().await.endpoint_url();
     url.trim_start_matches("http://").parse().unwrap()
 }
 
 /// Lets the fault happen: what the proxy was told, its other thread does in a moment.
-async fn until(what: impl Fn() -> bool) {
+pub(crate) async fn until(what: impl Fn() -> bool) {
     let waiting = async {
         while !what() {
             tokio::task::yield_now().await;

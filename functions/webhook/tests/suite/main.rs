@@ -7,3 +7,4 @@ mod convergence;
 mod failures;
 mod late_facts;
 mod round_trips;
+mod time_limits;

@@ -19,8 +19,13 @@ use crate::config::BoxError;
 
 /// The content type of every refusal.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+/// The code of a 503 that trying again may mend …
+const UNAVAILABLE: &str = "unavailable";
+/// … after so long.
+const RETRY_AFTER_SECONDS: &str = "2";
 
-/// Why a request was refused. `code` is stable and for programs, `detail` is for people; a 5xx has no `detail`.
+/// Why a request was refused. `code` is stable and for programs, `detail` is for people; a 5xx has one only
+/// where its outcome is not known.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem<'a> {
     /// What clients compare: it never changes, in snake_case.
@@ -29,7 +34,7 @@ pub struct Problem<'a> {
     title: &'a str,
     /// The HTTP status of the answer, repeated.
     status: u16,
-    /// What is wrong with the request; absent from a 5xx.
+    /// What is wrong with the request. A 5xx has it only when what was asked for may have been done all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     detail: Option<String>,
@@ -123,6 +128,18 @@ pub enum Error {
     /// 503: something the request needs is away; trying again may help.
     #[error("a service this request needs is unavailable")]
     Unavailable(#[source] BoxError),
+    /// 503: something the request needs did not answer in time; trying again may help.
+    #[error("a service this request needs did not answer in time")]
+    TimedOut(#[source] BoxError),
+    /// 503: what was asked for may have been done all the same.
+    #[error("{detail}")]
+    InDoubt {
+        /// How the caller finds out.
+        detail: &'static str,
+        /// [`Error::Unavailable`] or [`Error::TimedOut`].
+        #[source]
+        cause: Arc<Error>,
+    },
     /// 503 `not_configured`: the deployment lacks a variable, which the log names. Never the caller's fault.
     #[error("the deployment is not complete")]
     NotConfigured(#[source] BoxError),
@@ -155,7 +172,10 @@ impl Error {
             Error::PaymentRequired { .. } => StatusCode::PAYMENT_REQUIRED,
             Error::Unprocessable { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Error::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Error::Unavailable(_) | Error::NotConfigured(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Unavailable(_)
+            | Error::TimedOut(_)
+            | Error::InDoubt { .. }
+            | Error::NotConfigured(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -173,7 +193,7 @@ impl Error {
             Error::PaymentRequired { .. } => "payment_required",
             Error::Unprocessable { .. } => "unprocessable",
             Error::TooManyRequests { .. } => "too_many_requests",
-            Error::Unavailable(_) => "unavailable",
+            Error::Unavailable(_) | Error::TimedOut(_) | Error::InDoubt { .. } => UNAVAILABLE,
             Error::NotConfigured(_) => "not_configured",
             Error::Internal(_) => "internal",
         }
@@ -206,14 +226,20 @@ impl Error {
         }
     }
 
-    /// RFC 9457. A 5xx tells the caller nothing but the code; the log has its causes.
+    /// Whether trying again soon may help: 503 `unavailable`.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.code() == UNAVAILABLE
+    }
+
+    /// RFC 9457. A 5xx tells the caller nothing but the code and how to find out what came of it; the log has its causes.
     pub(super) fn to_problem(&self, request_id: &str) -> Response<Body> {
         let status = self.status();
         let problem = Problem {
             code: self.code(),
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail: (!status.is_server_error()).then(|| self.to_string()),
+            detail: (!status.is_server_error() || matches!(self, Error::InDoubt { .. }))
+                .then(|| self.to_string()),
             request_id,
             field: self.field(),
         };
@@ -237,6 +263,9 @@ impl Error {
         } = self
         {
             insert(headers, RETRY_AFTER, &retry_after_seconds.to_string());
+        }
+        if self.is_unavailable() {
+            insert(headers, RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response
     }

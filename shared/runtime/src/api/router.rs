@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request as AxumRequest, State};
 use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use http::header::{CACHE_CONTROL, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -25,6 +27,12 @@ use super::access::{Access, Authenticator, Caller};
 use super::extract::{Json, JsonBytes, Now, Path, Query, RequestId};
 use super::problem::{PROBLEM_JSON, Problem, Refusal, insert};
 use super::{BODY_LIMIT_BYTES, Error, Pairs, path, percent_decode, request_id};
+use crate::time_limit::TimeOuts;
+
+/// How long a route may take unless it says otherwise: with what stopping it takes, the answer leaves within 5 seconds.
+const TIME_LIMIT: Duration = Duration::from_millis(4_500);
+/// The detail of a write's 503.
+const WRITE_IN_DOUBT: &str = "it is not known whether this was written: the same request with the same Idempotency-Key finds it out";
 
 /// The header in which a caller sends its key.
 pub const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
@@ -51,6 +59,9 @@ pub struct Route {
     pub key: Option<KeyRule>,
     /// The parameters its query may have.
     query: Vec<String>,
+    time_limit: Duration,
+    /// How a caller finds out whether it was done all the same, after a 503.
+    in_doubt: Option<&'static str>,
 }
 
 /// Which bodies of JSON a function takes, apart from what their members are.
@@ -103,6 +114,8 @@ pub struct Routed<S> {
     route: UtoipaMethodRouter<S>,
     parameters: Vec<Parameter>,
     takes_json: bool,
+    time_limit: Option<Duration>,
+    in_doubt: Option<&'static str>,
 }
 
 impl<S> Routed<S> {
@@ -112,7 +125,23 @@ impl<S> Routed<S> {
             route,
             parameters: handler.parameters(),
             takes_json: H::TAKES_JSON,
+            time_limit: None,
+            in_doubt: None,
         }
+    }
+
+    /// Has it take another time than those beside it before it is given up.
+    #[must_use]
+    pub fn with_time_limit(self, time_limit: Duration) -> Routed<S> {
+        let time_limit = Some(time_limit);
+        Routed { time_limit, ..self }
+    }
+
+    /// Has its 503 say how a caller finds out whether it was done all the same. Writes with a key say it by themselves.
+    #[must_use]
+    pub fn in_doubt(self, detail: &'static str) -> Routed<S> {
+        let in_doubt = Some(detail);
+        Routed { in_doubt, ..self }
     }
 }
 
@@ -202,6 +231,8 @@ pub struct Routes<S> {
     described: Vec<Described>,
     bodies: Bodies,
     body_limit_bytes: usize,
+    time_limit: Duration,
+    time_outs: TimeOuts,
 }
 
 impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
@@ -212,6 +243,8 @@ impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
             described: Vec::new(),
             bodies: Bodies::default(),
             body_limit_bytes: BODY_LIMIT_BYTES,
+            time_limit: TIME_LIMIT,
+            time_outs: TimeOuts::default(),
         }
     }
 }
@@ -238,6 +271,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         }
     }
 
+    /// Has the routes that are added from here on be given up, with a 503, earlier or later than after 4.5 s.
+    #[must_use]
+    pub fn with_time_limit(self, time_limit: Duration) -> Routes<S> {
+        Routes { time_limit, ..self }
+    }
+
     /// Adds what [`routes!(handler)`](crate::routes) names.
     #[must_use]
     pub fn add(self, access: Access, route: Routed<S>) -> Routes<S> {
@@ -258,6 +297,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
             route: (requests, paths, methods),
             parameters,
             takes_json,
+            time_limit,
+            in_doubt,
         }: Routed<S>,
     ) -> Routes<S> {
         let answers = ANSWERS.with_borrow_mut(std::mem::take);
@@ -280,6 +321,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
                     access,
                     key,
                     query: of_query.map(|parameter| parameter.name.clone()).collect(),
+                    time_limit: time_limit.unwrap_or(self.time_limit),
+                    in_doubt,
                 }));
                 self.described.push(Described {
                     operation,
@@ -291,12 +334,13 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         }
         if let Some(path) = added.first().map(|route| route.path.clone()) {
             let here: Arc<[Arc<Route>]> = added.clone().into();
+            let time_outs = self.time_outs.clone();
             let methods = methods.route_layer(from_fn(move |request: AxumRequest, next: Next| {
-                let here = Arc::clone(&here);
+                let (here, time_outs) = (Arc::clone(&here), time_outs.clone());
                 async move {
                     let route = here.iter().find(|route| route.method == *request.method());
                     match route {
-                        Some(route) => admit(Arc::clone(route), request, next).await,
+                        Some(route) => Ok(in_time(route, &time_outs, request, next).await),
                         // axum would answer HEAD as GET.
                         None => Err(not_allowed_here()),
                     }
@@ -485,6 +529,43 @@ fn not_allowed_here() -> Error {
     Error::MethodNotAllowed {
         allow: String::new(),
     }
+}
+
+/// The answer, or a 503 once the route's time is over: whatever hangs, a caller is answered.
+async fn in_time(
+    route: &Arc<Route>,
+    time_outs: &TimeOuts,
+    request: AxumRequest,
+    next: Next,
+) -> axum::response::Response {
+    let has_key = route.key.is_some() && request.headers().contains_key(IDEMPOTENCY_KEY);
+    let in_doubt = route.in_doubt.or(has_key.then_some(WRITE_IN_DOUBT));
+    let admitted = async {
+        admit(Arc::clone(route), request, next)
+            .await
+            .into_response()
+    };
+    let is_time_out = |response: &axum::response::Response| {
+        let refusal = response.extensions().get::<Refusal>();
+        refusal.is_some_and(|Refusal(error)| matches!(**error, Error::TimedOut(_)))
+    };
+    let answered = time_outs.within(route.time_limit, admitted, is_time_out);
+    let mut response = match answered.await {
+        Ok(response) => response,
+        Err(given_up) => {
+            let error = Error::TimedOut(given_up.to_string().into());
+            given_up.stop().await;
+            error.into_response()
+        }
+    };
+    if let Some(detail) = in_doubt
+        && let Some(Refusal(error)) = response.extensions_mut().get_mut::<Refusal>()
+        && error.is_unavailable()
+    {
+        let cause = Arc::clone(error);
+        *error = Arc::new(Error::InDoubt { detail, cause });
+    }
+    response
 }
 
 /// Who may ask is looked at before anything else of the request is; then whether its parameters are known.

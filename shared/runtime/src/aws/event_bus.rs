@@ -1,8 +1,12 @@
 //! The EventBridge bus domain events are published on.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use aws_sdk_eventbridge::types::PutEventsRequestEntry;
 use aws_types::SdkConfig;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::Error;
 use crate::config::{self, Environment};
@@ -15,11 +19,17 @@ const ENTRIES_PER_CALL: usize = 10;
 /// … with 256 KiB in all. The remainder is for the fixed fields.
 const BYTES_PER_CALL: usize = 240 * 1024;
 
-/// The bus, and the client that reaches it.
+/// The longest time the bus may take while somebody waits …
+const INLINE_TIMEOUT: Duration = Duration::from_millis(150);
+/// … and how long nobody waits for it after a failure.
+const REST: Duration = Duration::from_secs(30);
+
+/// The bus, and the client that reaches it. Clones share what they know of its failures.
 #[derive(Debug, Clone)]
 pub struct EventBus {
     client: aws_sdk_eventbridge::Client,
     bus_name: String,
+    rests_until: Arc<Mutex<Option<Instant>>>,
 }
 
 /// One event to publish.
@@ -49,6 +59,7 @@ impl EventBus {
         EventBus {
             client,
             bus_name: bus_name.into(),
+            rests_until: Arc::default(),
         }
     }
 
@@ -58,6 +69,31 @@ impl EventBus {
             aws_sdk_eventbridge::Client::new(&super::impatient(sdk)),
             environment.required("EVENT_BUS_NAME")?,
         ))
+    }
+
+    /// As [`EventBus::publish`], while somebody waits: for at most 150 ms, and not at all for 30 seconds after a failure,
+    /// of the bus or of one entry. `None` when the bus was not asked or did not answer.
+    pub async fn publish_at_once(&self, entries: &[BusEntry<'_>]) -> Option<Vec<Outcome>> {
+        if self
+            .rests_until()
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return None;
+        }
+        let outcomes = tokio::time::timeout(INLINE_TIMEOUT, self.publish(entries)).await;
+        let is_published = |outcome: &Outcome| *outcome == Outcome::Published;
+        if !outcomes
+            .as_ref()
+            .is_ok_and(|outcomes| outcomes.iter().all(is_published))
+        {
+            *self.rests_until() = Some(Instant::now() + REST);
+        }
+        outcomes.ok()
+    }
+
+    fn rests_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        let locked = self.rests_until.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Publishes the entries in as few calls as allowed; returns one outcome per entry, in order. `PutEvents` answers
