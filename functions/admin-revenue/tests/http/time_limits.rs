@@ -15,7 +15,7 @@ const NOW: &str = "2026-03-15T12:00:00Z";
 async fn while_locked(ledger: &Ledger, table: &str, path: &str) -> (u16, Value) {
     let app = app(ledger.url(), &[]).await;
     let lock = ledger.database().lock_table(table).await;
-    let now: Timestamp = NOW.parse().unwrap();
+    let now: Timestamp = NOW.parse().expect("an instant");
     let started = Instant::now();
     let response = handle(&app, request("GET", path, Some(&admin(now))), now).await;
     let elapsed = started.elapsed();
@@ -70,9 +70,9 @@ async fn a_section_that_timed_out_is_null_and_the_rest_is_answered() {
         }
         let reasons: Vec<&str> = revenue["errors"]
             .as_array()
-            .unwrap()
+            .expect("as the answer has it")
             .iter()
-            .map(|error| error["reason"].as_str().unwrap())
+            .map(|error| error["reason"].as_str().expect("as the answer has it"))
             .collect();
         for reason in reasons {
             let is_late = reason == "the database did not answer in time"
@@ -109,14 +109,16 @@ async fn lists_and_objects_are_answered_503_in_time() {
 async fn a_write_that_timed_out_says_that_its_key_finds_out() {
     let ledger = Ledger::create().await;
     let lock = ledger.database().lock_table("invoices").await;
-    let now: Timestamp = NOW.parse().unwrap();
+    let now: Timestamp = NOW.parse().expect("an instant");
     let mut void = request("POST", "/admin/invoices/1/void", Some(&admin(now)));
-    void.headers_mut()
-        .insert("idempotency-key", "a key".parse().unwrap());
+    void.headers_mut().insert(
+        "idempotency-key",
+        "a key".parse().expect("as the answer has it"),
+    );
     let response = handle(&ledger.app, void, now).await;
     lock.release().await;
     let problem = body(&response);
     assert_eq!(response.status(), 503, "{problem}");
-    let detail = problem["detail"].as_str().unwrap();
+    let detail = problem["detail"].as_str().expect("as the answer has it");
     assert!(detail.contains("Idempotency-Key"), "{detail}");
 }

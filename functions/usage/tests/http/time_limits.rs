@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// 503 `unavailable`, in time; the detail.
 async fn is_unavailable(app: &App, request: Request) -> Option<String> {
     let asked = format!("{} {}", request.method(), request.uri());
-    let now: Timestamp = NOW.parse().unwrap();
+    let now: Timestamp = NOW.parse().expect("an instant");
     let started = Instant::now();
     let response = answer(app, request, now).await;
     let elapsed = started.elapsed();
@@ -61,10 +61,10 @@ async fn locked_tables_are_answered_503_in_time_and_no_backend_goes_on_waiting()
         assert_eq!(busy, 0, "{asked}");
         match asked.as_str() {
             "/usage/reserve" => {
-                let detail = detail.unwrap();
+                let detail = detail.expect("a detail");
                 assert!(detail.contains("unknown") && detail.contains("idempotency_key"));
             }
-            "/usage/events" => assert!(detail.unwrap().contains("not known")),
+            "/usage/events" => assert!(detail.expect("a detail").contains("not known")),
             _ => assert_eq!(detail, None),
         }
         lock.release().await;
@@ -108,7 +108,7 @@ async fn a_database_that_hangs_is_answered_503_in_time() {
         }
         proxy.hang();
         let detail = is_unavailable(&app, post("/usage/reserve", &reservation("hanging"))).await;
-        assert!(detail.unwrap().contains("unknown"));
+        assert!(detail.expect("a detail").contains("unknown"));
     }
 }
 

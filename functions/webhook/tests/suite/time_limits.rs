@@ -1,8 +1,6 @@
 //! A table that somebody has locked, a bus that never answers, and a database without a free connection: nothing of it
 //! takes the database from others, and no event is lost or counted twice.
 
-#![expect(clippy::print_stdout, reason = "the figures are part of the report")]
-
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
