@@ -432,7 +432,8 @@ impl Error {
             Error::Conflict { .. }
             | Error::Query(_)
             | Error::RowCount { .. }
-            | Error::Unreadable { .. } => false,
+            | Error::Unreadable { .. }
+            | Error::Unwritable { .. } => false,
         }
     }
 
