@@ -25,7 +25,7 @@ use sources::{Found, Sources, Statement, first_line};
 
 /// The functions whose statements the sources do not show. What they run is in [`generated`], or is no statement on the
 /// migrated schema.
-const ELSEWHERE: [&str; 15] = [
+const ELSEWHERE: [&str; 18] = [
     "shared/store/src/exports.rs::rows",
     // The conditions of a list: its callers are seen, and each gives several statements.
     "shared/store/src/list.rs::read",
@@ -45,6 +45,10 @@ const ELSEWHERE: [&str; 15] = [
     // `CREATE DATABASE` and `DROP DATABASE` with names that are made at run time.
     "shared/testing/src/database.rs::create",
     "shared/testing/src/database.rs::administrate",
+    // A table, a condition and a role that a test names.
+    "shared/testing/src/database.rs::lock_table",
+    "shared/testing/src/database.rs::backends",
+    "shared/testing/src/database.rs::limited_to",
 ];
 
 /// Columns that are selected for what computing them does.

@@ -92,7 +92,8 @@ impl TestDatabase {
     /// When the server refuses.
     pub async fn backends(&self, condition: &str) -> i64 {
         let statement = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            "-- database::backends
+             SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
              AND application_name = 'deedpro-billing' AND {condition}"
         );
         let count = self.client().await.query_one(&statement, &[]).await;
