@@ -430,10 +430,9 @@ const SQL_OF_FUNCTIONS: [&str; 2] = [
 
 fn sql_names_its_function(tree: &Tree) -> Vec<String> {
     let mut complaints = Vec::new();
-    for (path, tokens) in tree
-        .deployed()
-        .filter(|(path, _)| path.starts_with("shared/store/src") && !SQL_OF_FUNCTIONS.contains(path))
-    {
+    for (path, tokens) in tree.deployed().filter(|(path, _)| {
+        path.starts_with("shared/store/src") && !SQL_OF_FUNCTIONS.contains(path)
+    }) {
         let mut flat = Vec::new();
         flatten(tokens.clone(), &mut flat);
         let functions: BTreeSet<String> = flat

@@ -16,7 +16,7 @@ use shared::ledger::Outcome;
 use store::{import_cursors, stripe_events};
 use stripe::client::Error as StripeError;
 
-use crate::ingest::ingest;
+use crate::ingest::ingest_all;
 use crate::{App, Deadline};
 
 /// How long Stripe keeps events.
@@ -26,6 +26,8 @@ const ON_ITS_WAY: SignedDuration = SignedDuration::from_mins(15);
 /// Pages of undelivered events read in a run, the newest first: what is behind them is found by
 /// the second part.
 const UNDELIVERED_PAGES: u32 = 10;
+/// Events applied in one transaction.
+const SET: usize = 100;
 /// Pages read to find the first event of an account's history.
 const PAGES_TO_THE_FIRST: u32 = 2_000;
 /// Why a run stopped at its deadline.
@@ -322,51 +324,56 @@ impl Run<'_> {
             .collect())
     }
 
-    /// Applies them in this order, and parks what cannot be applied.
+    /// Applies them, and parks what cannot be applied.
     async fn apply(&mut self, events: Vec<Value>) -> Result<Stopped, Error> {
-        for event in events {
+        for set in events.chunks(SET) {
             if self.deadline.is_reached() {
                 return Ok(Some(THE_TIME_WAS_UP.to_owned()));
             }
-            let Some(event_id) = id_of(Some(&event)) else {
-                continue;
-            };
-            match apply_or_park(self.app, &event_id, &event, self.now).await? {
-                Some(Outcome::Applied) => self.summary.applied += 1,
-                Some(Outcome::Ignored) => self.summary.ignored += 1,
-                // Delivered meanwhile.
-                Some(Outcome::Duplicate) => {}
-                None => self.summary.parked += 1,
+            for outcome in apply_or_park(self.app, set, self.now).await? {
+                match outcome {
+                    Some(Outcome::Applied) => self.summary.applied += 1,
+                    Some(Outcome::Ignored) => self.summary.ignored += 1,
+                    // Delivered meanwhile.
+                    Some(Outcome::Duplicate) => {}
+                    None => self.summary.parked += 1,
+                }
             }
         }
         Ok(None)
     }
 }
 
-/// Applies a missed event like a delivery and answers its outcome; one that cannot be applied is parked for the
-/// redrive, which is `None`.
+/// Applies missed events like deliveries and answers the outcome of each that has an id; one that cannot be applied is
+/// parked for the redrive, which is `None`.
 ///
 /// # Errors
 /// When the database, or the place for events that cannot be applied, is away.
 pub(crate) async fn apply_or_park(
     app: &App,
-    event_id: &str,
-    event: &Value,
+    events: &[Value],
     now: Timestamp,
-) -> Result<Option<Outcome>, Error> {
-    let body = event.to_string();
-    let (outcome, label) = match ingest(app, &body, now).await? {
-        Ok(outcome) => (Some(outcome), outcome.as_str()),
-        Err(reason) => {
-            app.parked_events
-                .park(event_id, &body, &reason, now)
-                .await?;
-            tracing::warn!(event_id, cause = reason, "a missed event is parked");
-            (None, "parked")
-        }
-    };
-    metrics::counter!("missed_webhooks", "outcome" => label).increment(1);
-    Ok(outcome)
+) -> Result<Vec<Option<Outcome>>, Error> {
+    let with_id = events
+        .iter()
+        .filter_map(|event| Some((id_of(Some(event))?, event.to_string())));
+    let with_id: Vec<(String, String)> = with_id.collect();
+    let bodies: Vec<&str> = with_id.iter().map(|(_, body)| body.as_str()).collect();
+    let ingested = ingest_all(app, &bodies, now).await?;
+    let mut outcomes = Vec::new();
+    for ((event_id, body), ingested) in with_id.iter().zip(ingested) {
+        let (outcome, label) = match ingested {
+            Ok(outcome) => (Some(outcome), outcome.as_str()),
+            Err(reason) => {
+                app.parked_events.park(event_id, body, &reason, now).await?;
+                tracing::warn!(event_id, cause = reason, "a missed event is parked");
+                (None, "parked")
+            }
+        };
+        metrics::counter!("missed_webhooks", "outcome" => label).increment(1);
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
 }
 
 /// The event to start after, or why there is none.

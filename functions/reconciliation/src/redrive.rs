@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::pin::pin;
 
-use futures_util::{StreamExt, join, stream};
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use runtime::aws;
 use runtime::aws::parked_events::{ParkedState, Read};
@@ -19,15 +19,16 @@ use serde_json::{Value, json};
 use shared::ledger::Outcome;
 use shared::publishing;
 use store::outbox;
-use tracing::Instrument;
 
-use crate::ingest::ingest;
+use crate::ingest::ingest_all;
 use crate::{App, Deadline, Error, lookups};
 
-/// Events read from the index at once.
-const EVENTS_PER_BATCH: usize = 25;
-/// Events read before their turn; their bodies may have 6 MB each.
-const EVENTS_AHEAD: usize = 3;
+/// Events read from the index at once, and applied in one transaction.
+const EVENTS_PER_SET: usize = 100;
+/// Bodies of one transaction, together; one may have 6 MB.
+const BYTES_PER_SET: usize = 4 * 1024 * 1024;
+/// Events read, or removed, at the same time.
+const EVENTS_AT_ONCE: usize = 8;
 /// Messages claimed from the outbox at once: ten calls of the bus.
 const MESSAGES_PER_SWEEP: i64 = 100;
 
@@ -154,7 +155,7 @@ async fn drive_parked_events(
     let mut met = BTreeSet::new();
     let mut away = None;
     loop {
-        let limit = EVENTS_PER_BATCH + met.len();
+        let limit = EVENTS_PER_SET + met.len();
         let mut due = match app.parked_events.due(now, limit).await {
             Ok(due) => due,
             Err(error) => return Err(away.unwrap_or(Away::ParkedEvents(error))),
@@ -163,27 +164,34 @@ async fn drive_parked_events(
         if due.is_empty() {
             return away.map_or(Ok(Driven::All), Err);
         }
-        // The next ones are read while one is applied.
         let mut events = pin!(
             stream::iter(due)
-                .map(|one| async move {
-                    let event = app.parked_events.state_and_body(&one.event_id).await;
-                    (one.event_id, event)
-                })
-                .buffered(EVENTS_AHEAD)
+                .map(|one| async move { app.parked_events.state_and_body(&one.event_id).await })
+                .buffered(EVENTS_AT_ONCE)
         );
-        let mut next = events.next().await;
-        while let Some((event_id, event)) = next {
+        let mut is_over = false;
+        while !is_over {
             if deadline.is_reached() {
                 return away.map_or(Ok(Driven::UntilTheDeadline), Err);
             }
-            let span = tracing::info_span!("parked_event", event_id);
-            let (driven, following) = join!(
-                drive(app, event, now, summary).instrument(span),
-                events.next()
-            );
-            next = following;
-            match driven {
+            let mut set = Vec::new();
+            let mut bytes = 0;
+            while bytes < BYTES_PER_SET {
+                let Some(event) = events.next().await else {
+                    is_over = true;
+                    break;
+                };
+                match readable(app, event, now, summary).await {
+                    Ok(Some((state, body))) => {
+                        bytes += body.len();
+                        set.push((state, body));
+                    }
+                    Ok(None) => {}
+                    Err(error @ Away::Database(_)) => return Err(error),
+                    Err(error @ Away::ParkedEvents(_)) => drop(away.get_or_insert(error)),
+                }
+            }
+            match drive(app, &set, now, summary).await {
                 Ok(()) => {}
                 Err(error @ Away::Database(_)) => return Err(error),
                 Err(error @ Away::ParkedEvents(_)) => drop(away.get_or_insert(error)),
@@ -192,50 +200,87 @@ async fn drive_parked_events(
     }
 }
 
-async fn drive(
+/// The event, when it is one that can be applied now.
+async fn readable(
     app: &App,
     event: Result<Option<Read>, aws::Error>,
     now: Timestamp,
     summary: &mut Summary,
-) -> Result<(), Away> {
+) -> Result<Option<(ParkedState, String)>, Away> {
     let Read { state, body } = match event {
         Ok(Some(event)) => event,
         // Another run was faster.
-        Ok(None) => return Ok(()),
+        Ok(None) => return Ok(None),
         // An item that is none of ours has no attempts that could be counted.
         Err(error @ aws::Error::Unreadable { .. }) => {
             log_failure("a parked event is left out", &error);
-            return Ok(());
+            return Ok(None);
         }
         Err(error @ aws::Error::Unavailable { .. }) => return Err(Away::ParkedEvents(error)),
     };
     if !state.is_due(now) {
-        return Ok(());
+        return Ok(None);
     }
-    let kept = match body {
-        Ok(body) => {
-            let ingested = ingest(app, &body, now).await;
-            ingested.map_err(Away::Database)?
-        }
+    match body {
+        Ok(body) => Ok(Some((state, body))),
         // Its body is gone, or is something else: no pause brings it back, but a person may.
-        Err(error @ aws::Error::Unreadable { .. }) => Err(cause_chain(&error)),
-        Err(error @ aws::Error::Unavailable { .. }) => return Err(Away::ParkedEvents(error)),
-    };
-    match kept {
-        Ok(outcome) => {
-            let removed = app.parked_events.remove(&state.event_id).await;
-            removed.map_err(Away::ParkedEvents)?;
-            match outcome {
-                Outcome::Applied => summary.applied += 1,
-                Outcome::Duplicate => summary.duplicate += 1,
-                Outcome::Ignored => summary.ignored += 1,
-            }
-            metrics::counter!("redriven_events", "outcome" => outcome.as_str()).increment(1);
-            tracing::info!(outcome = outcome.as_str(), "a parked event is kept");
-            Ok(())
+        Err(error @ aws::Error::Unreadable { .. }) => {
+            fail(app, &state, &cause_chain(&error), now, summary).await?;
+            Ok(None)
         }
-        Err(reason) => fail(app, &state, &reason, now, summary).await,
+        Err(error @ aws::Error::Unavailable { .. }) => Err(Away::ParkedEvents(error)),
     }
+}
+
+/// Applies the events, then removes those that are in the ledger and notes why the others are not. The first event that
+/// could not be removed or noted is told when all others are.
+async fn drive(
+    app: &App,
+    set: &[(ParkedState, String)],
+    now: Timestamp,
+    summary: &mut Summary,
+) -> Result<(), Away> {
+    let bodies: Vec<&str> = set.iter().map(|(_, body)| body.as_str()).collect();
+    let ingested = ingest_all(app, &bodies, now)
+        .await
+        .map_err(Away::Database)?;
+    let (mut kept, mut away) = (Vec::new(), None);
+    for ((state, _), ingested) in set.iter().zip(ingested) {
+        match ingested {
+            Ok(outcome) => kept.push((state.event_id.clone(), outcome)),
+            Err(reason) => match fail(app, state, &reason, now, summary).await {
+                Ok(()) => {}
+                Err(error @ Away::Database(_)) => return Err(error),
+                Err(error @ Away::ParkedEvents(_)) => away = away.or(Some(error)),
+            },
+        }
+    }
+    let mut removed = pin!(
+        stream::iter(kept)
+            .map(|(event_id, outcome)| async move {
+                let removed = app.parked_events.remove(&event_id).await;
+                (event_id, outcome, removed)
+            })
+            .buffered(EVENTS_AT_ONCE)
+    );
+    while let Some((event_id, outcome, removed)) = removed.next().await {
+        if let Err(error) = removed {
+            away = away.or(Some(Away::ParkedEvents(error)));
+            continue;
+        }
+        match outcome {
+            Outcome::Applied => summary.applied += 1,
+            Outcome::Duplicate => summary.duplicate += 1,
+            Outcome::Ignored => summary.ignored += 1,
+        }
+        metrics::counter!("redriven_events", "outcome" => outcome.as_str()).increment(1);
+        tracing::info!(
+            event_id,
+            outcome = outcome.as_str(),
+            "a parked event is kept"
+        );
+    }
+    away.map_or(Ok(()), Err)
 }
 
 /// Notes the failure. The message goes first: a run that dies in between writes it again, and

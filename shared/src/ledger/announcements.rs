@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::decision::LedgerChanges;
+use super::decision::{LedgerChanges, Said};
 use domain::payment::{Charge, Payment};
 use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
 use domain::stripe_objects::objects::Objects;
@@ -15,9 +15,13 @@ use domain::stripe_objects::subscription::{Subscription, is_entitled};
 use store::outbox::NewMessage;
 use stripe::event::Event;
 
-/// The messages to publish after the commit.
-pub(super) fn announce(event: &Event, facts: &Objects, changes: &LedgerChanges) -> Vec<NewMessage> {
-    let Some(at) = event.created_at else {
+/// The messages to publish after the commit. What follows from several events is said to be of the last one.
+pub(super) fn announce(said: &[Said<'_>], changes: &LedgerChanges) -> Vec<NewMessage> {
+    let events = said.iter().filter_map(|one| Some((one.event?, &one.facts)));
+    let events: Vec<_> = events
+        .filter_map(|(event, facts)| Some((event.created_at?, event, facts)))
+        .collect();
+    let Some(at) = events.iter().map(|(at, ..)| *at).max() else {
         return Vec::new();
     };
     let mut announcements = Announcements {
@@ -27,71 +31,10 @@ pub(super) fn announce(event: &Event, facts: &Objects, changes: &LedgerChanges) 
     for payment in &changes.payments {
         announcements.payment(payment);
     }
-    for charge in facts.charges.values().filter(|charge| charge.has_failed()) {
-        announcements.add(
-            "payment.failed",
-            &charge.stripe_charge_id,
-            json!({
-                "stripe_charge_id": charge.stripe_charge_id,
-                "stripe_payment_intent_id": charge.stripe_payment_intent_id,
-                "stripe_customer_id": charge.stripe_customer_id,
-                "amount_cents": charge.amount_cents,
-                "currency": charge.currency,
-                "failure_code": charge.failure_code,
-            }),
-        );
-    }
-    if event.event_type == "payment_intent.payment_failed" {
-        for intent in facts.payment_intents.values() {
-            // The charge is the attempt. Without one, the refusal itself is.
-            let subject = intent.latest_charge_id.clone().unwrap_or_else(|| {
-                format!("{}@{}", intent.stripe_payment_intent_id, at.as_second())
-            });
-            announcements.add(
-                "payment.failed",
-                &subject,
-                json!({
-                    "stripe_charge_id": intent.latest_charge_id,
-                    "stripe_payment_intent_id": intent.stripe_payment_intent_id,
-                    "stripe_customer_id": intent.stripe_customer_id,
-                    "amount_cents": intent.amount_cents,
-                    "currency": intent.currency,
-                    "failure_code": intent.failure_code,
-                }),
-            );
-        }
-    }
-    if event.event_type == "charge.refunded" {
-        for charge in facts.charges.values() {
-            announcements.refunded(charge, &changes.payments);
-        }
-    }
-    for invoice in facts.invoices.values() {
-        announcements.invoice(event, invoice);
-    }
-    for subscription in facts.subscriptions.values() {
-        announcements.subscription(event, subscription);
-    }
-    announcements.unknown_plans(facts, changes);
-    for dispute in facts
-        .disputes
-        .values()
-        .filter(|dispute| !dispute.is_inquiry())
-    {
-        let data = json!({
-            "stripe_dispute_id": dispute.stripe_dispute_id,
-            "stripe_charge_id": dispute.stripe_charge_id,
-            "stripe_payment_intent_id": dispute.stripe_payment_intent_id,
-            "amount_cents": dispute.amount_cents,
-            "currency": dispute.currency,
-            "reason": dispute.reason,
-            "status": dispute.status,
-            "evidence_due_by": dispute.evidence_due_by,
-        });
-        if dispute.closed_at.is_some() {
-            announcements.add("dispute.closed", &dispute.stripe_dispute_id, data.clone());
-        }
-        announcements.add("dispute.opened", &dispute.stripe_dispute_id, data);
+    announcements.unknown_plans(changes);
+    for (at, event, facts) in events {
+        announcements.at = at;
+        announcements.event(event, facts, changes);
     }
     announcements.messages
 }
@@ -116,6 +59,77 @@ impl Announcements {
             dedupe_key,
             detail,
         });
+    }
+
+    /// What one event says.
+    fn event(&mut self, event: &Event, facts: &Objects, changes: &LedgerChanges) {
+        let at = self.at;
+        for charge in facts.charges.values().filter(|charge| charge.has_failed()) {
+            self.add(
+                "payment.failed",
+                &charge.stripe_charge_id,
+                json!({
+                    "stripe_charge_id": charge.stripe_charge_id,
+                    "stripe_payment_intent_id": charge.stripe_payment_intent_id,
+                    "stripe_customer_id": charge.stripe_customer_id,
+                    "amount_cents": charge.amount_cents,
+                    "currency": charge.currency,
+                    "failure_code": charge.failure_code,
+                }),
+            );
+        }
+        if event.event_type == "payment_intent.payment_failed" {
+            for intent in facts.payment_intents.values() {
+                // The charge is the attempt. Without one, the refusal itself is.
+                let subject = intent.latest_charge_id.clone().unwrap_or_else(|| {
+                    format!("{}@{}", intent.stripe_payment_intent_id, at.as_second())
+                });
+                self.add(
+                    "payment.failed",
+                    &subject,
+                    json!({
+                        "stripe_charge_id": intent.latest_charge_id,
+                        "stripe_payment_intent_id": intent.stripe_payment_intent_id,
+                        "stripe_customer_id": intent.stripe_customer_id,
+                        "amount_cents": intent.amount_cents,
+                        "currency": intent.currency,
+                        "failure_code": intent.failure_code,
+                    }),
+                );
+            }
+        }
+        if event.event_type == "charge.refunded" {
+            for charge in facts.charges.values() {
+                self.refunded(charge, &changes.payments);
+            }
+        }
+        for invoice in facts.invoices.values() {
+            self.invoice(event, invoice);
+        }
+        for subscription in facts.subscriptions.values() {
+            self.subscription(event, subscription);
+        }
+        self.unknown_plans_of_sessions(facts, changes);
+        for dispute in facts
+            .disputes
+            .values()
+            .filter(|dispute| !dispute.is_inquiry())
+        {
+            let data = json!({
+                "stripe_dispute_id": dispute.stripe_dispute_id,
+                "stripe_charge_id": dispute.stripe_charge_id,
+                "stripe_payment_intent_id": dispute.stripe_payment_intent_id,
+                "amount_cents": dispute.amount_cents,
+                "currency": dispute.currency,
+                "reason": dispute.reason,
+                "status": dispute.status,
+                "evidence_due_by": dispute.evidence_due_by,
+            });
+            if dispute.closed_at.is_some() {
+                self.add("dispute.closed", &dispute.stripe_dispute_id, data.clone());
+            }
+            self.add("dispute.opened", &dispute.stripe_dispute_id, data);
+        }
     }
 
     fn payment(&mut self, payment: &Payment) {
@@ -231,32 +245,41 @@ impl Announcements {
     }
 
     /// Announces what was paid for although nothing names its plan. The plan is never guessed.
-    fn unknown_plans(&mut self, facts: &Objects, changes: &LedgerChanges) {
-        let mut unknown = |id: &String, customer: Option<&String>| {
-            let data = json!({"stripe_subscription_id": id, "stripe_customer_id": customer});
-            self.add("subscription.plan_unknown", id, data);
-        };
-        let is_known = |id| {
-            let computed = changes.computed.get(id);
-            computed.is_some_and(|computed| computed.plan_name.is_some())
-        };
-        for id in changes.computed.keys().filter(|id| !is_known(*id)) {
+    fn unknown_plans(&mut self, changes: &LedgerChanges) {
+        for id in changes
+            .computed
+            .keys()
+            .filter(|id| !names_plan(changes, id))
+        {
             let subscription = changes.objects.subscriptions.get(id);
             let entitled = subscription.filter(|one| is_entitled(&one.status));
             if let Some(subscription) = entitled {
-                unknown(id, Some(&subscription.stripe_customer_id));
+                self.unknown_plan(id, Some(&subscription.stripe_customer_id));
             }
         }
+    }
+
+    fn unknown_plans_of_sessions(&mut self, facts: &Objects, changes: &LedgerChanges) {
         for session in facts.checkout_sessions.values() {
             if let Some(id) = &session.stripe_subscription_id
                 && session.is_paid()
                 && session.plan_name.is_none()
-                && !is_known(id)
+                && !names_plan(changes, id)
             {
-                unknown(id, session.stripe_customer_id.as_ref());
+                self.unknown_plan(id, session.stripe_customer_id.as_ref());
             }
         }
     }
+
+    fn unknown_plan(&mut self, id: &str, customer: Option<&String>) {
+        let data = json!({"stripe_subscription_id": id, "stripe_customer_id": customer});
+        self.add("subscription.plan_unknown", id, data);
+    }
+}
+
+fn names_plan(changes: &LedgerChanges, id: &str) -> bool {
+    let computed = changes.computed.get(id);
+    computed.is_some_and(|computed| computed.plan_name.is_some())
 }
 
 /// Whether an update says that the price of an item has changed.

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::Error;
 use super::announcements;
 use super::payments;
+use super::same_second::Seconds;
 use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
 use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
@@ -62,6 +63,15 @@ pub(super) struct LedgerChanges {
     pub(super) messages: Vec<NewMessage>,
 }
 
+impl LedgerChanges {
+    /// Nothing has to be fetched about this object, as far as was said so far.
+    fn answer(&mut self, kind: &'static str, stripe_id: &str) {
+        let is_other = |lookup: &Lookup| lookup.kind != kind || lookup.stripe_id != stripe_id;
+        self.lookups.retain(is_other);
+        self.looked_up.push((kind, stripe_id.to_owned()));
+    }
+}
+
 /// The look-up of what a price costs in its other currencies. A separate kind: events about a price answer a look-up of
 /// its tiers, but never carry these.
 const CURRENCY_OPTIONS: &str = "price_currency_options";
@@ -77,46 +87,61 @@ const FETCHED_WHEN_UNDECIDED: [&str; 7] = [
     "dispute",
 ];
 
-/// Decides what the facts change.
+/// What one event says, or one fetch.
+pub(super) struct Said<'a> {
+    pub(super) event: Option<&'a Event>,
+    pub(super) facts: Objects,
+}
+
+/// Decides what events change that are applied together; `seconds` are the other archived events of their seconds. The
+/// order and the number of the events do not matter, except for which of them is said to have brought a fact.
 pub(super) fn decide(
-    event: Option<&Event>,
-    mut facts: Objects,
+    mut said: Vec<Said<'_>>,
+    seconds: &Seconds,
     stored: &State,
-    mut verdict: Option<Verdict>,
     estimate: FeeEstimate,
 ) -> Result<LedgerChanges, Error> {
-    let named = facts.ids().customers;
-    let catalog = Catalog::of(&facts, stored);
-    catalog.complete(facts.subscriptions.values_mut());
-    if let Some(verdict) = &mut verdict {
-        catalog.complete(verdict.objects.subscriptions.values_mut());
-    }
-    let verdict = verdict.as_ref();
-    // Everybody that an event names is a customer, even if no event about the customer ever comes.
-    for customer in &named {
-        facts.customers.keep(Customer::named(customer));
+    let catalog = Catalog::of(said.iter().map(|one| &one.facts), stored);
+    for Said { facts, .. } in &mut said {
+        catalog.complete(facts.subscriptions.values_mut());
+        // Everybody that an event names is a customer, even if no event about the customer ever comes.
+        for customer in facts.ids().customers {
+            facts.customers.keep(Customer::named(&customer));
+        }
     }
     let mut all = stored.objects.clone();
-    let mut changes = LedgerChanges {
-        objects: all.merge(&facts, verdict),
-        ..LedgerChanges::default()
-    };
-    learn(&facts, stored, &mut changes);
+    let mut changes = LedgerChanges::default();
+    let mut verdicts = Vec::new();
+    for one in &said {
+        let Said { event, facts } = one;
+        let mut verdict = match event {
+            Some(event) => seconds.verdict(event, &said, &all, stored, &changes.versions)?,
+            None => None,
+        };
+        if let Some(verdict) = &mut verdict {
+            catalog.complete(verdict.objects.subscriptions.values_mut());
+        }
+        answer_prices(facts, &mut changes);
+        second_looks(facts, &all, verdict.as_ref(), &mut changes);
+        let changed = all.merge(facts, verdict.as_ref());
+        changes.objects.replace(changed);
+        verdicts.extend(verdict);
+        versions(facts, stored, &mut changes)?;
+    }
+    learn(stored, &mut changes);
     customers(&all, stored, &mut changes);
-    subscriptions(event, &facts, &all, stored, verdict, &mut changes)?;
+    let subscribed = said.iter().flat_map(|one| one.facts.subscriptions.keys());
+    subscriptions(subscribed, &all, stored, &verdicts, &mut changes)?;
     payment_parts(&all, &mut changes);
     invoices(&all, &mut changes)?;
-    second_looks(&facts, stored, verdict, &mut changes);
     payments(&all, stored, estimate, &mut changes)?;
     changes.users = users::decide(&all, stored, &changes);
-    if let Some(event) = event {
-        changes.messages = announcements::announce(event, &facts, &changes);
-    }
+    changes.messages = announcements::announce(&said, &changes);
     Ok(changes)
 }
 
-/// Which prices, coupons and discounts the facts make known, and which look-ups they answer.
-fn learn(facts: &Objects, stored: &State, changes: &mut LedgerChanges) {
+/// Which prices, coupons and discounts were unknown before.
+fn learn(stored: &State, changes: &mut LedgerChanges) {
     let State {
         objects: stored, ..
     } = stored;
@@ -140,12 +165,16 @@ fn learn(facts: &Objects, stored: &State, changes: &mut LedgerChanges) {
         .chain(new_discounts.map(|(id, _)| id))
         .collect();
     changes.learned = learned.into_iter().cloned().collect();
+}
+
+/// Prices that the facts show whole need not be fetched.
+fn answer_prices(facts: &Objects, changes: &mut LedgerChanges) {
     for (id, price) in &facts.prices {
         if price.price.currency_options.is_some() {
-            changes.looked_up.push((CURRENCY_OPTIONS, id.clone()));
+            changes.answer(CURRENCY_OPTIONS, id);
         }
         if price.price.is_complete() {
-            changes.looked_up.push(("price", id.clone()));
+            changes.answer("price", id);
         }
     }
 }
@@ -170,14 +199,8 @@ fn customers(all: &Objects, stored: &State, changes: &mut LedgerChanges) {
     }
 }
 
-fn subscriptions(
-    event: Option<&Event>,
-    facts: &Objects,
-    all: &Objects,
-    stored: &State,
-    verdict: Option<&Verdict>,
-    changes: &mut LedgerChanges,
-) -> Result<(), Error> {
+/// The versions that the snapshots add to the history.
+fn versions(facts: &Objects, stored: &State, changes: &mut LedgerChanges) -> Result<(), Error> {
     for subscription in facts.subscriptions.values() {
         request_missing(subscription, changes);
         let versions = &mut changes.versions;
@@ -186,14 +209,24 @@ fn subscriptions(
             versions.push(version(&begun, &stored.plans)?);
         }
     }
+    Ok(())
+}
+
+fn subscriptions<'a>(
+    subscribed: impl Iterator<Item = &'a String>,
+    all: &Objects,
+    stored: &State,
+    verdicts: &[Verdict],
+    changes: &mut LedgerChanges,
+) -> Result<(), Error> {
     // A session may name the plan of a stored subscription. So may an earlier snapshot that arrives late.
-    let mut touched: BTreeSet<&String> = facts.subscriptions.keys().collect();
+    let mut touched: BTreeSet<String> = subscribed.cloned().collect();
     for session in changes.objects.checkout_sessions.values() {
         let Some(id) = &session.stripe_subscription_id else {
             continue;
         };
         if all.subscriptions.contains_key(id) {
-            touched.extend(all.subscriptions.get_key_value(id).map(|(id, _)| id));
+            touched.insert(id.clone());
             continue;
         }
         let named_last = newest_session(&all.checkout_sessions, id).unwrap_or(session);
@@ -203,7 +236,7 @@ fn subscriptions(
         changes.affected_customers.extend(affected);
     }
     for id in touched {
-        let Some(subscription) = all.subscriptions.get(id) else {
+        let Some(subscription) = all.subscriptions.get(&id) else {
             continue;
         };
         let versions = stored.versions.iter().chain(&changes.versions);
@@ -213,9 +246,9 @@ fn subscriptions(
         changes.affected_customers.insert(customer);
         changes.computed.insert(id.clone(), computed);
         let written = &mut changes.objects.subscriptions;
-        written.insert(id.clone(), subscription.clone());
+        written.insert(id, subscription.clone());
     }
-    history(event, &all.subscriptions, stored, verdict, changes)
+    history(&all.subscriptions, stored, verdicts, changes)
 }
 
 /// What the ledger adds to the snapshot shown. The plan is the one it names, otherwise the one that a paid session of
@@ -256,10 +289,9 @@ pub(super) fn computed<'a>(
 
 /// The history with the new versions, and the movements that follow from it.
 fn history(
-    event: Option<&Event>,
     merged: &BTreeMap<String, Subscription>,
     stored: &State,
-    verdict: Option<&Verdict>,
+    verdicts: &[Verdict],
     changes: &mut LedgerChanges,
 ) -> Result<(), Error> {
     if changes.versions.is_empty() {
@@ -292,10 +324,11 @@ fn history(
                 .stripe_customer_id
                 .clone_from(&subscription.stripe_customer_id);
         }
-        if let Some(verdict) = verdict
-            && verdict.object_id == version.stripe_subscription_id
-            && event.and_then(|event| event.created_at) == Some(version.source_created_at)
-        {
+        let judged = verdicts.iter().rev().find(|verdict| {
+            verdict.object_id == version.stripe_subscription_id
+                && verdict.created_at == version.source_created_at
+        });
+        if let Some(verdict) = judged {
             version.overruled = verdict.overruled.contains(&version.source_event_id);
         }
     }
@@ -382,17 +415,23 @@ pub(super) struct Catalog {
 }
 
 impl Catalog {
-    pub(super) fn of(facts: &Objects, stored: &State) -> Catalog {
-        let prices = facts.prices.values().chain(stored.objects.prices.values());
-        let mut coupons = stored.objects.coupons.clone();
-        coupons.extend(facts.coupons.clone());
-        let mut discounts = stored.objects.discounts.clone();
-        discounts.extend(facts.discounts.clone());
-        Catalog {
-            prices: prices.map(|known| known.price.clone()).collect(),
-            coupons,
-            discounts,
+    pub(super) fn of<'a>(facts: impl Iterator<Item = &'a Objects>, stored: &State) -> Catalog {
+        let mut catalog = Catalog {
+            prices: Vec::new(),
+            coupons: stored.objects.coupons.clone(),
+            discounts: stored.objects.discounts.clone(),
+        };
+        for facts in facts {
+            let prices = facts.prices.values().map(|known| known.price.clone());
+            catalog.prices.extend(prices);
+            catalog.coupons.extend(facts.coupons.clone());
+            catalog.discounts.extend(facts.discounts.clone());
         }
+        let stored = stored.objects.prices.values();
+        catalog
+            .prices
+            .extend(stored.map(|known| known.price.clone()));
+        catalog
     }
 
     /// Fills in the tiers and coupons that the subscriptions name without carrying them.
@@ -497,7 +536,7 @@ fn request_settlement(charge: &Charge, changes: &mut LedgerChanges) {
     let Some(id) = &charge.stripe_balance_transaction_id else {
         return;
     };
-    changes.looked_up.push(("balance_transaction", id.clone()));
+    changes.answer("balance_transaction", id);
     if charge.settlement.is_none() && charge.has_succeeded() {
         changes.lookups.push(Lookup {
             kind: "balance_transaction",
@@ -535,13 +574,13 @@ fn invoices(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
 /// once a later second decides what an earlier one left open.
 fn second_looks(
     facts: &Objects,
-    stored: &State,
+    shown: &Objects,
     verdict: Option<&Verdict>,
     changes: &mut LedgerChanges,
 ) {
     let versions = |id: &str| {
         let (kind, version) = facts.version(id)?;
-        let shown = stored.objects.version(id);
+        let shown = shown.version(id);
         let shown_at = shown.map(|(_, shown)| shown.created_at);
         FETCHED_WHEN_UNDECIDED
             .contains(&kind)
@@ -552,7 +591,7 @@ fn second_looks(
             if let Some((kind, created_at, Some(shown_at))) = versions(id)
                 && created_at > shown_at
             {
-                changes.looked_up.push((kind, id.clone()));
+                changes.answer(kind, id);
             }
         }
         return;
@@ -565,7 +604,7 @@ fn second_looks(
         return;
     }
     let stripe_id = verdict.object_id.clone();
-    changes.looked_up.push((kind, stripe_id.clone()));
+    changes.answer(kind, &stripe_id);
     if !verdict.is_decided {
         changes.lookups.push(Lookup {
             kind,
@@ -585,7 +624,7 @@ fn request_missing_parts(
     let stripe_id = &invoice.stripe_invoice_id;
     let requested_at = invoice.created_at;
     let mut request = |kind, is_missing: bool, reason, requested_at| {
-        changes.looked_up.push((kind, stripe_id.clone()));
+        changes.answer(kind, stripe_id);
         if is_missing {
             let stripe_id = stripe_id.clone();
             changes.lookups.push(Lookup {

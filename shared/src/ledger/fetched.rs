@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Transaction};
 
+use super::decision::Said;
 use super::flight::Scope;
 use super::state::Found;
 use super::{ATTEMPTS, Error};
@@ -72,10 +73,9 @@ async fn apply_in(
         })
     });
     let subscriptions: Vec<FetchedObject> = subscriptions.collect();
-    if let Some(found) = Found::open(scope, &[], facts, fetched_at).await? {
-        found
-            .apply(None, None, &subscriptions, estimate, fetched_at)
-            .await?;
+    let said = vec![Said { event: None, facts }];
+    if let Some(found) = Found::open(scope, &[], said, fetched_at).await? {
+        found.apply(&subscriptions, estimate, fetched_at).await?;
     }
     Ok(())
 }

@@ -16,16 +16,20 @@ mod save;
 mod state;
 mod users;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use tokio_postgres::{Client, Transaction};
 
 use domain::money;
 use domain::payment::FeeEstimate;
+use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::subscription;
 use store::outbox;
 use stripe::event::{self, Event};
 use stripe::reader;
 
+use self::decision::Said;
 use self::flight::Scope;
 use self::state::Found;
 
@@ -58,6 +62,12 @@ impl Error {
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Error::Store(error) if error.is_unavailable())
+    }
+
+    /// Whether the database did not answer in time.
+    #[must_use]
+    pub fn is_time_out(&self) -> bool {
+        matches!(self, Error::Store(error) if error.is_time_out())
     }
 }
 
@@ -93,6 +103,9 @@ pub struct Applied {
 /// How often a transaction is tried that loses against another one.
 const ATTEMPTS: u32 = 5;
 
+/// An event, and its body as received.
+pub type Delivery<'a> = (&'a Event, &'a str);
+
 /// Applies an event in a new transaction, again if it lost against another one. `payload` is the body as received.
 ///
 /// # Errors
@@ -105,15 +118,9 @@ pub async fn ingest(
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
-    let client: &Client = client;
-    let mut attempt = 1;
-    loop {
-        let applied = apply_in(Scope::own(client), event, payload, estimate, now).await;
-        match applied {
-            Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
-            other => return other,
-        }
-    }
+    let set = [Read::of((event, payload))?];
+    let applied = ingest_set(client, &set, estimate, now).await?;
+    Ok(applied.of_one())
 }
 
 /// Inserts the event and applies it in the caller's transaction. `payload` is the body as received. The caller commits,
@@ -128,37 +135,188 @@ pub async fn apply_event(
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
-    apply_in(Scope::within(db), event, payload, estimate, now).await
+    let set = [Read::of((event, payload))?];
+    let applied = apply_set(Scope::within(db), &set, estimate, now).await?;
+    Ok(applied.of_one())
 }
 
-async fn apply_in(
-    scope: Scope<'_>,
-    event: &Event,
-    payload: &str,
+/// As [`apply_event`], for several at once. Returns the messages that were new.
+///
+/// # Errors
+/// When one of the events cannot be applied; then none was.
+pub async fn apply_events(
+    db: &Transaction<'_>,
+    deliveries: &[Delivery<'_>],
     estimate: FeeEstimate,
     now: Timestamp,
-) -> Result<Applied, Error> {
-    let without_messages = |outcome| Applied {
-        outcome,
-        messages: Vec::new(),
-    };
-    if event.is_thin || !reader::is_applied(&event.event_type) {
-        let outcome = Outcome::Ignored;
-        let is_new = scope.archive(event, payload, outcome.as_str(), now).await?;
-        return Ok(without_messages(match is_new {
-            true => outcome,
-            false => Outcome::Duplicate,
-        }));
+) -> Result<Vec<outbox::Message>, Error> {
+    let set = deliveries.iter().map(|delivery| Read::of(*delivery));
+    let set: Vec<Read<'_>> = set.collect::<Result<_, _>>()?;
+    Ok(apply_set(Scope::within(db), &set, estimate, now)
+        .await?
+        .messages)
+}
+
+/// What became of each of several events, in their order, and the domain events to publish.
+#[derive(Debug)]
+pub struct AppliedSet {
+    pub outcomes: Vec<Result<Outcome, Error>>,
+    pub messages: Vec<outbox::Message>,
+}
+
+/// Applies events in one transaction. When one of them cannot be applied, the others are: it is found by halving. A set
+/// that takes too long is halved, too.
+///
+/// # Errors
+/// When the database is away. Some of the events may have been applied then; they are duplicates next time.
+pub async fn ingest_all(
+    client: &mut Client,
+    deliveries: &[Delivery<'_>],
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<AppliedSet, Error> {
+    let mut outcomes = BTreeMap::new();
+    let mut set = Vec::new();
+    for (place, delivery) in deliveries.iter().enumerate() {
+        match Read::of(*delivery) {
+            Ok(read) => set.push((place, read)),
+            Err(error) => drop(outcomes.insert(place, Err(error))),
+        }
     }
-    let outcome = Outcome::Applied;
-    let facts = reader::read(event)?;
-    let archived = [(event, payload, outcome.as_str())];
-    let Some(found) = Found::open(scope, &archived, facts, now).await? else {
-        return Ok(without_messages(Outcome::Duplicate));
+    let mut seen = BTreeSet::new();
+    set.retain(|(place, read)| {
+        let is_first = seen.insert(&read.event.event_id);
+        if !is_first {
+            outcomes.insert(*place, Ok(Outcome::Duplicate));
+        }
+        is_first
+    });
+    let (places, set): (Vec<usize>, Vec<Read<'_>>) = set.into_iter().unzip();
+    let mut messages = Vec::new();
+    let mut ranges = vec![0..set.len()];
+    while let Some(range) = ranges.pop() {
+        match (
+            range.len(),
+            ingest_set(client, &set[range.clone()], estimate, now).await,
+        ) {
+            (_, Ok(applied)) => {
+                let outcomes_of_set = applied.outcomes.into_iter().map(Ok);
+                outcomes.extend(places[range].iter().copied().zip(outcomes_of_set));
+                messages.extend(applied.messages);
+            }
+            (_, Err(error)) if error.is_unavailable() && !error.is_time_out() => return Err(error),
+            (..=1, Err(error)) => {
+                let place = places.get(range.start).copied();
+                outcomes.extend(place.map(|place| (place, Err(error))));
+            }
+            (length, Err(_)) => {
+                let middle = range.start + length / 2;
+                ranges.push(middle..range.end);
+                ranges.push(range.start..middle);
+            }
+        }
+    }
+    Ok(AppliedSet {
+        outcomes: outcomes.into_values().collect(),
+        messages,
+    })
+}
+
+/// An event that can be read: what it says.
+struct Read<'a> {
+    event: &'a Event,
+    payload: &'a str,
+    outcome: Outcome,
+    facts: Objects,
+}
+
+impl<'a> Read<'a> {
+    fn of((event, payload): Delivery<'a>) -> Result<Read<'a>, Error> {
+        let is_applied = !event.is_thin && reader::is_applied(&event.event_type);
+        let (outcome, facts) = match is_applied {
+            true => (Outcome::Applied, reader::read(event)?),
+            false => (Outcome::Ignored, Objects::default()),
+        };
+        Ok(Read {
+            event,
+            payload,
+            outcome,
+            facts,
+        })
+    }
+}
+
+/// What was done with a set: an outcome for each.
+struct Done {
+    outcomes: Vec<Outcome>,
+    messages: Vec<outbox::Message>,
+}
+
+impl Done {
+    fn of_one(self) -> Applied {
+        let outcome = self.outcomes.into_iter().next();
+        Applied {
+            outcome: outcome.unwrap_or(Outcome::Duplicate),
+            messages: self.messages,
+        }
+    }
+}
+
+async fn ingest_set(
+    client: &mut Client,
+    set: &[Read<'_>],
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Done, Error> {
+    let client: &Client = client;
+    let mut attempt = 1;
+    loop {
+        match apply_set(Scope::own(client), set, estimate, now).await {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+async fn apply_set(
+    scope: Scope<'_>,
+    set: &[Read<'_>],
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Done, Error> {
+    if let [one] = set
+        && one.outcome == Outcome::Ignored
+    {
+        let outcome = one.outcome.as_str();
+        let outcome = match scope.archive(one.event, one.payload, outcome, now).await? {
+            true => Outcome::Ignored,
+            false => Outcome::Duplicate,
+        };
+        return Ok(Done {
+            outcomes: vec![outcome],
+            messages: Vec::new(),
+        });
+    }
+    let events = set
+        .iter()
+        .map(|one| (one.event, one.payload, one.outcome.as_str()));
+    let events: Vec<_> = events.collect();
+    let said = set.iter().map(|one| Said {
+        event: Some(one.event),
+        facts: one.facts.clone(),
+    });
+    let Some(found) = Found::open(scope, &events, said.collect(), now).await? else {
+        return Ok(Done {
+            outcomes: vec![Outcome::Duplicate; set.len()],
+            messages: Vec::new(),
+        });
     };
-    let verdict = same_second::verdict(event, &found)?;
-    let messages = found
-        .apply(Some(event), verdict, &[], estimate, now)
-        .await?;
-    Ok(Applied { outcome, messages })
+    let outcome = |one: &Read<'_>| match found.opened.new_events.contains(&one.event.event_id) {
+        true => one.outcome,
+        false => Outcome::Duplicate,
+    };
+    Ok(Done {
+        outcomes: set.iter().map(outcome).collect(),
+        messages: found.apply(&[], estimate, now).await?,
+    })
 }

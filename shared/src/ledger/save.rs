@@ -8,11 +8,12 @@ use serde_json::json;
 use super::Error;
 use super::decision::{self, Catalog, LedgerChanges, computed, version};
 use super::flight::Scope;
+use super::same_second::Seconds;
 use super::state::Found;
 use domain::payment::FeeEstimate;
 use domain::revenue::movement::{self, SubscriptionVersion};
 use domain::stripe_objects::invoice::InvoiceStatus;
-use domain::stripe_objects::objects::{Ids, Objects, Verdict};
+use domain::stripe_objects::objects::{Ids, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::Subscription;
 use store::fetched_objects::{self, FetchedObject};
@@ -29,22 +30,21 @@ impl Found<'_> {
     /// for its terms.
     pub(super) async fn apply(
         self,
-        event: Option<&Event>,
-        verdict: Option<Verdict>,
         fetched: &[FetchedObject],
         estimate: FeeEstimate,
         now: Timestamp,
     ) -> Result<Vec<Message>, Error> {
         let Found {
             scope,
-            facts,
+            said,
             opened,
         } = self;
         let state = opened.state;
-        if facts.ids().is_empty() {
+        if said.iter().all(|one| one.facts.ids().is_empty()) {
             return Ok(scope.close(&Writes::default(), now).await?);
         }
-        let changes = decision::decide(event, facts, &state, verdict, estimate)?;
+        let seconds = Seconds::read(opened.others_of_second)?;
+        let changes = decision::decide(said, &seconds, &state, estimate)?;
         let mut writes = writes(&changes)?;
         writes.fetched(fetched)?;
         let is_awaited = !changes.learned.is_empty() && !state.waiting_customers.is_empty();
@@ -248,7 +248,7 @@ struct Repriced {
 async fn reprice_event(db: &impl GenericClient, facts: &Objects) -> Result<Repriced, Error> {
     let stored: State = ledger::read(db, &facts.ids()).await?;
     let mut subscriptions = facts.subscriptions.clone();
-    Catalog::of(facts, &stored).complete(subscriptions.values_mut());
+    Catalog::of(std::iter::once(facts), &stored).complete(subscriptions.values_mut());
     let mut repriced = Repriced::default();
     for mut completed in subscriptions.into_values() {
         repriced.versions.push(version(&completed, &stored.plans)?);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::Error;
+use super::decision::Said;
 use super::flight::Scope;
 use domain::stripe_objects::customer::UserLink;
 use domain::stripe_objects::objects::{Ids, Keep, Objects};
@@ -17,35 +18,40 @@ const ROUNDS: usize = 5;
 /// What some facts meet in the ledger, and the open transaction that has it locked.
 pub(super) struct Found<'a> {
     pub(super) scope: Scope<'a>,
-    pub(super) facts: Objects,
+    pub(super) said: Vec<Said<'a>>,
     pub(super) opened: Opened,
 }
 
 impl<'a> Found<'a> {
-    /// Archives the events, locks what the facts lead to and reads it; `None` when the events were archived before.
+    /// Archives the events, each with its body and its outcome, locks what the facts lead to and reads it. What was
+    /// archived before says nothing new and is left out; `None` when that is all of it.
     ///
     /// What was read under the locks may lead to more, when it has changed since it was locked or was not known to
     /// belong together. Then all locks are released and the longer list is locked, so that everybody locks in one order.
     pub(super) async fn open(
         mut scope: Scope<'a>,
         events: &[(&Event, &str, &'static str)],
-        mut facts: Objects,
+        mut said: Vec<Said<'a>>,
         now: Timestamp,
     ) -> Result<Option<Found<'a>>, Error> {
-        let decides_plans = !facts.customers.is_empty()
-            || !facts.subscriptions.is_empty()
-            || !facts.checkout_sessions.is_empty();
+        let facts = || said.iter().map(|one| &one.facts);
         let own: BTreeSet<&str> = events
             .iter()
             .filter_map(|(event, ..)| event.object_id())
             .collect();
         let mut opening = Opening {
             events,
-            named: facts.ids(),
+            named: ids(&said),
             shared: BTreeSet::new(),
-            balance_transactions: facts.settlements.keys().cloned().collect(),
-            users: linked(&facts).map(|link| link.user_id).collect(),
-            decides_plans,
+            balance_transactions: facts()
+                .flat_map(|one| one.settlements.keys().cloned())
+                .collect(),
+            users: facts().flat_map(linked).map(|link| link.user_id).collect(),
+            decides_plans: facts().any(|one| {
+                !one.customers.is_empty()
+                    || !one.subscriptions.is_empty()
+                    || !one.checkout_sessions.is_empty()
+            }),
         };
         // Whoever uses a coupon shares it; whoever may change it has it alone.
         let is_shared = |coupon: &&String| !own.contains(coupon.as_str()) && !events.is_empty();
@@ -64,11 +70,20 @@ impl<'a> Found<'a> {
             let Some(opened) = opened else {
                 return Ok(None);
             };
-            attach_settlements(&mut facts, &opened.state);
-            if !widen(&mut opening, &facts, &opened) {
+            for one in &mut said {
+                attach_settlements(&mut one.facts, &opened.state);
+            }
+            if !widen(&mut opening, &said, &opened) {
+                let mut seen = BTreeSet::new();
+                said.retain(|one| {
+                    one.event.is_none_or(|event| {
+                        let id = &event.event_id;
+                        opened.new_events.contains(id) && seen.insert(id)
+                    })
+                });
                 return Ok(Some(Found {
                     scope,
-                    facts,
+                    said,
                     opened,
                 }));
             }
@@ -77,21 +92,30 @@ impl<'a> Found<'a> {
     }
 }
 
+fn ids(said: &[Said<'_>]) -> Ids {
+    let mut ids = Ids::default();
+    for one in said {
+        ids.append(one.facts.ids());
+    }
+    ids.normalise();
+    ids
+}
+
 /// Adds to the opening what was needed and not locked, or not read; whether there was anything.
-fn widen(opening: &mut Opening<'_>, facts: &Objects, opened: &Opened) -> bool {
+fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool {
     let Opened { state, locked, .. } = opened;
-    let mut wider = opening.named.clone();
-    wider.append(facts.ids());
+    let mut wider = ids(said);
     // A balance transaction leads to its charge, and that to its customer and more.
-    let mut is_wider = !facts.ids().are_among(&opening.named);
+    let mut is_wider = !wider.are_among(&opening.named);
+    wider.append(opening.named.clone());
     let reached = reached(state);
-    let all_locked = [
+    let needs_lock = [
         &reached.customers,
         &reached.coupons,
         &reached.payment_intents,
         &reached.charges,
     ];
-    is_wider |= !all_locked
+    is_wider |= !needs_lock
         .into_iter()
         .flatten()
         .all(|key| locked.contains(key));
@@ -115,20 +139,12 @@ fn widen(opening: &mut Opening<'_>, facts: &Objects, opened: &Opened) -> bool {
     wider.customers.extend(subscribers);
     wider.normalise();
     // A coupon that somebody else may use is about to change.
-    let changed = facts.coupons.iter().filter(|(id, coupon)| {
-        let known = state.objects.coupons.get(*id);
-        opening.shared.contains(*id)
-            && known.is_none_or(|known| {
-                let mut joined = Objects::default();
-                joined.coupons.keep(known.clone());
-                joined.coupons.keep((*coupon).clone());
-                joined.coupons.get(*id) != Some(known)
-            })
-    });
-    let changed: Vec<String> = changed.map(|(id, _)| id.clone()).collect();
-    for coupon in changed {
-        opening.shared.remove(&coupon);
-        is_wider = true;
+    let mut coupons = state.objects.coupons.clone();
+    for (id, coupon) in said.iter().flat_map(|one| &one.facts.coupons) {
+        coupons.keep(coupon.clone());
+        if coupons.get(id) != state.objects.coupons.get(id) {
+            is_wider |= opening.shared.remove(id);
+        }
     }
     if opening.decides_plans {
         let stored = state.users_of_customers.values().flatten().copied();

@@ -63,7 +63,7 @@ impl Run<'_> {
                     && missing.iter().any(|missing| missing == event_id)
                 {
                     self.look_at_older(&event, &mut older).await?;
-                    self.catch_up_with(event_id, &event).await?;
+                    self.catch_up_with(&event).await?;
                 }
             }
         }
@@ -104,11 +104,18 @@ impl Run<'_> {
     }
 
     /// One bad event holds up nobody: it is parked, and the redrive gives it its attempts.
-    async fn catch_up_with(&mut self, event_id: &str, event: &Value) -> Result<(), Stop> {
-        match missed_webhooks::apply_or_park(self.app, event_id, event, self.now).await {
-            Ok(Some(Outcome::Duplicate)) => {}
-            Ok(Some(Outcome::Applied | Outcome::Ignored)) => self.tally.events_applied += 1,
-            Ok(None) => self.tally.events_failed += 1,
+    async fn catch_up_with(&mut self, event: &Value) -> Result<(), Stop> {
+        match missed_webhooks::apply_or_park(self.app, std::slice::from_ref(event), self.now).await
+        {
+            Ok(outcomes) => {
+                for outcome in outcomes {
+                    match outcome {
+                        Some(Outcome::Duplicate) => {}
+                        Some(Outcome::Applied | Outcome::Ignored) => self.tally.events_applied += 1,
+                        None => self.tally.events_failed += 1,
+                    }
+                }
+            }
             Err(missed_webhooks::Error::Database(error)) => return Err(error.into()),
             Err(error @ missed_webhooks::Error::ParkedEvents(_)) => {
                 self.tally.events_failed += 1;

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use runtime::config::Environment;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use shared::ledger::{apply_event, apply_fetched};
+use shared::ledger::{apply_event, apply_events, apply_fetched};
 use stripe::event::Event;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
@@ -99,6 +99,36 @@ async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {
             let chain = runtime::telemetry::cause_chain(&error);
             panic!("{} {}: {chain}", event.event_type, event.event_id);
         }
+    }
+}
+
+/// Applies the events cut into sets at random, half of them of one event.
+async fn apply_in_sets(db: &Transaction<'_>, events: &[(Event, String)], random: &mut StdRng) {
+    let mut rest = events;
+    while !rest.is_empty() {
+        let length = match random.random_bool(0.5) {
+            true => 1,
+            false => random.random_range(1..=rest.len()),
+        };
+        let (set, later) = rest.split_at(length);
+        let now = set
+            .iter()
+            .filter_map(|(event, _)| event.created_at)
+            .max()
+            .unwrap();
+        let deliveries: Vec<_> = set
+            .iter()
+            .map(|(event, body)| (event, body.as_str()))
+            .collect();
+        if let Err(error) = apply_events(db, &deliveries, FEES, now).await {
+            let chain = runtime::telemetry::cause_chain(&error);
+            let ids: Vec<&str> = set
+                .iter()
+                .map(|(event, _)| event.event_id.as_str())
+                .collect();
+            panic!("{ids:?}: {chain}");
+        }
+        rest = later;
     }
 }
 
@@ -199,11 +229,11 @@ async fn go_on(
 ) {
     let mut savepoint = db.savepoint("branch").await.unwrap();
     if branchings == 0 {
-        apply_all(&savepoint, &order[applied..]).await;
+        apply_in_sets(&savepoint, &order[applied..], random).await;
         same(&savepoint, order).await;
     } else {
         let until = applied + (order.len() - applied) / 2;
-        apply_all(&savepoint, &order[applied..until]).await;
+        apply_in_sets(&savepoint, &order[applied..until], random).await;
         for _ in 0..2 {
             order[until..].shuffle(random);
             Box::pin(go_on(

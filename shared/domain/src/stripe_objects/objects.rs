@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use crate::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
 use crate::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
 use crate::stripe_objects::customer::{CheckoutSession, Customer};
@@ -52,6 +54,11 @@ macro_rules! objects {
                 self.settlements.extend(other.settlements);
             }
 
+            /// Takes over other states of the objects.
+            pub fn replace(&mut self, others: Objects) {
+                $(self.$kind.extend(others.$kind);)*
+            }
+
             /// Every id that the objects have or name.
             #[must_use]
             pub fn ids(&self) -> Ids {
@@ -99,10 +106,9 @@ macro_rules! objects {
                 [$(&mut self.$kind),*]
             }
 
-            /// Adds the ids of another.
+            /// Adds the ids of another, without sorting them.
             pub fn append(&mut self, other: Ids) {
                 $(self.$kind.extend(other.$kind);)*
-                self.normalise();
             }
 
             /// Whether all of these ids are among the others.
@@ -148,6 +154,8 @@ objects! {
 #[derive(Debug, Clone)]
 pub struct Verdict {
     pub object_id: String,
+    /// The second.
+    pub created_at: Timestamp,
     /// The id of the event with the last snapshot of the second.
     pub winner: String,
     /// What that event says.
