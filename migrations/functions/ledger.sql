@@ -223,9 +223,12 @@ BEGIN
     INTO locked, locks FROM ordered;
     IF events IS NOT NULL THEN
         SELECT json_agg(other.payload) INTO others
-        FROM jsonb_to_recordset(events) AS event (event_id TEXT, object_id TEXT, created_at TIMESTAMPTZ)
-        JOIN stripe_events AS other ON other.object_id = event.object_id AND other.created_at = event.created_at
-                                   AND other.event_id <> event.event_id;
+        FROM (
+            SELECT DISTINCT object_id, created_at
+            FROM jsonb_to_recordset(events) AS event (object_id TEXT, created_at TIMESTAMPTZ)
+        ) AS second
+        JOIN stripe_events AS other USING (object_id, created_at)
+        WHERE NOT other.event_id = ANY (new_events);
     END IF;
     RETURN json_build_object(
         'new_events', new_events, 'locked', locked, 'others_of_second', others,
