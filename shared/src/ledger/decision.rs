@@ -115,7 +115,7 @@ pub(super) fn decide(
     for one in &said {
         let Said { event, facts } = one;
         let mut verdict = match event {
-            Some(event) => seconds.verdict(event, &said, &all, stored, &changes.versions)?,
+            Some(event) => seconds.verdict(event, &said, &all, stored, &changes.versions),
             None => None,
         };
         if let Some(verdict) = &mut verdict {

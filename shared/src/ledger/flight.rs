@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Transaction};
 use store::ledger::{self, Opened, Opening, Writes};
 use store::outbox::Message;
 use store::{Error, stripe_events};
-use stripe::event::Event;
+use stripe::event::{Digests, Event};
 
 /// The transaction that an event is applied in: one of its own, or a part of the caller's.
 pub(super) enum Scope<'a> {
@@ -72,6 +72,28 @@ impl<'a> Scope<'a> {
             now,
         )
         .await
+    }
+
+    /// Lets go of everything that was locked and written, and notes what events of a former release show.
+    pub(super) async fn digest(
+        &mut self,
+        events: &[(String, i32, Option<Digests>)],
+    ) -> Result<(), Error> {
+        match self {
+            Scope::Own { client, .. } => {
+                in_one_flight(
+                    begin(client.batch_execute("ROLLBACK AND CHAIN")),
+                    ledger::digest(*client, events),
+                )
+                .await?;
+                begin(client.batch_execute("COMMIT AND CHAIN")).await
+            }
+            Scope::Within(db) => {
+                begin(db.batch_execute("ROLLBACK TO SAVEPOINT before_locks")).await?;
+                ledger::digest(*db, events).await?;
+                begin(db.batch_execute("SAVEPOINT before_locks")).await
+            }
+        }
     }
 
     async fn open_after(

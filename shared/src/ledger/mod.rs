@@ -25,6 +25,7 @@ use domain::money;
 use domain::payment::FeeEstimate;
 use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::subscription;
+use store::ledger::Archived;
 use store::outbox;
 use stripe::event::{self, Event};
 use stripe::reader;
@@ -297,10 +298,17 @@ async fn apply_set(
             messages: Vec::new(),
         });
     }
-    let events = set
-        .iter()
-        .map(|one| (one.event, one.payload, one.outcome.as_str()));
-    let events: Vec<_> = events.collect();
+    let events = set.iter().map(|one| {
+        let (rank, digests) = same_second::shown(one.event, &one.facts);
+        Archived {
+            event: one.event,
+            payload: one.payload,
+            outcome: one.outcome.as_str(),
+            rank,
+            digests,
+        }
+    });
+    let events: Vec<Archived<'_>> = events.collect();
     let said = set.iter().map(|one| Said {
         event: Some(one.event),
         facts: one.facts.clone(),

@@ -43,7 +43,11 @@ impl Found<'_> {
         if said.iter().all(|one| one.facts.ids().is_empty()) {
             return Ok(scope.close(&Writes::default(), now).await?);
         }
-        let seconds = Seconds::read(opened.others_of_second)?;
+        let others = opened.others_of_second;
+        let seconds = match &scope {
+            Scope::Own { client, .. } => Seconds::read(*client, others, &said, &state).await?,
+            Scope::Within(db) => Seconds::read(*db, others, &said, &state).await?,
+        };
         let changes = decision::decide(said, &seconds, &state, estimate)?;
         let mut writes = writes(&changes)?;
         writes.fetched(fetched)?;

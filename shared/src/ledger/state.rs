@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use super::Error;
 use super::decision::Said;
 use super::flight::Scope;
+use super::same_second;
 use domain::stripe_objects::customer::UserLink;
 use domain::stripe_objects::objects::{Ids, Keep, Objects};
-use store::ledger::{Opened, Opening, State};
-use stripe::event::Event;
+use store::ledger::{Archived, Opened, Opening, State};
 
 /// How often everything is locked anew because more turned out to be needed.
 const ROUNDS: usize = 5;
@@ -30,15 +30,13 @@ impl<'a> Found<'a> {
     /// belong together. Then all locks are released and the longer list is locked, so that everybody locks in one order.
     pub(super) async fn open(
         mut scope: Scope<'a>,
-        events: &[(&Event, &str, &'static str)],
+        events: &[Archived<'_>],
         mut said: Vec<Said<'a>>,
         now: Timestamp,
     ) -> Result<Option<Found<'a>>, Error> {
         let facts = || said.iter().map(|one| &one.facts);
-        let own: BTreeSet<&str> = events
-            .iter()
-            .filter_map(|(event, ..)| event.object_id())
-            .collect();
+        let own = events.iter().filter_map(|one| one.event.object_id());
+        let own: BTreeSet<&str> = own.collect();
         let mut opening = Opening {
             events,
             named: ids(&said),
@@ -72,6 +70,12 @@ impl<'a> Found<'a> {
             };
             for one in &mut said {
                 attach_settlements(&mut one.facts, &opened.state);
+            }
+            if !opened.undigested.is_empty() {
+                scope
+                    .digest(&same_second::digested(opened.undigested)?)
+                    .await?;
+                continue;
             }
             if !widen(&mut opening, &said, &opened) {
                 let mut seen = BTreeSet::new();

@@ -35,7 +35,7 @@ use domain::stripe_objects::invoice::Invoice;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::Subscription;
-use stripe::event::Event;
+use stripe::event::{Digests, Event};
 
 pub use self::functions::{members, sql};
 
@@ -75,11 +75,36 @@ pub struct Entitling {
     pub is_bought: bool,
 }
 
+/// An event to archive.
+#[derive(Debug, Clone, Copy)]
+pub struct Archived<'a> {
+    pub event: &'a Event,
+    /// The body as received.
+    pub payload: &'a str,
+    pub outcome: &'static str,
+    /// The rank of the snapshot of its object within one second, 0 when there is none.
+    pub rank: i32,
+    /// What the event shows of its object; `None` when that is nothing.
+    pub digests: Option<Digests>,
+}
+
+/// Another applied event that shows the object of an opened event in the same second.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct OfSecond {
+    pub object_id: String,
+    pub created_at: Timestamp,
+    pub event_id: String,
+    /// `None` of one that a former release has archived, until [`digest`] has been called for it.
+    pub rank: Option<i32>,
+    pub state_digest: Option<i64>,
+    pub previous_digest: Option<i64>,
+}
+
 /// What to open.
 #[derive(Debug, Default)]
 pub struct Opening<'a> {
-    /// Events to archive, each with its body as received and its outcome; none for fetched objects.
-    pub events: &'a [(&'a Event, &'a str, &'static str)],
+    /// Events to archive; none for fetched objects.
+    pub events: &'a [Archived<'a>],
     pub named: Ids,
     /// Keys among the named ids of which it suffices that nobody has them for himself.
     pub shared: BTreeSet<String>,
@@ -97,8 +122,9 @@ pub struct Opened {
     /// The events that were not archived before.
     pub new_events: BTreeSet<String>,
     pub locked: BTreeSet<String>,
-    /// The payloads of the other archived events that show the object of an opened event in the same second.
-    pub others_of_second: Vec<Value>,
+    pub others_of_second: Vec<OfSecond>,
+    /// The payloads of those among them that a former release has archived.
+    pub undigested: Vec<Value>,
     pub state: State,
 }
 
@@ -144,7 +170,7 @@ pub fn calls() -> Vec<(&'static str, Vec<Type>)> {
 }
 
 #[derive(Debug, Serialize)]
-struct ArchivedEvent<'a> {
+struct EventRow<'a> {
     event_id: &'a str,
     r#type: &'a str,
     api_version: Option<&'a str>,
@@ -154,6 +180,9 @@ struct ArchivedEvent<'a> {
     created_at: Option<Timestamp>,
     payload: &'a RawValue,
     outcome: &'static str,
+    rank: i32,
+    state_digest: Option<i64>,
+    previous_digest: Option<i64>,
 }
 
 /// Archives the events, locks what they name and lead to until the end of the transaction, and reads it. `None` when all
@@ -167,12 +196,19 @@ pub async fn open(
     now: Timestamp,
 ) -> Result<Option<Opened>, Error> {
     let mut events = Vec::new();
-    for (event, payload, outcome) in opening.events {
+    for archived in opening.events {
+        let Archived {
+            event,
+            payload,
+            outcome,
+            rank,
+            digests,
+        } = *archived;
         let payload = serde_json::from_str(payload).map_err(|_no_json| Error::Unwritable {
             table: "stripe_events",
             column: "payload",
         })?;
-        events.push(ArchivedEvent {
+        events.push(EventRow {
             event_id: &event.event_id,
             r#type: &event.event_type,
             api_version: event.api_version.as_deref(),
@@ -182,6 +218,9 @@ pub async fn open(
             created_at: event.created_at,
             payload,
             outcome,
+            rank,
+            state_digest: digests.map(|digests| digests.state),
+            previous_digest: digests.and_then(|digests| digests.previous),
         });
     }
     let events = Some(Json(events)).filter(|events| !events.0.is_empty());
@@ -207,8 +246,39 @@ pub async fn open(
         new_events: member(&mut answer, "new_events")?,
         locked: member(&mut answer, "locked")?,
         others_of_second: member(&mut answer, "others_of_second")?,
+        undigested: member(&mut answer, "undigested")?,
         state: State::read(state)?,
     }))
+}
+
+/// Stores rank and digests of events that a former release has archived.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn digest(
+    db: &impl GenericClient,
+    events: &[(String, i32, Option<Digests>)],
+) -> Result<(), Error> {
+    let ids: Vec<&String> = events.iter().map(|(id, ..)| id).collect();
+    let ranks: Vec<i32> = events.iter().map(|(_, rank, _)| *rank).collect();
+    let digests = || events.iter().map(|(.., digests)| digests.as_ref());
+    let states: Vec<Option<i64>> = digests().map(|one| Some(one?.state)).collect();
+    let previous: Vec<Option<i64>> = digests().map(|one| one?.previous).collect();
+    db.execute_typed(
+        "-- ledger::digest
+         UPDATE stripe_events
+         SET rank = digested.rank, state_digest = digested.state_digest, previous_digest = digested.previous_digest
+         FROM unnest($1, $2, $3, $4) AS digested (event_id, rank, state_digest, previous_digest)
+         WHERE stripe_events.event_id = digested.event_id AND stripe_events.rank IS NULL",
+        &[
+            (&ids, Type::TEXT_ARRAY),
+            (&ranks, Type::INT4_ARRAY),
+            (&states, Type::INT8_ARRAY),
+            (&previous, Type::INT8_ARRAY),
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Reads what is stored about the named ids and what they lead to. Locks nothing, and leaves out users.

@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 /// The longest accepted event id, in bytes; Stripe's have about 30.
 const MAX_ID_BYTES: usize = 255;
@@ -61,10 +62,80 @@ impl Event {
         from_value(value)
     }
 
+    /// Digests of what the event shows and of what was before.
+    #[must_use]
+    pub fn digests(&self) -> Digests {
+        let previous = self.previous_attributes.as_ref();
+        let previous = previous.filter(|previous| {
+            previous
+                .as_object()
+                .is_some_and(|changed| !changed.is_empty())
+        });
+        Digests {
+            state: digest(&self.object),
+            previous: previous.map(|previous| digest(&laid_over(&self.object, previous))),
+        }
+    }
+
     /// The id of the object the event is about.
     #[must_use]
     pub fn object_id(&self) -> Option<&str> {
         self.object.get("id").and_then(Value::as_str)
+    }
+}
+
+/// What an event shows, digested: the first eight bytes of a SHA-256 of the object without its nulls. Two states of one
+/// object within one second with the same digest are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digests {
+    /// Of `data.object`.
+    pub state: i64,
+    /// Of `data.object` with `data.previous_attributes` laid over it; `None` without them.
+    pub previous: Option<i64>,
+}
+
+fn digest(object: &Value) -> i64 {
+    let canonical = without_nulls(object.clone()).to_string();
+    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(canonical));
+    i64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => {
+            let members = members.into_iter().filter(|(_, member)| !member.is_null());
+            Value::Object(
+                members
+                    .map(|(name, member)| (name, without_nulls(member)))
+                    .collect(),
+            )
+        }
+        Value::Array(members) => Value::Array(members.into_iter().map(without_nulls).collect()),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
+    }
+}
+
+/// The object before a change: Stripe names in `previous` what was different. Of an object only the members that changed,
+/// of a list every member; a member of a list may name only what changed of it.
+fn laid_over(object: &Value, previous: &Value) -> Value {
+    match (object, previous) {
+        (Value::Object(object), Value::Object(previous)) => {
+            let mut before = object.clone();
+            for (name, value) in previous {
+                let now = object.get(name).unwrap_or(&Value::Null);
+                before.insert(name.clone(), laid_over(now, value));
+            }
+            Value::Object(before)
+        }
+        (Value::Array(object), Value::Array(previous)) if object.len() == previous.len() => {
+            let members = object.iter().zip(previous);
+            let before = members.map(|(now, before)| match before.get("id") {
+                Some(id) if now.get("id") != Some(id) => before.clone(),
+                _ => laid_over(now, before),
+            });
+            Value::Array(before.collect())
+        }
+        _ => previous.clone(),
     }
 }
 
@@ -113,6 +184,46 @@ fn instant(value: &Value) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_before_has_the_digest_of_what_was_shown_then() {
+        let event = |object: &str, previous: &str| {
+            let body = format!(
+                r#"{{"id":"e","type":"t","data":{{"object":{object},"previous_attributes":{previous}}}}}"#
+            );
+            Event::parse(body.as_bytes()).unwrap().digests()
+        };
+        let before = r#"{"id":"x","a":1,"b":{"c":1,"d":2},"list":[{"id":"m","p":{"q":1,"r":2}}]}"#;
+        for (after, previous) in [
+            (
+                r#"{"id":"x","a":2,"b":{"c":1,"d":2},"list":[{"id":"m","p":{"q":1,"r":2}}]}"#,
+                r#"{"a":1}"#,
+            ),
+            // Of an object only what changed; what was not there is null.
+            (
+                r#"{"id":"x","a":1,"b":{"c":1,"d":3},"n":7,"list":[{"id":"m","p":{"q":1,"r":2}}]}"#,
+                r#"{"b":{"d":2},"n":null}"#,
+            ),
+            // Of a list all of it, or of each member what changed.
+            (
+                r#"{"id":"x","a":1,"b":{"c":1,"d":2},"list":[{"id":"n"},{"id":"o"}]}"#,
+                r#"{"list":[{"id":"m","p":{"q":1,"r":2}}]}"#,
+            ),
+            (
+                r#"{"id":"x","a":1,"b":{"c":1,"d":2},"list":[{"id":"n"}]}"#,
+                r#"{"list":[{"id":"m","p":{"q":1,"r":2}}]}"#,
+            ),
+            (
+                r#"{"id":"x","a":1,"b":{"c":1,"d":2},"list":[{"id":"m","p":{"q":3,"r":2}}]}"#,
+                r#"{"list":[{"p":{"q":1}}]}"#,
+            ),
+        ] {
+            let (before, after) = (event(before, "null"), event(after, previous));
+            assert_eq!(after.previous, Some(before.state), "{previous}");
+            assert_ne!(after.state, before.state);
+        }
+        assert_eq!(event(before, "{}").previous, None);
+    }
 
     #[test]
     fn an_envelope_needs_an_id_and_a_type_and_nothing_else() {

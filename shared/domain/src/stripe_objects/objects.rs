@@ -85,6 +85,14 @@ macro_rules! objects {
                 found
             }
 
+            /// One of these objects.
+            #[must_use]
+            pub fn only(&self, object_id: &str) -> Objects {
+                let mut only = Objects::default();
+                $(only.$kind.extend(self.$kind.get_key_value(object_id).map(|(id, one)| (id.clone(), one.clone())));)*
+                only
+            }
+
             /// The id of every object.
             pub fn keys(&self) -> impl Iterator<Item = &String> {
                 std::iter::empty()$(.chain(self.$kind.keys()))*

@@ -4,8 +4,9 @@
 //! A row therefore stores the [`Version`] of the snapshot it shows, and only a greater version replaces it. Within one
 //! second `data.previous_attributes` is better evidence; [`latest_of_second`] reads it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::stripe_objects::objects::Ids;
 
@@ -80,14 +81,14 @@ pub trait Snapshot: Clone + PartialEq {
 }
 
 /// One of the snapshots of an object in the same second.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Contender<'a> {
     pub rank: i32,
     pub event_id: &'a str,
-    /// The object in the event (`data.object`).
-    pub object: &'a Value,
-    /// The event's `data.previous_attributes`; only `*.updated` events have it.
-    pub previous_attributes: Option<&'a Value>,
+    /// A digest of the object as the event shows it.
+    pub state: i64,
+    /// A digest of the object as it was before, if the event says; only `*.updated` events do.
+    pub previous: Option<i64>,
 }
 
 /// The outcome of [`latest_of_second`].
@@ -99,67 +100,38 @@ pub struct Latest {
     pub is_decided: bool,
 }
 
-/// Picks the last snapshot of one second. B follows A when B's previous values are A's values and not the other way
-/// round. Among those that nothing follows, the greater rank wins, then the greater event id. The order of `contenders`
-/// does not matter.
+/// Picks the last snapshot of one second. B follows A when what was before B is what A shows. Among those that nothing
+/// follows, the greater rank wins, then the greater event id. The order of `contenders` does not matter.
 #[must_use]
 pub fn latest_of_second(contenders: &[Contender<'_>]) -> Option<Latest> {
-    let unfollowed: Vec<&Contender<'_>> = contenders
-        .iter()
-        .filter(|a| !contenders.iter().any(|b| follows(b, a)))
-        .collect();
-    // In a cycle each follows another: then all of them contend.
-    let remaining: Vec<&Contender<'_>> = if unfollowed.is_empty() {
-        contenders.iter().collect()
-    } else {
-        unfollowed
+    // Two events that start from one state both follow it.
+    let mut starts: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
+    for contender in contenders {
+        if let Some(previous) = contender.previous {
+            starts.entry(previous).or_default().push(contender.event_id);
+        }
+    }
+    let is_followed = |one: &Contender<'_>| {
+        let followers = starts.get(&one.state);
+        followers.is_some_and(|followers| followers.iter().any(|other| *other != one.event_id))
     };
-    let last = remaining.iter().max_by_key(|c| (c.rank, c.event_id))?;
+    let unfollowed = contenders.iter().filter(|one| !is_followed(one));
+    let unfollowed: Vec<&Contender<'_>> = unfollowed.collect();
+    // In a cycle each follows another: then all of them contend.
+    let remaining = match unfollowed.is_empty() {
+        true => contenders.iter().collect(),
+        false => unfollowed,
+    };
+    let last = remaining
+        .iter()
+        .max_by_key(|one| (one.rank, one.event_id))?;
     let is_decided = remaining
         .iter()
-        .all(|c| c.rank < last.rank || c.object == last.object);
+        .all(|one| one.rank < last.rank || one.state == last.state);
     Some(Latest {
         event_id: last.event_id.to_owned(),
         is_decided,
     })
-}
-
-fn follows(later: &Contender<'_>, earlier: &Contender<'_>) -> bool {
-    later.event_id != earlier.event_id
-        && starts_from(later, earlier.object)
-        && !starts_from(earlier, later.object)
-}
-
-/// Whether the change that `contender` announces starts from `object`.
-fn starts_from(contender: &Contender<'_>, object: &Value) -> bool {
-    match contender.previous_attributes {
-        Some(Value::Object(previous)) if !previous.is_empty() => {
-            previous
-                .iter()
-                .all(|(key, value)| agrees(value, object.get(key).unwrap_or(&Value::Null)))
-                && previous.iter().any(|(key, value)| {
-                    !agrees(value, contender.object.get(key).unwrap_or(&Value::Null))
-                })
-        }
-        _ => false,
-    }
-}
-
-/// Whether `actual` has every value `previous` names; Stripe lists only what changed in objects.
-fn agrees(previous: &Value, actual: &Value) -> bool {
-    match (previous, actual) {
-        (Value::Object(previous), Value::Object(actual)) => previous
-            .iter()
-            .all(|(key, value)| agrees(value, actual.get(key).unwrap_or(&Value::Null))),
-        (Value::Array(previous), Value::Array(actual)) => {
-            previous.len() == actual.len()
-                && previous
-                    .iter()
-                    .zip(actual)
-                    .all(|(previous, actual)| agrees(previous, actual))
-        }
-        _ => previous == actual,
-    }
 }
 
 /// Joins a fact that can only become known, such as a link. `None` means "not known yet"; of two different values the
@@ -181,123 +153,81 @@ pub fn earliest(fact: &mut Option<Timestamp>, other: Option<Timestamp>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
-    fn latest(contenders: &[(&str, i32, Value, Option<Value>)]) -> Latest {
-        let forward: Vec<Contender<'_>> = contenders
-            .iter()
-            .map(|(event_id, rank, object, previous)| Contender {
+    fn latest(contenders: &[(&str, i32, i64, Option<i64>)]) -> Latest {
+        let contender =
+            |(event_id, rank, state, previous): &(&'static str, i32, i64, _)| Contender {
                 rank: *rank,
                 event_id,
-                object,
-                previous_attributes: previous.as_ref(),
-            })
-            .collect();
+                state: *state,
+                previous: *previous,
+            };
+        let forward: Vec<Contender<'_>> = contenders.iter().map(contender).collect();
         let mut backward = forward.clone();
         backward.reverse();
         let outcome = latest_of_second(&forward).unwrap();
-        assert_eq!(
-            latest_of_second(&backward).unwrap(),
-            outcome,
-            "the order must not matter"
-        );
+        let reversed = latest_of_second(&backward).unwrap();
+        assert_eq!(reversed, outcome, "the order must not matter");
         outcome
     }
 
-    #[test]
-    fn previous_attributes_order_a_chain_against_the_event_ids() {
-        let outcome = latest(&[
-            (
-                "evt_9",
-                1,
-                json!({"quantity": 2}),
-                Some(json!({"quantity": 1})),
-            ),
-            (
-                "evt_5",
-                1,
-                json!({"quantity": 3}),
-                Some(json!({"quantity": 2})),
-            ),
-            (
-                "evt_1",
-                1,
-                json!({"quantity": 4}),
-                Some(json!({"quantity": 3})),
-            ),
-        ]);
-        assert_eq!(
-            outcome,
-            Latest {
-                event_id: "evt_1".into(),
-                is_decided: true
-            }
-        );
+    fn is(event_id: &str, is_decided: bool) -> Latest {
+        let event_id = event_id.to_owned();
+        Latest {
+            event_id,
+            is_decided,
+        }
     }
 
     #[test]
-    fn an_update_follows_the_creation_it_started_from_whatever_the_rank() {
-        let outcome = latest(&[
-            ("evt_2", 900, json!({"status": "past_due"}), None),
+    fn the_last_is_what_nothing_follows() {
+        for (contenders, expected) in [
+            // A chain against the event ids.
             (
-                "evt_1",
-                300,
-                json!({"status": "active"}),
-                Some(json!({"status": "past_due"})),
+                &[
+                    ("evt_9", 1, 2, Some(1)),
+                    ("evt_5", 1, 3, Some(2)),
+                    ("evt_1", 1, 4, Some(3)),
+                ][..],
+                is("evt_1", true),
             ),
-        ]);
-        assert_eq!(outcome.event_id, "evt_1");
-    }
-
-    #[test]
-    fn there_and_back_again_is_undecidable() {
-        let outcome = latest(&[
+            // An update follows the creation it started from, whatever the ranks.
             (
-                "evt_1",
-                1,
-                json!({"quantity": 2}),
-                Some(json!({"quantity": 1})),
+                &[("evt_2", 900, 1, None), ("evt_1", 300, 2, Some(1))],
+                is("evt_1", true),
+            ),
+            // There and back again: each follows the other.
+            (
+                &[("evt_1", 1, 2, Some(1)), ("evt_2", 1, 1, Some(2))],
+                is("evt_2", false),
+            ),
+            // Equal snapshots need no decision.
+            (
+                &[("evt_1", 1, 2, None), ("evt_2", 1, 2, None)],
+                is("evt_2", true),
+            ),
+            // Without evidence the greater rank, then the greater id.
+            (
+                &[("evt_1", 2, 2, None), ("evt_2", 1, 3, None)],
+                is("evt_1", true),
             ),
             (
-                "evt_2",
-                1,
-                json!({"quantity": 1}),
-                Some(json!({"quantity": 2})),
+                &[("evt_1", 1, 2, None), ("evt_2", 1, 3, None)],
+                is("evt_2", false),
             ),
-        ]);
-        assert_eq!(
-            outcome,
-            Latest {
-                event_id: "evt_2".into(),
-                is_decided: false
-            }
-        );
-    }
-
-    #[test]
-    fn equal_snapshots_need_no_decision() {
-        let object = json!({"quantity": 2});
-        let outcome = latest(&[
-            ("evt_1", 1, object.clone(), None),
-            ("evt_2", 1, object, None),
-        ]);
-        assert_eq!(
-            outcome,
-            Latest {
-                event_id: "evt_2".into(),
-                is_decided: true
-            }
-        );
-    }
-
-    #[test]
-    fn nested_previous_values_are_compared_where_they_are_named() {
-        let object = |price: &str| json!({"items": {"data": [{"price": {"id": price, "x": 1}}]}});
-        let previous = json!({"items": {"data": [{"price": {"id": "price_a"}}]}});
-        let outcome = latest(&[
-            ("evt_9", 1, object("price_a"), None),
-            ("evt_1", 1, object("price_b"), Some(previous)),
-        ]);
-        assert_eq!(outcome.event_id, "evt_1");
+            // Both started from the same.
+            (
+                &[
+                    ("evt_1", 1, 1, None),
+                    ("evt_2", 1, 2, Some(1)),
+                    ("evt_3", 1, 3, Some(1)),
+                ],
+                is("evt_3", false),
+            ),
+            // An event that starts from what it shows itself follows nothing.
+            (&[("evt_1", 1, 1, Some(1))], is("evt_1", true)),
+        ] {
+            assert_eq!(latest(contenders), expected, "{contenders:?}");
+        }
     }
 }
