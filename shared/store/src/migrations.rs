@@ -103,6 +103,9 @@ const VERSIONED: &[Migration] = migrations![
     "V0030__currency_options.sql",
     "V0031__idempotency_keys_of_actors.sql",
     "V0032__kinds_of_migrations.sql",
+    "V0033__churn_daily.sql",
+    "V0034__mrr_movements_reactivations_idx.concurrent.sql",
+    "V0035__churn_daily.backfill.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.
