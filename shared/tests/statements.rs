@@ -25,8 +25,10 @@ use sources::{Found, Sources, Statement, first_line};
 
 /// The functions whose statements the sources do not show. What they run is in [`generated`], or is no statement on the
 /// migrated schema.
-const ELSEWHERE: [&str; 18] = [
-    "shared/store/src/exports.rs::rows",
+const ELSEWHERE: [&str; 20] = [
+    "shared/store/src/exports.rs::page",
+    "shared/store/src/exports.rs::end",
+    "shared/store/src/exports.rs::span",
     // The conditions of a list: its callers are seen, and each gives several statements.
     "shared/store/src/list.rs::read",
     // Run the migrations themselves, and what goes with them.
@@ -76,16 +78,24 @@ fn generated() -> Vec<Statement> {
             reads: None,
         });
     exports
-        .map(|export| {
-            let (text, types) = export.statement();
-            let header = export.header().iter();
-            let reads = header.map(|name| ((*name).to_owned(), None)).collect();
-            Statement {
-                place: format!("shared/store/src/exports.rs: {export:?}"),
-                text,
-                types: types.into(),
-                reads: Some(reads),
-            }
+        .flat_map(|export| {
+            let statement = |(text, types): (String, Vec<Type>), reads: &[&str]| {
+                let reads = reads.iter().map(|name| ((*name).to_owned(), None));
+                Statement {
+                    place: format!("shared/store/src/exports.rs: {export:?}"),
+                    text,
+                    types,
+                    reads: Some(reads.collect()),
+                }
+            };
+            let (rows, types) = export.statement();
+            let rows = statement((rows, types.into()), export.header());
+            let (end, types) = export.end_statement();
+            let end = statement((end, types.into()), &["key"]);
+            let span = export.span_statement();
+            let span =
+                span.map(|(text, types)| statement((text, types.into()), &["first", "last"]));
+            [rows, end].into_iter().chain(span)
         })
         .chain(upserts)
         .collect()
