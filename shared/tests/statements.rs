@@ -25,7 +25,7 @@ use sources::{Found, Sources, Statement, first_line};
 
 /// The functions whose statements the sources do not show. What they run is in [`generated`], or is no statement on the
 /// migrated schema.
-const ELSEWHERE: [&str; 20] = [
+const ELSEWHERE: [&str; 22] = [
     "shared/store/src/exports.rs::page",
     "shared/store/src/exports.rs::end",
     "shared/store/src/exports.rs::span",
@@ -38,6 +38,9 @@ const ELSEWHERE: [&str; 20] = [
     "shared/store/src/migrations/background.rs::build",
     "shared/store/src/migrations/repeatable.rs::try_repeatable",
     "shared/store/src/migrations/repeatable.rs::drop_outdated",
+    // Roles, whose names and limits are a deployment's.
+    "shared/store/src/roles.rs::make",
+    "shared/store/src/roles.rs::grant",
     // The statements of mirrored tables: `every_read_of_a_mirrored_table_runs` runs what selects.
     "shared/store/src/mirror.rs::select",
     "shared/store/src/mirror.rs::upsert_with",

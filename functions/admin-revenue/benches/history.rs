@@ -16,6 +16,7 @@ use runtime::config::Environment;
 use serde_json::json;
 use testing::TestDatabase;
 use testing::bench::{self, argument, in_turns, number, ratio};
+use testing::roles::as_function;
 
 const FEW: u64 = 10_000;
 const MANY: u64 = 5_000_000;
@@ -276,7 +277,7 @@ impl Function {
         let key = EncodingKey::from_secret(SECRET.as_bytes()).expect("a key");
         let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
         Function {
-            app: App::from_env(&environment, &sdk).expect("an app"),
+            app: App::from_env(&as_function("admin-revenue", &environment), &sdk).expect("an app"),
             now,
             authorization: format!("Bearer {token}"),
         }

@@ -19,6 +19,7 @@ use store::usage_events::NewEvent;
 use store::{locks, usage_daily, usage_events, usage_terms};
 use testing::TestDatabase;
 use testing::bench::{self, in_turns, median, number, ratio};
+use testing::roles::as_function;
 use tokio_postgres::Client;
 use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::{ToSql, Type};
@@ -377,7 +378,7 @@ impl Function {
         ]);
         let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
         Function {
-            app: App::from_env(&environment, &sdk).expect("an app"),
+            app: App::from_env(&as_function("usage", &environment), &sdk).expect("an app"),
             now: NOW.parse().expect("an instant"),
         }
     }

@@ -56,6 +56,7 @@ pub mod reconciliation_window;
 pub mod reports;
 pub mod revenue_daily;
 pub mod revenue_report;
+pub mod roles;
 pub mod row;
 pub mod settled_periods;
 pub mod statements;
