@@ -168,7 +168,10 @@ pub(super) fn functions_are_complete(tree: &Tree) -> Vec<String> {
         {
             complaints.push(format!("{name} has no log group with a retention"));
         }
-        let waits = refers_or_names(&template["Resources"][name]["DependsOn"], "Migrations");
+        let waits = refers_or_names(&template["Resources"][name]["DependsOn"], "Migrations")
+            || environment(&template, properties)
+                .values()
+                .any(|value| refers_to(value, "Migrations"));
         if folder != "migrate" && !waits {
             complaints.push(format!("{name} does not wait for Migrations"));
         }
