@@ -364,13 +364,7 @@ impl Release {
 
     /// Waits for another deploy as long as it takes, and for everybody else as [`Patience`] says.
     async fn lock(&self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
-        db.batch_execute("SET LOCAL lock_timeout = 0").await?;
-        db.execute_typed(
-            "-- migrations::lock
-             SELECT pg_advisory_xact_lock($1)",
-            &[(&LOCK, Type::INT8)],
-        )
-        .await?;
+        lock_out_deploys(db).await?;
         self.patience.limit(db).await
     }
 
@@ -389,6 +383,18 @@ impl Release {
             _ => Ok(()),
         }
     }
+}
+
+/// Until the end of the transaction no other deploy changes anything. Waits for one as long as it takes.
+pub(super) async fn lock_out_deploys(db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+    db.batch_execute("SET LOCAL lock_timeout = 0").await?;
+    db.execute_typed(
+        "-- migrations::lock_out_deploys
+         SELECT pg_advisory_xact_lock($1)",
+        &[(&LOCK, Type::INT8)],
+    )
+    .await?;
+    Ok(())
 }
 
 /// The version of the database; `None` when no migration has been applied yet.

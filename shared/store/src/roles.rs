@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, GenericClient};
 
 use super::Error;
+use super::migrations::lock_out_deploys;
 
 /// What the statements of a function may take. Times as Postgres reads them.
 struct Limits {
@@ -247,9 +248,9 @@ impl Roles {
             let name = quoted('"', &role.login.user);
             let verifier = scram_sha_256(role.login.password.expose_secret().as_bytes());
             let verifier = quoted('\'', &verifier);
-            // Two deploys may make it at once.
+            // Whether it is there or not.
             sql += &format!(
-                "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;\n\
+                "DO $$ BEGIN CREATE ROLE {name}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;\n\
                  ALTER ROLE {name} LOGIN CONNECTION LIMIT {} PASSWORD {verifier};\n",
                 role.connections
             );
@@ -267,6 +268,8 @@ impl Roles {
     /// [`RolesError::MayNotMakeRoles`], and what the database refuses.
     pub async fn make(&self, client: &mut Client) -> Result<(), RolesError> {
         let transaction = client.transaction().await?;
+        // Two that changed one role at once would fail.
+        lock_out_deploys(&transaction).await?;
         transaction.batch_execute(&self.sql()).await?;
         self.grant(&transaction).await?;
         Ok(transaction.commit().await?)
@@ -282,6 +285,7 @@ impl Roles {
             return Err(RolesError::NotAsGiven(complaints));
         }
         let transaction = client.transaction().await?;
+        lock_out_deploys(&transaction).await?;
         self.grant(&transaction).await?;
         Ok(transaction.commit().await?)
     }
