@@ -32,12 +32,12 @@ pub async fn make(client: &mut Client, owner_url: &str) -> Result<(), RolesError
 }
 
 /// The variables with which a function connects as its role, where they name the owner of a cluster of this machine. The
-/// function is one of the bundle, such as `admin-revenue`.
+/// function is one of the bundle, such as `admin-revenue`; `migrate` stays the owner.
 #[must_use]
 pub fn as_function(function: &str, environment: &Environment) -> Environment {
     const URL: &str = "DATABASE_URL";
     match environment.optional(URL) {
-        Some(url) if url.starts_with(OWNER) => {
+        Some(url) if url.starts_with(OWNER) && function != "migrate" => {
             let role = format!("postgresql://{PREFIX}_{}:", function.replace('-', "_"));
             environment.with(URL, url.replacen(OWNER, &role, 1))
         }
