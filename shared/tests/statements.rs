@@ -24,8 +24,10 @@ use sources::{Found, Sources, Statement, first_line};
 
 /// The functions whose statements the sources do not show. What they run is in [`generated`], or is no statement on the
 /// migrated schema.
-const ELSEWHERE: [&str; 16] = [
-    "shared/store/src/exports.rs::rows",
+const ELSEWHERE: [&str; 20] = [
+    "shared/store/src/exports.rs::page",
+    "shared/store/src/exports.rs::end",
+    "shared/store/src/exports.rs::span",
     // The conditions of a list: its callers are seen, and each gives several statements.
     "shared/store/src/list.rs::read",
     // Run the migrations themselves, and what goes with them.
@@ -39,6 +41,9 @@ const ELSEWHERE: [&str; 16] = [
     "shared/store/src/ledger.rs::open",
     "shared/store/src/ledger.rs::read",
     "shared/store/src/ledger.rs::close",
+    // Roles, whose names and limits are a deployment's.
+    "shared/store/src/roles.rs::make",
+    "shared/store/src/roles.rs::grant",
     // `CREATE DATABASE` and `DROP DATABASE` with names that are made at run time.
     "shared/testing/src/database.rs::create",
     "shared/testing/src/database.rs::administrate",
@@ -65,16 +70,24 @@ fn generated() -> Vec<Statement> {
         reads: None,
     });
     exports
-        .map(|export| {
-            let (text, types) = export.statement();
-            let header = export.header().iter();
-            let reads = header.map(|name| ((*name).to_owned(), None)).collect();
-            Statement {
-                place: format!("shared/store/src/exports.rs: {export:?}"),
-                text,
-                types: types.into(),
-                reads: Some(reads),
-            }
+        .flat_map(|export| {
+            let statement = |(text, types): (String, Vec<Type>), reads: &[&str]| {
+                let reads = reads.iter().map(|name| ((*name).to_owned(), None));
+                Statement {
+                    place: format!("shared/store/src/exports.rs: {export:?}"),
+                    text,
+                    types,
+                    reads: Some(reads.collect()),
+                }
+            };
+            let (rows, types) = export.statement();
+            let rows = statement((rows, types.into()), export.header());
+            let (end, types) = export.end_statement();
+            let end = statement((end, types.into()), &["key"]);
+            let span = export.span_statement();
+            let span =
+                span.map(|(text, types)| statement((text, types.into()), &["first", "last"]));
+            [rows, end].into_iter().chain(span)
         })
         .chain(calls)
         .collect()

@@ -18,6 +18,7 @@ use serde_json::json;
 use store::exports::Export;
 use testing::TestDatabase;
 use testing::bench::{self, argument, median, number, ratio};
+use testing::roles::as_function;
 
 const PAYMENTS: u64 = 1_000_000;
 /// How much more the larger export has.
@@ -120,7 +121,7 @@ async fn export(database_url: &str, bucket: &str) {
         ("DOCUMENT_BUCKET", "documents"),
     ]);
     let sdk = testing::aws::sdk_config(bucket);
-    let app = App::from_env(&environment, &sdk).expect("an app");
+    let app = App::from_env(&as_function("admin-revenue", &environment), &sdk).expect("an app");
     app.warm().await;
     let now: Timestamp = NOW.parse().expect("an instant");
     let claims = json!({"exp": now.as_second() + 60, "role": "admin"});

@@ -112,7 +112,7 @@ pub(crate) async fn get(
         }
     }
     let mut client = app.database.client().await?;
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
+    let transaction = exports::snapshot(&mut client).await?;
     let file = File {
         app: &app,
         request_id: &request_id,
@@ -133,7 +133,7 @@ pub(crate) async fn get(
         None => {
             let from = whole_day("from", from)?;
             let to = whole_day("to", to)?;
-            let entries = exports::entries(&transaction, from, to).await?;
+            let entries = exports::entries(&transaction, from, to);
             file.of(&JOURNAL_HEADER, entries.map_err(Error::from), write_lines)
                 .await
         }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use runtime::config::{self, Environment};
 use runtime::telemetry::cause_chain;
 use serde_json::Value;
+use testing::roles::as_function;
 
 /// One route of the HTTP API and the function behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,18 +48,23 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// The functions with this configuration.
+    /// The functions with this configuration, each with its role where the database is one of this machine's.
     ///
     /// # Errors
     /// When a function's configuration is not complete.
     pub fn new(environment: &Environment, aws: &SdkConfig) -> Result<Bundle, config::Error> {
+        let of = |function| as_function(function, environment);
         Ok(Bundle {
-            webhook: sandboxes(environment, aws, webhook::App::from_env)?,
-            admin_revenue: sandboxes(environment, aws, admin_revenue::App::from_env)?,
-            usage: sandboxes(environment, aws, usage::App::from_env)?,
-            partner_invoicing: sandboxes(environment, aws, partner_invoicing::App::from_env)?,
-            invoice_pdf: sandboxes(environment, aws, invoice_pdf::App::from_env)?,
-            reconciliation: sandboxes(environment, aws, reconciliation::App::from_env)?,
+            webhook: sandboxes(&of("webhook"), aws, webhook::App::from_env)?,
+            admin_revenue: sandboxes(&of("admin-revenue"), aws, admin_revenue::App::from_env)?,
+            usage: sandboxes(&of("usage"), aws, usage::App::from_env)?,
+            partner_invoicing: sandboxes(
+                &of("partner-invoicing"),
+                aws,
+                partner_invoicing::App::from_env,
+            )?,
+            invoice_pdf: sandboxes(&of("invoice-pdf"), aws, invoice_pdf::App::from_env)?,
+            reconciliation: sandboxes(&of("reconciliation"), aws, reconciliation::App::from_env)?,
             migrate: sandboxes(environment, aws, migrate::App::from_env)?,
         })
     }

@@ -516,6 +516,7 @@ async fn start_services(
     let webhook_url = format!("{base_url}{WEBHOOK_PATH}");
     let services = Services::start(data, &webhook_url, story, clock).await?;
     migrate(&make_bundle(&services).await?, clock).await?;
+    services.make_roles().await?;
     story::forget_pdfs(&services.database_url()).await?;
     Ok(services)
 }

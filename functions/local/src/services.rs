@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use runtime::config::Environment;
 use runtime::telemetry::cause_chain;
 use std::path::{Path, PathBuf};
-use testing::aws;
 use testing::services::{self, Moto, Postgres, Progress};
+use testing::{aws, roles};
 use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 use tokio_postgres::types::Type;
@@ -206,6 +206,18 @@ impl Services {
                 .map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Makes the functions' database roles, once the tables are there.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn make_roles(&self) -> Result<(), Error> {
+        let url = self.database_url();
+        let mut client = connect(&url).await?;
+        roles::make(&mut client, &url)
+            .await
+            .map_err(|error| Error::because("cannot make the database's roles", error))
     }
 
     /// moto keeps nothing: every start begins with empty resources.

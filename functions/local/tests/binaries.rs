@@ -21,6 +21,7 @@ use local::{story, token};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use stripe::signature;
+use testing::roles::as_function;
 use testing::{Function, places, sample};
 
 /// Starts of each binary, for the median.
@@ -298,7 +299,9 @@ async fn row(
     calls: &[(&str, &str)],
     is_limited: bool,
 ) -> String {
-    let variables = services.variables();
+    let mut variables = services.variables();
+    let database_url = as_function(name, &services.environment()).required("DATABASE_URL");
+    variables.push(("DATABASE_URL", database_url.unwrap()));
     let spawn = || {
         let variables = variables
             .iter()
@@ -363,6 +366,7 @@ async fn every_binary_answers_its_samples() {
         let binary = binary(&folder, name);
         table.push_str(&row(&services, &binary, name, calls, is_limited).await);
         if name == "migrate" {
+            services.make_roles().await.unwrap();
             create_subjects(&services.database_url()).await;
         }
     }

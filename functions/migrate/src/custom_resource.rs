@@ -56,6 +56,25 @@ struct Answer<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Data {
     version: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    address: Option<Address>,
+}
+
+/// What the template is told about a database that is up to date.
+pub(crate) struct Done {
+    /// The version of the schema.
+    pub(crate) version: u32,
+    /// Where the database is, when it has an address.
+    pub(crate) address: Option<Address>,
+}
+
+/// Where the database is.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Address {
+    pub(crate) host: String,
+    pub(crate) port: String,
+    pub(crate) name: String,
 }
 
 /// The answer did not get through: CloudFormation does not know the outcome of its request.
@@ -79,12 +98,12 @@ impl Request {
         serde_json::from_value(event)
     }
 
-    /// Tells the deploy the schema's version, or why there is none; tries again when nobody answers.
-    pub(crate) async fn answer(&self, outcome: Result<u32, String>) -> Result<(), Unanswered> {
+    /// Tells the deploy the schema's version and the database's address, or why there is none; tries again when nobody answers.
+    pub(crate) async fn answer(&self, outcome: Result<Done, String>) -> Result<(), Unanswered> {
         let (status, reason, data) = match outcome {
-            Ok(version) => {
+            Ok(Done { version, address }) => {
                 let version = version.to_string();
-                ("SUCCESS", None, Some(Data { version }))
+                ("SUCCESS", None, Some(Data { version, address }))
             }
             Err(reason) => ("FAILED", Some(short(&reason)), None),
         };

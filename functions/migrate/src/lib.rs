@@ -2,29 +2,35 @@
 //! schedule for what can be done beside them.
 
 mod custom_resource;
+mod roles;
 
 use std::time::Duration;
 
 use aws_types::SdkConfig;
 use jiff::Timestamp;
-use runtime::config::{self, DatabaseConfig, Environment};
+use runtime::config::{self, DatabaseConfig, DatabaseRoles, Environment};
 use runtime::deadline::Deadline;
 use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::{Value, json};
 use store::Database;
 use store::migrations::{self, Applied, Background, Release};
+use tokio_postgres::config::Host;
 
-use custom_resource::{Kind, Request};
+use custom_resource::{Address, Done, Kind, Request};
 
 pub use custom_resource::Unanswered;
+pub use roles::Error as RolesError;
 
 /// The part of the invocation's time that is kept for answering the deploy.
 const TO_ANSWER: Duration = Duration::from_secs(30);
 
-/// What the function needs: the database, as its owner, and the migrations.
+/// What the function needs: the database, as its owner, the roles of the others, and the migrations.
 #[derive(Debug)]
 pub struct App {
+    config: DatabaseConfig,
     database: Database,
+    /// `None` where the functions are given logins in another way.
+    roles: Option<DatabaseRoles>,
     release: Release,
 }
 
@@ -37,6 +43,9 @@ pub enum Error {
     /// A migration was refused or failed.
     #[error(transparent)]
     Migrations(#[from] migrations::Error),
+    /// The roles of the other functions could not be made.
+    #[error(transparent)]
+    Roles(#[from] roles::Error),
     /// A migration took longer than the function may: it was rolled back.
     #[error("the migrations took longer than {0:?}; what was not finished is rolled back")]
     TooSlow(Duration),
@@ -60,6 +69,8 @@ impl App {
         let config = DatabaseConfig::from_env(environment, aws)?;
         Ok(App {
             database: Database::connect_lazily(&config),
+            roles: DatabaseRoles::from_env(environment, aws)?,
+            config,
             release: Release::EMBEDDED,
         })
     }
@@ -81,6 +92,9 @@ pub async fn handle(app: &App, event: Value, now: Timestamp) -> Result<Value, Er
 
 /// Applies what is missing, to its end, and answers `{"applied": ["V0001__….sql", …], "version": 10}`. Nothing depends on
 /// the time.
+///
+/// Then the roles of the other functions are made, or brought up to their limits, passwords and rights, where
+/// `DATABASE_ROLE_SECRET_ARNS` says that they have some.
 ///
 /// A request of CloudFormation (it has a `ResponseURL`) is answered there too, with `FAILED` when the database is not
 /// up to date: the deploy is rolled back then. A `Delete` leaves the database as it is. An `Update` does not wait for
@@ -124,8 +138,15 @@ async fn deploy(app: &App, event: Value, limit: Option<Duration>) -> Result<Valu
         }),
         kind @ (Kind::Create | Kind::Update) => migrate(app, kind, limit).await,
     };
+    let address = match request.kind {
+        Kind::Delete => None,
+        Kind::Create | Kind::Update => address(app).await,
+    };
     let answered = match &outcome {
-        Ok(applied) => request.answer(Ok(applied.version)).await,
+        Ok(applied) => {
+            let version = applied.version;
+            request.answer(Ok(Done { version, address })).await
+        }
         Err(error) => request.answer(Err(cause_chain(error))).await,
     };
     answered.inspect_err(|error| log_failure("the deploy is left without an answer", error))?;
@@ -133,6 +154,20 @@ async fn deploy(app: &App, event: Value, limit: Option<Duration>) -> Result<Valu
         Ok(applied) => Ok(told(&applied)),
         Err(error) => Ok(json!({ "failed": error.to_string() })),
     }
+}
+
+/// Where the other functions find the database; their own secrets do not say it.
+async fn address(app: &App) -> Option<Address> {
+    let target = app.config.resolve().await.ok()?.postgres;
+    let host = target.get_hosts().first()?;
+    let Host::Tcp(host) = host else {
+        return None;
+    };
+    Some(Address {
+        host: host.clone(),
+        port: target.get_ports().first().unwrap_or(&5432).to_string(),
+        name: target.get_dbname().unwrap_or_default().to_owned(),
+    })
 }
 
 /// How long an invocation may take that ends at `deadline`; `None` when that has passed, as an emulator says.
@@ -170,7 +205,14 @@ async fn apply(app: &App, kind: Kind) -> Result<Applied, Error> {
         Kind::Update => Background::Later,
         Kind::Create | Kind::Delete => Background::AtOnce,
     };
-    match app.release.apply(&mut client, background).await {
+    let roles = match &app.roles {
+        None => None,
+        Some(wanted) => {
+            let roles = roles::prepare(&client, &app.config, wanted).await?;
+            Some((roles, wanted.are_given))
+        }
+    };
+    let applied = match app.release.apply(&mut client, background).await {
         Err(migrations::Error::DatabaseIsNewer { found, latest }) if kind == Kind::Update => {
             tracing::warn!(
                 found,
@@ -178,13 +220,17 @@ async fn apply(app: &App, kind: Kind) -> Result<Applied, Error> {
                 "an older release goes on with a newer database"
             );
             // A release after the next has dropped its functions.
-            Ok(Applied {
+            Applied {
                 applied: app.release.apply_repeatable(&mut client).await?,
                 version: found,
-            })
+            }
         }
-        applied => Ok(applied?),
+        applied => applied?,
+    };
+    if let Some((roles, are_given)) = &roles {
+        roles::bring_up_to_date(&mut client, &app.config, roles, *are_given).await?;
     }
+    Ok(applied)
 }
 
 async fn maintain(app: &App, limit: Option<Duration>) -> Result<Value, Error> {

@@ -20,6 +20,7 @@ use store::contract_usage::{self, Window};
 use store::contracts;
 use testing::TestDatabase;
 use testing::bench::{self, argument, median, number, ratio};
+use testing::roles::as_function;
 use tokio_postgres::Client;
 
 const CONTRACTS: u64 = 1_000;
@@ -244,7 +245,7 @@ async fn run(database_url: &str, aws: &str) {
         ("INVOICE_ISSUER", r#"{"name": "DeedPro Inc."}"#),
     ]);
     let sdk = testing::aws::sdk_config(aws);
-    let app = App::from_env(&environment, &sdk).expect("an app");
+    let app = App::from_env(&as_function("partner-invoicing", &environment), &sdk).expect("an app");
     let event = json!({"detail-type": "partner-invoicing.monthly", "time": NOW});
     let before_kb = bench::peak_kb();
     let start = Instant::now();

@@ -20,6 +20,7 @@ use runtime::config::Environment;
 use serde_json::{Map, Value, json};
 use stripe::client::Client;
 use testing::bench::{self, median, number, ratio};
+use testing::roles::as_function;
 use testing::{Aws, TestDatabase};
 use tokio::net::TcpListener;
 
@@ -138,7 +139,11 @@ async fn compare(objects: i64) {
         ("STRIPE_API_BASE", stripe.base.clone()),
         ("STRIPE_API_KEY", "rk_test_Bench".to_owned()),
     ]);
-    let app = App::from_env(&environment, &moto.sdk_config()).expect("the function");
+    let app = App::from_env(
+        &as_function("reconciliation", &environment),
+        &moto.sdk_config(),
+    )
+    .expect("the function");
     let client = Client::from_env(&environment, &SdkConfig::builder().build()).expect("a client");
     let began = Instant::now();
     // An hour earlier, as if every one had been delivered then.

@@ -16,6 +16,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use stripe::signature;
 use testing::bench::{self, median, number, ratio};
+use testing::roles::as_function;
 use testing::{Aws, TestDatabase};
 
 const EVENTS: usize = 1_000;
@@ -121,7 +122,8 @@ async fn compare(events: usize) {
 }
 
 async fn deliver(site: &Site, story: &[(String, String)]) -> Duration {
-    let app = webhook::App::from_env(&site.environment, &site.aws).expect("the webhook");
+    let app = webhook::App::from_env(&as_function("webhook", &site.environment), &site.aws)
+        .expect("the webhook");
     app.warm().await;
     let secret = SecretString::from(SECRET);
     let began = Instant::now();
@@ -147,7 +149,9 @@ async fn redrive(site: &Site, story: &[(String, String)]) -> Duration {
         let parked = table.park(id, body, "a bench", now());
         parked.await.expect("a place to park");
     }
-    let app = reconciliation::App::from_env(&site.environment, &site.aws).expect("the function");
+    let app =
+        reconciliation::App::from_env(&as_function("reconciliation", &site.environment), &site.aws)
+            .expect("the function");
     let later = now() + SignedDuration::from_hours(1);
     let event = json!({"detail-type": "reconciliation.redrive", "time": later});
     let began = Instant::now();

@@ -11,6 +11,7 @@ use lambda_http::request::RequestContext;
 use runtime::api::Error;
 use runtime::api::extract::{Json, JsonBytes, Now, Query, object, object_of};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use shared::publishing::publish_after_commit;
 use utoipa::{IntoParams, ToSchema};
@@ -79,6 +80,18 @@ pub(crate) struct UsageBatch {
 enum Input {
     One(Value),
     Batch(Vec<Value>),
+    /// A batch whose events are all as they should be.
+    Read(Vec<UsageEvent>),
+}
+
+/// An event as it was sent: its key, when that is a text, and what could be read.
+type Said = (Option<String>, Result<UsageEvent, Rejection>);
+
+fn said(value: Value) -> Said {
+    let idempotency_key = value["idempotency_key"].as_str().map(str::to_owned);
+    let read = object_of::<UsageEvent>(value);
+    let read = read.map_err(|(field, message)| Rejection { field, message });
+    (idempotency_key, read)
 }
 
 /// A verdict for each event, in the order sent, and the number of each verdict.
@@ -138,20 +151,19 @@ pub(crate) async fn post(
     Now(now): Now,
 ) -> Result<Json<UsageVerdicts>, EventsError> {
     let atomic = query.atomic == Some(true);
-    let input = input(&parts, &query, &body)?;
-    let (values, is_batch) = match input {
-        Input::One(value) => (vec![value], false),
-        Input::Batch(values) => (values, true),
+    let (events, is_batch): (Vec<Said>, bool) = match input(&parts, &query, &body)? {
+        Input::One(value) => (vec![said(value)], false),
+        Input::Batch(values) => (values.into_iter().map(said).collect(), true),
+        Input::Read(events) => {
+            let said = |event: UsageEvent| (event.idempotency_key.clone(), Ok(event));
+            (events.into_iter().map(said).collect(), true)
+        }
     };
-    let mut results = Vec::with_capacity(values.len());
-    let mut candidates = Vec::with_capacity(values.len());
-    let mut places = Vec::with_capacity(values.len());
-    for (index, value) in values.into_iter().enumerate() {
-        let idempotency_key = value["idempotency_key"].as_str().map(str::to_owned);
-        let read = object_of::<UsageEvent>(value)
-            .map_err(|(field, message)| Rejection { field, message })
-            .and_then(|said| Event::new(said, now));
-        let (field, message) = match read {
+    let mut results = Vec::with_capacity(events.len());
+    let mut candidates = Vec::with_capacity(events.len());
+    let mut places = Vec::with_capacity(events.len());
+    for (index, (idempotency_key, read)) in events.into_iter().enumerate() {
+        let (field, message) = match read.and_then(|said| Event::new(said, now)) {
             Ok(event) => {
                 candidates.push(Candidate::new(event));
                 places.push(index);
@@ -290,7 +302,32 @@ fn input(parts: &Parts, query: &EventQuery, body: &[u8]) -> Result<Input, Error>
             detail: "known parameters beside a body: atomic".to_owned(),
         });
     }
-    of_body(object(body, BODIES)?)
+    match read(body) {
+        Some(events) => Ok(Input::Read(events)),
+        None => of_body(object(body, BODIES)?),
+    }
+}
+
+/// The events of a batch in which nothing is wrong, read straight into their members: most batches, in half the time.
+/// `None` of any other body: the longer way finds what is wrong, and where.
+fn read(body: &[u8]) -> Option<Vec<UsageEvent>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Batch<'a> {
+        #[serde(borrow)]
+        events: Vec<&'a RawValue>,
+    }
+    // Serde would take a list for an object, member by member.
+    let is_object = |text: &[u8]| text.trim_ascii_start().starts_with(b"{");
+    let batch: Batch<'_> = serde_json::from_slice(body).ok()?;
+    if !is_object(body) || !(1..=EVENTS_MAX).contains(&batch.events.len()) {
+        return None;
+    }
+    let event = |event: &&RawValue| {
+        let text = event.get();
+        is_object(text.as_bytes()).then(|| serde_json::from_str(text).ok())?
+    };
+    batch.events.iter().map(event).collect()
 }
 
 fn of_body(mut body: Map<String, Value>) -> Result<Input, Error> {

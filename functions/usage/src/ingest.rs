@@ -1,6 +1,8 @@
 //! One batch in one transaction: each event once, the rollup, and the alerts it gives rise to.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ptr;
 
 use domain::money::Currency;
 use domain::period::Month;
@@ -77,10 +79,15 @@ pub(crate) async fn ingest(
     let mut attempt = 1;
     loop {
         match ingest_once(client, candidates, atomic, now).await {
-            Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+            Err(error) if has_met_another(&error) && attempt < ATTEMPTS => attempt += 1,
             other => return other,
         }
     }
+}
+
+/// A key that was taken after it was looked up is found the next time. Only who writes without the subject's meter can.
+fn has_met_another(error: &store::Error) -> bool {
+    error.is_retryable() || matches!(error, store::Error::Conflict { .. })
 }
 
 async fn ingest_once(
@@ -107,48 +114,43 @@ async fn write(
 ) -> Result<Ingested, store::Error> {
     let terms = Terms::load(db, candidates).await?;
     // Of a key that comes twice the first counts.
-    let mut seen = HashSet::new();
-    let first: Vec<bool> = candidates
+    let mut of_keys = HashMap::with_capacity(candidates.len());
+    let mut firsts = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        if let Entry::Vacant(entry) = of_keys.entry(candidate.key()) {
+            firsts.push(*entry.insert(candidate));
+        }
+    }
+    let events: Vec<NewEvent<'_>> = firsts
         .iter()
-        .map(|candidate| seen.insert(candidate.key()))
-        .collect();
-    let firsts = || candidates.iter().zip(&first).filter(|(_, first)| **first);
-    let events: Vec<NewEvent<'_>> = firsts()
-        .map(|(candidate, _)| terms.row(candidate))
+        .map(|candidate| terms.row(candidate))
         .collect();
 
     let month = Month::of(now);
-    let meters = terms.meters(firsts().map(|(candidate, _)| candidate), month);
-    // In one flight: the second statement sees what the first has written.
-    let (taken, standings) = try_join!(
-        usage_events::insert_all(db, &events, now),
-        standings(db, &meters, month)
-    )?;
-    let taken: HashSet<(&str, &str)> = taken
-        .iter()
-        .map(|(subject, key)| (subject.as_str(), key.as_str()))
-        .collect();
+    let meters = terms.meters(&firsts, month);
+    // What they add to is read after they are written.
+    let taken = usage_events::insert_all(db, &events, now).await?;
+    let standings = standings(db, &meters, month).await?;
 
-    // A separate statement, so that it sees what another transaction has just committed.
-    let asked: Vec<(&str, &str)> = taken.iter().copied().collect();
-    let stored = usage_events::digests(db, &asked).await?;
-    let mut digests: HashMap<(&str, &str), Option<&str>> = stored
+    let taken: HashMap<(&str, &str), Option<&str>> = taken
         .iter()
         .map(|((subject, key), digest)| ((subject.as_str(), key.as_str()), digest.as_deref()))
         .collect();
-    let mut verdicts = Vec::with_capacity(candidates.len());
-    for (candidate, first) in candidates.iter().zip(&first) {
+    let verdict = |candidate: &Candidate| {
         let key = candidate.key();
-        let is_new = *first && !taken.contains(&key);
-        verdicts.push(if is_new {
-            digests.insert(key, Some(&candidate.payload_sha256));
-            terms.verdict(candidate)
-        } else if digests.get(&key).copied().flatten() == Some(candidate.payload_sha256.as_str()) {
+        let of_key = of_keys.get(&key).copied();
+        let stored = match (taken.get(&key), of_key) {
+            (Some(stored), _) => *stored,
+            (None, Some(first)) if !ptr::eq(first, candidate) => Some(&*first.payload_sha256),
+            (None, _) => return terms.verdict(candidate),
+        };
+        if stored == Some(candidate.payload_sha256.as_str()) {
             Verdict::Duplicate
         } else {
             Verdict::Conflict
-        });
-    }
+        }
+    };
+    let verdicts: Vec<Verdict> = candidates.iter().map(verdict).collect();
     if atomic && verdicts.contains(&Verdict::Conflict) {
         return Ok(Ingested {
             verdicts,
@@ -248,11 +250,7 @@ impl Terms {
     }
 
     /// The limited subjects whose use of the month these events add to.
-    fn meters<'a>(
-        &self,
-        candidates: impl Iterator<Item = &'a Candidate>,
-        month: Month,
-    ) -> Vec<Meter> {
+    fn meters(&self, candidates: &[&Candidate], month: Month) -> Vec<Meter> {
         let mut seen = HashSet::new();
         let mut meters = Vec::new();
         for candidate in candidates {

@@ -26,6 +26,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use setting::{Delivery, SECRET};
 use testing::bench::{self, median, number, ratio};
+use testing::roles::as_function;
 use testing::{TestDatabase, aws};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_postgres::NoTls;
@@ -240,7 +241,7 @@ impl Sandbox {
         ]);
         let sdk: SdkConfig = aws::sdk_config(bus);
         Sandbox {
-            app: App::from_env(&environment, &sdk).expect("an app"),
+            app: App::from_env(&as_function("webhook", &environment), &sdk).expect("an app"),
             bus: EventBus::from_env(&environment, &sdk).expect("a bus"),
             database,
         }

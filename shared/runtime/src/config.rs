@@ -8,7 +8,10 @@ use std::path::PathBuf;
 use domain::payment::FeeEstimate;
 use secrecy::{ExposeSecret, SecretString};
 
+mod database_roles;
 pub mod variables;
+
+pub use database_roles::{DatabaseRoles, Login};
 
 /// A variable that is missing or invalid. Its value is never shown: it may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +52,14 @@ impl Environment {
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
+        Environment { variables }
+    }
+
+    /// The same with another value of a variable.
+    #[must_use]
+    pub fn with(&self, name: &str, value: String) -> Environment {
+        let mut variables = self.variables.clone();
+        variables.insert(name.to_owned(), value);
         Environment { variables }
     }
 
@@ -141,15 +152,18 @@ impl SslMode {
     }
 }
 
-/// Where the ledger is and how to reach it: `DATABASE_URL` (plain) or `DATABASE_SECRET_ARN`, `DATABASE_HOST` and
-/// `DATABASE_NAME` (instead of those of a secret in RDS's form: it may name none, or not the proxy), `DATABASE_SSLMODE`
+/// Where the ledger is and how to reach it: `DATABASE_URL` (plain) or `DATABASE_SECRET_ARN`, `DATABASE_HOST`,
+/// `DATABASE_PORT` and `DATABASE_NAME` (instead of those of a secret in RDS's form: it may name none, or not the proxy),
+/// `DATABASE_SSLMODE`
 /// (`disable`, `prefer`, `require`, `verify-full`; else `sslmode` of the URL; else by host, see [`SslMode`]),
 /// `DATABASE_CA_FILE` (PEM bundle to trust instead of the system's, such as the one RDS publishes),
 /// `DATABASE_POOL_SIZE` (1, as a sandbox serves one request at a time; a server that takes many at once sets more).
 #[derive(Clone)]
 pub struct DatabaseConfig {
     url: DatabaseUrl,
+    login: Option<Login>,
     host: Option<String>,
+    port: Option<u16>,
     name: Option<String>,
     ssl_mode: Option<SslMode>,
     ca_file: Option<PathBuf>,
@@ -198,7 +212,12 @@ impl DatabaseConfig {
         };
         let config = DatabaseConfig {
             url,
+            login: None,
             host: environment.optional("DATABASE_HOST"),
+            port: match environment.optional("DATABASE_PORT") {
+                None => None,
+                Some(port) => Some(parse("DATABASE_PORT", &port)?),
+            },
             name: environment.optional("DATABASE_NAME"),
             ssl_mode,
             ca_file: environment.optional("DATABASE_CA_FILE").map(PathBuf::from),
@@ -208,6 +227,15 @@ impl DatabaseConfig {
             config.target(url.expose_secret())?;
         }
         Ok(config)
+    }
+
+    /// The same database as another user.
+    #[must_use]
+    pub fn with_login(&self, login: Login) -> DatabaseConfig {
+        DatabaseConfig {
+            login: Some(login),
+            ..self.clone()
+        }
     }
 
     /// The PEM bundle to trust instead of the system's.
@@ -228,6 +256,17 @@ impl DatabaseConfig {
 
     /// The target to connect to now. Asks Secrets Manager when the URL is a secret.
     pub async fn resolve(&self) -> Result<DatabaseTarget, BoxError> {
+        let mut target = self.resolve_secret().await?;
+        if let Some(Login { user, password }) = &self.login {
+            target
+                .postgres
+                .user(user)
+                .password(password.expose_secret());
+        }
+        Ok(target)
+    }
+
+    async fn resolve_secret(&self) -> Result<DatabaseTarget, BoxError> {
         match &self.url {
             DatabaseUrl::Plain(url) => Ok(self.target(url.expose_secret())?),
             DatabaseUrl::Secret { arn, client } => {
@@ -249,12 +288,8 @@ impl DatabaseConfig {
             username: String,
             password: String,
             host: Option<String>,
-            #[serde(default = "default_port")]
-            port: u16,
+            port: Option<u16>,
             dbname: Option<String>,
-        }
-        fn default_port() -> u16 {
-            5432
         }
         if !text.trim_start().starts_with('{') {
             return self.target(text.trim());
@@ -269,13 +304,14 @@ impl DatabaseConfig {
             variable: "DATABASE_HOST",
             reason: "it has to be set where the secret names no host".to_owned(),
         })?;
+        let port = self.port.or(secret.port).unwrap_or(5432);
         let name = self.name.clone().or(secret.dbname);
         let mut postgres = tokio_postgres::Config::new();
         postgres
             .user(secret.username)
             .password(secret.password)
             .host(host)
-            .port(secret.port)
+            .port(port)
             .dbname(name.unwrap_or_else(|| "postgres".to_owned()));
         let ssl_mode = self.ssl_mode.unwrap_or_else(|| default_ssl_mode(&postgres));
         Ok(DatabaseTarget { postgres, ssl_mode })

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::movement_report;
-use store::revenue_report::{self, MrrStanding};
+use store::revenue_report::{self, Moment, MrrStanding};
 use tokio_postgres::Client;
 use utoipa::ToSchema;
 
@@ -151,7 +151,8 @@ async fn bridge(
         .range
         .start
         .saturating_sub(SignedDuration::from_micros(1));
-    let standing = revenue_report::standing(db, last_before.unwrap_or(Timestamp::MIN)).await?;
+    let opening = Moment::Past(last_before.unwrap_or(Timestamp::MIN));
+    let standing = revenue_report::standing(db, opening).await?;
     let opening = MrrStanding::of(&standing, currency);
     let mut bridge = MrrBridge::new(spans, opening.mrr_microcents, opening.customers);
     let added = movement_report::add_discounted(db, currency, profile, &mut bridge).await?;

@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::money::{Currency, Money};
-use domain::period::{Month, day_of};
+use domain::period::Month;
 use domain::revenue::figures::{
-    self, Cash, ExactCash, Mrr, churn_window_start, conversion, customer_churn_bps,
-    minor_unit_factor,
+    self, Cash, ExactCash, Mrr, conversion, customer_churn_bps, minor_unit_factor,
 };
 use domain::stripe_objects::catalog::{ExactAmount, exact};
 use futures_util::future::{join, join4};
 use jiff::Timestamp;
-use jiff::civil::Date;
 use serde::Serialize;
 use serde_json::value::RawValue;
+pub use store::revenue_report::Moment;
 use store::revenue_report::{
     self, Churned, MonthAtRates, MonthOfCash, MrrStanding, SubscriptionCounts,
 };
@@ -145,47 +144,23 @@ impl CashRead {
     }
 }
 
-/// When the figures are asked for: what runs now is summed as it is, the past from what was recorded on the way.
-#[derive(Debug, Clone, Copy)]
-pub enum Moment {
-    /// What stands now, at this instant.
-    Now(Timestamp),
-    /// What stood at an instant that has passed.
-    Past(Timestamp),
-}
-
-impl Moment {
-    fn instant(self) -> Timestamp {
-        match self {
-            Moment::Now(instant) | Moment::Past(instant) => instant,
-        }
-    }
-
-    fn day(self) -> Date {
-        day_of(self.instant())
-    }
-
-    /// The last day that counts as a whole.
-    fn whole_days_until(self) -> Date {
-        match self {
-            Moment::Now(_) => self.day(),
-            Moment::Past(_) => self.day().yesterday().unwrap_or(Date::MIN),
-        }
-    }
-}
-
 /// Reads each section by itself.
 pub async fn report(db: &Client, currency: Currency, moment: Moment) -> Revenue {
     // The statements go out together: one round trip, one connection.
-    let (cash, mrr, churn, subscriptions) = join4(
+    let (cash, standing, churned, subscriptions) = join4(
         cash(db, moment),
-        mrr(db, moment),
-        churn(db, currency, moment),
-        subscriptions(db, moment),
+        revenue_report::standing(db, moment),
+        revenue_report::churned(db, currency, moment),
+        revenue_report::subscriptions(db, moment),
     )
     .await;
     let cash = cash.inspect_err(|error| log("overview", error));
-    let mrr = mrr.inspect_err(|error| log("mrr_arr", error));
+    let standing = standing.map_err(SectionError::Store);
+    let standing = standing.inspect_err(|error| log("mrr_arr", error));
+    let mrr = part(&standing, |standing| {
+        let mrr_of = |row: &MrrStanding| (row.currency, row.mrr_microcents);
+        Ok(standing.iter().map(mrr_of).collect::<Vec<_>>())
+    });
 
     let in_cash = cash.iter().flat_map(CashRead::rows).map(|row| row.currency);
     let in_mrr = mrr.iter().flatten().map(|(currency, _)| *currency);
@@ -214,8 +189,12 @@ pub async fn report(db: &Client, currency: Currency, moment: Moment) -> Revenue 
         mrr_arr(&converted_mrr(mrr, currency, rates)?, currency)
     });
     let mrr_arr = nulls.keep("mrr_arr", converted);
+    let churn = part(&standing, |standing| {
+        churn(MrrStanding::of(standing, currency), churned?)
+    });
     let churn = nulls.keep("churn", churn);
-    let subscriptions = nulls.keep("subscriptions", subscriptions);
+    let by_status = subscriptions.map(SubscriptionsByStatus::from);
+    let subscriptions = nulls.keep("subscriptions", by_status.map_err(SectionError::Store));
     let by_currency = nulls.keep("by_currency", by_currency(&cash, &mrr, moment));
     let missing = part(&rates, |rates| Ok(rates.missing(&others)));
     let unconverted_currencies = nulls.keep("unconverted_currencies", missing);
@@ -254,52 +233,21 @@ async fn cash(db: &Client, moment: Moment) -> Section<CashRead> {
     })
 }
 
-async fn mrr(db: &Client, moment: Moment) -> Section<Vec<(Currency, i64)>> {
-    Ok(match moment {
-        Moment::Now(_) => revenue_report::mrr_now(db).await?,
-        Moment::Past(as_of) => revenue_report::standing(db, as_of)
-            .await?
-            .iter()
-            .map(|standing| (standing.currency, standing.mrr_microcents))
-            .collect(),
-    })
-}
-
-async fn subscriptions(db: &Client, moment: Moment) -> Section<SubscriptionsByStatus> {
-    let SubscriptionCounts {
-        active,
-        trialing,
-        past_due,
-    } = match moment {
-        Moment::Now(_) => revenue_report::subscriptions_now(db).await?,
-        Moment::Past(as_of) => revenue_report::subscriptions_at(db, as_of).await?,
-    };
-    Ok(SubscriptionsByStatus {
-        active,
-        trialing,
-        past_due,
-    })
-}
-
-async fn churn(db: &Client, currency: Currency, moment: Moment) -> Section<Churn> {
-    let until = moment.instant();
-    let churned = revenue_report::churned(db, currency, churn_window_start(until), until);
-    let (churned, paying) = match moment {
-        Moment::Now(_) => join(churned, revenue_report::paying_customers_now(db, currency)).await,
-        Moment::Past(as_of) => {
-            let (churned, standing) = join(churned, revenue_report::standing(db, as_of)).await;
-            let paying = standing.map(|standing| MrrStanding::of(&standing, currency).customers);
-            (churned, paying)
+impl From<SubscriptionCounts> for SubscriptionsByStatus {
+    fn from(counts: SubscriptionCounts) -> SubscriptionsByStatus {
+        SubscriptionsByStatus {
+            active: counts.active,
+            trialing: counts.trialing,
+            past_due: counts.past_due,
         }
-    };
-    let Churned {
-        customers,
-        mrr_microcents,
-    } = churned?;
+    }
+}
+
+fn churn(standing: MrrStanding, churned: Churned) -> Section<Churn> {
     Ok(Churn {
-        customer_churn_bps: customer_churn_bps(customers, paying?)?,
-        churned_mrr_cents: Mrr::of_microcents(mrr_microcents).mrr_cents()?,
-        churned_customers: customers,
+        customer_churn_bps: customer_churn_bps(churned.customers, standing.customers)?,
+        churned_mrr_cents: Mrr::of_microcents(churned.mrr_microcents).mrr_cents()?,
+        churned_customers: churned.customers,
         definition: CHURN_DEFINITION,
     })
 }

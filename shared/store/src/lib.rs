@@ -1,8 +1,9 @@
 //! The ledger in Postgres: the connection pool, and the errors of statements.
 //!
-//! One module per table. Every statement is unnamed (`query_typed`, `execute_typed`), so that RDS Proxy or PgBouncer in
-//! transaction mode can be used. The first parameter of every function is `db: &impl GenericClient` of
-//! `tokio_postgres`: `&**client` for a pooled client, `&*transaction` for a transaction begun on one.
+//! One module per table. Every statement is unnamed (`query_typed`, `execute_typed`), but for one `COPY` that is closed
+//! within its transaction, so that RDS Proxy or PgBouncer in transaction mode can be used. The first parameter of every
+//! function is `db: &impl GenericClient` of `tokio_postgres`: `&**client` for a pooled client, `&*transaction` for a
+//! transaction begun on one.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub mod reconciliation_window;
 pub mod reports;
 pub mod revenue_daily;
 pub mod revenue_report;
+pub mod roles;
 pub mod row;
 pub mod settled_periods;
 pub mod statements;

@@ -103,6 +103,9 @@ const VERSIONED: &[Migration] = migrations![
     "V0030__currency_options.sql",
     "V0031__idempotency_keys_of_actors.sql",
     "V0032__kinds_of_migrations.sql",
+    "V0033__churn_daily.sql",
+    "V0034__mrr_movements_reactivations_idx.concurrent.sql",
+    "V0035__churn_daily.backfill.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.
@@ -361,13 +364,7 @@ impl Release {
 
     /// Waits for another deploy as long as it takes, and for everybody else as [`Patience`] says.
     async fn lock(&self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
-        db.batch_execute("SET LOCAL lock_timeout = 0").await?;
-        db.execute_typed(
-            "-- migrations::lock
-             SELECT pg_advisory_xact_lock($1)",
-            &[(&LOCK, Type::INT8)],
-        )
-        .await?;
+        lock_out_deploys(db).await?;
         self.patience.limit(db).await
     }
 
@@ -386,6 +383,18 @@ impl Release {
             _ => Ok(()),
         }
     }
+}
+
+/// Until the end of the transaction no other deploy changes anything. Waits for one as long as it takes.
+pub(super) async fn lock_out_deploys(db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+    db.batch_execute("SET LOCAL lock_timeout = 0").await?;
+    db.execute_typed(
+        "-- migrations::lock_out_deploys
+         SELECT pg_advisory_xact_lock($1)",
+        &[(&LOCK, Type::INT8)],
+    )
+    .await?;
+    Ok(())
 }
 
 /// The version of the database; `None` when no migration has been applied yet.

@@ -31,10 +31,16 @@ pub async fn replace(
         "-- mrr_movements::replace
          WITH wanted AS (
              SELECT occurred_at, stripe_subscription_id, kind, currency, delta_microcents,
-                    before_microcents, after_microcents, cause_event_id
+                    before_microcents, after_microcents, cause_event_id,
+                    -- Before somebody comes back stands when they left, and with what.
+                    CASE WHEN kind = 'reactivation' THEN lag(occurred_at) OVER earlier END
+                        AS churned_at,
+                    CASE WHEN kind = 'reactivation' THEN lag(before_microcents) OVER earlier END
+                        AS churned_microcents
              FROM unnest($2, $3, $4, $5, $6, $7, $8, $9) AS wanted (occurred_at,
                  stripe_subscription_id, kind, currency, delta_microcents, before_microcents,
                  after_microcents, cause_event_id)
+             WINDOW earlier AS (PARTITION BY currency ORDER BY occurred_at)
          ), gone AS (
              DELETE FROM mrr_movements AS stored
              WHERE stored.stripe_customer_id = $1 AND NOT EXISTS (
@@ -44,21 +50,24 @@ pub async fn replace(
          )
          INSERT INTO mrr_movements AS stored (occurred_at, stripe_customer_id,
              stripe_subscription_id, kind, currency, delta_microcents, before_microcents,
-             after_microcents, cause_event_id)
+             after_microcents, cause_event_id, churned_at, churned_microcents)
          SELECT occurred_at, $1, stripe_subscription_id, kind, currency, delta_microcents,
-                before_microcents, after_microcents, cause_event_id
+                before_microcents, after_microcents, cause_event_id, churned_at, churned_microcents
          FROM wanted
          ON CONFLICT (stripe_customer_id, currency, occurred_at) DO UPDATE SET
              stripe_subscription_id = excluded.stripe_subscription_id, kind = excluded.kind,
              delta_microcents = excluded.delta_microcents,
              before_microcents = excluded.before_microcents,
              after_microcents = excluded.after_microcents,
-             cause_event_id = excluded.cause_event_id
+             cause_event_id = excluded.cause_event_id, churned_at = excluded.churned_at,
+             churned_microcents = excluded.churned_microcents
          WHERE (stored.stripe_subscription_id, stored.kind, stored.delta_microcents,
-                stored.before_microcents, stored.after_microcents, stored.cause_event_id)
+                stored.before_microcents, stored.after_microcents, stored.cause_event_id,
+                stored.churned_at, stored.churned_microcents)
              IS DISTINCT FROM (excluded.stripe_subscription_id, excluded.kind,
                 excluded.delta_microcents, excluded.before_microcents,
-                excluded.after_microcents, excluded.cause_event_id)",
+                excluded.after_microcents, excluded.cause_event_id, excluded.churned_at,
+                excluded.churned_microcents)",
         &[
             (&stripe_customer_id, Type::TEXT),
             (&occurred_at, Type::TIMESTAMPTZ_ARRAY),

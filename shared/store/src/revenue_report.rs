@@ -1,5 +1,5 @@
-//! The statements of `GET /admin/revenue`: rollups, running subscriptions, movements and rates. One statement per
-//! figure, so that one broken table leaves the others readable.
+//! The statements of `GET /admin/revenue`: rollups, what changed on the days that count in part, and rates. One
+//! statement per figure, so that one broken table leaves the others readable.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -9,7 +9,42 @@ use tokio_postgres::{Client, Row};
 use super::Error;
 use domain::money::Currency;
 use domain::period::{Month, day_of, start_of_day};
-use domain::revenue::figures::Cash;
+use domain::revenue::figures::{Cash, churn_window_start};
+
+/// When figures are asked for. Whole days are read from rollups, so that a figure costs days, whatever the number of
+/// subscriptions and payments.
+#[derive(Debug, Clone, Copy)]
+pub enum Moment {
+    /// This instant, with its whole day.
+    Now(Timestamp),
+    /// An instant that has passed; of its day the part up to it.
+    Past(Timestamp),
+}
+
+impl Moment {
+    pub fn instant(self) -> Timestamp {
+        match self {
+            Moment::Now(instant) | Moment::Past(instant) => instant,
+        }
+    }
+
+    pub fn day(self) -> Date {
+        day_of(self.instant())
+    }
+
+    /// The last day that counts as a whole.
+    pub fn whole_days_until(self) -> Date {
+        match self {
+            Moment::Now(_) => self.day(),
+            Moment::Past(_) => self.day().yesterday().unwrap_or(Date::MIN),
+        }
+    }
+
+    /// The first instant after the whole days. Later than the moment itself when that is now: nothing is left to add.
+    fn rest_from(self) -> Timestamp {
+        start_of_day(self.whole_days_until().tomorrow().unwrap_or(Date::MAX))
+    }
+}
 
 /// The cash of one month in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,24 +237,8 @@ pub async fn rates_on(
         .collect()
 }
 
-/// The sum of `mrr_microcents` of the subscriptions that count now, by currency.
-pub async fn mrr_now(db: &Client) -> Result<Vec<(Currency, i64)>, Error> {
-    let rows = db
-        .query_typed(
-            "-- revenue_report::mrr_now
-             SELECT currency, sum(mrr_microcents)::bigint AS mrr_microcents FROM subscriptions
-             WHERE NOT superseded AND status IN ('active', 'past_due') AND currency IS NOT NULL
-             GROUP BY currency ORDER BY currency",
-            &[],
-        )
-        .await?;
-    mrr_by_currency(&rows, "subscriptions")
-}
-
-/// MRR and paying customers up to and including `at`, by currency. Whole days come from the rollup and the rest of the
-/// day from the movements, so that the cost follows the number of days.
-pub async fn standing(db: &Client, at: Timestamp) -> Result<Vec<MrrStanding>, Error> {
-    let day = day_of(at);
+/// MRR and paying customers by currency, of those with an MRR.
+pub async fn standing(db: &Client, moment: Moment) -> Result<Vec<MrrStanding>, Error> {
     let rows = db
         .query_typed(
             "-- revenue_report::standing
@@ -227,18 +246,18 @@ pub async fn standing(db: &Client, at: Timestamp) -> Result<Vec<MrrStanding>, Er
                     sum(customers)::bigint AS customers
              FROM (
                  SELECT currency, delta_microcents, customers_gained - customers_lost AS customers
-                 FROM mrr_daily WHERE day < $1
+                 FROM mrr_daily WHERE day <= $1
                  UNION ALL
                  SELECT currency, delta_microcents,
                         CASE WHEN kind IN ('new', 'reactivation') THEN 1
                              WHEN kind = 'churn' THEN -1 ELSE 0 END
                  FROM mrr_movements WHERE occurred_at >= $2 AND occurred_at <= $3
              ) AS moved
-             GROUP BY currency ORDER BY currency",
+             GROUP BY currency HAVING sum(delta_microcents) <> 0 ORDER BY currency",
             &[
-                (&day, Type::DATE),
-                (&start_of_day(day), Type::TIMESTAMPTZ),
-                (&at, Type::TIMESTAMPTZ),
+                (&moment.whole_days_until(), Type::DATE),
+                (&moment.rest_from(), Type::TIMESTAMPTZ),
+                (&moment.instant(), Type::TIMESTAMPTZ),
             ],
         )
         .await?;
@@ -253,46 +272,53 @@ pub async fn standing(db: &Client, at: Timestamp) -> Result<Vec<MrrStanding>, Er
         .collect()
 }
 
-/// The number of customers with an MRR in `currency` now.
-pub async fn paying_customers_now(db: &Client, currency: Currency) -> Result<i64, Error> {
-    let row = db
-        .query_typed_one(
-            "-- revenue_report::paying_customers_now
-             SELECT count(*) AS customers FROM (
-                 SELECT 1 FROM subscriptions
-                 WHERE NOT superseded AND status IN ('active', 'past_due') AND currency = $1
-                 -- As in mrr_movements, where the predecessor's customers are not known to Stripe.
-                 GROUP BY coalesce(stripe_customer_id, 'user:' || user_id, 'legacy:' || id)
-                 HAVING sum(mrr_microcents) > 0
-             ) AS paying",
-            &[(&currency.as_str(), Type::TEXT)],
-        )
-        .await?;
-    Ok(row.try_get("customers")?)
-}
-
-/// The customers of `currency` whose last movement after `from`, up to and including `until`, left no MRR.
-pub async fn churned(
-    db: &Client,
-    currency: Currency,
-    from: Timestamp,
-    until: Timestamp,
-) -> Result<Churned, Error> {
+/// The customers of `currency` whose last movement in the window before `moment` left no MRR: all who left in it, less
+/// those of them who came back in it.
+pub async fn churned(db: &Client, currency: Currency, moment: Moment) -> Result<Churned, Error> {
+    let from = churn_window_start(moment.instant());
+    let first_whole_day = day_of(from).tomorrow().unwrap_or(Date::MAX);
     let row = db
         .query_typed_one(
             "-- revenue_report::churned
-             SELECT count(*) AS customers,
-                    coalesce(sum(before_microcents), 0)::bigint AS mrr_microcents
+             SELECT coalesce(sum(customers), 0)::bigint AS customers,
+                    coalesce(sum(microcents), 0)::bigint AS mrr_microcents
              FROM (
-                 SELECT DISTINCT ON (stripe_customer_id) before_microcents, after_microcents
-                 FROM mrr_movements
-                 WHERE currency = $1 AND occurred_at > $2 AND occurred_at <= $3
-                 ORDER BY stripe_customer_id, occurred_at DESC
-             ) AS last WHERE after_microcents = 0",
+                 -- A day that is not summed yet is read from its movements.
+                 SELECT customers_lost AS customers, coalesce(churned_microcents, (
+                     SELECT sum(before_microcents)::bigint FROM mrr_movements
+                     WHERE mrr_movements.currency = $1 AND kind = 'churn'
+                       AND occurred_at >= day::timestamp AT TIME ZONE 'UTC'
+                       AND occurred_at < (day + 1)::timestamp AT TIME ZONE 'UTC')) AS microcents
+                 FROM mrr_daily WHERE currency = $1 AND day >= $2 AND day <= $3
+                 UNION ALL
+                 SELECT 1, before_microcents FROM mrr_movements
+                 WHERE currency = $1 AND kind = 'churn' AND occurred_at > $4 AND occurred_at < $5
+                 UNION ALL
+                 SELECT 1, before_microcents FROM mrr_movements
+                 WHERE currency = $1 AND kind = 'churn' AND occurred_at >= $6 AND occurred_at <= $7
+                 UNION ALL
+                 SELECT -1, -coalesce(back.churned_microcents, churn.before_microcents)
+                 FROM mrr_movements AS back
+                 -- Written before the two columns were there.
+                 LEFT JOIN LATERAL (
+                     SELECT occurred_at, before_microcents FROM mrr_movements AS earlier
+                     WHERE back.churned_at IS NULL
+                       AND earlier.stripe_customer_id = back.stripe_customer_id
+                       AND earlier.currency = back.currency AND earlier.occurred_at < back.occurred_at
+                     ORDER BY earlier.occurred_at DESC LIMIT 1
+                 ) AS churn ON true
+                 WHERE back.currency = $1 AND back.kind = 'reactivation' AND back.occurred_at > $4
+                   AND (back.occurred_at < $6 OR back.occurred_at <= $7)
+                   AND coalesce(back.churned_at, churn.occurred_at) > $4
+             ) AS left_or_back",
             &[
                 (&currency.as_str(), Type::TEXT),
+                (&first_whole_day, Type::DATE),
+                (&moment.whole_days_until(), Type::DATE),
                 (&from, Type::TIMESTAMPTZ),
-                (&until, Type::TIMESTAMPTZ),
+                (&start_of_day(first_whole_day), Type::TIMESTAMPTZ),
+                (&moment.rest_from(), Type::TIMESTAMPTZ),
+                (&moment.instant(), Type::TIMESTAMPTZ),
             ],
         )
         .await?;
@@ -302,34 +328,16 @@ pub async fn churned(
     })
 }
 
-/// The number of subscriptions by status now.
-pub async fn subscriptions_now(db: &Client) -> Result<SubscriptionCounts, Error> {
+/// The number of subscriptions by status.
+pub async fn subscriptions(db: &Client, moment: Moment) -> Result<SubscriptionCounts, Error> {
     let row = db
         .query_typed_one(
-            "-- revenue_report::subscriptions_now
-             SELECT count(*) FILTER (WHERE status = 'active') AS active,
-                    count(*) FILTER (WHERE status = 'trialing') AS trialing,
-                    count(*) FILTER (WHERE status = 'past_due') AS past_due
-             FROM subscriptions
-             WHERE NOT superseded AND status IN ('active', 'trialing', 'past_due')",
-            &[],
-        )
-        .await?;
-    subscription_counts(&row)
-}
-
-/// The number of subscriptions by their status at an instant: whole days from the rollup, the rest of the day from the
-/// changes.
-pub async fn subscriptions_at(db: &Client, at: Timestamp) -> Result<SubscriptionCounts, Error> {
-    let day = day_of(at);
-    let row = db
-        .query_typed_one(
-            "-- revenue_report::subscriptions_at
+            "-- revenue_report::subscriptions
              SELECT coalesce(sum(change) FILTER (WHERE status = 'active'), 0)::bigint AS active,
                     coalesce(sum(change) FILTER (WHERE status = 'trialing'), 0)::bigint AS trialing,
                     coalesce(sum(change) FILTER (WHERE status = 'past_due'), 0)::bigint AS past_due
              FROM (
-                 SELECT status, gained - lost AS change FROM subscriptions_daily WHERE day < $1
+                 SELECT status, gained - lost AS change FROM subscriptions_daily WHERE day <= $1
                  UNION ALL
                  SELECT status_after, 1 FROM subscription_status_changes
                  WHERE occurred_at >= $2 AND occurred_at <= $3
@@ -338,13 +346,17 @@ pub async fn subscriptions_at(db: &Client, at: Timestamp) -> Result<Subscription
                  WHERE occurred_at >= $2 AND occurred_at <= $3
              ) AS changed",
             &[
-                (&day, Type::DATE),
-                (&start_of_day(day), Type::TIMESTAMPTZ),
-                (&at, Type::TIMESTAMPTZ),
+                (&moment.whole_days_until(), Type::DATE),
+                (&moment.rest_from(), Type::TIMESTAMPTZ),
+                (&moment.instant(), Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    subscription_counts(&row)
+    Ok(SubscriptionCounts {
+        active: row.try_get("active")?,
+        trialing: row.try_get("trialing")?,
+        past_due: row.try_get("past_due")?,
+    })
 }
 
 /// Whether the database answers.
@@ -365,20 +377,6 @@ fn month_of_cash(row: &Row) -> Result<MonthOfCash, Error> {
             disputes_cents: row.try_get("disputes_cents")?,
         },
         estimated_fees: row.try_get("estimated_fees")?,
-    })
-}
-
-fn mrr_by_currency(rows: &[Row], table: &'static str) -> Result<Vec<(Currency, i64)>, Error> {
-    rows.iter()
-        .map(|row| Ok((currency(row, table)?, row.try_get("mrr_microcents")?)))
-        .collect()
-}
-
-fn subscription_counts(row: &Row) -> Result<SubscriptionCounts, Error> {
-    Ok(SubscriptionCounts {
-        active: row.try_get("active")?,
-        trialing: row.try_get("trialing")?,
-        past_due: row.try_get("past_due")?,
     })
 }
 

@@ -1,12 +1,15 @@
 //! `usage_daily`: the rollup of `usage_events` that limits and reports read; compared with the events, and rebuilt.
 
+use std::collections::BTreeMap;
+
 use jiff::civil::Date;
 use tokio_postgres::types::Type;
 use tokio_postgres::{GenericClient, Row};
 
+use super::usage_events::NewEvent;
 use super::{Error, columns};
 use domain::money::Currency;
-use domain::period::Month;
+use domain::period::{Month, day_of};
 
 /// The sums of some events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,6 +65,69 @@ pub struct Difference {
     pub rolled_up: Totals,
     /// The sums of the events.
     pub summed: Totals,
+}
+
+/// Adds events that have just been written. Rows are written in the order of their keys, so that two batches meet in one
+/// order.
+pub(super) async fn add(db: &impl GenericClient, events: &[&NewEvent<'_>]) -> Result<(), Error> {
+    let mut shares: BTreeMap<(&str, Date, &str, &str), Totals> = BTreeMap::new();
+    for event in events {
+        let day = day_of(event.occurred_at);
+        let key = (
+            event.subject,
+            day,
+            event.event_type,
+            event.currency.as_str(),
+        );
+        let share = shares.entry(key).or_default();
+        // A batch is far from the range: at most a thousand events of at most 10¹⁵ each.
+        let add = |sum: &mut i64, part: i64| *sum = sum.saturating_add(part);
+        add(&mut share.events, 1);
+        add(&mut share.units, event.cost_units);
+        if event.billable {
+            let price_cents = event.unit_price_cents.unwrap_or(0);
+            add(&mut share.billable_units, event.cost_units);
+            add(
+                &mut share.amount_cents,
+                event.cost_units.saturating_mul(price_cents),
+            );
+        }
+    }
+    let keys: Vec<_> = shares.keys().copied().collect();
+    let subjects: Vec<&str> = keys.iter().map(|(subject, ..)| *subject).collect();
+    let days: Vec<Date> = keys.iter().map(|(_, day, ..)| *day).collect();
+    let event_types: Vec<&str> = keys
+        .iter()
+        .map(|(_, _, event_type, _)| *event_type)
+        .collect();
+    let currencies: Vec<&str> = keys.iter().map(|(.., currency)| *currency).collect();
+    let sums = |sum: fn(&Totals) -> i64| shares.values().map(sum).collect::<Vec<i64>>();
+    let changed = db
+        .execute_typed(
+            "-- usage_daily::add
+             INSERT INTO usage_daily AS daily
+                 (subject, day, event_type, currency, events, units, billable_units, amount_cents)
+             SELECT subject, day, event_type, currency, events, units, billable_units, amount_cents
+             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS added
+                 (subject, day, event_type, currency, events, units, billable_units, amount_cents)
+             ON CONFLICT (subject, day, event_type, currency) DO UPDATE
+             SET events = daily.events + EXCLUDED.events, units = daily.units + EXCLUDED.units,
+                 billable_units = daily.billable_units + EXCLUDED.billable_units,
+                 amount_cents = daily.amount_cents + EXCLUDED.amount_cents",
+            &[
+                (&subjects, Type::TEXT_ARRAY),
+                (&days, Type::DATE_ARRAY),
+                (&event_types, Type::TEXT_ARRAY),
+                (&currencies, Type::TEXT_ARRAY),
+                (&sums(|share| share.events), Type::INT8_ARRAY),
+                (&sums(|share| share.units), Type::INT8_ARRAY),
+                (&sums(|share| share.billable_units), Type::INT8_ARRAY),
+                (&sums(|share| share.amount_cents), Type::INT8_ARRAY),
+            ],
+        )
+        .await?;
+    let expected = u64::try_from(shares.len()).unwrap_or(u64::MAX);
+    Error::check_row_count("usage_daily::add", expected, changed)
 }
 
 /// What the subjects used in a month, by event type. One statement, whatever their number.

@@ -1,13 +1,16 @@
-//! `usage_events`: each usage event once for ever, and its share of `usage_daily` in the same statement.
+//! `usage_events`: each usage event once for ever, and its share of `usage_daily` in the same transaction.
 
 use std::collections::HashSet;
+use std::pin::pin;
 
+use futures_util::try_join;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio_postgres::types::{Json, Type};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::binary_copy::BinaryCopyInWriter;
+use tokio_postgres::types::{Json, ToSql, Type};
+use tokio_postgres::{GenericClient, Statement};
 
-use super::Error;
+use super::{Error, usage_daily};
 use domain::money::Currency;
 
 /// An event to be written.
@@ -41,6 +44,13 @@ pub struct NewEvent<'a> {
     pub payload_sha256: &'a str,
 }
 
+impl NewEvent<'_> {
+    /// Its subject and its idempotency key.
+    fn key(&self) -> (&str, &str) {
+        (self.subject, self.idempotency_key)
+    }
+}
+
 /// The subject and the idempotency key of an event.
 pub type Key = (String, String);
 
@@ -62,8 +72,10 @@ pub struct Voided {
     pub reason: String,
 }
 
-/// Writes the events with new keys, adds them to `usage_daily`, and returns the keys that existed already. No key may
-/// come twice. Waits for a transaction that is writing one of the keys.
+/// Writes the events with new keys, adds them to `usage_daily`, and returns the others' keys, each with the digest that is
+/// stored under it; `None` for the predecessor's rows. No key may come twice. The transaction must have locked the
+/// subjects' meters before ([`super::locks::take_meters`]): whoever writes events does, so that a key that is not there
+/// stays new.
 ///
 /// # Errors
 /// [`Error::is_retryable`] when it met another transaction.
@@ -71,20 +83,16 @@ pub async fn insert_all(
     db: &impl GenericClient,
     events: &[NewEvent<'_>],
     now: Timestamp,
-) -> Result<Vec<Key>, Error> {
+) -> Result<Vec<(Key, Option<String>)>, Error> {
     match events {
         [] => Ok(Vec::new()),
-        [event] => {
-            let is_written = insert(db, event, now).await?;
-            let key = || (event.subject.to_owned(), event.idempotency_key.to_owned());
-            Ok(if is_written { Vec::new() } else { vec![key()] })
-        }
+        [event] if insert(db, event, now).await? => Ok(Vec::new()),
+        [event] => digests(db, &[event]).await,
         events => insert_batch(db, events, now).await,
     }
 }
 
-/// Writes one event, with a statement that Postgres plans in half the time of the batch's. No statement is prepared, so
-/// each is planned each time.
+/// Writes one event and its share in one statement: a look-up, a copy and a sum would be three.
 async fn insert(
     db: &impl GenericClient,
     event: &NewEvent<'_>,
@@ -131,106 +139,106 @@ async fn insert(
     Ok(changed > 0)
 }
 
-/// Writes rows in the order of their keys, in both tables, so that two batches meet in one order and neighbours in the
-/// index follow one another. Sorted here, since Postgres would compare by the database's collation.
+/// Looks the keys up and copies the rows that are new. In the order of their keys, so that neighbours in the index follow
+/// one another; sorted here, since Postgres would compare by the database's collation.
 async fn insert_batch(
     db: &impl GenericClient,
     events: &[NewEvent<'_>],
     now: Timestamp,
-) -> Result<Vec<Key>, Error> {
-    let mut sorted: Vec<&NewEvent<'_>> = events.iter().collect();
-    sorted.sort_unstable_by_key(|event| (event.subject, event.idempotency_key));
-    let column = Columns(&sorted);
-    let expected = i64::try_from(events.len()).unwrap_or(i64::MAX);
-    let rows = db
-        .query_typed(
-            "-- usage_events::insert_batch
-             WITH inserted AS (
-                 INSERT INTO usage_events
-                     (subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
-                      unit_price_cents, currency, created_at, metadata, payload_sha256, ingested_at)
-                 SELECT subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
-                        unit_price_cents, currency, created_at, metadata, payload_sha256, $14
-                 FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS new
-                     (subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
-                      unit_price_cents, currency, created_at, metadata, payload_sha256)
-                 ON CONFLICT (subject, idempotency_key) DO NOTHING
-                 RETURNING subject, idempotency_key, created_at, event_type, currency, billable, cost_units,
-                           unit_price_cents
-             ), rolled_up AS (
-                 INSERT INTO usage_daily AS daily
-                     (subject, day, event_type, currency, events, units, billable_units, amount_cents)
-                 SELECT subject, CAST(created_at AT TIME ZONE 'UTC' AS date) AS day, event_type, currency, count(*),
-                        CAST(sum(cost_units) AS bigint),
-                        CAST(COALESCE(sum(cost_units) FILTER (WHERE billable), 0) AS bigint),
-                        CAST(COALESCE(sum(cost_units * unit_price_cents) FILTER (WHERE billable), 0) AS bigint)
-                 FROM inserted
-                 GROUP BY subject, day, event_type, currency
-                 ORDER BY subject, day, event_type, currency
-                 ON CONFLICT (subject, day, event_type, currency) DO UPDATE
-                 SET events = daily.events + EXCLUDED.events, units = daily.units + EXCLUDED.units,
-                     billable_units = daily.billable_units + EXCLUDED.billable_units,
-                     amount_cents = daily.amount_cents + EXCLUDED.amount_cents
-             )
-             -- The keys only when some were there: a thousand rows back are no small part of the whole.
-             SELECT counted.written, inserted.subject, inserted.idempotency_key
-             FROM (SELECT count(*) AS written FROM inserted) AS counted
-             LEFT JOIN inserted ON counted.written < $15",
-            &[
-                (&column.of(|event| event.subject), Type::TEXT_ARRAY),
-                (&column.of(|event| event.idempotency_key), Type::TEXT_ARRAY),
-                (&column.of(|event| event.user_id), Type::INT4_ARRAY),
-                (&column.of(|event| event.api_key_prefix), Type::TEXT_ARRAY),
-                (&column.of(|event| event.event_type), Type::TEXT_ARRAY),
-                (&column.of(|event| event.resource_id), Type::TEXT_ARRAY),
-                (&column.of(|event| event.billable), Type::BOOL_ARRAY),
-                (&column.of(|event| event.cost_units), Type::INT8_ARRAY),
-                (&column.of(|event| event.unit_price_cents), Type::INT8_ARRAY),
-                (&column.of(|event| event.currency.as_str()), Type::TEXT_ARRAY),
-                (&column.of(|event| event.occurred_at), Type::TIMESTAMPTZ_ARRAY),
-                (&column.of(|event| event.metadata.map(Json)), Type::JSONB_ARRAY),
-                (&column.of(|event| event.payload_sha256), Type::TEXT_ARRAY),
-                (&now, Type::TIMESTAMPTZ),
-                (&expected, Type::INT8),
-            ],
-        )
-        .await?;
-    let written: i64 = rows.first().map_or(Ok(0), |row| row.try_get("written"))?;
-    if written == expected {
-        return Ok(Vec::new());
+) -> Result<Vec<(Key, Option<String>)>, Error> {
+    let mut events: Vec<&NewEvent<'_>> = events.iter().collect();
+    events.sort_unstable_by_key(|event| event.key());
+    // The statement of the copy in the same flight.
+    let prepared = async { Ok::<_, Error>(db.prepare(COPY).await?) };
+    let (taken, statement) = try_join!(digests(db, &events), prepared)?;
+    if !taken.is_empty() {
+        let keys = taken
+            .iter()
+            .map(|((subject, key), _)| (subject.as_str(), key.as_str()));
+        let keys: HashSet<(&str, &str)> = keys.collect();
+        events.retain(|event| !keys.contains(&event.key()));
     }
-    let mut written = HashSet::new();
-    for row in &rows {
-        let subject: Option<&str> = row.try_get("subject")?;
-        let key: Option<&str> = row.try_get("idempotency_key")?;
-        written.extend(subject.zip(key));
+    if !events.is_empty() {
+        copy(db, statement, &events, now).await?;
+        usage_daily::add(db, &events).await?;
     }
-    let keys = events
-        .iter()
-        .map(|event| (event.subject, event.idempotency_key));
-    let taken = keys.filter(|key| !written.contains(key));
-    Ok(taken
-        .map(|(subject, key)| (subject.to_owned(), key.to_owned()))
-        .collect())
+    Ok(taken)
 }
 
-/// The digests of the stored events among these keys; `None` for the predecessor's rows.
-pub async fn digests(
+/// The one statement that has to be prepared: `COPY` has no unnamed form. It is closed again within the transaction.
+const COPY: &str = "-- usage_events::copy
+     COPY usage_events
+         (subject, idempotency_key, user_id, api_key_prefix, event_type, resource_id, billable, cost_units,
+          unit_price_cents, currency, created_at, metadata, payload_sha256, ingested_at)
+     FROM STDIN (FORMAT binary)";
+
+/// Writes the rows in the way that costs Postgres least.
+async fn copy(
     db: &impl GenericClient,
-    keys: &[(&str, &str)],
-) -> Result<Vec<(Key, Option<String>)>, Error> {
-    if keys.is_empty() {
-        return Ok(Vec::new());
+    statement: Statement,
+    events: &[&NewEvent<'_>],
+    now: Timestamp,
+) -> Result<(), Error> {
+    const TYPES: [Type; 14] = [
+        Type::TEXT,
+        Type::TEXT,
+        Type::INT4,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::BOOL,
+        Type::INT8,
+        Type::INT8,
+        Type::TEXT,
+        Type::TIMESTAMPTZ,
+        Type::JSONB,
+        Type::TEXT,
+        Type::TIMESTAMPTZ,
+    ];
+    let sink = db.client().copy_in(&statement).await?;
+    let mut writer = pin!(BinaryCopyInWriter::new(sink, &TYPES));
+    for event in events {
+        let row: [&(dyn ToSql + Sync); TYPES.len()] = [
+            &event.subject,
+            &event.idempotency_key,
+            &event.user_id,
+            &event.api_key_prefix,
+            &event.event_type,
+            &event.resource_id,
+            &event.billable,
+            &event.cost_units,
+            &event.unit_price_cents,
+            &event.currency.as_str(),
+            &event.occurred_at,
+            &event.metadata.map(Json),
+            &event.payload_sha256,
+            &now,
+        ];
+        writer.as_mut().write(&row).await?;
     }
-    let subjects: Vec<&str> = keys.iter().map(|(subject, _)| *subject).collect();
-    let idempotency_keys: Vec<&str> = keys.iter().map(|(_, key)| *key).collect();
+    let copied = writer.as_mut().finish().await?;
+    let expected = u64::try_from(events.len()).unwrap_or(u64::MAX);
+    Error::check_row_count("usage_events::copy", expected, copied)
+}
+
+/// The digests of the stored events among these; `None` for the predecessor's rows.
+async fn digests(
+    db: &impl GenericClient,
+    events: &[&NewEvent<'_>],
+) -> Result<Vec<(Key, Option<String>)>, Error> {
+    let subjects: Vec<&str> = events.iter().map(|event| event.subject).collect();
+    let idempotency_keys: Vec<&str> = events.iter().map(|event| event.idempotency_key).collect();
     let rows = db
         .query_typed(
             "-- usage_events::digests
-             SELECT events.subject, events.idempotency_key, events.payload_sha256
+             SELECT asked.subject, asked.idempotency_key, stored.payload_sha256
              FROM unnest($1, $2) AS asked (subject, idempotency_key)
-             JOIN usage_events AS events
-                 ON events.subject = asked.subject AND events.idempotency_key = asked.idempotency_key",
+             -- Each by its key: a join might read the whole table while it is small.
+             CROSS JOIN LATERAL (
+                 SELECT payload_sha256 FROM usage_events
+                 WHERE subject = asked.subject AND idempotency_key = asked.idempotency_key
+                 LIMIT 1
+             ) AS stored",
             &[
                 (&subjects, Type::TEXT_ARRAY),
                 (&idempotency_keys, Type::TEXT_ARRAY),
@@ -238,7 +246,10 @@ pub async fn digests(
         )
         .await?;
     rows.iter()
-        .map(|row| Ok((key_of(row)?, row.try_get("payload_sha256")?)))
+        .map(|row| {
+            let key = (row.try_get("subject")?, row.try_get("idempotency_key")?);
+            Ok((key, row.try_get("payload_sha256")?))
+        })
         .collect()
 }
 
@@ -342,17 +353,4 @@ pub async fn voided(
             })
         })
         .transpose()
-}
-
-/// The columns of events as the arrays that a statement unnests.
-struct Columns<'a>(&'a [&'a NewEvent<'a>]);
-
-impl<'a> Columns<'a> {
-    fn of<T>(&self, field: impl Fn(&'a NewEvent<'a>) -> T) -> Vec<T> {
-        self.0.iter().map(|event| field(event)).collect()
-    }
-}
-
-fn key_of(row: &Row) -> Result<Key, Error> {
-    Ok((row.try_get("subject")?, row.try_get("idempotency_key")?))
 }

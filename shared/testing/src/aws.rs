@@ -91,6 +91,19 @@ impl Aws {
             .unwrap_or_else(|error| panic!("cannot create an event bus: {error:?}"));
         name
     }
+
+    /// A new secret with this text; returns its ARN.
+    ///
+    /// # Panics
+    /// When moto refuses.
+    pub async fn secret(&self, text: &str) -> String {
+        let client = aws_sdk_secretsmanager::Client::new(&self.sdk_config());
+        let secret = client.create_secret().name(unique("secret"));
+        let created = secret.secret_string(text).send().await;
+        let arn = created.map(|secret| secret.arn);
+        arn.unwrap_or_else(|error| panic!("cannot create a secret: {error:?}"))
+            .expect("an ARN")
+    }
 }
 
 /// An SDK configuration for a local endpoint; one may also listen nowhere, to have AWS away.

@@ -1,7 +1,7 @@
 //! A database per test, copied from a migrated template in this process's own cluster.
 
 use super::services::{Postgres, progress_to_stderr};
-use super::{FaultProxy, logs, unique};
+use super::{FaultProxy, logs, roles, unique};
 use runtime::telemetry::cause_chain;
 use std::sync::OnceLock;
 use store::migrations::{Background, Release};
@@ -262,10 +262,14 @@ async fn make_template(admin: &tokio_postgres::Client, url: &str) -> Result<(), 
         .apply(&mut client, Background::AtOnce)
         .await
         .map_err(|error| cause_chain(&error));
+    // Once for all: their rights are copied with the template.
+    let made = roles::make(&mut client, url)
+        .await
+        .map_err(|error| cause_chain(&error));
     drop(client);
     // A template may have no connection of anyone when it is copied.
     drop(connection.await);
-    applied.map(|_| ())
+    applied.and(made)
 }
 
 async fn connect(url: &str) -> tokio_postgres::Client {

@@ -225,12 +225,7 @@ impl<'a> Sources<'a> {
                 self.list(chain, select, order, filters, span)?
             }
             _ if !call.is_method => return Ok(Vec::new()),
-            [text]
-                if matches!(
-                    name,
-                    "batch_execute" | "simple_query" | "copy_in" | "copy_out"
-                ) =>
-            {
+            [text] if matches!(name, "batch_execute" | "simple_query" | "prepare") => {
                 (vec![(self.text(text, chain)?, Vec::new())], None)
             }
             [text, types, ..] if name.contains("_typed") => {

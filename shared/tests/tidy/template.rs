@@ -168,7 +168,10 @@ pub(super) fn functions_are_complete(tree: &Tree) -> Vec<String> {
         {
             complaints.push(format!("{name} has no log group with a retention"));
         }
-        let waits = refers_or_names(&template["Resources"][name]["DependsOn"], "Migrations");
+        let waits = refers_or_names(&template["Resources"][name]["DependsOn"], "Migrations")
+            || environment(&template, properties)
+                .values()
+                .any(|value| refers_to(value, "Migrations"));
         if folder != "migrate" && !waits {
             complaints.push(format!("{name} does not wait for Migrations"));
         }
@@ -281,6 +284,11 @@ pub(super) fn secrets_are_those_read(tree: &Tree) -> Vec<String> {
         for variable in given.iter().filter(|given| !read.contains(**given)) {
             complaints.push(format!("{name} is given {variable} and does not read it"));
         }
+        let listed: Vec<&Value> = environment
+            .iter()
+            .filter(|(variable, _)| variable.ends_with("_SECRET_ARNS"))
+            .flat_map(|(_, joined)| each(&joined["!Join"][1]))
+            .collect();
         let allowed: Vec<&Value> = statements(properties)
             .into_iter()
             .filter(|statement| {
@@ -298,7 +306,12 @@ pub(super) fn secrets_are_those_read(tree: &Tree) -> Vec<String> {
                 complaints.push(format!("{name} may not read the secret of {variable}"));
             }
         }
-        if allowed.len() > given.len() {
+        for secret in &listed {
+            if !allowed.contains(secret) {
+                complaints.push(format!("{name} may not read the listed secret {secret}"));
+            }
+        }
+        if allowed.len() > given.len() + listed.len() {
             complaints.push(format!("{name} may read more secrets than it is given"));
         }
     }

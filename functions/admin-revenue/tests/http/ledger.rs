@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use shared::ledger;
 use stripe::event::Event;
 use testing::contract::Contract;
+use testing::roles::as_function;
 use testing::{Aws, TestDatabase};
 
 /// Signs the tests' tokens.
@@ -170,7 +171,11 @@ pub(crate) async fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
     variables.extend(pairs);
     // Nothing of the revenue report asks AWS; the health check's tests bring their own.
     let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
-    App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
+    App::from_env(
+        &as_function("admin-revenue", &Environment::from_pairs(variables)),
+        &sdk,
+    )
+    .expect("an app")
 }
 
 /// The function over a database URL and moto.
@@ -180,7 +185,11 @@ pub(crate) async fn app_with_aws(database_url: &str, aws: &Aws, pairs: &[(&str, 
         ("ADMIN_JWT_SECRET", JWT_SECRET),
     ];
     variables.extend(pairs);
-    App::from_env(&Environment::from_pairs(variables), &aws.sdk_config()).expect("an app")
+    App::from_env(
+        &as_function("admin-revenue", &Environment::from_pairs(variables)),
+        &aws.sdk_config(),
+    )
+    .expect("an app")
 }
 
 /// What the function answers, compared with its document.

@@ -11,6 +11,7 @@ mod movements;
 mod objects;
 mod reports;
 mod revenue;
+mod rollups;
 mod scans;
 mod statement;
 mod story;

@@ -483,12 +483,13 @@ const DIFFERENT_DAYS: &str = "
     SELECT count(*) FROM mrr_daily AS kept FULL JOIN (
         SELECT (occurred_at AT TIME ZONE 'UTC')::date AS day, currency, sum(delta_microcents) AS delta_microcents,
                count(*) FILTER (WHERE before_microcents = 0) AS customers_gained,
-               count(*) FILTER (WHERE after_microcents = 0) AS customers_lost, count(*) AS movements
+               count(*) FILTER (WHERE after_microcents = 0) AS customers_lost, count(*) AS movements,
+               coalesce(sum(before_microcents) FILTER (WHERE after_microcents = 0), 0)::bigint AS churned_microcents
         FROM mrr_movements GROUP BY 1, 2
     ) AS counted USING (day, currency)
-    WHERE (kept.delta_microcents, kept.customers_gained, kept.customers_lost, kept.movements)
+    WHERE (kept.delta_microcents, kept.customers_gained, kept.customers_lost, kept.movements, kept.churned_microcents)
         IS DISTINCT FROM (counted.delta_microcents::bigint, counted.customers_gained, counted.customers_lost,
-                          counted.movements)";
+                          counted.movements, counted.churned_microcents)";
 
 #[tokio::test]
 async fn the_rollup_is_what_the_movements_add_up_to_after_any_rewrite() {

@@ -468,22 +468,11 @@ async fn a_failed_read_is_null_and_named_and_leaves_the_others() {
             "",
             vec!["overview", "monthly_breakdown", "estimated_fees"],
         ),
-        (
-            "subscriptions",
-            "",
-            vec!["mrr_arr", "churn", "subscriptions"],
-        ),
-        ("mrr_movements", "", vec!["churn"]),
-        (
-            "mrr_movements",
-            "?as_of=2025-10-20T00:00:00Z",
-            vec!["mrr_arr", "churn"],
-        ),
-        (
-            "subscriptions_daily",
-            "?as_of=2025-10-20T00:00:00Z",
-            vec!["subscriptions"],
-        ),
+        ("subscriptions", "", vec![]),
+        ("mrr_daily", "", vec!["mrr_arr", "churn"]),
+        ("mrr_movements", "", vec!["mrr_arr", "churn"]),
+        ("subscriptions_daily", "", vec!["subscriptions"]),
+        ("subscription_status_changes", "", vec!["subscriptions"]),
         (
             "revenue_entries",
             "?as_of=2025-10-20T00:00:00Z",

@@ -37,11 +37,8 @@ async fn a_section_that_timed_out_is_null_and_the_rest_is_answered() {
         .days(&[("2026-03-02", "USD", 5_000, 100, 0, 0)])
         .await;
     for (table, query, nulls) in [
-        (
-            "subscriptions",
-            "",
-            &["mrr_arr", "churn", "subscriptions"][..],
-        ),
+        ("mrr_daily", "", &["mrr_arr", "churn"][..]),
+        ("subscriptions_daily", "", &["subscriptions"]),
         (
             "mrr_movements",
             "?as_of=2026-03-10T00:00:00Z",

@@ -9,6 +9,7 @@ use lambda_http::{Body, Request, Response};
 use runtime::config::Environment;
 use serde_json::{Value, json};
 use testing::contract::Contract;
+use testing::roles::as_function;
 use testing::{Aws, aws};
 
 /// Signs the tests' tokens.
@@ -27,7 +28,11 @@ pub(crate) fn app(database_url: &str, aws: Option<&Aws>, pairs: &[(&str, &str)])
         // Nobody listens there.
         None => aws::sdk_config("http://127.0.0.1:1"),
     };
-    App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
+    App::from_env(
+        &as_function("invoice-pdf", &Environment::from_pairs(variables)),
+        &sdk,
+    )
+    .expect("an app")
 }
 
 /// What the function answers, compared with its document: every answer of these tests is.

@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use store::contracts;
 use stripe::signature;
+use testing::roles::as_function;
 use testing::{Surroundings, TestDatabase, sample};
 use tokio::net::TcpListener;
 
@@ -44,8 +45,16 @@ impl Site {
         .await;
         let environment = surroundings.environment(&[]);
         let site = Site {
-            invoicing: partner_invoicing::App::from_env(&environment, &surroundings.aws).unwrap(),
-            webhook: webhook::App::from_env(&environment, &surroundings.aws).unwrap(),
+            invoicing: partner_invoicing::App::from_env(
+                &as_function("partner-invoicing", &environment),
+                &surroundings.aws,
+            )
+            .unwrap(),
+            webhook: webhook::App::from_env(
+                &as_function("webhook", &environment),
+                &surroundings.aws,
+            )
+            .unwrap(),
             database: surroundings.database,
             stripe,
         };

@@ -7,6 +7,7 @@ use fake_stripe::{FakeStripe, Options};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use store::{contracts, invoices};
+use testing::roles::as_function;
 use testing::{Surroundings, TestDatabase, sample};
 use tokio::net::TcpListener;
 
@@ -40,8 +41,16 @@ impl Site {
         .await;
         let environment = surroundings.environment(&[]);
         Site {
-            invoicing: partner_invoicing::App::from_env(&environment, &surroundings.aws).unwrap(),
-            reconciliation: reconciliation::App::from_env(&environment, &surroundings.aws).unwrap(),
+            invoicing: partner_invoicing::App::from_env(
+                &as_function("partner-invoicing", &environment),
+                &surroundings.aws,
+            )
+            .unwrap(),
+            reconciliation: reconciliation::App::from_env(
+                &as_function("reconciliation", &environment),
+                &surroundings.aws,
+            )
+            .unwrap(),
             database: surroundings.database,
             stripe,
         }

@@ -75,6 +75,9 @@ async fn a_stack_is_created_once_its_database_is_up_to_date() {
     // It is not part of what was signed.
     assert!(!head.to_lowercase().contains("content-type"), "{head}");
     let version = Release::EMBEDDED.latest();
+    let (_, address) = database.url.split_once('@').unwrap();
+    let (server, _) = address.split_once('/').unwrap();
+    let (host, port) = server.split_once(':').unwrap();
     assert_eq!(
         told,
         json!({
@@ -83,7 +86,7 @@ async fn a_stack_is_created_once_its_database_is_up_to_date() {
             "StackId": request["StackId"],
             "RequestId": request["RequestId"],
             "LogicalResourceId": "Migrations",
-            "Data": {"Version": version.to_string()},
+            "Data": {"Version": version.to_string(), "Host": host, "Port": port, "Name": database.name},
         })
     );
     let client = database.client().await;

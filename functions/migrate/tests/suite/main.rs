@@ -5,4 +5,5 @@
 mod custom_resource;
 mod kinds;
 mod predecessor;
+mod roles;
 mod upgrade;

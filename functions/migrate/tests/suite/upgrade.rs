@@ -2,15 +2,19 @@
 
 use super::predecessor;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use domain::money::Currency;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use migrate::{App, Error, handle};
 use runtime::config::Environment;
+use runtime::deadline::Deadline;
 use serde_json::{Value, json};
 use store::idempotency_keys::{self, Owner, Taken, Use};
 use store::migrations::{self, Background, Release};
+use store::revenue_report::{self, Moment};
 use testing::{TestDatabase, logs, sample};
 use tokio_postgres::{Client, GenericClient};
 
@@ -841,6 +845,92 @@ async fn what_was_applied_before_migrations_had_a_state_is_done() {
     assert_eq!(json_of(&client, state).await, json!("done"));
     let kept = "SELECT to_jsonb(count(*)) FROM users";
     assert_eq!(json_of(&client, kept).await, json!(1));
+}
+
+/// Of movements from before the upgrade as of those after it, the revenue report and the rollup know what customers who
+/// left had paid: before the backfill, while a movement is being written, and after it.
+#[tokio::test]
+async fn churn_from_before_the_upgrade_is_rolled_up() {
+    let database = TestDatabase::empty().await;
+    let mut client = database.client().await;
+    let movement = |customer: &str, at: &str, kind: &str, before: i64, after: i64| {
+        format!(
+            "INSERT INTO mrr_movements (occurred_at, stripe_customer_id, kind, currency, delta_microcents, before_microcents,
+                 after_microcents, cause_event_id)
+             VALUES ('{at}', '{customer}', '{kind}', 'USD', {after} - {before}, {before}, {after}, 'evt')"
+        )
+    };
+    migrate_to(32, &mut client).await;
+    for row in [
+        movement("cus_a", "2025-10-01T00:00:00Z", "new", 0, 700),
+        movement("cus_b", "2025-10-01T00:00:00Z", "new", 0, 700),
+        movement("cus_c", "2025-10-01T00:00:00Z", "new", 0, 700),
+        movement("cus_a", "2025-10-02T23:59:59Z", "churn", 700, 0),
+        movement("cus_b", "2025-10-02T01:00:00Z", "contraction", 700, 300),
+    ] {
+        client.batch_execute(&row).await.unwrap();
+    }
+    let release = Release {
+        repeatable: &[],
+        ..Release::EMBEDDED
+    };
+    release.apply(&mut client, Background::Later).await.unwrap();
+    for row in [
+        movement("cus_b", "2025-10-02T02:00:00Z", "churn", 300, 0),
+        movement("cus_c", "2025-10-03T00:00:00Z", "churn", 700, 0),
+        movement("cus_a", "2025-10-04T00:00:00Z", "reactivation", 0, 200),
+    ] {
+        client.batch_execute(&row).await.unwrap();
+    }
+    let daily = "SELECT jsonb_object_agg(day, jsonb_build_array(customers_lost, churned_microcents)) FROM mrr_daily";
+    assert_eq!(
+        json_of(&client, daily).await,
+        json!({"2025-10-01": [0, null], "2025-10-02": [2, null], "2025-10-03": [1, 700], "2025-10-04": [0, 0]})
+    );
+    let now: Timestamp = "2025-10-20T12:00:00Z".parse().unwrap();
+    let churned = async |client: &Client| {
+        let moment = Moment::Now(now);
+        let usd = Currency::parse("USD").unwrap();
+        let churned = revenue_report::churned(client, usd, moment).await.unwrap();
+        (churned.customers, churned.mrr_microcents)
+    };
+    // Of the three who left cus_a is back.
+    assert_eq!(churned(&client).await, (2, 1_000));
+
+    // The backfill waits for a movement of its day, and counts it once. The index before it would wait, too.
+    let indexes = Release {
+        versioned: &release.versioned[..34],
+        ..release
+    };
+    indexes
+        .maintain(&mut client, Deadline::default())
+        .await
+        .unwrap();
+    let mut writer = database.client().await;
+    let writing = writer.transaction().await.unwrap();
+    for row in [
+        movement("cus_d", "2025-10-01T00:00:00Z", "new", 0, 40),
+        movement("cus_d", "2025-10-02T03:00:00Z", "churn", 40, 0),
+    ] {
+        writing.batch_execute(&row).await.unwrap();
+    }
+    let mut runner = database.client().await;
+    let run = tokio::spawn(async move { release.maintain(&mut runner, Deadline::default()).await });
+    let waits = "SELECT to_jsonb(count(*) > 0) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%billing_churned_on%'";
+    while json_of(&client, waits).await != json!(true) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    writing.commit().await.unwrap();
+    run.await.unwrap().unwrap();
+    assert_eq!(
+        json_of(&client, daily).await,
+        json!({"2025-10-01": [0, 0], "2025-10-02": [3, 1_040], "2025-10-03": [1, 700], "2025-10-04": [0, 0]})
+    );
+    assert_eq!(churned(&client).await, (3, 1_040));
+    let index = "SELECT to_jsonb(indisvalid) FROM pg_index
+        WHERE indexrelid = to_regclass('mrr_movements_reactivations_idx')";
+    assert_eq!(json_of(&client, index).await, json!(true));
 }
 
 /// What the release before V0031 does with a key: its statements, as they were.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use partner_invoicing::{App, Error, handle};
 use serde_json::{Value, json};
 use store::contracts;
+use testing::roles::as_function;
 use testing::{Surroundings, aws, sample};
 use tokio_postgres::Client;
 
@@ -63,7 +64,11 @@ impl Site {
     }
 
     pub(crate) fn app_on(&self, others: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-        App::from_env(&self.surroundings.environment(others), aws).unwrap()
+        App::from_env(
+            &as_function("partner-invoicing", &self.surroundings.environment(others)),
+            aws,
+        )
+        .unwrap()
     }
 
     /// The variables of a process that uses it.

@@ -8,6 +8,7 @@ use reconciliation::{App, Away, Deadline, Error, handle, handle_until};
 use runtime::aws::parked_events::{ParkedEvents, ParkedState};
 use serde_json::{Value, json};
 use store::outbox::{self, NewMessage};
+use testing::roles::as_function;
 use testing::{Aws, FaultProxy, Surroundings, aws, logs, sample, samples};
 
 /// Everything the function uses, of one test's own.
@@ -27,7 +28,11 @@ impl Site {
     }
 
     fn app_with(&self, pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-        App::from_env(&self.surroundings.environment(pairs), aws).unwrap()
+        App::from_env(
+            &as_function("reconciliation", &self.surroundings.environment(pairs)),
+            aws,
+        )
+        .unwrap()
     }
 
     fn parked_events(&self) -> ParkedEvents {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use reconciliation::{App, handle};
 use runtime::config::Environment;
 use serde_json::{Value, json};
+use testing::roles::as_function;
 use testing::{TestDatabase, aws, sample};
 
 async fn run(database: &TestDatabase, rebuild: bool) -> Value {
@@ -13,7 +14,11 @@ async fn run(database: &TestDatabase, rebuild: bool) -> Value {
         ("DOCUMENT_BUCKET", "documents"),
         ("EVENT_BUS_NAME", "billing"),
     ]);
-    let app = App::from_env(&environment, &aws::sdk_config("http://127.0.0.1:1")).unwrap();
+    let app = App::from_env(
+        &as_function("reconciliation", &environment),
+        &aws::sdk_config("http://127.0.0.1:1"),
+    )
+    .unwrap();
     let mut event = sample("schedule_reconciliation_usage_rollup").json();
     event["detail"]["rebuild"] = rebuild.into();
     handle(&app, event, Timestamp::UNIX_EPOCH).await.unwrap()

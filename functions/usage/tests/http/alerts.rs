@@ -3,6 +3,7 @@
 use runtime::config::Environment;
 use serde_json::{Value, json};
 use testing::Aws;
+use testing::roles::as_function;
 use usage::App;
 
 use crate::ledger::{JWT_SECRET, Ledger, NOW, SERVICE_TOKEN, call, event, partner_event, post};
@@ -153,7 +154,11 @@ async fn an_alert_is_published_after_the_commit_and_stays_when_the_bus_is_away()
         ("SERVICE_TOKENS", SERVICE_TOKEN),
         ("EVENT_BUS_NAME", &bus),
     ];
-    let app = App::from_env(&Environment::from_pairs(variables), &moto.sdk_config()).unwrap();
+    let app = App::from_env(
+        &as_function("usage", &Environment::from_pairs(variables)),
+        &moto.sdk_config(),
+    )
+    .unwrap();
     events
         .iter_mut()
         .for_each(|event| event["user_id"] = 2.into());

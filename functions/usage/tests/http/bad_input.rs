@@ -50,6 +50,24 @@ async fn a_list_is_of_1_to_1000_events_and_stands_alone() {
 }
 
 #[tokio::test]
+async fn an_event_is_an_object_and_no_list_of_its_members() {
+    let ledger = Ledger::with_users(1).await;
+    let in_order = json!(["k", 1, null, "deed", null, true, 1, 25, null, null]);
+    let sent = json!({"events": [event(1, "a"), in_order]});
+    let (status, body) = ledger.post("/usage/events", &sent, NOW).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(
+        body["results"][1],
+        json!({"idempotency_key": null, "verdict": "rejected", "field": "events", "message": "an object"})
+    );
+    assert_eq!(body["accepted"], 1);
+    let (status, body) = ledger
+        .post("/usage/events", &json!([[event(1, "b")]]), NOW)
+        .await;
+    assert_eq!(status, 400, "{body}");
+}
+
+#[tokio::test]
 async fn every_member_of_an_event_is_checked_alone_and_in_its_place() {
     let ledger = Ledger::with_users(1).await;
     for (n, (member, value)) in [

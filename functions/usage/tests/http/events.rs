@@ -136,6 +136,27 @@ async fn the_same_batch_twice_at_once_and_in_pieces_ends_in_the_same_rows() {
 }
 
 #[tokio::test]
+async fn a_key_that_somebody_takes_meanwhile_is_known_in_the_end() {
+    let ledger = Ledger::with_users(1).await;
+    // By hand, without the meter that every function of ours locks.
+    ledger
+        .run(
+            "BEGIN; INSERT INTO usage_events (subject, idempotency_key, user_id, event_type, payload_sha256)
+                 VALUES ('user:1', 'b', 1, 'deed', 'of something else')",
+        )
+        .await;
+    let batch = ["a", "b", "c"].map(|key| event(1, key));
+    let commit = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        ledger.run("COMMIT").await;
+    };
+    let (verdicts, ()) = tokio::join!(ledger.ingest(&batch, NOW), commit);
+    assert_eq!(verdicts, ["accepted", "conflict", "accepted"]);
+    let counted = "SELECT sum(events)::bigint FROM usage_daily";
+    assert_eq!(ledger.number(counted).await, 2);
+}
+
+#[tokio::test]
 async fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     let ledger = Ledger::with_users(1).await;
     ledger.ingest(&[event(1, "taken")], NOW).await;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use store::usage_daily::{self, Difference};
 use testing::TestDatabase;
 use testing::contract::Contract;
+use testing::roles::as_function;
 use usage::{App, handle, routes};
 
 /// Signs the tests' JWTs.
@@ -143,7 +144,11 @@ pub(crate) fn app(database_url: &str, pairs: &[(&str, &str)]) -> App {
     variables.retain(|(name, _)| pairs.iter().all(|(other, _)| other != name));
     variables.extend(pairs.iter().filter(|(_, value)| !value.is_empty()));
     let sdk = testing::aws::sdk_config("http://127.0.0.1:1");
-    App::from_env(&Environment::from_pairs(variables), &sdk).expect("an app")
+    App::from_env(
+        &as_function("usage", &Environment::from_pairs(variables)),
+        &sdk,
+    )
+    .expect("an app")
 }
 
 pub(crate) async fn call(app: &App, request: Request, now: &str) -> (u16, Value) {

@@ -8,6 +8,7 @@ use runtime::aws::parked_events::ParkedEvents;
 use secrecy::SecretString;
 use serde_json::Value;
 use stripe::signature;
+use testing::roles::as_function;
 use testing::{Surroundings, TestDatabase};
 use webhook::App;
 
@@ -29,7 +30,12 @@ impl Webhook {
         .await;
         let environment = surroundings.environment(&[]);
         let apps = (0..sandboxes)
-            .map(|_| Arc::new(App::from_env(&environment, &surroundings.aws).unwrap()))
+            .map(|_| {
+                Arc::new(
+                    App::from_env(&as_function("webhook", &environment), &surroundings.aws)
+                        .unwrap(),
+                )
+            })
             .collect();
         Webhook {
             database: surroundings.database,

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use stripe::signature;
 use testing::access::{self, PUBLIC};
 use testing::contract::Contract;
+use testing::roles::as_function;
 use testing::{Aws, FaultProxy, Surroundings, aws, logs, sample, samples};
 use webhook::{App, handle, routes};
 
@@ -43,7 +44,11 @@ impl Site {
     }
 
     pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)], aws: &SdkConfig) -> App {
-        App::from_env(&self.surroundings.environment(pairs), aws).unwrap()
+        App::from_env(
+            &as_function("webhook", &self.surroundings.environment(pairs)),
+            aws,
+        )
+        .unwrap()
     }
 
     /// The function, with a proxy between it and the database.
@@ -57,7 +62,7 @@ impl Site {
 
     pub(crate) async fn redrive(&self, now: Timestamp) -> Value {
         let app = reconciliation::App::from_env(
-            &self.surroundings.environment(&[]),
+            &as_function("reconciliation", &self.surroundings.environment(&[])),
             &self.surroundings.aws,
         )
         .unwrap();

@@ -13,6 +13,7 @@ use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::Value;
 use stripe::signature;
+use testing::roles::as_function;
 use testing::{Aws, FaultProxy, TestDatabase};
 use webhook::App;
 
@@ -51,7 +52,7 @@ impl Webhook {
             ("DOCUMENT_BUCKET", aws.bucket().await),
             ("EVENT_BUS_NAME", aws.event_bus().await),
         ]);
-        let app = App::from_env(&environment, &aws.sdk_config()).unwrap();
+        let app = App::from_env(&as_function("webhook", &environment), &aws.sdk_config()).unwrap();
         Webhook {
             app,
             proxy,

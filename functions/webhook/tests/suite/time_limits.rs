@@ -108,14 +108,14 @@ async fn a_locked_table_takes_nobodys_database_and_no_event_is_lost_or_counted_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sandbox_that_parks_at_once_tries_again_after_five_seconds() {
     let site = Site::new().await;
+    // The first runs into its role's limit, the second, as a role without limits, into the function's own.
+    let database = &site.surroundings.database;
+    let url = database.limited_to(5).await;
+    let without_limits = site.app_with(&[("DATABASE_URL", &url)], &site.surroundings.aws);
     let app = site.app();
-    let lock = site
-        .surroundings
-        .database
-        .lock_table("payment_history")
-        .await;
-    for name in ["One", "Two"] {
-        assert_eq!(deliver(&app, charge(name)).await, kept("parked"));
+    let lock = database.lock_table("payment_history").await;
+    for (app, name) in [(&app, "Zero"), (&app, "One"), (&without_limits, "Two")] {
+        assert_eq!(deliver(app, charge(name)).await, kept("parked"));
     }
     lock.release().await;
     assert_eq!(deliver(&app, charge("Three")).await, kept("parked"));
@@ -125,6 +125,7 @@ async fn a_sandbox_that_parks_at_once_tries_again_after_five_seconds() {
         let one = parked.iter().find(|one| one.event_id == id);
         one.map(|one| one.reason.clone()).unwrap_or_default()
     };
+    assert!(reason("One").contains("(55P03)"), "{}", reason("One"));
     assert!(reason("Two").contains("within 2.5s"), "{}", reason("Two"));
     assert!(reason("Three").contains("in a row"), "{}", reason("Three"));
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -516,7 +516,7 @@ fn to_microseconds(instant: Timestamp) -> Timestamp {
 fn metadata(object: Map<String, Value>) -> Result<Value, Rejection> {
     let refused = |message: &str| Err(Rejection::of("metadata", message));
     let value = Value::Object(object);
-    let text = value.to_string();
+    let text = canonical(&value);
     if text.len() > METADATA_BYTES {
         return refused("at most 16 KiB");
     }

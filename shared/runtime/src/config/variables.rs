@@ -78,6 +78,12 @@ pub const VARIABLES: &[Variable] = &[
         "replaces the host of a secret in RDS's form: for a proxy, or when the secret names none (RDS managing the password)",
     ),
     variable(
+        "DATABASE_PORT",
+        "the secret's own, otherwise `5432`",
+        ALL,
+        "replaces the port of such a secret",
+    ),
+    variable(
         "DATABASE_NAME",
         "the secret's own",
         ALL,
@@ -100,6 +106,42 @@ pub const VARIABLES: &[Variable] = &[
         "`1`",
         ALL,
         "connections at once; a sandbox serves one request at a time, but partner-invoicing issues several invoices at once",
+    ),
+    variable(
+        "DATABASE_ROLE_SECRET_ARNS",
+        "no roles are made",
+        &["migrate"],
+        "secrets of the functions' database roles, with commas; each is a JSON object with `username` and `password`",
+    ),
+    variable(
+        "DATABASE_ROLE_PREFIX",
+        "the database's name",
+        &["migrate"],
+        "what the roles' names begin with, at most 45 bytes; `_webhook` and so on follow. The template gives the stack's name",
+    ),
+    variable(
+        "DATABASE_ROLES",
+        "`made`",
+        &["migrate"],
+        "`given` when somebody else makes the roles: the deploy then logs their SQL and checks them",
+    ),
+    variable(
+        "DATABASE_CONNECTIONS",
+        "`60`",
+        &["migrate"],
+        "connections of all functions together, at least 20; each role has a share",
+    ),
+    variable(
+        "DATABASE_HOST_CONNECTIONS",
+        "`30`",
+        &["migrate"],
+        "connections that are left for everybody else",
+    ),
+    variable(
+        "DATABASE_POOLED",
+        "`false`",
+        &["migrate"],
+        "`true` behind a pooler (RDS Proxy, PgBouncer), which may keep idle connections",
     ),
     secret(
         "STRIPE_WEBHOOK_SECRETS",

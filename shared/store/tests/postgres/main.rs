@@ -1,4 +1,5 @@
-//! The connection pool and the outbox on a real Postgres.
+//! The connection pool, long exports and the outbox on a real Postgres.
 
+mod exports;
 mod outbox;
 mod pool;

@@ -15,6 +15,7 @@ use shared::ledger;
 use store::reconciliation_runs;
 use stripe::client::Patience;
 use stripe::event::Event;
+use testing::roles::as_function;
 use testing::{Surroundings, logs, sample};
 use tokio::net::TcpListener;
 use tokio_postgres::Client;
@@ -175,7 +176,11 @@ impl Site {
 }
 
 fn app(surroundings: &Surroundings, others: &[(&'static str, &str)]) -> App {
-    let app = App::from_env(&surroundings.environment(others), &surroundings.aws).unwrap();
+    let app = App::from_env(
+        &as_function("reconciliation", &surroundings.environment(others)),
+        &surroundings.aws,
+    )
+    .unwrap();
     app.with_patience(Patience {
         timeout: Duration::from_secs(30),
         attempts: 3,

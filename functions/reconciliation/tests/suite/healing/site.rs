@@ -11,6 +11,7 @@ use serde_json::Value;
 use shared::ledger;
 use stripe::client::Patience;
 use stripe::event::Event;
+use testing::roles::as_function;
 use testing::{Surroundings, logs, sample};
 use tokio::net::TcpListener;
 
@@ -73,7 +74,11 @@ impl Site {
 
     pub(crate) fn app_with(&self, pairs: &[(&'static str, &str)]) -> App {
         let environment = self.surroundings.environment(pairs);
-        let app = App::from_env(&environment, &self.surroundings.aws).unwrap();
+        let app = App::from_env(
+            &as_function("reconciliation", &environment),
+            &self.surroundings.aws,
+        )
+        .unwrap();
         app.with_patience(PATIENCE)
     }
 
