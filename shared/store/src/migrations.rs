@@ -106,6 +106,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0033__churn_daily.sql",
     "V0034__mrr_movements_reactivations_idx.concurrent.sql",
     "V0035__churn_daily.backfill.sql",
+    "V0036__digests_of_events.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.
