@@ -1,4 +1,5 @@
-//! Documents that are written from the code: `UPDATE_DOCS=1 cargo test -p shared --test documents` writes them.
+//! Files that are written from the code: `UPDATE_DOCS=1 cargo test -p shared --test documents` writes the documents,
+//! `UPDATE_SQL=1` the functions of the database.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
@@ -18,23 +19,35 @@ const GENERATED: &str =
     clippy::disallowed_methods,
     reason = "whether to write the files is said by who runs the test"
 )]
-fn is_to_be_written() -> bool {
-    std::env::var("UPDATE_DOCS").is_ok_and(|value| value == "1")
+fn is_to_be_written(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| value == "1")
 }
 
 /// Writes the document when it was asked for, and compares.
 fn compare(path: &str, text: &str) {
-    let text = format!("{GENERATED}{text}");
+    compare_file(path, &format!("{GENERATED}{text}"), "UPDATE_DOCS");
+}
+
+fn compare_file(path: &str, text: &str, variable: &str) {
     let file = workspace_root().join(path);
-    if is_to_be_written() {
-        std::fs::write(&file, &text).unwrap();
+    if is_to_be_written(variable) {
+        std::fs::write(&file, text).unwrap();
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
     let same = committed.lines().zip(text.lines());
     let line = same.take_while(|(old, new)| old == new).count() + 1;
     assert!(
         committed == text,
-        "{path} is stale from line {line} on; write it with UPDATE_DOCS=1 cargo test -p shared --test documents"
+        "{path} is stale from line {line} on; write it with {variable}=1 cargo test -p shared --test documents"
+    );
+}
+
+#[test]
+fn the_functions_of_the_ledger_are_those_of_the_mirrored_tables() {
+    compare_file(
+        "migrations/functions/ledger.sql",
+        &store::ledger::sql(),
+        "UPDATE_SQL",
     );
 }
 

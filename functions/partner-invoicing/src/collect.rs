@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use runtime::telemetry::cause_chain;
 use serde_json::{Map, Value, json};
 use store::partner_invoices::{self, Uncollected};
-use store::{contracts, customers};
+use store::{contracts, customers, ledger};
 use stripe::client::{self, Client, IdempotencyKey};
 
 use crate::issue::days_until;
@@ -107,7 +107,10 @@ async fn collect(app: &App, invoice: &Uncollected, now: Timestamp) -> Result<(),
     };
     let id = id_of(&at_stripe)?;
     let db = app.database.client().await?;
-    partner_invoices::link_stripe(&**db, invoice.id, &id, Some(&customer)).await?;
+    let link = json!({"id": invoice.id, "stripe_invoice_id": id, "stripe_customer_id": customer});
+    let mut writes = ledger::Writes::default();
+    writes.list("collected", [link])?;
+    ledger::close(&**db, &writes, now).await?;
     let is_linked = partner_invoices::is_linked(&**db, invoice.id, &id).await?;
     drop(db);
     // Somebody voided it, or noted its payment, since the page was read: the draft at Stripe is never finalised.

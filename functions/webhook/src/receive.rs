@@ -184,15 +184,27 @@ fn is_time_out(applied: &Result<(Connection, Applied), ledger::Error>) -> bool {
 }
 
 /// The connection comes back with what was applied, for what is to be published.
+///
+/// A connection may have died since it was last used. The event is applied once more on another one: nothing was
+/// committed, or it is a duplicate now.
 async fn apply(
     app: &Clients,
     event: &Event,
     payload: &str,
     now: Timestamp,
 ) -> Result<(Connection, Applied), ledger::Error> {
-    let mut client = app.database.client().await?;
-    let applied = ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await?;
-    Ok((client, applied))
+    let mut is_repeated = false;
+    loop {
+        let mut client = app.database.client().await?;
+        match ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await {
+            Ok(applied) => return Ok((client, applied)),
+            Err(ledger::Error::Store(error)) if error.is_connection_lost() && !is_repeated => {
+                tracing::info!(cause = cause_chain(&error), "a connection was lost");
+                is_repeated = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn count(outcome: &'static str) {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::credits::{self, AppliedCredit};
 use store::invoices::{self, InvoiceRow, Locked};
+use store::ledger;
 use store::outbox::NewMessage;
 use store::payment_history;
 use tokio_postgres::GenericClient;
@@ -206,7 +207,9 @@ pub async fn mark_paid(
     let reference = paid.reference.as_ref().map(PlainText::as_str);
     payment_history::insert_manual(cx.db, &payment, id, reference, cx.now).await?;
     let entries = entries::replacement(&[], &payment.entries)?;
-    payment_history::replace_entries(cx.db, &entries).await?;
+    let mut writes = ledger::Writes::default();
+    writes.entries(&entries)?;
+    ledger::close(cx.db, &writes, cx.now).await?;
     // Neither can overflow: both are between 0 and the total.
     let (paid_cents, left_cents) = (
         invoice.amount_paid_cents + amount_cents,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::Error;
 use super::announcements;
 use super::payments;
-use super::state::LedgerState;
+use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
 use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
@@ -20,6 +20,7 @@ use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
 };
 use store::catalog::Plans;
+use store::ledger::State;
 use store::outbox::NewMessage;
 use store::stripe_lookups::Lookup;
 use store::subscriptions::Computed;
@@ -46,6 +47,7 @@ pub(super) struct LedgerChanges {
     pub(super) former_customers: BTreeSet<String>,
     /// What is due of each invoice that is written, in minor units.
     pub(super) amounts_due: BTreeMap<String, i64>,
+    pub(super) users: UserChanges,
     pub(super) payments: Vec<Payment>,
     pub(super) obsolete_payments: Vec<String>,
     pub(super) store_credits: Vec<Refund>,
@@ -79,7 +81,7 @@ const FETCHED_WHEN_UNDECIDED: [&str; 7] = [
 pub(super) fn decide(
     event: Option<&Event>,
     mut facts: Objects,
-    stored: &LedgerState,
+    stored: &State,
     mut verdict: Option<Verdict>,
     estimate: FeeEstimate,
 ) -> Result<LedgerChanges, Error> {
@@ -106,6 +108,7 @@ pub(super) fn decide(
     invoices(&all, &mut changes)?;
     second_looks(&facts, stored, verdict, &mut changes);
     payments(&all, stored, estimate, &mut changes)?;
+    changes.users = users::decide(&all, stored, &changes);
     if let Some(event) = event {
         changes.messages = announcements::announce(event, &facts, &changes);
     }
@@ -113,8 +116,8 @@ pub(super) fn decide(
 }
 
 /// Which prices, coupons and discounts the facts make known, and which look-ups they answer.
-fn learn(facts: &Objects, stored: &LedgerState, changes: &mut LedgerChanges) {
-    let LedgerState {
+fn learn(facts: &Objects, stored: &State, changes: &mut LedgerChanges) {
+    let State {
         objects: stored, ..
     } = stored;
     let changed = &changes.objects;
@@ -147,9 +150,9 @@ fn learn(facts: &Objects, stored: &LedgerState, changes: &mut LedgerChanges) {
     }
 }
 
-fn customers(all: &Objects, stored: &LedgerState, changes: &mut LedgerChanges) {
+fn customers(all: &Objects, stored: &State, changes: &mut LedgerChanges) {
     for (id, customer) in &all.customers {
-        let user_id = stored.users.get(id).copied().flatten();
+        let user_id = stored.users_of_customers.get(id).copied().flatten();
         // The application may have named the customer since: look again as long as the user is unknown.
         if !changes.objects.customers.contains_key(id) && user_id.is_some() {
             continue;
@@ -171,7 +174,7 @@ fn subscriptions(
     event: Option<&Event>,
     facts: &Objects,
     all: &Objects,
-    stored: &LedgerState,
+    stored: &State,
     verdict: Option<&Verdict>,
     changes: &mut LedgerChanges,
 ) -> Result<(), Error> {
@@ -255,7 +258,7 @@ pub(super) fn computed<'a>(
 fn history(
     event: Option<&Event>,
     merged: &BTreeMap<String, Subscription>,
-    stored: &LedgerState,
+    stored: &State,
     verdict: Option<&Verdict>,
     changes: &mut LedgerChanges,
 ) -> Result<(), Error> {
@@ -379,7 +382,7 @@ pub(super) struct Catalog {
 }
 
 impl Catalog {
-    pub(super) fn of(facts: &Objects, stored: &LedgerState) -> Catalog {
+    pub(super) fn of(facts: &Objects, stored: &State) -> Catalog {
         let prices = facts.prices.values().chain(stored.objects.prices.values());
         let mut coupons = stored.objects.coupons.clone();
         coupons.extend(facts.coupons.clone());
@@ -532,7 +535,7 @@ fn invoices(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
 /// once a later second decides what an earlier one left open.
 fn second_looks(
     facts: &Objects,
-    stored: &LedgerState,
+    stored: &State,
     verdict: Option<&Verdict>,
     changes: &mut LedgerChanges,
 ) {
@@ -610,7 +613,7 @@ fn request_missing_parts(
 
 fn payments(
     all: &Objects,
-    stored: &LedgerState,
+    stored: &State,
     estimate: FeeEstimate,
     changes: &mut LedgerChanges,
 ) -> Result<(), Error> {

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Transaction};
 
-use super::state::LedgerState;
-use super::{ATTEMPTS, Error, apply};
+use super::flight::Scope;
+use super::state::Found;
+use super::{ATTEMPTS, Error};
 use domain::payment::FeeEstimate;
 use domain::stripe_objects::objects::Objects;
-use store::fetched_objects::{self, FetchedObject};
+use store::fetched_objects::FetchedObject;
 use stripe::reader;
 
 /// Applies the objects of one fetch in the caller's transaction, each through the projection of the webhook: charges,
@@ -30,38 +31,7 @@ pub async fn apply_fetched(
     fetched_at: Timestamp,
     estimate: FeeEstimate,
 ) -> Result<(), Error> {
-    let mut facts = Objects::default();
-    for object in objects {
-        facts.append(reader::read_fetched(object, fetched_at)?);
-    }
-    let named = facts.ids();
-    let state = LedgerState::load_first(db, &named).await?;
-    let subscriptions: Vec<(String, String)> = facts
-        .subscriptions
-        .values()
-        .map(|one| {
-            (
-                one.stripe_subscription_id.clone(),
-                one.version.event_id.clone(),
-            )
-        })
-        .collect();
-    apply(db, None, facts, named, state, estimate, fetched_at).await?;
-    for (stripe_subscription_id, source_event_id) in subscriptions {
-        let mut of_it = objects
-            .iter()
-            .filter(|object| object["id"] == *stripe_subscription_id);
-        if let Some(payload) = of_it.next_back() {
-            let object = FetchedObject {
-                source_event_id,
-                stripe_subscription_id,
-                payload: payload.clone(),
-                fetched_at,
-            };
-            fetched_objects::insert_waiting(db, &object).await?;
-        }
-    }
-    Ok(())
+    apply_in(Scope::within(db), objects, fetched_at, estimate).await
 }
 
 /// Runs [`apply_fetched`] in a new transaction, again if it lost against another one.
@@ -71,23 +41,41 @@ pub async fn ingest_fetched(
     fetched_at: Timestamp,
     estimate: FeeEstimate,
 ) -> Result<(), Error> {
+    let client: &Client = client;
     let mut attempt = 1;
     loop {
-        match ingest_once(client, objects, fetched_at, estimate).await {
+        match apply_in(Scope::own(client), objects, fetched_at, estimate).await {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
             other => return other,
         }
     }
 }
 
-async fn ingest_once(
-    client: &mut Client,
+async fn apply_in(
+    scope: Scope<'_>,
     objects: &[Value],
     fetched_at: Timestamp,
     estimate: FeeEstimate,
 ) -> Result<(), Error> {
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    apply_fetched(&transaction, objects, fetched_at, estimate).await?;
-    transaction.commit().await.map_err(store::Error::from)?;
+    let mut facts = Objects::default();
+    for object in objects {
+        facts.append(reader::read_fetched(object, fetched_at)?);
+    }
+    let subscriptions = facts.subscriptions.values().filter_map(|one| {
+        let mut of_it = objects.iter();
+        let payload = of_it.rfind(|object| object["id"] == *one.stripe_subscription_id)?;
+        Some(FetchedObject {
+            source_event_id: one.version.event_id.clone(),
+            stripe_subscription_id: one.stripe_subscription_id.clone(),
+            payload: payload.clone(),
+            fetched_at,
+        })
+    });
+    let subscriptions: Vec<FetchedObject> = subscriptions.collect();
+    if let Some(found) = Found::open(scope, &[], facts, fetched_at).await? {
+        found
+            .apply(None, None, &subscriptions, estimate, fetched_at)
+            .await?;
+    }
     Ok(())
 }

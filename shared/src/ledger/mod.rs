@@ -1,32 +1,33 @@
 //! The ledger: applies what Stripe says, each event once, in any order.
 //!
-//! One transaction per event, in three flights: insert the event, lock and load what it touches
-//! ([`state`]); decide, without any I/O ([`decision`]); write everything and the domain
-//! events ([`save`]). Every mirrored row is a join of snapshots and every derived row a pure
-//! function of mirrored rows, so the ledger is a function of the set of events (invariant M, `docs/ledger.md`).
+//! One transaction per event, in two exchanges with the database: archive the event, lock and read what it touches
+//! ([`state`]); decide, without any I/O ([`decision`]); write everything and the domain events, and commit ([`save`]).
+//! Every mirrored row is a join of snapshots and every derived row a pure function of mirrored rows, so the ledger is a
+//! function of the set of events (invariant M, `docs/ledger.md`).
 
 mod announcements;
 mod decision;
 mod derived;
 mod fetched;
+mod flight;
 mod payments;
 mod same_second;
 mod save;
 mod state;
+mod users;
 
-use futures_util::try_join;
 use jiff::Timestamp;
 use tokio_postgres::{Client, Transaction};
 
 use domain::money;
 use domain::payment::FeeEstimate;
-use domain::stripe_objects::objects::{Ids, Objects};
 use domain::stripe_objects::subscription;
-use store::{outbox, stripe_events};
+use store::outbox;
 use stripe::event::{self, Event};
 use stripe::reader;
 
-use self::state::LedgerState;
+use self::flight::Scope;
+use self::state::Found;
 
 pub use self::derived::derived_payments;
 pub use self::fetched::{apply_fetched, ingest_fetched};
@@ -104,30 +105,15 @@ pub async fn ingest(
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
+    let client: &Client = client;
     let mut attempt = 1;
     loop {
-        match ingest_once(client, event, payload, estimate, now).await {
+        let applied = apply_in(Scope::own(client), event, payload, estimate, now).await;
+        match applied {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
             other => return other,
         }
     }
-}
-
-async fn ingest_once(
-    client: &mut Client,
-    event: &Event,
-    payload: &str,
-    estimate: FeeEstimate,
-    now: Timestamp,
-) -> Result<Applied, Error> {
-    let transaction = client.transaction().await.map_err(store::Error::from)?;
-    let applied = apply_event(&transaction, event, payload, estimate, now).await?;
-    if applied.outcome == Outcome::Duplicate {
-        transaction.rollback().await.map_err(store::Error::from)?;
-    } else {
-        transaction.commit().await.map_err(store::Error::from)?;
-    }
-    Ok(applied)
 }
 
 /// Inserts the event and applies it in the caller's transaction. `payload` is the body as received. The caller commits,
@@ -142,56 +128,37 @@ pub async fn apply_event(
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
-    let outcome = if event.is_thin || !reader::is_applied(&event.event_type) {
-        Outcome::Ignored
-    } else {
-        Outcome::Applied
-    };
-    let facts = reader::read(event)?;
-    let named = facts.ids();
-    let (is_new, state) = try_join!(
-        async {
-            Ok::<_, Error>(stripe_events::insert(db, event, payload, outcome.as_str(), now).await?)
-        },
-        LedgerState::load_first(db, &named),
-    )?;
-    if !is_new {
-        return Ok(Applied {
-            outcome: Outcome::Duplicate,
-            messages: Vec::new(),
-        });
-    }
-    let messages = apply(db, Some(event), facts, named, state, estimate, now).await?;
-    Ok(Applied { outcome, messages })
+    apply_in(Scope::within(db), event, payload, estimate, now).await
 }
 
-async fn apply(
-    db: &Transaction<'_>,
-    event: Option<&Event>,
-    mut facts: Objects,
-    mut named: Ids,
-    mut state: LedgerState,
+async fn apply_in(
+    scope: Scope<'_>,
+    event: &Event,
+    payload: &str,
     estimate: FeeEstimate,
     now: Timestamp,
-) -> Result<Vec<outbox::Message>, Error> {
-    if !facts.settlements.is_empty() {
-        state::attach_settlements(db, &mut facts).await?;
-        named = facts.ids();
-        state = LedgerState::load_anew(db, &named).await?;
-    }
-    if named.is_empty() {
-        return Ok(Vec::new());
-    }
-    // The load may have found customers and payments that the event did not name: lock those as well, and read again
-    // under the locks.
-    while let Some(wider) = state.beyond_locks(&named) {
-        named = wider;
-        state = LedgerState::load_anew(db, &named).await?;
-    }
-    let verdict = match event {
-        Some(event) => same_second::verdict(db, event, &state).await?,
-        None => None,
+) -> Result<Applied, Error> {
+    let without_messages = |outcome| Applied {
+        outcome,
+        messages: Vec::new(),
     };
-    let changes = decision::decide(event, facts, &state, verdict, estimate)?;
-    save::save(db, &changes, now).await
+    if event.is_thin || !reader::is_applied(&event.event_type) {
+        let outcome = Outcome::Ignored;
+        let is_new = scope.archive(event, payload, outcome.as_str(), now).await?;
+        return Ok(without_messages(match is_new {
+            true => outcome,
+            false => Outcome::Duplicate,
+        }));
+    }
+    let outcome = Outcome::Applied;
+    let facts = reader::read(event)?;
+    let archived = [(event, payload, outcome.as_str())];
+    let Some(found) = Found::open(scope, &archived, facts, now).await? else {
+        return Ok(without_messages(Outcome::Duplicate));
+    };
+    let verdict = same_second::verdict(event, &found)?;
+    let messages = found
+        .apply(Some(event), verdict, &[], estimate, now)
+        .await?;
+    Ok(Applied { outcome, messages })
 }

@@ -1,21 +1,15 @@
 //! Decides from the archived events which of two snapshots of one object in one second came last.
 
-use tokio_postgres::GenericClient;
-
 use super::Error;
-use super::state::LedgerState;
+use super::state::Found;
 use domain::stripe_objects::objects::{Objects, Verdict};
 use domain::stripe_objects::snapshot::{Contender, latest_of_second};
-use store::stripe_events;
 use stripe::event::Event;
 use stripe::reader;
 
 /// Judges the second of `event` when another snapshot of its object shares it; otherwise `None`.
-pub(super) async fn verdict(
-    db: &impl GenericClient,
-    event: &Event,
-    state: &LedgerState,
-) -> Result<Option<Verdict>, Error> {
+pub(super) fn verdict(event: &Event, found: &Found<'_>) -> Result<Option<Verdict>, Error> {
+    let state = &found.opened.state;
     let (Some(object_id), Some(created_at)) = (event.object_id(), event.created_at) else {
         return Ok(None);
     };
@@ -28,11 +22,14 @@ pub(super) async fn verdict(
     if !shares_second {
         return Ok(None);
     }
-    let mut contenders: Vec<(Event, Objects, i32)> = Vec::new();
-    for payload in stripe_events::of_second(db, object_id, created_at).await? {
-        let archived = Event::from_value(payload)?;
+    let others = found.opened.others_of_second.iter().cloned();
+    let others = others
+        .map(Event::from_value)
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut contenders: Vec<(&Event, Objects, i32)> = Vec::new();
+    for archived in others.iter().chain([event]) {
         // An archived event was applied, so it can be read. An ignored one has no facts.
-        let facts = reader::read(&archived)?;
+        let facts = reader::read(archived)?;
         if let Some((_, version)) = facts.version(object_id) {
             let rank = version.rank;
             contenders.push((archived, facts, rank));
@@ -61,7 +58,7 @@ pub(super) async fn verdict(
         if archived.event_id == verdict.winner {
             verdict.objects = facts;
         } else {
-            verdict.overruled.push(archived.event_id);
+            verdict.overruled.push(archived.event_id.clone());
         }
     }
     Ok(Some(verdict))

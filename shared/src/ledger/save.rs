@@ -1,217 +1,186 @@
-//! Writes a changes: everything in one flight, then what depends on what was written.
+//! Writes what was decided, and then what only its rows can say.
 
-use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
+use std::collections::BTreeMap;
 
-use futures_util::future::try_join_all;
-use futures_util::try_join;
 use jiff::Timestamp;
-use tokio_postgres::Transaction;
+use serde_json::json;
 
 use super::Error;
-use super::decision::{Catalog, LedgerChanges, computed, version};
-use super::state::LedgerState;
-use domain::revenue::entries::Replacement;
+use super::decision::{self, Catalog, LedgerChanges, computed, version};
+use super::flight::Scope;
+use super::state::Found;
+use domain::payment::FeeEstimate;
 use domain::revenue::movement::{self, SubscriptionVersion};
 use domain::stripe_objects::invoice::InvoiceStatus;
-use domain::stripe_objects::objects::Objects;
+use domain::stripe_objects::objects::{Ids, Objects, Verdict};
 use domain::stripe_objects::snapshot::Snapshot;
-use domain::stripe_objects::subscription::user_plan;
-use store::{
-    self, credits, customers, fetched_objects, invoices, locks, mirror, mrr_movements, outbox,
-    partner_invoices, payment_history, stripe_events, stripe_lookups, subscriptions,
-};
+use domain::stripe_objects::subscription::Subscription;
+use store::fetched_objects::{self, FetchedObject};
+use store::ledger::{self, Opening, State, Writes};
+use store::outbox::Message;
+use store::subscriptions::Computed;
+use store::{self, stripe_events, subscriptions};
 use stripe::event::Event;
 use stripe::reader;
+use tokio_postgres::GenericClient;
 
-/// A statement that is about to be sent.
-type Write<'a> = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send + 'a>>;
-
-/// The statements of one flight are answered before the next flight leaves. With more than this number the executor
-/// does not promise to send them in order.
-const FLIGHT: usize = 30;
-
-/// Writes the changes and returns the messages that were new.
-pub(super) async fn save(
-    db: &Transaction<'_>,
-    changes: &LedgerChanges,
-    now: Timestamp,
-) -> Result<Vec<outbox::Message>, Error> {
-    let mut writes = writes(db, changes, now);
-    while writes.len() > FLIGHT {
-        let later = writes.split_off(FLIGHT);
-        try_join_all(writes).await?;
-        writes = later;
+impl Found<'_> {
+    /// Decides what the facts change, writes it and returns the messages that were new. Of `fetched` is kept what waits
+    /// for its terms.
+    pub(super) async fn apply(
+        self,
+        event: Option<&Event>,
+        verdict: Option<Verdict>,
+        fetched: &[FetchedObject],
+        estimate: FeeEstimate,
+        now: Timestamp,
+    ) -> Result<Vec<Message>, Error> {
+        let Found {
+            scope,
+            facts,
+            opened,
+        } = self;
+        let state = opened.state;
+        if facts.ids().is_empty() {
+            return Ok(scope.close(&Writes::default(), now).await?);
+        }
+        let changes = decision::decide(event, facts, &state, verdict, estimate)?;
+        let mut writes = writes(&changes)?;
+        writes.fetched(fetched)?;
+        let is_awaited = !changes.learned.is_empty() && !state.waiting_customers.is_empty();
+        if !is_awaited && changes.former_customers.is_empty() {
+            return Ok(scope.close(&writes, now).await?);
+        }
+        let messages = match &scope {
+            Scope::Own { client, .. } => write_all(*client, &changes, &writes, now).await?,
+            Scope::Within(db) => write_all(*db, &changes, &writes, now).await?,
+        };
+        scope.close(&Writes::default(), now).await?;
+        Ok(messages)
     }
-    let (_, messages) = try_join!(
-        try_join_all(writes),
-        outbox::insert_all(db, &changes.messages, now)
-    )?;
+}
+
+/// Writes the changes, and the histories that follow from them without being theirs.
+async fn write_all(
+    db: &impl GenericClient,
+    changes: &LedgerChanges,
+    writes: &Writes,
+    now: Timestamp,
+) -> Result<Vec<Message>, Error> {
+    let messages = ledger::close(db, writes, now).await?;
     if !changes.learned.is_empty() {
         reprice(db, &changes.learned, now).await?;
     }
+    let versions = changes.versions.iter();
+    let moved: Vec<String> = versions
+        .map(|one| one.stripe_subscription_id.clone())
+        .collect();
+    let mut movements = BTreeMap::new();
     for former in &changes.former_customers {
-        let versions = subscriptions::versions(db, std::slice::from_ref(former), &[]).await?;
-        mrr_movements::replace(db, former, &movement::movements(&versions)?).await?;
+        let named = Ids {
+            customers: vec![former.clone()],
+            subscriptions: moved.clone(),
+            ..Ids::default()
+        };
+        let mut versions = ledger::read(db, &named).await?.versions;
+        versions.retain(|version| version.stripe_customer_id == *former);
+        movements.insert(former.clone(), movement::movements(&versions)?);
     }
-    for customer in &changes.affected_customers {
-        decide_plan_of_user(db, customer, changes.former_users.get(customer).copied()).await?;
+    let mut writes = Writes::default();
+    writes.movements(&movements)?;
+    if !writes.is_empty() {
+        ledger::close(db, &writes, now).await?;
     }
     Ok(messages)
 }
 
-/// The writes, in the order of who reads whom: customers, then what names them, then payments, which read invoices and
-/// sessions.
-fn writes<'a>(
-    db: &'a Transaction<'_>,
-    changes: &'a LedgerChanges,
-    now: Timestamp,
-) -> Vec<Write<'a>> {
-    let mut writes: Vec<Write<'a>> = Vec::new();
+fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     let objects = &changes.objects;
-    writes.push(Box::pin(mirror::upsert(
-        db,
-        objects.customers.values(),
-        now,
-    )));
-    writes.push(Box::pin(mirror::upsert(
-        db,
-        objects.checkout_sessions.values(),
-        now,
-    )));
-    writes.push(Box::pin(mirror::upsert(db, objects.prices.values(), now)));
-    writes.push(Box::pin(mirror::upsert(db, objects.coupons.values(), now)));
-    writes.push(Box::pin(mirror::upsert(
-        db,
-        objects.discounts.values(),
-        now,
-    )));
-    for (id, session) in &changes.named_by_session {
-        writes.push(Box::pin(subscriptions::upsert_named_by_session(
-            db, id, session, now,
-        )));
-    }
+    let mut writes = Writes::default();
+    writes.objects(objects.customers.values())?;
+    writes.objects(objects.checkout_sessions.values())?;
+    writes.objects(objects.prices.values())?;
+    writes.objects(objects.coupons.values())?;
+    writes.objects(objects.discounts.values())?;
+    let named = changes.named_by_session.iter().map(|(id, session)| {
+        json!({
+            "stripe_subscription_id": id,
+            "stripe_customer_id": session.stripe_customer_id,
+            "plan_name": session.paid_plan().unwrap_or("unknown"),
+            "created_at": session.created_at,
+        })
+    });
+    writes.list("named_by_session", named)?;
     let computed = |(id, subscription)| Some((subscription, changes.computed.get(id)?));
-    let subscriptions = objects.subscriptions.iter().filter_map(computed);
-    writes.push(Box::pin(subscriptions::upsert(db, subscriptions, now)));
-    writes.push(Box::pin(mirror::upsert(db, &changes.versions, now)));
-    for (customer, movements) in &changes.movements {
-        writes.push(Box::pin(mrr_movements::replace(db, customer, movements)));
-    }
-    writes.push(Box::pin(mirror::upsert(
-        db,
-        objects.credit_notes.values(),
-        now,
-    )));
-    // An invoice of ours, announced before the run that handed it to Stripe has stored the link.
-    let collected = objects.invoices.values();
-    for (invoice, id) in collected.filter_map(|invoice| Some((invoice, invoice.collects()?))) {
-        let (stripe_id, customer) = (&invoice.stripe_invoice_id, &invoice.stripe_customer_id);
-        let customer = customer.as_deref();
-        let linked = partner_invoices::link_stripe(db, id, stripe_id, customer);
-        writes.push(Box::pin(linked));
-    }
+    writes.subscriptions(objects.subscriptions.iter().filter_map(computed))?;
+    writes.objects(objects.credit_notes.values())?;
+    let collected = objects.invoices.values().filter_map(|invoice| {
+        Some(json!({
+            "id": invoice.collects()?,
+            "stripe_invoice_id": invoice.stripe_invoice_id,
+            "stripe_customer_id": invoice.stripe_customer_id,
+        }))
+    });
+    writes.list("collected", collected)?;
     let due = |(id, invoice)| Some((invoice, *changes.amounts_due.get(id)?));
-    let invoices = objects.invoices.iter().filter_map(due);
-    writes.push(Box::pin(invoices::upsert(db, invoices, now)));
-    for (id, invoice) in &objects.invoices {
-        if invoice.status == InvoiceStatus::Void {
-            writes.push(Box::pin(credits::give_back_void(db, id)));
-        }
-    }
-    writes.push(Box::pin(mirror::upsert(
-        db,
-        objects.payment_intents.values(),
-        now,
-    )));
-    writes.push(Box::pin(mirror::upsert(db, objects.charges.values(), now)));
-    writes.push(Box::pin(mirror::upsert(db, objects.refunds.values(), now)));
-    writes.push(Box::pin(mirror::upsert(db, objects.disputes.values(), now)));
-    writes.push(Box::pin(mirror::upsert(
-        db,
-        objects.invoice_payments.values(),
-        now,
-    )));
-    if !changes.obsolete_payments.is_empty() {
-        writes.push(Box::pin(payment_history::delete(
-            db,
-            &changes.obsolete_payments,
-        )));
-    }
-    for payment in &changes.payments {
-        writes.push(Box::pin(payment_history::upsert(db, payment, now)));
-    }
-    for id in objects.invoices.keys() {
-        writes.push(Box::pin(payment_history::link_invoice(db, id)));
-    }
-    if changes.entries != Replacement::default() {
-        writes.push(Box::pin(payment_history::replace_entries(
-            db,
-            &changes.entries,
-        )));
-    }
-    for refund in &changes.store_credits {
-        writes.push(Box::pin(credits::upsert_for_refund(db, refund)));
-    }
-    if !changes.revoked_credits.is_empty() {
-        writes.push(Box::pin(credits::delete_unused(
-            db,
-            &changes.revoked_credits,
-        )));
-    }
-    if !changes.looked_up.is_empty() || !changes.lookups.is_empty() {
-        writes.push(Box::pin(stripe_lookups::replace(
-            db,
-            &changes.looked_up,
-            &changes.lookups,
-        )));
-    }
-    writes
-}
-
-/// Copies a customer's user to the rows that name the customer, and decides the user's plan.
-async fn decide_plan_of_user(
-    db: &Transaction<'_>,
-    stripe_customer_id: &str,
-    former_user: Option<i32>,
-) -> Result<(), Error> {
-    let (_, user_id) = try_join!(
-        customers::spread_user(db, stripe_customer_id),
-        customers::user_of(db, stripe_customer_id),
+    writes.invoices(objects.invoices.iter().filter_map(due))?;
+    let void = objects.invoices.values();
+    let void = void.filter(|invoice| invoice.status == InvoiceStatus::Void);
+    writes.list(
+        "void_invoices",
+        void.map(|invoice| &invoice.stripe_invoice_id),
     )?;
-    let users: BTreeSet<i32> = user_id.into_iter().chain(former_user).collect();
-    for user in users {
-        let (_, _, entitlements) = try_join!(
-            locks::take_user(db, user),
-            customers::fill_user(db, user),
-            subscriptions::entitlements(db, user),
-        )?;
-        match user_plan(&entitlements) {
-            Some(plan) => customers::set_user_plan(db, user, &plan).await?,
-            None => customers::restore_user_plan(db, user).await?,
-        }
-    }
-    Ok(())
+    writes.objects(objects.payment_intents.values())?;
+    writes.objects(objects.charges.values())?;
+    writes.objects(objects.refunds.values())?;
+    writes.objects(objects.disputes.values())?;
+    writes.objects(objects.invoice_payments.values())?;
+    writes.list("obsolete_payments", &changes.obsolete_payments)?;
+    writes.objects(&changes.payments)?;
+    writes.list("invoices_of_payments", objects.invoices.keys())?;
+    writes.store_credits(&changes.store_credits)?;
+    writes.list("revoked_credits", &changes.revoked_credits)?;
+    writes.lookups(&changes.looked_up, &changes.lookups)?;
+    let users = &changes.users;
+    writes.list("relinked_customers", &users.relinked_customers)?;
+    writes.list("claimed_users", &users.claimed)?;
+    let plan = |(user, plan): &(i32, String)| json!({"user_id": user, "plan": plan});
+    writes.list("plans_set", users.plans_set.iter().map(plan))?;
+    writes.list("plans_restored", &users.plans_restored)?;
+    writes.messages(&changes.messages)?;
+    writes.objects(&changes.versions)?;
+    writes.movements(&changes.movements)?;
+    writes.entries(&changes.entries)?;
+    Ok(writes)
 }
 
 /// Recomputes what waited for these prices, coupons and discounts: the whole history of each customer concerned, from
 /// the archived events.
-async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Result<(), Error> {
-    for customer in subscriptions::waiting_customers(db, learned).await? {
-        let customers = [customer];
-        let (_, versions) = try_join!(
-            locks::take(db, &customers),
-            subscriptions::versions(db, &customers, &[])
-        )?;
+async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) -> Result<(), Error> {
+    for (customer, subscriptions) in subscriptions::waiting_customers(db, learned).await? {
+        let opening = Opening {
+            named: Ids {
+                customers: vec![customer.clone()],
+                subscriptions,
+                ..Ids::default()
+            },
+            ..Opening::default()
+        };
+        let Some(opened) = ledger::open(db, &opening, now).await? else {
+            continue;
+        };
+        let versions = opened.state.versions;
         let waiting: Vec<String> = versions
             .iter()
             .filter(|version| !version.waits_for.is_empty())
             .map(|version| version.source_event_id.clone())
             .collect();
         let mut repriced = versions.clone();
+        let mut shown = Vec::new();
         for facts in archived(db, &waiting).await? {
-            for version in reprice_event(db, &facts, now).await? {
+            let of_event = reprice_event(db, &facts).await?;
+            shown.extend(of_event.shown);
+            for version in of_event.versions {
                 for stored in &mut repriced {
                     if stored.stripe_subscription_id == version.stripe_subscription_id
                         && stored.source_event_id == version.source_event_id
@@ -224,12 +193,8 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
             }
         }
         movement::choose_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
-        for (before, after) in versions.iter().zip(&repriced) {
-            if before != after {
-                mirror::upsert(db, [after], now).await?;
-            }
-        }
-        fetched_objects::delete_complete(db, &waiting).await?;
+        let changed = versions.iter().zip(&repriced);
+        let changed = changed.filter(|(before, after)| before != after);
         let answered: Vec<(&'static str, String)> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)
@@ -240,19 +205,28 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
             })
             .map(|id| ("subscription_discounts", id.clone()))
             .collect();
-        stripe_lookups::replace(db, &answered, &[]).await?;
-        let [customer] = customers;
-        mrr_movements::replace(db, &customer, &movement::movements(&repriced)?).await?;
+        let mut writes = Writes::default();
+        writes.subscriptions(
+            shown
+                .iter()
+                .map(|(snapshot, computed)| (snapshot, computed)),
+        )?;
+        writes.objects(changed.map(|(_, after)| after))?;
+        writes.list("repriced", &waiting)?;
+        writes.lookups(&answered, &[])?;
+        writes.movements(&BTreeMap::from([(
+            customer,
+            movement::movements(&repriced)?,
+        )]))?;
+        ledger::close(db, &writes, now).await?;
     }
     Ok(())
 }
 
 /// The facts of the archived events and fetched objects behind these versions.
-async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Objects>, Error> {
-    let (payloads, fetched) = try_join!(
-        stripe_events::payloads(db, waiting),
-        fetched_objects::get(db, waiting)
-    )?;
+async fn archived(db: &impl GenericClient, waiting: &[String]) -> Result<Vec<Objects>, Error> {
+    let payloads = stripe_events::payloads(db, waiting).await?;
+    let fetched = fetched_objects::get(db, waiting).await?;
     let mut facts = Vec::new();
     for payload in payloads {
         facts.push(reader::read(&Event::from_value(payload)?)?);
@@ -263,20 +237,23 @@ async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Object
     Ok(facts)
 }
 
-/// The versions that one archived event makes with what is known now, and the shown row if it shows this event.
-async fn reprice_event(
-    db: &Transaction<'_>,
-    facts: &Objects,
-    now: Timestamp,
-) -> Result<Vec<SubscriptionVersion>, Error> {
-    let stored = LedgerState::load(db, &facts.ids()).await?;
+#[derive(Default)]
+struct Repriced {
+    versions: Vec<SubscriptionVersion>,
+    /// Subscriptions that show what the event said.
+    shown: Vec<(Subscription, Computed)>,
+}
+
+/// What one archived event says with what is known now.
+async fn reprice_event(db: &impl GenericClient, facts: &Objects) -> Result<Repriced, Error> {
+    let stored: State = ledger::read(db, &facts.ids()).await?;
     let mut subscriptions = facts.subscriptions.clone();
     Catalog::of(facts, &stored).complete(subscriptions.values_mut());
-    let mut versions = Vec::new();
+    let mut repriced = Repriced::default();
     for mut completed in subscriptions.into_values() {
-        versions.push(version(&completed, &stored.plans)?);
+        repriced.versions.push(version(&completed, &stored.plans)?);
         if let Some(begun) = completed.begun() {
-            versions.push(version(&begun, &stored.plans)?);
+            repriced.versions.push(version(&begun, &stored.plans)?);
         }
         let id = &completed.stripe_subscription_id;
         let Some(shown) = stored.objects.subscriptions.get(id) else {
@@ -289,7 +266,7 @@ async fn reprice_event(
         let sessions = stored.objects.checkout_sessions.values();
         let history = stored.versions.iter();
         let computed = computed(&completed, sessions, history, &stored.plans)?;
-        subscriptions::upsert(db, [(&completed, &computed)], now).await?;
+        repriced.shown.push((completed, computed));
     }
-    Ok(versions)
+    Ok(repriced)
 }

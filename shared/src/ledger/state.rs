@@ -1,261 +1,193 @@
-//! The stored rows that the facts of one event may change, read under its locks in one flight.
+//! The stored rows that some facts may change, read under their locks.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
+use std::collections::BTreeSet;
 
-use futures_util::try_join;
 use jiff::Timestamp;
-use tokio_postgres::GenericClient;
 
 use super::Error;
-use domain::revenue::entries::RevenueEntry;
-use domain::revenue::movement::SubscriptionVersion;
-use domain::stripe_objects::objects::{Ids, Keep, Kind, Objects};
-use domain::stripe_objects::snapshot::Snapshot;
-use store::catalog::Plans;
-use store::{
-    self, catalog, checkout_sessions, customers, invoices, locks, payment_facts, subscriptions,
-};
+use super::flight::Scope;
+use domain::stripe_objects::customer::UserLink;
+use domain::stripe_objects::objects::{Ids, Keep, Objects};
+use store::ledger::{Opened, Opening, State};
+use stripe::event::Event;
 
-/// What is stored about the named ids and what they lead to.
-#[derive(Debug, Default)]
-pub(super) struct LedgerState {
-    pub(super) locked: BTreeSet<String>,
-    pub(super) objects: Objects,
-    /// The user that each stored customer resolves to at present.
-    pub(super) users: BTreeMap<String, Option<i32>>,
-    pub(super) versions: Vec<SubscriptionVersion>,
-    pub(super) plans: Plans,
-    /// When each invoice was paid with money, by invoice.
-    pub(super) invoices_paid_at: BTreeMap<String, Timestamp>,
-    pub(super) entries: Vec<RevenueEntry>,
+/// How often everything is locked anew because more turned out to be needed.
+const ROUNDS: usize = 5;
+
+/// What some facts meet in the ledger, and the open transaction that has it locked.
+pub(super) struct Found<'a> {
+    pub(super) scope: Scope<'a>,
+    pub(super) facts: Objects,
+    pub(super) opened: Opened,
 }
 
-impl LedgerState {
-    /// The first [`LedgerState::load`] of a transaction. Called before the writes that must be undone when the locks
-    /// have to be taken again.
-    pub(super) async fn load_first(
-        db: &impl GenericClient,
-        named: &Ids,
-    ) -> Result<LedgerState, Error> {
-        let begin = async { Ok(locks::begin(db).await?) };
-        let (_, loaded) = try_join!(begin, LedgerState::load(db, named))?;
-        Ok(loaded)
-    }
-
-    /// Loads more ids. Releases the held locks first, so that all are taken in one order.
-    pub(super) async fn load_anew(
-        db: &impl GenericClient,
-        named: &Ids,
-    ) -> Result<LedgerState, Error> {
-        let release = async { Ok(locks::release(db).await?) };
-        let (_, loaded) = try_join!(release, LedgerState::load(db, named))?;
-        Ok(loaded)
-    }
-
-    /// Locks, then reads. The statements leave in one flight and run in this order, each seeing what was committed
-    /// before it started: the locks are held when the first row is read.
-    pub(super) async fn load(db: &impl GenericClient, named: &Ids) -> Result<LedgerState, Error> {
-        if named.is_empty() {
-            return Ok(LedgerState::default());
-        }
-        let lock_keys = named.lock_keys();
-        let has_subscriptions = !named.subscriptions.is_empty();
-        let has_payments = !named.payment_intents.is_empty()
-            || !named.charges.is_empty()
-            || !named.refunds.is_empty()
-            || !named.disputes.is_empty()
-            || !named.invoices.is_empty();
-        let (
-            locked,
-            customers,
-            sessions,
-            subscriptions,
-            versions,
-            plans,
-            invoices,
-            credit_notes,
-            intents,
-            charges,
-            refunds,
-            disputes,
-            invoice_payments,
-            invoices_paid_at,
-            entries,
-            prices,
-            coupons,
-            discounts,
-        ) = try_join!(
-            locks::take(db, &lock_keys),
-            when(
-                !named.customers.is_empty(),
-                customers::get(db, &named.customers)
-            ),
-            when(
-                has_subscriptions || !named.checkout_sessions.is_empty(),
-                checkout_sessions::get(
-                    db,
-                    &named.checkout_sessions,
-                    &named.subscriptions,
-                    &named.payment_intents
-                )
-            ),
-            when(
-                has_subscriptions,
-                subscriptions::get(db, &named.subscriptions)
-            ),
-            when(
-                has_subscriptions,
-                subscriptions::versions(db, &named.customers, &named.subscriptions)
-            ),
-            when(has_subscriptions, catalog::plans(db)),
-            when(
-                !named.invoices.is_empty(),
-                invoices::get(db, &named.invoices)
-            ),
-            when(
-                !named.invoices.is_empty(),
-                invoices::credit_notes(db, &named.credit_notes, &named.invoices)
-            ),
-            when(has_payments, payment_facts::intents(db, named)),
-            when(has_payments, payment_facts::charges(db, named)),
-            when(has_payments, payment_facts::refunds(db, named)),
-            when(has_payments, payment_facts::disputes(db, named)),
-            when(has_payments, payment_facts::invoice_payments(db, named)),
-            when(has_payments, payment_facts::invoices_paid_at(db, named)),
-            when(has_payments, payment_facts::entries(db, named)),
-            when(!named.prices.is_empty(), catalog::prices(db, &named.prices)),
-            when(
-                !named.coupons.is_empty() || !named.discounts.is_empty(),
-                catalog::coupons(db, &named.coupons, &named.discounts)
-            ),
-            when(
-                !named.discounts.is_empty(),
-                catalog::discounts(db, &named.discounts)
-            ),
-        )?;
-        let mut users = BTreeMap::new();
-        let customers = customers.into_iter().map(|stored| {
-            let customer = stored.customer;
-            users.insert(customer.stripe_customer_id.clone(), stored.user_id);
-            customer
-        });
-        let objects = Objects {
-            customers: by_key(customers),
-            checkout_sessions: by_key(sessions),
-            subscriptions: by_key(subscriptions.into_iter().filter_map(|row| row.snapshot)),
-            invoices: by_key(invoices),
-            credit_notes: by_key(credit_notes),
-            payment_intents: by_key(intents),
-            charges: by_key(charges),
-            refunds: by_key(refunds),
-            disputes: by_key(disputes),
-            invoice_payments: by_key(invoice_payments),
-            prices: by_key(prices),
-            coupons: by_key(coupons),
-            discounts: by_key(discounts),
-            settlements: BTreeMap::new(),
+impl<'a> Found<'a> {
+    /// Archives the events, locks what the facts lead to and reads it; `None` when the events were archived before.
+    ///
+    /// What was read under the locks may lead to more, when it has changed since it was locked or was not known to
+    /// belong together. Then all locks are released and the longer list is locked, so that everybody locks in one order.
+    pub(super) async fn open(
+        mut scope: Scope<'a>,
+        events: &[(&Event, &str, &'static str)],
+        mut facts: Objects,
+        now: Timestamp,
+    ) -> Result<Option<Found<'a>>, Error> {
+        let decides_plans = !facts.customers.is_empty()
+            || !facts.subscriptions.is_empty()
+            || !facts.checkout_sessions.is_empty();
+        let own: BTreeSet<&str> = events
+            .iter()
+            .filter_map(|(event, ..)| event.object_id())
+            .collect();
+        let mut opening = Opening {
+            events,
+            named: facts.ids(),
+            shared: BTreeSet::new(),
+            balance_transactions: facts.settlements.keys().cloned().collect(),
+            users: linked(&facts).map(|link| link.user_id).collect(),
+            decides_plans,
         };
-        Ok(LedgerState {
-            locked,
-            objects,
-            users,
-            versions,
-            plans,
-            invoices_paid_at,
-            entries,
-        })
-    }
-
-    /// `named` with the customers and payments that the load reached beyond the locks; `None` when there are none. A
-    /// payment is locked by its intent, or by its charge when it has no intent.
-    pub(super) fn beyond_locks(&self, named: &Ids) -> Option<Ids> {
-        let mut wider = named.clone();
-        for intent in self.objects.payment_intents.values() {
-            wider.customers.extend(intent.stripe_customer_id.clone());
-            wider
-                .payment_intents
-                .push(intent.stripe_payment_intent_id.clone());
-        }
-        for charge in self.objects.charges.values() {
-            wider.customers.extend(charge.stripe_customer_id.clone());
-            match &charge.stripe_payment_intent_id {
-                Some(intent) => wider.payment_intents.push(intent.clone()),
-                None => wider.charges.push(charge.stripe_charge_id.clone()),
-            }
-        }
-        for link in self.objects.invoice_payments.values() {
-            match &link.stripe_payment_intent_id {
-                Some(intent) => wider.payment_intents.push(intent.clone()),
-                None => wider.charges.extend(link.stripe_charge_id.clone()),
-            }
-        }
-        // A discount names its coupon: what waits for that coupon waits now.
-        let discounts = self.objects.discounts.values();
-        wider
+        // Whoever uses a coupon shares it; whoever may change it has it alone.
+        let is_shared = |coupon: &&String| !own.contains(coupon.as_str()) && !events.is_empty();
+        opening.shared = opening
+            .named
             .coupons
-            .extend(discounts.filter_map(|known| known.stripe_coupon_id.clone()));
-        wider.normalise();
-        let reached = [
-            &wider.customers,
-            &wider.coupons,
-            &wider.payment_intents,
-            &wider.charges,
-        ];
-        let all_locked = reached
-            .into_iter()
-            .flatten()
-            .all(|key| self.locked.contains(key));
-        // A charge leads to the intent that names it only when the charge itself is named.
-        let all_named = self
-            .objects
-            .invoice_payments
-            .values()
-            .filter(|link| link.stripe_payment_intent_id.is_none())
-            .filter_map(|link| link.stripe_charge_id.as_ref())
-            .all(|charge| named.charges.contains(charge));
-        if all_locked && all_named {
-            None
-        } else {
-            Some(wider)
+            .iter()
+            .filter(is_shared)
+            .cloned()
+            .collect();
+        for round in 0..ROUNDS {
+            let opened = match round {
+                0 => scope.open(&opening, now).await?,
+                _ => scope.open_again(&opening, now).await?,
+            };
+            let Some(opened) = opened else {
+                return Ok(None);
+            };
+            attach_settlements(&mut facts, &opened.state);
+            if !widen(&mut opening, &facts, &opened) {
+                return Ok(Some(Found {
+                    scope,
+                    facts,
+                    opened,
+                }));
+            }
+        }
+        Err(Error::Store(store::Error::Contended))
+    }
+}
+
+/// Adds to the opening what was needed and not locked, or not read; whether there was anything.
+fn widen(opening: &mut Opening<'_>, facts: &Objects, opened: &Opened) -> bool {
+    let Opened { state, locked, .. } = opened;
+    let mut wider = opening.named.clone();
+    wider.append(facts.ids());
+    // A balance transaction leads to its charge, and that to its customer and more.
+    let mut is_wider = !facts.ids().are_among(&opening.named);
+    let reached = reached(state);
+    let all_locked = [
+        &reached.customers,
+        &reached.coupons,
+        &reached.payment_intents,
+        &reached.charges,
+    ];
+    is_wider |= !all_locked
+        .into_iter()
+        .flatten()
+        .all(|key| locked.contains(key));
+    // A charge leads to the intent that names it only when the charge itself is named.
+    let links = state.objects.invoice_payments.values();
+    let mut of_links = links
+        .filter(|link| link.stripe_payment_intent_id.is_none())
+        .filter_map(|link| link.stripe_charge_id.as_ref());
+    is_wider |= !of_links.all(|charge| opening.named.charges.contains(charge));
+    // The customer of a subscription may get another plan.
+    let subscribers = state
+        .objects
+        .subscriptions
+        .values()
+        .map(|one| &one.stripe_customer_id);
+    let subscribers: Vec<String> = subscribers.cloned().collect();
+    is_wider |= !subscribers
+        .iter()
+        .all(|customer| opening.named.customers.contains(customer));
+    wider.append(reached);
+    wider.customers.extend(subscribers);
+    wider.normalise();
+    // A coupon that somebody else may use is about to change.
+    let changed = facts.coupons.iter().filter(|(id, coupon)| {
+        let known = state.objects.coupons.get(*id);
+        opening.shared.contains(*id)
+            && known.is_none_or(|known| {
+                let mut joined = Objects::default();
+                joined.coupons.keep(known.clone());
+                joined.coupons.keep((*coupon).clone());
+                joined.coupons.get(*id) != Some(known)
+            })
+    });
+    let changed: Vec<String> = changed.map(|(id, _)| id.clone()).collect();
+    for coupon in changed {
+        opening.shared.remove(&coupon);
+        is_wider = true;
+    }
+    if opening.decides_plans {
+        let stored = state.users_of_customers.values().flatten().copied();
+        let linked = linked(&state.objects).map(|link| link.user_id);
+        for user in stored.chain(linked) {
+            if !locked.contains(&format!("user:{user}")) {
+                opening.users.push(user);
+                is_wider = true;
+            }
         }
     }
+    if is_wider {
+        opening.named = wider;
+    }
+    is_wider
+}
+
+/// The customers, coupons and payments that the stored objects lead to. A payment is locked by its intent, or by its
+/// charge when it has no intent.
+fn reached(state: &State) -> Ids {
+    let mut reached = Ids::default();
+    for intent in state.objects.payment_intents.values() {
+        reached.customers.extend(intent.stripe_customer_id.clone());
+        let id = intent.stripe_payment_intent_id.clone();
+        reached.payment_intents.push(id);
+    }
+    for charge in state.objects.charges.values() {
+        reached.customers.extend(charge.stripe_customer_id.clone());
+        match &charge.stripe_payment_intent_id {
+            Some(intent) => reached.payment_intents.push(intent.clone()),
+            None => reached.charges.push(charge.stripe_charge_id.clone()),
+        }
+    }
+    for link in state.objects.invoice_payments.values() {
+        match &link.stripe_payment_intent_id {
+            Some(intent) => reached.payment_intents.push(intent.clone()),
+            None => reached.charges.extend(link.stripe_charge_id.clone()),
+        }
+    }
+    // A discount names its coupon: what waits for that coupon waits now.
+    let discounts = state.objects.discounts.values();
+    let coupons = discounts.filter_map(|known| known.stripe_coupon_id.clone());
+    reached.coupons.extend(coupons);
+    reached
+}
+
+fn linked(objects: &Objects) -> impl Iterator<Item = &UserLink> {
+    let customers = objects.customers.values();
+    customers.filter_map(|customer| customer.link.as_ref())
 }
 
 /// Adds fetched balance transactions to their charges, as if the charges had carried them.
-pub(super) async fn attach_settlements(
-    db: &impl GenericClient,
-    facts: &mut Objects,
-) -> Result<(), Error> {
-    let settlements = std::mem::take(&mut facts.settlements);
-    let ids: Vec<String> = settlements.keys().cloned().collect();
-    let mut named = facts.ids();
-    named
-        .charges
-        .extend(payment_facts::charges_of_balance_transactions(db, &ids).await?);
-    for mut charge in payment_facts::charges(db, &named).await? {
+fn attach_settlements(facts: &mut Objects, state: &State) {
+    for charge in state.objects.charges.values() {
         let id = charge.stripe_balance_transaction_id.as_ref();
-        if let Some(settlement) = id.and_then(|id| settlements.get(id)) {
+        if let Some(settlement) = id.and_then(|id| facts.settlements.get(id)) {
+            let mut charge = charge.clone();
             charge.settlement = Some(settlement.clone());
             facts.charges.keep(charge);
         }
-    }
-    Ok(())
-}
-
-/// Rows by the key of their object.
-pub(super) fn by_key<T: Snapshot>(rows: impl IntoIterator<Item = T>) -> Kind<T> {
-    rows.into_iter().map(|row| (row.key(), row)).collect()
-}
-
-/// Runs the statement if it is needed; otherwise returns an empty result.
-async fn when<T: Default>(
-    is_needed: bool,
-    statement: impl Future<Output = Result<T, store::Error>>,
-) -> Result<T, store::Error> {
-    if is_needed {
-        statement.await
-    } else {
-        Ok(T::default())
     }
 }

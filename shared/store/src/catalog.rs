@@ -1,10 +1,6 @@
 //! `prices`, `coupons`, `discounts`, `plan_prices` and the plan names of `plan_limits`.
 
-use tokio_postgres::GenericClient;
-use tokio_postgres::types::Type;
-
-use super::Error;
-use super::mirror::{self, columns_of, mirrored};
+use super::mirror::{columns_of, mirrored};
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, DiscountSnapshot, Price, PriceSnapshot,
 };
@@ -63,50 +59,12 @@ mirrored!(DiscountSnapshot => "discounts" by "(stripe_discount_id)" {
     ..version: Version,
 });
 
-/// The stored prices among these ids.
-pub async fn prices(
-    db: &impl GenericClient,
-    price_ids: &[String],
-) -> Result<Vec<PriceSnapshot>, Error> {
-    let condition = "stripe_price_id = ANY($1)";
-    let parameters = [(&price_ids as _, Type::TEXT_ARRAY)];
-    let mut prices: Vec<PriceSnapshot> = mirror::select(db, "get", condition, &parameters).await?;
-    for PriceSnapshot {
+/// The plan that a price's metadata names, which is stored there only.
+pub(crate) fn name_plan(snapshot: &mut PriceSnapshot) {
+    let PriceSnapshot {
         price, metadata, ..
-    } in &mut prices
-    {
-        price.plan = metadata["plan"].as_str().map(str::to_owned);
-    }
-    Ok(prices)
-}
-
-/// The stored coupons among these ids, and those of these discounts.
-pub async fn coupons(
-    db: &impl GenericClient,
-    coupon_ids: &[String],
-    discount_ids: &[String],
-) -> Result<Vec<CouponSnapshot>, Error> {
-    mirror::select(
-        db,
-        "get",
-        "stripe_coupon_id = ANY($1 || ARRAY(
-             SELECT stripe_coupon_id FROM discounts
-             WHERE stripe_discount_id = ANY($2) AND stripe_coupon_id IS NOT NULL))",
-        &[
-            (&coupon_ids, Type::TEXT_ARRAY),
-            (&discount_ids, Type::TEXT_ARRAY),
-        ],
-    )
-    .await
-}
-
-/// The stored discounts among these ids.
-pub async fn discounts(
-    db: &impl GenericClient,
-    discount_ids: &[String],
-) -> Result<Vec<DiscountSnapshot>, Error> {
-    let condition = "stripe_discount_id = ANY($1)";
-    mirror::select(db, "get", condition, &[(&discount_ids, Type::TEXT_ARRAY)]).await
+    } = snapshot;
+    price.plan = metadata["plan"].as_str().map(str::to_owned);
 }
 
 /// The operator's settings about plans.
@@ -116,27 +74,4 @@ pub struct Plans {
     pub by_price: Vec<(String, String)>,
     /// The names of the plans in `plan_limits`.
     pub names: Vec<String>,
-}
-
-/// Reads both tables; they have a handful of rows.
-pub async fn plans(db: &impl GenericClient) -> Result<Plans, Error> {
-    let rows = db
-        .query_typed(
-            "-- catalog::plans
-             SELECT stripe_price_id, plan_name FROM plan_prices
-             UNION ALL SELECT NULL, plan_name FROM plan_limits
-             ORDER BY stripe_price_id, plan_name",
-            &[],
-        )
-        .await?;
-    let mut plans = Plans::default();
-    for row in &rows {
-        let price: Option<String> = row.try_get("stripe_price_id")?;
-        let plan: String = row.try_get("plan_name")?;
-        match price {
-            Some(price) => plans.by_price.push((price, plan)),
-            None => plans.names.push(plan),
-        }
-    }
-    Ok(plans)
 }

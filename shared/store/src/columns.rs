@@ -1,8 +1,6 @@
 //! Rows as structs: [`columns!`] defines one, and [`all`] and [`first`] read it. Also the columns that every mirrored
 //! table has.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::Serialize;
@@ -13,11 +11,9 @@ use tokio_postgres::{GenericClient, Row};
 use super::Error;
 use domain::money::Currency;
 use domain::partner::credit::CreditReason;
-use domain::payment::{DisputeTransaction, FeeSource, PaymentStatus};
+use domain::payment::{FeeSource, PaymentStatus};
 use domain::period::Period;
-use domain::stripe_objects::catalog::{CurrencyOption, Discount, Tier, TransformQuantity};
-use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus, Line};
-use domain::stripe_objects::subscription::Item;
+use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus};
 
 /// A struct that a row is read into.
 pub(super) trait FromRow: Sized {
@@ -35,14 +31,6 @@ pub(super) trait Column: Serialize + Sized {
     /// # Errors
     /// When there is no such column, or it has no such value; a word that is not known names table, column and row.
     fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error>;
-
-    /// As JSON of which Postgres makes the column's value.
-    ///
-    /// # Errors
-    /// When the value has no JSON; the error names table and column.
-    fn write(&self, table: &'static str, column: &'static str) -> Result<Value, Error> {
-        serde_json::to_value(self).map_err(|_no_json| Error::Unwritable { table, column })
-    }
 }
 
 macro_rules! stored_as_they_are {
@@ -87,49 +75,6 @@ stored_as_words!(
     InvoiceStatus,
     PaymentStatus
 );
-
-macro_rules! stored_as_json {
-    ($($type:ty),*) => {$(
-        impl Column for $type {
-            fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error> {
-                <Option<$type>>::read(row, table, column)?.ok_or_else(|| unreadable(row, table, column))
-            }
-        }
-
-        impl Column for Option<$type> {
-            fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error> {
-                let value: Option<Value> = row.try_get(column)?;
-                let value = value.map(serde_json::from_value).transpose();
-                value.map_err(|_other_shape| unreadable(row, table, column))
-            }
-        }
-    )*};
-}
-
-stored_as_json!(
-    BTreeMap<i64, i64>,
-    BTreeMap<String, DisputeTransaction>,
-    BTreeMap<Currency, CurrencyOption>,
-    Vec<Discount>,
-    Vec<Item>,
-    Vec<Tier>,
-    TransformQuantity
-);
-
-/// `{"items": […]}`, the predecessor's shape.
-impl Column for Vec<Line> {
-    fn read(row: &Row, table: &'static str, column: &'static str) -> Result<Self, Error> {
-        let mut value: Value = row.try_get(column)?;
-        let lines = serde_json::from_value(value["items"].take());
-        lines.map_err(|_other_shape| unreadable(row, table, column))
-    }
-
-    fn write(&self, table: &'static str, column: &'static str) -> Result<Value, Error> {
-        let items = serde_json::to_value(self);
-        let items = items.map_err(|_no_json| Error::Unwritable { table, column })?;
-        Ok(serde_json::json!({ "items": items }))
-    }
-}
 
 /// The error for a column whose value is not valid. It names the row by its first column, which is the key.
 fn unreadable(row: &Row, table: &'static str, column: &'static str) -> Error {

@@ -10,7 +10,6 @@ use super::list::{self, Order, sorted};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::partner::credit::{Application, Available, CreditReason};
-use domain::payment::Refund;
 
 columns! {
     /// A credit, granted to a user or to a partner. Amounts in minor units of `currency`.
@@ -62,66 +61,6 @@ columns! {
         /// In minor units of `currency`.
         pub remaining_cents: i64,
     }
-}
-
-/// Inserts the credit of a refund, or brings it up to date: nothing of it remains when the refund
-/// failed. The user is the payment's.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert_for_refund(db: &impl GenericClient, refund: &Refund) -> Result<(), Error> {
-    let remaining_cents = if refund.counts() {
-        refund.amount_cents
-    } else {
-        0
-    };
-    db.execute_typed(
-        "-- credits::upsert_for_refund
-         INSERT INTO credits (stripe_refund_id, stripe_customer_id, user_id, invoice_id,
-             amount_cents, remaining_cents, currency, reason, description, created_by, created_at)
-         SELECT $1, payment.stripe_customer_id, payment.user_id, payment.invoice_id, $2, $3, $4,
-             'refund', 'Refund issued as store credit', 'stripe', $5
-         FROM (SELECT) AS one LEFT JOIN LATERAL (
-             SELECT stripe_customer_id, user_id, invoice_id FROM payment_history
-             WHERE stripe_payment_intent_id = $6 OR stripe_charge_id = $7
-             ORDER BY superseded, id LIMIT 1
-         ) AS payment ON true
-         ON CONFLICT (stripe_refund_id) DO UPDATE SET
-             stripe_customer_id = excluded.stripe_customer_id, user_id = excluded.user_id,
-             invoice_id = excluded.invoice_id,
-             remaining_cents = least(credits.remaining_cents, excluded.remaining_cents)",
-        &[
-            (&refund.stripe_refund_id, Type::TEXT),
-            (&refund.amount_cents, Type::INT8),
-            (&remaining_cents, Type::INT8),
-            (&refund.currency.as_str(), Type::TEXT),
-            (&refund.created_at, Type::TIMESTAMPTZ),
-            (&refund.stripe_payment_intent_id, Type::TEXT),
-            (&refund.stripe_charge_id, Type::TEXT),
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Takes back the credits of refunds that turned out not to be issued as credit, as far as nothing
-/// of them has been used.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn delete_unused(
-    db: &impl GenericClient,
-    stripe_refund_ids: &[String],
-) -> Result<(), Error> {
-    db.execute_typed(
-        "-- credits::delete_unused
-         DELETE FROM credits
-         WHERE stripe_refund_id = ANY($1) AND applied_to_invoice_id IS NULL
-           AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = credits.id)",
-        &[(&stripe_refund_ids, Type::TEXT_ARRAY)],
-    )
-    .await?;
-    Ok(())
 }
 
 /// Which credits a list shows; `None` for all.
@@ -435,33 +374,6 @@ pub async fn give_back(db: &impl GenericClient, invoice_id: i64) -> Result<(), E
                                       ORDER BY id DESC LIMIT 1)
          FROM returned WHERE credits.id = returned.credit_id",
         &[(&invoice_id, Type::INT8)],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Gives what was taken for a partner's invoice that Stripe collected, and that is void now, back to its credits.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn give_back_void(db: &impl GenericClient, stripe_invoice_id: &str) -> Result<(), Error> {
-    db.execute_typed(
-        "-- credits::give_back_void
-         WITH voided AS (
-             UPDATE invoices SET credit_applied_cents = 0
-             WHERE stripe_invoice_id = $1 AND contract_id IS NOT NULL AND status = 'void' AND NOT superseded
-             RETURNING id
-         ), taken AS (
-             DELETE FROM credit_applications WHERE invoice_id IN (SELECT id FROM voided)
-             RETURNING credit_id, invoice_id, amount_cents
-         )
-         UPDATE credits
-         SET remaining_cents = credits.remaining_cents + taken.amount_cents,
-             applied_to_invoice_id = (SELECT before.invoice_id FROM credit_applications AS before
-                                      WHERE before.credit_id = credits.id AND before.invoice_id <> taken.invoice_id
-                                      ORDER BY before.id DESC LIMIT 1)
-         FROM taken WHERE credits.id = taken.credit_id",
-        &[(&stripe_invoice_id, Type::TEXT)],
     )
     .await?;
     Ok(())

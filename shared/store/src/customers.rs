@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::Error;
 use super::columns::{self, FromRow, columns};
 use super::list::{self, Order, few};
-use super::mirror::{self, Columns, Mirrored, mirrored};
+use super::mirror::mirrored;
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::stripe_objects::customer::{Customer, UserLink};
@@ -65,13 +65,6 @@ columns! {
     }
 }
 
-/// A stored customer, and the user it resolves to at present.
-#[derive(Debug, Clone)]
-pub struct StoredCustomer {
-    pub customer: Customer,
-    pub user_id: Option<i32>,
-}
-
 // The user is the one that events named, else the one whose row in `users` names the customer, the smallest id if several
 // do.
 mirrored!(Customer => "customers" by "(stripe_customer_id)" {
@@ -93,81 +86,6 @@ const LOOKED_UP: &'static [(&'static str, &'static str)] = &[(
 )];
 );
 
-/// The customers with these ids that are there.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn get(
-    db: &impl GenericClient,
-    stripe_customer_ids: &[String],
-) -> Result<Vec<StoredCustomer>, Error> {
-    let condition = "stripe_customer_id = ANY($1)";
-    let rows = db
-        .query_typed(
-            &mirror::select_statement::<Customer>("get", &["user_id"], condition),
-            &[(&stripe_customer_ids, Type::TEXT_ARRAY)],
-        )
-        .await?;
-    let stored = rows.iter().map(|row| {
-        Ok(StoredCustomer {
-            customer: Columns::read(row, Customer::TABLE)?,
-            user_id: row.try_get("user_id")?,
-        })
-    });
-    stored.collect()
-}
-
-/// Carries a customer's user to everything that names the customer.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn spread_user(db: &impl GenericClient, stripe_customer_id: &str) -> Result<(), Error> {
-    db.execute_typed(
-        "-- customers::spread_user
-         WITH customer AS (
-             SELECT stripe_customer_id AS id, user_id FROM customers
-             WHERE stripe_customer_id = $1 AND user_id IS NOT NULL
-         ), subscription AS (
-             UPDATE subscriptions SET user_id = customer.user_id FROM customer
-             WHERE stripe_customer_id = customer.id
-               AND subscriptions.user_id IS DISTINCT FROM customer.user_id
-         ), invoice AS (
-             UPDATE invoices SET user_id = customer.user_id FROM customer
-             WHERE stripe_customer_id = customer.id
-               AND invoices.user_id IS DISTINCT FROM customer.user_id
-         ), credit AS (
-             UPDATE credits SET user_id = customer.user_id FROM customer
-             WHERE stripe_customer_id = customer.id
-               AND credits.user_id IS DISTINCT FROM customer.user_id
-         )
-         UPDATE payment_history SET user_id = customer.user_id FROM customer
-         WHERE stripe_customer_id = customer.id
-           AND payment_history.user_id IS DISTINCT FROM customer.user_id",
-        &[(&stripe_customer_id, Type::TEXT)],
-    )
-    .await?;
-    Ok(())
-}
-
-/// The user a customer resolves to.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn user_of(
-    db: &impl GenericClient,
-    stripe_customer_id: &str,
-) -> Result<Option<i32>, Error> {
-    let rows = db
-        .query_typed(
-            "-- customers::user_of
-             SELECT user_id FROM customers WHERE stripe_customer_id = $1",
-            &[(&stripe_customer_id, Type::TEXT)],
-        )
-        .await?;
-    rows.first()
-        .map_or(Ok(None), |row| Ok(row.try_get("user_id")?))
-}
-
 /// The customer that was made at Stripe for a partner's contract, the first one if there are several.
 ///
 /// # Errors
@@ -188,82 +106,6 @@ pub async fn of_contract(
     rows.first()
         .map(|row| Ok(row.try_get("stripe_customer_id")?))
         .transpose()
-}
-
-/// Fills `users.stripe_customer_id` when empty. When several customers claim one user, the one
-/// that was linked first stands, whatever the order of arrival; what was filled in for a customer
-/// that has gone to another user is emptied; what the application itself wrote is never replaced.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn fill_user(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
-    db.execute_typed(
-        "-- customers::fill_user
-         WITH claimant AS (
-             SELECT stripe_customer_id FROM customers
-             WHERE user_id = $1 AND user_link_rank > 0
-             ORDER BY user_link_at, stripe_customer_id LIMIT 1
-         ), holder AS (
-             SELECT users.stripe_customer_id, customers.user_link_filled IS TRUE AS is_ours
-             FROM users LEFT JOIN customers USING (stripe_customer_id)
-             WHERE users.id = $1
-         ), filled AS (
-             UPDATE users SET stripe_customer_id = claimant.stripe_customer_id
-             FROM holder LEFT JOIN claimant ON true
-             WHERE users.id = $1
-               AND (holder.stripe_customer_id IS NULL OR holder.is_ours)
-               AND users.stripe_customer_id IS DISTINCT FROM claimant.stripe_customer_id
-             RETURNING users.stripe_customer_id
-         )
-         UPDATE customers SET user_link_filled = (customers.stripe_customer_id = filled.stripe_customer_id)
-         FROM filled WHERE customers.user_id = $1",
-        &[(&user_id, Type::INT4)],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Sets `users.plan`, unless it says so already, and remembers what stood there before the bundle
-/// first wrote it, or what the application has written since.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn set_user_plan(db: &impl GenericClient, user_id: i32, plan: &str) -> Result<(), Error> {
-    db.execute_typed(
-        "-- customers::set_user_plan
-         WITH remembered AS (
-             INSERT INTO user_plans AS stored (user_id, plan_before, plan_set)
-             SELECT id, plan, $2 FROM users WHERE id = $1
-             ON CONFLICT (user_id) DO UPDATE SET
-                 plan_before = CASE WHEN excluded.plan_before IS DISTINCT FROM stored.plan_set
-                                    THEN excluded.plan_before ELSE stored.plan_before END,
-                 plan_set = excluded.plan_set
-         )
-         UPDATE users SET plan = $2 WHERE id = $1 AND plan IS DISTINCT FROM $2",
-        &[(&user_id, Type::INT4), (&plan, Type::TEXT)],
-    )
-    .await?;
-    Ok(())
-}
-
-/// Takes back what the bundle wrote into `users.plan` while less was known; a word of the
-/// application stays.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn restore_user_plan(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
-    db.execute_typed(
-        "-- customers::restore_user_plan
-         WITH remembered AS (
-             DELETE FROM user_plans WHERE user_id = $1 RETURNING plan_before, plan_set
-         )
-         UPDATE users SET plan = remembered.plan_before FROM remembered
-         WHERE users.id = $1 AND users.plan = remembered.plan_set
-           AND users.plan IS DISTINCT FROM remembered.plan_before",
-        &[(&user_id, Type::INT4)],
-    )
-    .await?;
-    Ok(())
 }
 
 /// Which customers a list shows; `None` for all.

@@ -12,7 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::Error;
 use super::columns::{self, Column, FromRow, columns};
 use super::list::{self, Order, few, sorted};
-use super::mirror::{self, Written, mirrored};
+use super::mirror::{self, Cells, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::stripe_objects::invoice::{
@@ -250,6 +250,7 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
 const ADDED: &'static [&'static str] = &["kind", "amount_due_cents"];
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
     mirror::USER,
+    ("line_items", "jsonb_build_object('items', new.line_items)"),
     // The predecessor gave some numbers out twice.
     (
         "invoice_number",
@@ -259,6 +260,8 @@ const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
          THEN new.invoice_number || ' (' || new.stripe_invoice_id || ')' ELSE new.invoice_number END",
     ),
 ];
+// `{"items": […]}`, the predecessor's shape.
+const READ_AS: &'static [(&'static str, &'static str)] = &[("line_items", "line_items -> 'items'")];
 const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[
     ("old.contract_id IS NULL", &[
         "invoice_number", "user_id", "kind", "currency", "subtotal_cents", "tax_cents", "discount_cents",
@@ -268,7 +271,7 @@ const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[
     ("old.contract_id IS NULL OR excluded.status <> 'draft'", &["status", "amount_due_cents"]),
 ];
 
-fn add(&self, row: &mut Written) -> Result<(), Error> {
+fn add(&self, row: &mut Cells) -> Result<(), Error> {
     row.insert("kind".to_owned(), self.kind().as_str().into());
     // A draft without a number takes its Stripe id.
     let number = self.number.as_ref().unwrap_or(&self.stripe_invoice_id);
@@ -276,6 +279,15 @@ fn add(&self, row: &mut Written) -> Result<(), Error> {
     Ok(())
 }
 );
+
+/// The invoice with the number that Stripe announced: a number that somebody else had is stored with the id, and that of a
+/// draft is the id.
+pub(crate) fn as_announced(invoice: &mut Invoice) {
+    let id = &invoice.stripe_invoice_id;
+    let stored = invoice.number.take().unwrap_or_default();
+    let number = stored.strip_suffix(&format!(" ({id})")).unwrap_or(&stored);
+    invoice.number = Some(number.to_owned()).filter(|number| number != id);
+}
 
 mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
     stripe_credit_note_id,
@@ -290,60 +302,6 @@ mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
     created_at,
     ..version: Version,
 });
-
-/// The Stripe invoices with these ids that are there.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn get(db: &impl GenericClient, invoice_ids: &[String]) -> Result<Vec<Invoice>, Error> {
-    let condition = "stripe_invoice_id = ANY($1) AND NOT superseded AND source_event_id <> ''";
-    let parameters = [(&invoice_ids as _, Type::TEXT_ARRAY)];
-    let mut invoices: Vec<Invoice> = mirror::select(db, "get", condition, &parameters).await?;
-    for invoice in &mut invoices {
-        let id = &invoice.stripe_invoice_id;
-        let stored = invoice.number.take().unwrap_or_default();
-        let number = stored.strip_suffix(&format!(" ({id})")).unwrap_or(&stored);
-        invoice.number = Some(number.to_owned()).filter(|number| number != id);
-    }
-    Ok(invoices)
-}
-
-/// Inserts or replaces the rows, each with what is due of the invoice, in minor units.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert(
-    db: &impl GenericClient,
-    invoices: impl IntoIterator<Item = (&Invoice, i64)>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let rows = invoices.into_iter().map(|(invoice, amount_due_cents)| {
-        let added = ("amount_due_cents".to_owned(), amount_due_cents.into());
-        (invoice, Written::from_iter([added]))
-    });
-    mirror::upsert_with(db, rows, now).await
-}
-
-/// The credit notes with these ids, and those of these invoices.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn credit_notes(
-    db: &impl GenericClient,
-    credit_note_ids: &[String],
-    invoice_ids: &[String],
-) -> Result<Vec<CreditNote>, Error> {
-    mirror::select(
-        db,
-        "get",
-        "stripe_credit_note_id = ANY($1) OR stripe_invoice_id = ANY($2)",
-        &[
-            (&credit_note_ids, Type::TEXT_ARRAY),
-            (&invoice_ids, Type::TEXT_ARRAY),
-        ],
-    )
-    .await
-}
 
 /// Which invoices a list shows; `None` for all.
 #[derive(Debug, Default)]

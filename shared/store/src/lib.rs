@@ -12,7 +12,8 @@ use std::time::Duration;
 
 pub use deadpool_postgres::Object as Connection;
 use deadpool_postgres::{
-    ClientWrapper, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod,
+    Runtime, TimeoutType,
 };
 use tokio::sync::RwLock;
 use tokio::time::Instant;
@@ -40,12 +41,12 @@ pub mod import_cursors;
 pub mod invoice_runs;
 pub mod invoiced_usage;
 pub mod invoices;
+pub mod ledger;
 pub mod list;
 pub mod locks;
 pub mod migrations;
 pub mod mirror;
 pub mod movement_report;
-pub mod mrr_movements;
 pub mod outbox;
 pub mod partner_invoices;
 pub mod payment_facts;
@@ -70,7 +71,9 @@ pub mod usage_terms;
 
 /// How long to wait for a connection: the webhook has to answer within 5 seconds, whatever is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that was frozen with its sandbox and does not answer in this time is replaced.
+/// A connection that nobody has used for so long may have been frozen with its sandbox: it is checked before it is used.
+const UNCHECKED: Duration = Duration::from_secs(5);
+/// One that does not answer in this time is replaced.
 const RECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The part of a request's time that trying again for a connection leaves for what the connection is for.
@@ -111,7 +114,8 @@ impl Database {
         }
     }
 
-    /// A connection that has just been checked. One that died while the sandbox was frozen is replaced silently.
+    /// A connection. One that has not been used for five seconds is checked before, and replaced silently when it died while
+    /// the sandbox was frozen.
     ///
     /// When the credentials are a secret and the server refuses them, the secret is fetched again, once. When the server
     /// has no connection left, it is asked again for as long as the caller's time limit allows. When the work that asks is
@@ -330,7 +334,7 @@ async fn open_pool(config: &DatabaseConfig) -> Result<Opened, BoxError> {
         target.postgres.application_name("deedpro-billing");
     }
     let recycling = ManagerConfig {
-        recycling_method: RecyclingMethod::Verified,
+        recycling_method: RecyclingMethod::Fast,
     };
     let tls = match target.ssl_mode {
         SslMode::Disable => None,
@@ -347,7 +351,19 @@ async fn open_pool(config: &DatabaseConfig) -> Result<Opened, BoxError> {
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(CONNECT_TIMEOUT))
         .create_timeout(Some(CONNECT_TIMEOUT))
-        .recycle_timeout(Some(RECYCLE_TIMEOUT))
+        .pre_recycle(Hook::async_fn(|client: &mut ClientWrapper, metrics| {
+            Box::pin(async move {
+                if metrics.last_used() < UNCHECKED {
+                    return Ok(());
+                }
+                let checked = tokio::time::timeout(RECYCLE_TIMEOUT, client.simple_query(""));
+                match checked.await {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(error)) => Err(HookError::Backend(error)),
+                    Err(_elapsed) => Err(HookError::message("it does not answer")),
+                }
+            })
+        }))
         .build()?;
     Ok(Opened { pool, tls })
 }
@@ -389,6 +405,9 @@ pub enum Error {
     /// The statement failed: a bug, or a transaction that can be run again ([`Error::is_retryable`]).
     #[error("the statement failed")]
     Query(#[source] Cause),
+    /// What a transaction leads to changed each time it was locked: it can be run again ([`Error::is_retryable`]).
+    #[error("others change the rows as fast as they can be locked")]
+    Contended,
     /// A write changed an unexpected number of rows.
     #[error("{statement} changed {changed} rows instead of {expected}")]
     RowCount {
@@ -425,6 +444,11 @@ impl Error {
         matches!(self, Error::Unavailable(_))
     }
 
+    /// Whether the connection was lost, or could not be made: another one may be had at once.
+    pub fn is_connection_lost(&self) -> bool {
+        matches!(self, Error::Unavailable(cause) if cause.sqlstate.is_none() && !cause.is_time_out)
+    }
+
     /// Whether the database did not answer in time: no connection or no lock, or the statement was cancelled.
     pub fn is_time_out(&self) -> bool {
         match self {
@@ -433,6 +457,7 @@ impl Error {
             }
             Error::Conflict { .. }
             | Error::Query(_)
+            | Error::Contended
             | Error::RowCount { .. }
             | Error::Unreadable { .. }
             | Error::Unwritable { .. } => false,
@@ -441,8 +466,10 @@ impl Error {
 
     /// Whether the transaction lost against another one (serialisation failure, deadlock) and can be run again at once.
     pub fn is_retryable(&self) -> bool {
-        self.sqlstate()
-            .is_some_and(|code| code == "40001" || code == "40P01")
+        matches!(self, Error::Contended)
+            || self
+                .sqlstate()
+                .is_some_and(|code| code == "40001" || code == "40P01")
     }
 
     /// Postgres' code of five characters; `None` when Postgres did not answer.
@@ -450,7 +477,10 @@ impl Error {
         match self {
             Error::Unavailable(cause) | Error::Query(cause) => cause.sqlstate.as_deref(),
             Error::Conflict { .. } => Some("23505"),
-            Error::RowCount { .. } | Error::Unreadable { .. } | Error::Unwritable { .. } => None,
+            Error::Contended
+            | Error::RowCount { .. }
+            | Error::Unreadable { .. }
+            | Error::Unwritable { .. } => None,
         }
     }
 
@@ -459,7 +489,10 @@ impl Error {
         match self {
             Error::Conflict { constraint } => Some(constraint),
             Error::Unavailable(cause) | Error::Query(cause) => cause.constraint.as_deref(),
-            Error::RowCount { .. } | Error::Unreadable { .. } | Error::Unwritable { .. } => None,
+            Error::Contended
+            | Error::RowCount { .. }
+            | Error::Unreadable { .. }
+            | Error::Unwritable { .. } => None,
         }
     }
 

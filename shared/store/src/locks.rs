@@ -1,8 +1,5 @@
-//! Advisory locks: everything about one customer is applied one event at a time.
-//!
-//! Lock order: one statement takes all keys of an event in ascending order. An event that needs further keys releases
-//! its locks first ([`release`]) and takes all of them again. After it has written it cannot do that; if it then meets
-//! another one in the same state, Postgres refuses one of the two after a second, and its transaction is run again.
+//! The meters' locks: what is counted against a limit is counted one batch at a time. What the ledger locks is in
+//! [`crate::ledger`].
 
 use std::collections::BTreeSet;
 
@@ -11,66 +8,6 @@ use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
 
 use super::Error;
-
-/// Locks `keys`, and the stored customers and intents that the charges, intents and invoices among them belong to,
-/// until the end of the transaction. Returns the locked keys.
-///
-/// # Errors
-/// [`Error::is_retryable`] when it met another transaction.
-pub async fn take(db: &impl GenericClient, keys: &[String]) -> Result<BTreeSet<String>, Error> {
-    let rows = db
-        .query_typed(
-            "-- locks::take
-             WITH named AS (
-                 SELECT unnest($1) AS key
-                 UNION SELECT unnest(ARRAY[stripe_customer_id, stripe_payment_intent_id])
-                       FROM payment_attempts WHERE stripe_charge_id = ANY($1)
-                 UNION SELECT stripe_customer_id
-                       FROM payment_intents WHERE stripe_payment_intent_id = ANY($1)
-                 UNION SELECT stripe_customer_id
-                       FROM invoices WHERE stripe_invoice_id = ANY($1)
-                 UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id)
-                       FROM invoice_payments WHERE stripe_invoice_id = ANY($1)
-             ), ordered AS MATERIALIZED (
-                 SELECT key FROM named WHERE key IS NOT NULL ORDER BY key
-             )
-             SELECT key, CAST(pg_advisory_xact_lock(hashtextextended(key, 0)) AS text) AS locked
-             FROM ordered",
-            &[(&keys, Type::TEXT_ARRAY)],
-        )
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get("key")?)).collect()
-}
-
-/// Marks the point that [`release`] goes back to. Send it before the first [`take`], and after the writes that must
-/// stay.
-pub async fn begin(db: &impl GenericClient) -> Result<(), Error> {
-    db.batch_execute("-- locks::begin\nSAVEPOINT before_locks")
-        .await?;
-    Ok(())
-}
-
-/// Undoes everything since [`begin`]; Postgres also frees the locks taken since.
-pub async fn release(db: &impl GenericClient) -> Result<(), Error> {
-    db.batch_execute("-- locks::release\nROLLBACK TO SAVEPOINT before_locks")
-        .await?;
-    Ok(())
-}
-
-/// Locks a user until the end of the transaction, so that two customers of one user decide on its plan one after the
-/// other. Taken after the customer's lock.
-///
-/// # Errors
-/// [`Error::is_retryable`] when it met another transaction.
-pub async fn take_user(db: &impl GenericClient, user_id: i32) -> Result<(), Error> {
-    db.execute_typed(
-        "-- locks::take_user
-         SELECT pg_advisory_xact_lock(hashtextextended('user:' || $1, 0))",
-        &[(&user_id.to_string(), Type::TEXT)],
-    )
-    .await?;
-    Ok(())
-}
 
 /// The number of meters: a batch holds at most this many locks, however many subjects it has. Postgres keeps the locks
 /// of all transactions in one table with, by default, 6,400 places.

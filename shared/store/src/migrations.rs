@@ -109,7 +109,7 @@ const VERSIONED: &[Migration] = migrations![
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.
-const REPEATABLE: &[Migration] = migrations![];
+const REPEATABLE: &[Migration] = migrations!["functions/ledger.sql"];
 
 /// The key of the advisory lock that serialises two deploys: "billing" in ASCII. A transaction holds it, never a
 /// session, so that a pooler in transaction mode can be used.

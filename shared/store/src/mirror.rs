@@ -1,41 +1,37 @@
 //! The mirrored tables: a row for each object of Stripe's. [`mirrored!`] describes a table once, a line for each column;
-//! its select list, its reader and its upsert come from there.
+//! how it is read and written comes from there, here and in the functions of the database ([`crate::ledger`]).
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use tokio_postgres::types::{Json, ToSql, Type};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::types::Json;
 
 use super::Error;
-use super::columns::Column;
 use domain::money::Currency;
-use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
-use domain::revenue::movement::SubscriptionVersion;
-use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
-use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
-use domain::stripe_objects::invoice::{CreditNote, Invoice};
+use domain::payment::Settlement;
+use domain::stripe_objects::customer::{LinkSource, UserLink};
 use domain::stripe_objects::snapshot::Version;
-use domain::stripe_objects::subscription::Subscription;
 
-/// A row as it is written: the value of each column by its name.
-pub type Written = Map<String, Value>;
+/// A row as JSON: the value of each column by its name.
+pub type Cells = Map<String, Value>;
 
 /// Some columns that are one member of a struct, or all of its own.
 pub trait Columns: Sized {
     /// The names of the columns.
     fn names() -> Vec<&'static str>;
 
-    /// Reads the columns of a row of `table`.
+    /// Takes the columns from a row of `table`.
     ///
     /// # Errors
-    /// When a column is missing or has no such value.
-    fn read(row: &Row, table: &'static str) -> Result<Self, Error>;
+    /// When a column has no such value.
+    fn read(row: &mut Cells, table: &'static str) -> Result<Self, Error>;
 
     /// Adds the value of each column.
     ///
     /// # Errors
     /// When a value has no JSON.
-    fn write(&self, table: &'static str, row: &mut Written) -> Result<(), Error>;
+    fn write(&self, table: &'static str, row: &mut Cells) -> Result<(), Error>;
 }
 
 /// A mirrored table, and what its rows have besides the columns of the object.
@@ -48,6 +44,8 @@ pub trait Mirrored: Columns {
     const ADDED: &'static [&'static str] = &[];
     /// Columns that an SQL expression over the written row (`new`) gives.
     const LOOKED_UP: &'static [(&'static str, &'static str)] = &[];
+    /// Columns that are read by an SQL expression.
+    const READ_AS: &'static [(&'static str, &'static str)] = &[];
     /// Columns that are replaced under a condition on the stored row (`old`) and the written one (`excluded`) only.
     const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[];
     /// Whether the table notes when a row was written.
@@ -57,7 +55,7 @@ pub trait Mirrored: Columns {
     ///
     /// # Errors
     /// When a value cannot be computed.
-    fn add(&self, _row: &mut Written) -> Result<(), Error> {
+    fn add(&self, _row: &mut Cells) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -78,7 +76,7 @@ macro_rules! columns_of {
                 names
             }
 
-            fn read(row: &tokio_postgres::Row, table: &'static str) -> Result<$object, $crate::Error> {
+            fn read(row: &mut $crate::mirror::Cells, table: &'static str) -> Result<$object, $crate::Error> {
                 Ok(Self {
                     $($member: {
                         let column = $crate::mirror::column_of!($member $($column)?);
@@ -92,13 +90,9 @@ macro_rules! columns_of {
             fn write(
                 &self,
                 table: &'static str,
-                row: &mut $crate::mirror::Written,
+                row: &mut $crate::mirror::Cells,
             ) -> Result<(), $crate::Error> {
-                $({
-                    let column = $crate::mirror::column_of!($member $($column)?);
-                    let value = $crate::columns::Column::write(&self.$member, table, column)?;
-                    row.insert(column.to_owned(), value);
-                })*
+                $($crate::mirror::put(row, table, $crate::mirror::column_of!($member $($column)?), &self.$member)?;)*
                 $($crate::mirror::Columns::write(&self.$part, table, row)?;)*
                 Ok(())
             }
@@ -119,10 +113,10 @@ macro_rules! column_of {
 /// The value of a column.
 macro_rules! value_of {
     ($row:ident, $table:ident, $column:ident) => {
-        $crate::columns::Column::read($row, $table, $column)?
+        $crate::mirror::take($row, $table, $column)?
     };
     ($row:ident, $table:ident, $column:ident, $or:ident) => {
-        <Option<_> as $crate::columns::Column>::read($row, $table, $column)?.unwrap_or_default()
+        $crate::mirror::take::<Option<_>>($row, $table, $column)?.unwrap_or_default()
     };
 }
 
@@ -148,71 +142,99 @@ macro_rules! mirrored {
 
 pub(crate) use {column_of, columns_of, mirrored, value_of};
 
-/// The rows that `condition` selects. `name` is the statement's, after the table's.
-pub(crate) async fn select<T: Mirrored>(
-    db: &impl GenericClient,
-    name: &str,
-    condition: &str,
-    parameters: &[(&(dyn ToSql + Sync), Type)],
-) -> Result<Vec<T>, Error> {
-    let statement = select_statement::<T>(name, &[], condition);
-    read(&db.query_typed(&statement, parameters).await?)
+/// Takes the value of a column.
+pub(crate) fn take<T: DeserializeOwned>(
+    row: &mut Cells,
+    table: &'static str,
+    column: &'static str,
+) -> Result<T, Error> {
+    let value = row.get_mut(column).map(Value::take).unwrap_or_default();
+    serde_json::from_value(value).map_err(|_other_value| Error::Unreadable {
+        table,
+        column,
+        row: String::new(),
+    })
 }
 
-/// Selects the columns of `T`, and more of the same table.
-pub(crate) fn select_statement<T: Mirrored>(name: &str, more: &[&str], condition: &str) -> String {
+/// Adds the value of a column.
+pub(crate) fn put(
+    row: &mut Cells,
+    table: &'static str,
+    column: &'static str,
+    value: &impl Serialize,
+) -> Result<(), Error> {
+    let value = serde_json::to_value(value);
+    let value = value.map_err(|_no_json| Error::Unwritable { table, column })?;
+    row.insert(column.to_owned(), value);
+    Ok(())
+}
+
+/// The object of one row.
+pub(crate) fn one<T: Mirrored>(Json(mut cells): Json<Cells>) -> Result<T, Error> {
+    let names = T::names();
+    let key = names.first().and_then(|name| cells.get(*name)).cloned();
+    T::read(&mut cells, T::TABLE).map_err(|mut error| {
+        if let (Error::Unreadable { row, .. }, Some(Value::String(key))) = (&mut error, key) {
+            *row = key;
+        }
+        error
+    })
+}
+
+/// The objects of the rows that [`select`] has selected; none of `null`.
+pub(crate) fn read<T: Mirrored>(rows: Value) -> Result<Vec<T>, Error> {
+    let Value::Array(rows) = rows else {
+        return Ok(Vec::new());
+    };
+    let rows = rows.into_iter().map(|row| match row {
+        Value::Object(row) => one(Json(row)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(Error::Unreadable {
+                table: T::TABLE,
+                column: "a row",
+                row: String::new(),
+            })
+        }
+    });
+    rows.collect()
+}
+
+/// Selects the rows under a condition as one JSON array; NULL when there are none.
+pub(crate) fn select<T: Mirrored>(condition: &str) -> String {
+    let read = |name: &&'static str| match T::READ_AS.iter().find(|(known, _)| known == name) {
+        Some((_, expression)) => format!("{expression} AS {name}"),
+        None => (*name).to_owned(),
+    };
+    let columns = T::names().iter().map(read).collect::<Vec<_>>().join(", ");
     let table = T::TABLE;
-    let columns = [T::names().as_slice(), more].concat().join(", ");
-    format!("-- {table}::{name}\nSELECT {columns} FROM {table} WHERE {condition}")
+    format!("SELECT json_agg(one) FROM (SELECT {columns} FROM {table} WHERE {condition}) AS one")
 }
 
-/// What [`select_statement`] selects.
-pub(crate) fn read<T: Mirrored>(rows: &[Row]) -> Result<Vec<T>, Error> {
-    rows.iter().map(|row| T::read(row, T::TABLE)).collect()
-}
-
-/// Inserts or replaces the rows of some objects, in one statement.
+/// The rows of some objects, as the upsert takes them.
 ///
 /// # Errors
-/// When the statement fails or a value cannot be written.
-pub async fn upsert<'a, T: Mirrored + 'a>(
-    db: &impl GenericClient,
+/// When a value cannot be written.
+pub(crate) fn rows<'a, T: Mirrored + 'a>(
     objects: impl IntoIterator<Item = &'a T>,
-    now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Vec<Cells>, Error> {
     let objects = objects.into_iter();
-    upsert_with(db, objects.map(|object| (object, Written::new())), now).await
+    rows_with(objects.map(|object| (object, Cells::new())))
 }
 
-/// As [`upsert`], each with the values of further [`Mirrored::ADDED`] columns.
-pub(crate) async fn upsert_with<'a, T: Mirrored + 'a>(
-    db: &impl GenericClient,
-    objects: impl IntoIterator<Item = (&'a T, Written)>,
-    now: Timestamp,
-) -> Result<(), Error> {
+/// As [`rows`], each with the values of further [`Mirrored::ADDED`] columns.
+pub(crate) fn rows_with<'a, T: Mirrored + 'a>(
+    objects: impl IntoIterator<Item = (&'a T, Cells)>,
+) -> Result<Vec<Cells>, Error> {
     let rows = objects.into_iter().map(|(object, mut row)| {
         object.write(T::TABLE, &mut row)?;
         object.add(&mut row)?;
         Ok(row)
     });
-    let rows: Vec<Written> = rows.collect::<Result<_, Error>>()?;
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let written = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-    let rows = Json(&rows);
-    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![(&rows, Type::JSONB)];
-    if T::HAS_UPDATED_AT {
-        parameters.push((&now, Type::TIMESTAMPTZ));
-    }
-    let changed = db
-        .execute_typed(&upsert_statement::<T>(), &parameters)
-        .await?;
-    Error::check_row_count(T::TABLE, written, changed)
+    rows.collect()
 }
 
-/// Writes `$1`, a JSON array of rows, at `$2`.
-fn upsert_statement<T: Mirrored>() -> String {
+/// Inserts or replaces the rows of `written`, a JSON array, noting `now`.
+pub(crate) fn upsert<T: Mirrored>(written: &str, now: &str) -> String {
     let (table, key) = (T::TABLE, T::KEY);
     let mut names = T::names();
     names.extend(T::ADDED);
@@ -228,7 +250,7 @@ fn upsert_statement<T: Mirrored>() -> String {
     }
     if T::HAS_UPDATED_AT {
         names.push("updated_at");
-        values.push("$2".to_owned());
+        values.push(now.to_owned());
     }
     let replaced = names.iter().map(|name| {
         let condition = T::REPLACED_IF
@@ -244,32 +266,10 @@ fn upsert_statement<T: Mirrored>() -> String {
     let replaced = replaced.collect::<Vec<_>>().join(", ");
     let (names, values) = (names.join(", "), values.join(", "));
     format!(
-        "-- {table}::upsert
-         INSERT INTO {table} AS old ({names})
-         SELECT {values} FROM jsonb_populate_recordset(CAST(NULL AS {table}), $1) AS new
+        "INSERT INTO {table} AS old ({names})
+         SELECT {values} FROM jsonb_populate_recordset(CAST(NULL AS {table}), {written}) AS new
          ON CONFLICT {key} DO UPDATE SET {replaced}"
     )
-}
-
-/// The statement by which each mirrored table is written: of a JSON array of rows and, where it says `$2`, the time.
-#[must_use]
-pub fn upsert_statements() -> Vec<String> {
-    vec![
-        upsert_statement::<Customer>(),
-        upsert_statement::<CheckoutSession>(),
-        upsert_statement::<Subscription>(),
-        upsert_statement::<SubscriptionVersion>(),
-        upsert_statement::<Invoice>(),
-        upsert_statement::<CreditNote>(),
-        upsert_statement::<PaymentIntent>(),
-        upsert_statement::<Charge>(),
-        upsert_statement::<Refund>(),
-        upsert_statement::<Dispute>(),
-        upsert_statement::<InvoicePayment>(),
-        upsert_statement::<PriceSnapshot>(),
-        upsert_statement::<CouponSnapshot>(),
-        upsert_statement::<DiscountSnapshot>(),
-    ]
 }
 
 columns_of!(Version {
@@ -289,11 +289,11 @@ impl Columns for Option<Settlement> {
         ]
     }
 
-    fn read(row: &Row, table: &'static str) -> Result<Option<Settlement>, Error> {
-        let currency: Option<Currency> = Column::read(row, table, "settlement_currency")?;
-        let amount_cents: Option<i64> = row.try_get("settlement_amount_cents")?;
-        let fee_cents: Option<i64> = row.try_get("settlement_fee_cents")?;
-        let exchange_rate = row.try_get("exchange_rate")?;
+    fn read(row: &mut Cells, table: &'static str) -> Result<Option<Settlement>, Error> {
+        let currency: Option<Currency> = take(row, table, "settlement_currency")?;
+        let amount_cents: Option<i64> = take(row, table, "settlement_amount_cents")?;
+        let fee_cents: Option<i64> = take(row, table, "settlement_fee_cents")?;
+        let exchange_rate = take(row, table, "exchange_rate")?;
         let known = currency.zip(amount_cents).zip(fee_cents);
         Ok(
             known.map(|((currency, amount_cents), fee_cents)| Settlement {
@@ -305,21 +305,14 @@ impl Columns for Option<Settlement> {
         )
     }
 
-    fn write(&self, table: &'static str, row: &mut Written) -> Result<(), Error> {
+    fn write(&self, table: &'static str, row: &mut Cells) -> Result<(), Error> {
         let Some(known) = self else {
             return Ok(());
         };
-        let mut put = |column: &'static str, value: Result<Value, Error>| {
-            row.insert(column.to_owned(), value?);
-            Ok::<(), Error>(())
-        };
-        put(
-            "settlement_currency",
-            known.currency.write(table, "settlement_currency"),
-        )?;
-        put("settlement_amount_cents", Ok(known.amount_cents.into()))?;
-        put("settlement_fee_cents", Ok(known.fee_cents.into()))?;
-        put("exchange_rate", Ok(known.exchange_rate.clone().into()))
+        put(row, table, "settlement_currency", &known.currency)?;
+        put(row, table, "settlement_amount_cents", &known.amount_cents)?;
+        put(row, table, "settlement_fee_cents", &known.fee_cents)?;
+        put(row, table, "exchange_rate", &known.exchange_rate)
     }
 }
 
@@ -334,11 +327,11 @@ impl Columns for Option<UserLink> {
         ]
     }
 
-    fn read(row: &Row, _table: &'static str) -> Result<Option<UserLink>, Error> {
-        let source = LinkSource::from_rank(row.try_get("user_link_rank")?);
-        let named_at: Option<Timestamp> = row.try_get("user_link_at")?;
-        let event_id: Option<String> = row.try_get("user_link_event_id")?;
-        let user_id: Option<i32> = row.try_get("user_link_user_id")?;
+    fn read(row: &mut Cells, table: &'static str) -> Result<Option<UserLink>, Error> {
+        let source = LinkSource::from_rank(take(row, table, "user_link_rank")?);
+        let named_at: Option<Timestamp> = take(row, table, "user_link_at")?;
+        let event_id: Option<String> = take(row, table, "user_link_event_id")?;
+        let user_id: Option<i32> = take(row, table, "user_link_user_id")?;
         let known = source.zip(named_at).zip(event_id.zip(user_id));
         Ok(
             known.map(|((source, named_at), (event_id, user_id))| UserLink {
@@ -350,17 +343,13 @@ impl Columns for Option<UserLink> {
         )
     }
 
-    fn write(&self, table: &'static str, row: &mut Written) -> Result<(), Error> {
+    fn write(&self, table: &'static str, row: &mut Cells) -> Result<(), Error> {
         let rank = self.as_ref().map_or(0, |link| link.source.rank());
-        row.insert("user_link_rank".to_owned(), rank.into());
+        put(row, table, "user_link_rank", &rank)?;
         if let Some(link) = self {
-            let at = link.named_at.write(table, "user_link_at")?;
-            row.insert("user_link_at".to_owned(), at);
-            row.insert(
-                "user_link_event_id".to_owned(),
-                link.event_id.clone().into(),
-            );
-            row.insert("user_link_user_id".to_owned(), link.user_id.into());
+            put(row, table, "user_link_at", &link.named_at)?;
+            put(row, table, "user_link_event_id", &link.event_id)?;
+            put(row, table, "user_link_user_id", &link.user_id)?;
         }
         Ok(())
     }

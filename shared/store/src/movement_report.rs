@@ -10,7 +10,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::Error;
-use super::mirror::Columns;
+use super::mirror;
 use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::cohort::{Cohorts, Level};
@@ -81,13 +81,7 @@ pub async fn add_discounted(
         .query_typed_raw(
             &format!(
                 "-- movement_report::add_discounted
-                 SELECT version.stripe_subscription_id, version.stripe_customer_id, version.source_event_id,
-                        version.source_created_at, version.source_rank, version.occurred_at, version.status,
-                        version.currency, version.mrr_microcents, version.potential_mrr_microcents,
-                        version.mrr_provisional, version.waits_for, version.plan_name, version.overruled,
-                        version.set_to_cancel, version.is_counted, version.all_discounts_microcents,
-                        version.no_discounts_microcents
-                 FROM (
+                 SELECT to_json(version) AS version FROM (
                      SELECT DISTINCT stripe_customer_id AS customer FROM subscription_versions WHERE {differ}
                  ) AS discounted
                  -- One customer at a time, whatever the planner thinks of how much history each has.
@@ -108,7 +102,7 @@ pub async fn add_discounted(
     let mut rows = pin!(rows);
     let mut versions: Vec<SubscriptionVersion> = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        let version = SubscriptionVersion::read(&row, "subscription_versions")?;
+        let version = mirror::one::<SubscriptionVersion>(row.try_get("version")?)?;
         let former = versions.first().map(|first| &first.stripe_customer_id);
         if former.is_some_and(|former| *former != version.stripe_customer_id) {
             add_customer(currency, profile, &versions, bridge)?;

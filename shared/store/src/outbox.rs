@@ -26,7 +26,7 @@ pub struct NewMessage {
 }
 
 /// A message in the table that is not published yet.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 pub struct Message {
     /// The surrogate key, which is also the order of publication.
     pub id: i64,

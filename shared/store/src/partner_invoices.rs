@@ -333,35 +333,6 @@ pub async fn uncollected(
         .collect()
 }
 
-/// Links an open invoice of ours to the Stripe invoice that collects it, unless it is linked already. From then on its
-/// status and payments follow Stripe.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn link_stripe(
-    db: &impl GenericClient,
-    id: i64,
-    stripe_invoice_id: &str,
-    stripe_customer_id: Option<&str>,
-) -> Result<(), Error> {
-    db.execute_typed(
-        "-- partner_invoices::link_stripe
-         UPDATE invoices
-         SET stripe_invoice_id = $2, stripe_customer_id = COALESCE($3, stripe_customer_id)
-         WHERE id = $1 AND kind = 'partner' AND contract_id IS NOT NULL AND stripe_invoice_id IS NULL
-           AND collection_method = 'send_invoice' AND status = 'open'
-           AND NOT EXISTS (SELECT FROM invoices AS other
-                           WHERE other.stripe_invoice_id = $2 AND NOT other.superseded)",
-        &[
-            (&id, Type::INT8),
-            (&stripe_invoice_id, Type::TEXT),
-            (&stripe_customer_id, Type::TEXT),
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
 /// Whether an invoice of ours is tied to this one at Stripe.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::Error;
 use super::columns::{self, FromRow, columns};
-use super::mirror::Columns;
+use super::mirror;
 use super::row::file_columns;
 use domain::money::Currency;
 use domain::period::Period;
@@ -380,15 +380,17 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
     let rows = db
         .query_typed_raw(
             "-- reports::plan_changes_of
-             SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
-                    source_rank, occurred_at, status, currency, mrr_microcents,
-                    potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
-                    set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
-             FROM subscription_versions
-             WHERE stripe_subscription_id IN (
-                 SELECT stripe_subscription_id FROM subscription_versions
-                 WHERE occurred_at >= $1 AND occurred_at < $2 AND currency = $3)
-             ORDER BY stripe_subscription_id",
+             SELECT to_json(version) AS version FROM (
+                 SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
+                        source_rank, occurred_at, status, currency, mrr_microcents,
+                        potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
+                        set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
+                 FROM subscription_versions
+                 WHERE stripe_subscription_id IN (
+                     SELECT stripe_subscription_id FROM subscription_versions
+                     WHERE occurred_at >= $1 AND occurred_at < $2 AND currency = $3)
+             ) AS version
+             ORDER BY version.stripe_subscription_id",
             [
                 (&scope.range.start as &(dyn ToSql + Sync), Type::TIMESTAMPTZ),
                 (&scope.range.end, Type::TIMESTAMPTZ),
@@ -405,7 +407,7 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
         changes.extend(of_subscription.into_iter().filter(in_range));
     };
     while let Some(row) = rows.try_next().await? {
-        let version = SubscriptionVersion::read(&row, "subscription_versions")?;
+        let version = mirror::one::<SubscriptionVersion>(row.try_get("version")?)?;
         let is_other = versions
             .first()
             .is_some_and(|first| first.stripe_subscription_id != version.stripe_subscription_id);

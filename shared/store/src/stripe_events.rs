@@ -71,25 +71,6 @@ pub async fn insert(
     Ok(inserted == 1)
 }
 
-/// The payloads of the events about one object in one second, in no particular order.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn of_second(
-    db: &impl GenericClient,
-    object_id: &str,
-    created_at: Timestamp,
-) -> Result<Vec<Value>, Error> {
-    let rows = db
-        .query_typed(
-            "-- stripe_events::of_second
-             SELECT payload FROM stripe_events WHERE object_id = $1 AND created_at = $2",
-            &[(&object_id, Type::TEXT), (&created_at, Type::TIMESTAMPTZ)],
-        )
-        .await?;
-    rows.iter().map(|row| Ok(row.try_get("payload")?)).collect()
-}
-
 /// The payloads of the events with these ids.
 ///
 /// # Errors

@@ -18,58 +18,6 @@ pub struct Lookup {
     pub requested_at: Timestamp,
 }
 
-/// Makes the open look-ups about the given `(kind, stripe_id)` pairs exactly `wanted`: what an event has brought since
-/// then need not be fetched, and nothing is fetched twice. The look-up has the time of the earliest event that named
-/// the object.
-pub async fn replace(
-    db: &impl GenericClient,
-    subjects: &[(&'static str, String)],
-    wanted: &[Lookup],
-) -> Result<(), Error> {
-    let subject_kinds: Vec<&str> = subjects.iter().map(|(kind, _)| *kind).collect();
-    let subject_ids: Vec<&str> = subjects.iter().map(|(_, id)| id.as_str()).collect();
-    let kinds: Vec<&str> = wanted.iter().map(|lookup| lookup.kind).collect();
-    let ids: Vec<&str> = wanted
-        .iter()
-        .map(|lookup| lookup.stripe_id.as_str())
-        .collect();
-    let reasons: Vec<&str> = wanted.iter().map(|lookup| lookup.reason).collect();
-    let requested_at: Vec<Timestamp> = wanted.iter().map(|lookup| lookup.requested_at).collect();
-    db.execute_typed(
-        "-- stripe_lookups::replace
-         WITH wanted AS (
-             SELECT kind, stripe_id, reason, min(requested_at) AS requested_at
-             FROM unnest($3, $4, $5, $6) AS wanted (kind, stripe_id, reason, requested_at)
-             GROUP BY kind, stripe_id, reason
-         ), answered AS (
-             DELETE FROM stripe_lookups
-             USING unnest($1, $2) AS subject (kind, stripe_id)
-             WHERE stripe_lookups.kind = subject.kind
-               AND stripe_lookups.stripe_id = subject.stripe_id
-               AND stripe_lookups.done_at IS NULL
-               AND NOT EXISTS (
-                   SELECT FROM wanted
-                   WHERE wanted.kind = stripe_lookups.kind
-                     AND wanted.stripe_id = stripe_lookups.stripe_id
-                     AND wanted.reason = stripe_lookups.reason)
-         )
-         INSERT INTO stripe_lookups AS stored (kind, stripe_id, reason, requested_at)
-         SELECT kind, stripe_id, reason, requested_at FROM wanted
-         ON CONFLICT (kind, stripe_id, reason) WHERE done_at IS NULL DO UPDATE SET
-             requested_at = least(stored.requested_at, excluded.requested_at)",
-        &[
-            (&subject_kinds, Type::TEXT_ARRAY),
-            (&subject_ids, Type::TEXT_ARRAY),
-            (&kinds, Type::TEXT_ARRAY),
-            (&ids, Type::TEXT_ARRAY),
-            (&reasons, Type::TEXT_ARRAY),
-            (&requested_at, Type::TIMESTAMPTZ_ARRAY),
-        ],
-    )
-    .await?;
-    Ok(())
-}
-
 /// A look-up that a run has leased.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leased {

@@ -2,21 +2,18 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row};
 
 use super::Error;
 use super::columns::{self, columns};
 use super::list::{self, Order, sorted};
-use super::mirror::{self, Columns, Mirrored, Written, mirrored};
+use super::mirror::{self, Cells, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::revenue::movement::SubscriptionVersion;
-use domain::stripe_objects::customer::CheckoutSession;
 use domain::stripe_objects::snapshot::Version;
-use domain::stripe_objects::subscription::{
-    Entitlement, RecurringRevenue, Subscription, is_entitled,
-};
+use domain::stripe_objects::subscription::{RecurringRevenue, Subscription};
 
 columns! {
     /// A subscription as a list shows it. Amounts in minor units of `currency`, or 10⁻⁶ of one.
@@ -70,20 +67,29 @@ columns! {
     }
 }
 
-/// A stored row: the snapshot, `None` while only a checkout session has named the subscription.
-#[derive(Debug, Clone)]
-pub struct StoredSubscription {
-    pub stripe_subscription_id: String,
-    pub snapshot: Option<Subscription>,
-    pub plan_name: Option<String>,
-}
-
 /// What the ledger adds to a snapshot.
 #[derive(Debug, Clone)]
 pub struct Computed {
     pub revenue: RecurringRevenue,
     pub mrr_cents: i64,
     pub plan_name: Option<String>,
+}
+
+impl Computed {
+    pub(crate) fn cells(&self) -> Cells {
+        let plan_name = self.plan_name.as_deref().unwrap_or("unknown");
+        let cells: [(&str, Value); 5] = [
+            ("plan_name", plan_name.into()),
+            ("mrr_cents", self.mrr_cents.into()),
+            ("mrr_microcents", self.revenue.mrr_microcents.into()),
+            (
+                "potential_mrr_microcents",
+                self.revenue.potential_mrr_microcents.into(),
+            ),
+            ("mrr_provisional", self.revenue.is_provisional.into()),
+        ];
+        Cells::from_iter(cells.map(|(column, value)| (column.to_owned(), value)))
+    }
 }
 
 mirrored!(Subscription => "subscriptions" by "(stripe_subscription_id) WHERE NOT superseded" {
@@ -121,7 +127,7 @@ const ADDED: &'static [&'static str] = &[
 ];
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[mirror::USER];
 
-fn add(&self, row: &mut Written) -> Result<(), Error> {
+fn add(&self, row: &mut Cells) -> Result<(), Error> {
     let auto_renew = !self.cancel_at_period_end && self.ended_at.is_none();
     row.insert("current_plan_price_cents".to_owned(), self.plan_price_cents().into());
     row.insert("billing_cycle".to_owned(), self.billing_cycle().into());
@@ -129,91 +135,6 @@ fn add(&self, row: &mut Written) -> Result<(), Error> {
     Ok(())
 }
 );
-
-/// The subscriptions with these ids that are there.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn get(
-    db: &impl GenericClient,
-    subscription_ids: &[String],
-) -> Result<Vec<StoredSubscription>, Error> {
-    let condition = "stripe_subscription_id = ANY($1) AND NOT superseded";
-    let rows = db
-        .query_typed(
-            &mirror::select_statement::<Subscription>("get", &["plan_name"], condition),
-            &[(&subscription_ids, Type::TEXT_ARRAY)],
-        )
-        .await?;
-    rows.iter().map(from_row).collect()
-}
-
-/// Inserts or replaces the rows.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert(
-    db: &impl GenericClient,
-    subscriptions: impl IntoIterator<Item = (&Subscription, &Computed)>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let rows = subscriptions.into_iter().map(|(subscription, computed)| {
-        let Computed {
-            revenue,
-            mrr_cents,
-            plan_name,
-        } = computed;
-        let added = [
-            (
-                "plan_name",
-                plan_name.as_deref().unwrap_or("unknown").into(),
-            ),
-            ("mrr_cents", (*mrr_cents).into()),
-            ("mrr_microcents", revenue.mrr_microcents.into()),
-            (
-                "potential_mrr_microcents",
-                revenue.potential_mrr_microcents.into(),
-            ),
-            ("mrr_provisional", revenue.is_provisional.into()),
-        ];
-        let added = added.map(|(column, value): (&str, Value)| (column.to_owned(), value));
-        (subscription, Written::from_iter(added))
-    });
-    mirror::upsert_with(db, rows, now).await
-}
-
-/// Inserts the row of a subscription that only a checkout session has named so far, or brings its
-/// plan up to date; does nothing once a subscription event has said more.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn upsert_named_by_session(
-    db: &impl GenericClient,
-    stripe_subscription_id: &str,
-    session: &CheckoutSession,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let plan_name = session.paid_plan().unwrap_or("unknown");
-    db.execute_typed(
-        "-- subscriptions::upsert_named_by_session
-         INSERT INTO subscriptions AS stored (stripe_subscription_id, stripe_customer_id, user_id,
-             status, plan_name, created_at, started_at, updated_at)
-         VALUES ($1, $2, (SELECT user_id FROM customers WHERE stripe_customer_id = $2),
-             'incomplete', $3, $4, $4, $5)
-         ON CONFLICT (stripe_subscription_id) WHERE NOT superseded DO UPDATE SET
-             plan_name = excluded.plan_name, updated_at = excluded.updated_at
-         WHERE stored.source_event_id = '' AND stored.status = 'incomplete'",
-        &[
-            (&stripe_subscription_id, Type::TEXT),
-            (&session.stripe_customer_id, Type::TEXT),
-            (&plan_name, Type::TEXT),
-            (&session.created_at, Type::TIMESTAMPTZ),
-            (&now, Type::TIMESTAMPTZ),
-        ],
-    )
-    .await?;
-    Ok(())
-}
 
 mirrored!(SubscriptionVersion
     => "subscription_versions" by "(stripe_subscription_id, source_event_id)" {
@@ -239,104 +160,33 @@ mirrored!(SubscriptionVersion
 const HAS_UPDATED_AT: bool = false;
 );
 
-/// The stored history of these customers and subscriptions.
-///
-/// # Errors
-/// When the statement fails or a row cannot be read.
-pub async fn versions(
-    db: &impl GenericClient,
-    stripe_customer_ids: &[String],
-    subscription_ids: &[String],
-) -> Result<Vec<SubscriptionVersion>, Error> {
-    mirror::select(
-        db,
-        "get",
-        "stripe_customer_id = ANY($1) OR stripe_subscription_id = ANY($2)",
-        &[
-            (&stripe_customer_ids, Type::TEXT_ARRAY),
-            (&subscription_ids, Type::TEXT_ARRAY),
-        ],
-    )
-    .await
-}
-
-/// The customers some of whose snapshots wait for one of these prices, coupons and discounts.
+/// The customers some of whose snapshots wait for one of these prices, coupons and discounts, each with the subscriptions
+/// concerned.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn waiting_customers(
     db: &impl GenericClient,
     terms: &[String],
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<(String, Vec<String>)>, Error> {
     let rows = db
         .query_typed(
             "-- subscriptions::waiting_customers
-             SELECT DISTINCT stripe_customer_id FROM subscription_versions
+             SELECT stripe_customer_id, array_agg(DISTINCT stripe_subscription_id) AS subscription_ids
+             FROM subscription_versions
              WHERE waits_for <> '{}' AND waits_for && ($1 || '{*}'::text[])
-             ORDER BY stripe_customer_id",
+             GROUP BY stripe_customer_id ORDER BY stripe_customer_id",
             &[(&terms, Type::TEXT_ARRAY)],
         )
         .await?;
     rows.iter()
-        .map(|row| Ok(row.try_get("stripe_customer_id")?))
+        .map(|row| {
+            Ok((
+                row.try_get("stripe_customer_id")?,
+                row.try_get("subscription_ids")?,
+            ))
+        })
         .collect()
-}
-
-/// What a user's plan is decided from: every subscription of the user's customers. One that only
-/// a paid checkout session has named so far entitles too.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn entitlements(
-    db: &impl GenericClient,
-    user_id: i32,
-) -> Result<Vec<Entitlement>, Error> {
-    let rows = db
-        .query_typed(
-            "-- subscriptions::entitlements
-             SELECT subscriptions.stripe_subscription_id, subscriptions.status,
-                    subscriptions.plan_name, subscriptions.started_at,
-                    subscriptions.source_event_id = '' AND EXISTS (
-                        SELECT FROM checkout_sessions
-                        WHERE checkout_sessions.stripe_subscription_id
-                                  = subscriptions.stripe_subscription_id
-                          AND checkout_sessions.payment_status IN ('paid', 'no_payment_required')
-                    ) AS is_bought
-             FROM subscriptions
-             WHERE subscriptions.user_id = $1 AND subscriptions.stripe_subscription_id IS NOT NULL
-               AND NOT subscriptions.superseded",
-            &[(&user_id, Type::INT4)],
-        )
-        .await?;
-    rows.iter().map(entitlement_from_row).collect()
-}
-
-fn from_row(row: &Row) -> Result<StoredSubscription, Error> {
-    let version: Version = Columns::read(row, Subscription::TABLE)?;
-    let customer: Option<&str> = row.try_get("stripe_customer_id")?;
-    let created_at: Option<Timestamp> = row.try_get("created_at")?;
-    let snapshot = match (customer, created_at) {
-        (Some(_), Some(_)) if version.is_seen() => Some(Columns::read(row, Subscription::TABLE)?),
-        _ => None,
-    };
-    let plan_name: String = row.try_get("plan_name")?;
-    Ok(StoredSubscription {
-        stripe_subscription_id: row.try_get("stripe_subscription_id")?,
-        snapshot,
-        plan_name: Some(plan_name).filter(|plan| plan != "unknown"),
-    })
-}
-
-fn entitlement_from_row(row: &Row) -> Result<Entitlement, Error> {
-    let status: String = row.try_get("status")?;
-    let plan_name: String = row.try_get("plan_name")?;
-    let is_bought: bool = row.try_get("is_bought")?;
-    Ok(Entitlement {
-        stripe_subscription_id: row.try_get("stripe_subscription_id")?,
-        is_entitled: is_entitled(&status) || is_bought,
-        plan_name: Some(plan_name).filter(|plan| plan != "unknown"),
-        started_at: row.try_get("started_at")?,
-    })
 }
 
 /// Which subscriptions a list shows; `None` for all.

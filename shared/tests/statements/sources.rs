@@ -17,6 +17,12 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, File, FnArg, Lit, LitStr, Macro, Pat, Signature, Token, Type as Kind};
 use tokio_postgres::types::Type;
 
+/// The files whose SQL is that of the database's functions: `every_statement_of_the_ledgers_functions_runs`.
+const OF_FUNCTIONS: [&str; 2] = [
+    "shared/store/src/ledger/functions.rs",
+    "shared/store/src/mirror.rs",
+];
+
 /// A statement as it is sent.
 #[derive(Debug)]
 pub(crate) struct Statement {
@@ -169,7 +175,8 @@ impl<'a> Sources<'a> {
                 let (path, function) = name.split_once("::").unwrap_or_default();
                 first_line(text) == format!("-- {}::{function}", stem(path))
             });
-            let is_elsewhere = is_elsewhere || first_line(text).starts_with("-- {table}::");
+            let is_elsewhere =
+                is_elsewhere || OF_FUNCTIONS.iter().any(|file| place.starts_with(file));
             is_sql(text) && !seen.contains(place) && !is_elsewhere
         });
         let unseen = unseen.map(|(place, text)| {

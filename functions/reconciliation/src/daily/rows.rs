@@ -12,7 +12,8 @@ use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::DiscountProfile;
 use futures_util::try_join;
 use shared::ledger;
-use store::{invoices, payment_facts, reconciliation_window as window, subscriptions};
+use store::ledger::{State, read};
+use store::reconciliation_window as window;
 use tokio_postgres::Client;
 
 use super::subject::Subject;
@@ -48,7 +49,7 @@ impl Rows {
                     charges: ids.to_vec(),
                     ..Ids::default()
                 };
-                rows.charges = by_key(payment_facts::charges(db, &named).await?);
+                rows.charges = read(db, &named).await?.objects.charges;
                 // A charge with an intent is a part of the intent's payment.
                 let alone: Vec<String> = ids
                     .iter()
@@ -71,22 +72,22 @@ impl Rows {
                     payment_intents: ids.to_vec(),
                     ..Ids::default()
                 };
-                rows.intents = by_key(payment_facts::intents(db, &named).await?);
-                rows.load_payments(db, &named, ids, estimate).await?;
+                let state = rows.load_payments(db, &named, ids, estimate).await?;
+                rows.intents = state.objects.payment_intents;
             }
             Subject::Refund => {
                 let named = Ids {
                     refunds: ids.to_vec(),
                     ..Ids::default()
                 };
-                rows.refunds = by_key(payment_facts::refunds(db, &named).await?);
+                rows.refunds = read(db, &named).await?.objects.refunds;
             }
             Subject::Dispute => {
                 let named = Ids {
                     disputes: ids.to_vec(),
                     ..Ids::default()
                 };
-                rows.disputes = by_key(payment_facts::disputes(db, &named).await?);
+                rows.disputes = read(db, &named).await?.objects.disputes;
             }
             Subject::Invoice => rows.load_invoices(db, ids).await?,
             Subject::Subscription => rows.load_subscriptions(db, ids).await?,
@@ -100,25 +101,19 @@ impl Rows {
         named: &Ids,
         payment_keys: &[String],
         estimate: FeeEstimate,
-    ) -> Result<(), ledger::Error> {
-        let entries = async { Ok(payment_facts::entries(db, named).await?) };
-        let payments = async { Ok(window::payments(db, payment_keys).await?) };
-        let (derived, entries, payments) = try_join!(
-            ledger::derived_payments(db, named, estimate),
-            entries,
-            payments
-        )?;
-        for payment in derived {
+    ) -> Result<State, ledger::Error> {
+        let (state, payments) = try_join!(read(db, named), window::payments(db, payment_keys))?;
+        for payment in ledger::derived_payments(&state, estimate)? {
             self.derived.insert(payment.payment_key.clone(), payment);
         }
-        for entry in entries {
+        for entry in &state.entries {
             let of_payment = self.entries.entry(entry.payment_key.clone()).or_default();
-            of_payment.push(entry);
+            of_payment.push(entry.clone());
         }
         for row in payments {
             self.payments.insert(row.payment_key.clone(), row);
         }
-        Ok(())
+        Ok(state)
     }
 
     async fn load_invoices(&mut self, db: &Client, ids: &[String]) -> Result<(), ledger::Error> {
@@ -126,13 +121,8 @@ impl Rows {
             invoices: ids.to_vec(),
             ..Ids::default()
         };
-        let (stored, due, links) = try_join!(
-            invoices::get(db, ids),
-            window::invoices_due(db, ids),
-            payment_facts::invoice_payments(db, &named)
-        )?;
-        for invoice in stored {
-            let id = invoice.stripe_invoice_id.clone();
+        let (state, due) = try_join!(read(db, &named), window::invoices_due(db, ids))?;
+        for (id, invoice) in state.objects.invoices {
             let (amount_due_cents, is_ours) = due.get(&id).copied().unwrap_or_default();
             let row = InvoiceRow {
                 invoice,
@@ -141,7 +131,7 @@ impl Rows {
             };
             self.invoices.insert(id, row);
         }
-        self.links = by_key(links);
+        self.links = state.objects.invoice_payments;
         Ok(())
     }
 
@@ -150,20 +140,23 @@ impl Rows {
         db: &Client,
         ids: &[String],
     ) -> Result<(), ledger::Error> {
-        let (stored, mrr) = try_join!(
-            subscriptions::get(db, ids),
-            window::subscriptions_mrr(db, ids)
-        )?;
-        for stored in stored {
-            let id = stored.stripe_subscription_id;
-            let computed = match &stored.snapshot {
+        let named = Ids {
+            subscriptions: ids.to_vec(),
+            ..Ids::default()
+        };
+        let (state, mrr) = try_join!(read(db, &named), window::subscriptions_mrr(db, ids))?;
+        let mut snapshots = state.objects.subscriptions;
+        for (id, mrr_microcents) in mrr {
+            // None while only a checkout session has named the subscription.
+            let snapshot = snapshots.remove(&id);
+            let computed = match &snapshot {
                 Some(snapshot) => Some(snapshot.recurring_revenue(DiscountProfile::Stripe)?),
                 None => None,
             };
             let computed = computed.filter(|revenue| !revenue.is_provisional);
             let row = SubscriptionRow {
-                snapshot: stored.snapshot,
-                mrr_microcents: mrr.get(&id).copied().unwrap_or_default(),
+                snapshot,
+                mrr_microcents,
                 computed_mrr_microcents: computed.map(|revenue| revenue.mrr_microcents),
             };
             self.subscriptions.insert(id, row);
@@ -268,10 +261,6 @@ impl Rows {
         let mut intents = facts.payment_intents.values();
         intents.any(|intent| intent.key() == id && reconciliation::is_announced(intent))
     }
-}
-
-fn by_key<T: Snapshot>(rows: Vec<T>) -> BTreeMap<String, T> {
-    rows.into_iter().map(|row| (row.key(), row)).collect()
 }
 
 fn compared<T: Snapshot, R>(

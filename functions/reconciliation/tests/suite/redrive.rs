@@ -262,7 +262,7 @@ async fn an_event_that_kills_its_connection_again_and_again_counts_as_failed() {
     let good = site
         .park(&sample("stripe_payout_paid_endive").body, later)
         .await;
-    proxy.cut_before("-- payment_attempts::upsert");
+    proxy.cut_before("-- ledger::close");
     let summary = redrive(&app, later).await;
     assert_eq!(
         (&summary["failed"], &summary["ignored"]),

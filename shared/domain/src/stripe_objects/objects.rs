@@ -85,16 +85,35 @@ macro_rules! objects {
         }
 
         impl Ids {
-            /// The keys to lock: whatever is read and written is so under the lock of its own id or of the object that it
-            /// belongs to.
+            /// The names of the kinds.
+            pub const KINDS: [&str; [$(stringify!($kind)),*].len()] = [$(stringify!($kind)),*];
+
+            /// The ids of each kind, in the order of [`Ids::KINDS`].
             #[must_use]
-            pub fn lock_keys(&self) -> Vec<String> {
-                [$(&self.$kind),*].into_iter().flatten().cloned().collect()
+            pub fn by_kind(&self) -> [&Vec<String>; Self::KINDS.len()] {
+                [$(&self.$kind),*]
+            }
+
+            /// As [`Ids::by_kind`], to add to.
+            pub fn by_kind_mut(&mut self) -> [&mut Vec<String>; Self::KINDS.len()] {
+                [$(&mut self.$kind),*]
+            }
+
+            /// Adds the ids of another.
+            pub fn append(&mut self, other: Ids) {
+                $(self.$kind.extend(other.$kind);)*
+                self.normalise();
+            }
+
+            /// Whether all of these ids are among the others.
+            #[must_use]
+            pub fn are_among(&self, others: &Ids) -> bool {
+                $(self.$kind.iter().all(|id| others.$kind.contains(id)))&&*
             }
 
             /// Sorts the ids of each kind and keeps one of each.
             pub fn normalise(&mut self) {
-                for ids in [$(&mut self.$kind),*] {
+                for ids in self.by_kind_mut() {
                     ids.sort_unstable();
                     ids.dedup();
                 }
@@ -102,7 +121,7 @@ macro_rules! objects {
 
             #[must_use]
             pub fn is_empty(&self) -> bool {
-                [$(&self.$kind),*].into_iter().all(Vec::is_empty)
+                self.by_kind().into_iter().all(Vec::is_empty)
             }
         }
     };
