@@ -609,20 +609,25 @@ BEGIN
                   AS wanted (occurred_at TIMESTAMPTZ, currency TEXT)
               WHERE wanted.occurred_at = stored.occurred_at AND wanted.currency = stored.currency);
         INSERT INTO mrr_movements AS stored (occurred_at, stripe_customer_id, stripe_subscription_id, kind, currency,
-            delta_microcents, before_microcents, after_microcents, cause_event_id)
+            delta_microcents, before_microcents, after_microcents, cause_event_id, churned_at, churned_microcents)
         SELECT wanted.occurred_at, customer.key, wanted.stripe_subscription_id, wanted.kind, wanted.currency,
-            wanted.delta_microcents, wanted.before_microcents, wanted.after_microcents, wanted.cause_event_id
+            wanted.delta_microcents, wanted.before_microcents, wanted.after_microcents, wanted.cause_event_id,
+            CASE WHEN wanted.kind = 'reactivation' THEN lag(wanted.occurred_at) OVER earlier END,
+            CASE WHEN wanted.kind = 'reactivation' THEN lag(wanted.before_microcents) OVER earlier END
         FROM jsonb_each(written) AS customer, jsonb_to_recordset(customer.value) AS wanted (
             occurred_at TIMESTAMPTZ, stripe_subscription_id TEXT, kind TEXT, currency TEXT,
             delta_microcents BIGINT, before_microcents BIGINT, after_microcents BIGINT, cause_event_id TEXT)
+        WINDOW earlier AS (PARTITION BY customer.key, wanted.currency ORDER BY wanted.occurred_at)
         ON CONFLICT (stripe_customer_id, currency, occurred_at) DO UPDATE SET
             stripe_subscription_id = excluded.stripe_subscription_id, kind = excluded.kind,
             delta_microcents = excluded.delta_microcents, before_microcents = excluded.before_microcents,
-            after_microcents = excluded.after_microcents, cause_event_id = excluded.cause_event_id
+            after_microcents = excluded.after_microcents, cause_event_id = excluded.cause_event_id,
+            churned_at = excluded.churned_at, churned_microcents = excluded.churned_microcents
         WHERE (stored.stripe_subscription_id, stored.kind, stored.delta_microcents, stored.before_microcents,
-               stored.after_microcents, stored.cause_event_id)
+               stored.after_microcents, stored.cause_event_id, stored.churned_at, stored.churned_microcents)
             IS DISTINCT FROM (excluded.stripe_subscription_id, excluded.kind, excluded.delta_microcents,
-               excluded.before_microcents, excluded.after_microcents, excluded.cause_event_id);
+               excluded.before_microcents, excluded.after_microcents, excluded.cause_event_id, excluded.churned_at,
+               excluded.churned_microcents);
     END IF;
     written := changes -> 'entries_removed';
     IF written IS NOT NULL THEN

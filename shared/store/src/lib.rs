@@ -47,7 +47,6 @@ pub mod locks;
 pub mod migrations;
 pub mod mirror;
 pub mod movement_report;
-pub mod mrr_movements;
 pub mod outbox;
 pub mod partner_invoices;
 pub mod payment_facts;
