@@ -166,14 +166,17 @@ DECLARE
     locks BIGINT;
     locked TEXT[];
     others JSON;
+    undigested JSON;
 BEGIN
     IF events IS NOT NULL THEN
         WITH new AS (
             INSERT INTO stripe_events (event_id, type, api_version, livemode, account, object_id, created_at, payload,
-                                       received_at, outcome)
-            SELECT event_id, type, api_version, livemode, account, object_id, created_at, payload, at, outcome
+                                       received_at, outcome, rank, state_digest, previous_digest)
+            SELECT event_id, type, api_version, livemode, account, object_id, created_at, payload, at, outcome, rank,
+                   state_digest, previous_digest
             FROM jsonb_to_recordset(events) AS event (event_id TEXT, type TEXT, api_version TEXT, livemode BOOLEAN,
-                account TEXT, object_id TEXT, created_at TIMESTAMPTZ, payload JSONB, outcome TEXT)
+                account TEXT, object_id TEXT, created_at TIMESTAMPTZ, payload JSONB, outcome TEXT, rank INTEGER,
+                state_digest BIGINT, previous_digest BIGINT)
             ORDER BY event_id
             ON CONFLICT (event_id) DO NOTHING
             RETURNING event_id
@@ -222,16 +225,20 @@ BEGIN
              ELSE CAST(pg_advisory_xact_lock(hashtextextended(key, 0)) AS TEXT) END)
     INTO locked, locks FROM ordered;
     IF events IS NOT NULL THEN
-        SELECT json_agg(other.payload) INTO others
+        SELECT json_agg(json_build_array(other.object_id, other.created_at, other.event_id, other.rank,
+                                         other.state_digest, other.previous_digest)),
+               json_agg(other.payload) FILTER (WHERE other.rank IS NULL)
+        INTO others, undigested
         FROM (
             SELECT DISTINCT object_id, created_at
             FROM jsonb_to_recordset(events) AS event (object_id TEXT, created_at TIMESTAMPTZ)
         ) AS second
         JOIN stripe_events AS other USING (object_id, created_at)
-        WHERE NOT other.event_id = ANY (new_events);
+        WHERE other.outcome = 'applied' AND NOT other.event_id = ANY (new_events);
     END IF;
     RETURN json_build_object(
         'new_events', new_events, 'locked', locked, 'others_of_second', others,
+        'undigested', undigested,
         'state', billing_read_HASH(named_customers, named_checkout_sessions, named_subscriptions, named_invoices, named_credit_notes, named_payment_intents, named_charges, named_refunds, named_disputes, named_invoice_payments, named_prices, named_coupons, named_discounts, user_ids));
 END
 $$;
