@@ -155,14 +155,15 @@ mod tests {
     use super::*;
 
     fn latest(contenders: &[(&str, i32, i64, Option<i64>)]) -> Latest {
-        let contender =
-            |(event_id, rank, state, previous): &(&'static str, i32, i64, _)| Contender {
-                rank: *rank,
+        let forward: Vec<Contender<'_>> = contenders
+            .iter()
+            .map(|&(event_id, rank, state, previous)| Contender {
+                rank,
                 event_id,
-                state: *state,
-                previous: *previous,
-            };
-        let forward: Vec<Contender<'_>> = contenders.iter().map(contender).collect();
+                state,
+                previous,
+            })
+            .collect();
         let mut backward = forward.clone();
         backward.reverse();
         let outcome = latest_of_second(&forward).unwrap();
