@@ -33,7 +33,8 @@ pub(crate) async fn ingest(
     loop {
         let ingest = async {
             let mut client = app.database.client().await?;
-            ledger::ingest(&mut client, &event, body, app.fee_estimate, now).await
+            let (account, estimate) = (&app.account, app.fee_estimate);
+            ledger::ingest(&mut client, account, &event, body, estimate, now).await
         };
         let reason = match time_limit::within(EVENT_TIMEOUT, ingest).await {
             Ok(Ok(applied)) => return Ok(Ok(applied.outcome)),

@@ -23,6 +23,7 @@ use domain::payment::FeeEstimate;
 use domain::stripe_objects::objects::{Ids, Objects};
 use domain::stripe_objects::subscription;
 use store::{outbox, stripe_events};
+use stripe::account::{Account, Foreign};
 use stripe::event::{self, Event};
 use stripe::reader;
 
@@ -68,6 +69,8 @@ pub enum Outcome {
     Duplicate,
     /// The event is stored, but the ledger has no use for its type.
     Ignored,
+    /// The event is of another account or the other mode: stored, and without any effect.
+    Foreign,
 }
 
 impl Outcome {
@@ -78,6 +81,7 @@ impl Outcome {
             Outcome::Applied => "applied",
             Outcome::Duplicate => "duplicate",
             Outcome::Ignored => "ignored",
+            Outcome::Foreign => "foreign",
         }
     }
 }
@@ -92,13 +96,15 @@ pub struct Applied {
 /// How often a transaction is tried that loses against another one.
 const ATTEMPTS: u32 = 5;
 
-/// Applies an event in a new transaction, again if it lost against another one. `payload` is the body as received.
+/// Applies an event in a new transaction, again if it lost against another one. `payload` is the body as received. What
+/// is not of `account` is stored and nothing else.
 ///
 /// # Errors
 /// As [`apply_event`]. When the commit's answer is lost, the event may be in the ledger nevertheless; the next delivery
 /// is then a duplicate.
 pub async fn ingest(
     client: &mut Client,
+    account: &Account,
     event: &Event,
     payload: &str,
     estimate: FeeEstimate,
@@ -106,7 +112,7 @@ pub async fn ingest(
 ) -> Result<Applied, Error> {
     let mut attempt = 1;
     loop {
-        match ingest_once(client, event, payload, estimate, now).await {
+        match ingest_once(client, account, event, payload, estimate, now).await {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
             other => return other,
         }
@@ -115,13 +121,14 @@ pub async fn ingest(
 
 async fn ingest_once(
     client: &mut Client,
+    account: &Account,
     event: &Event,
     payload: &str,
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
     let transaction = client.transaction().await.map_err(store::Error::from)?;
-    let applied = apply_event(&transaction, event, payload, estimate, now).await?;
+    let applied = apply_event(&transaction, account, event, payload, estimate, now).await?;
     if applied.outcome == Outcome::Duplicate {
         transaction.rollback().await.map_err(store::Error::from)?;
     } else {
@@ -130,18 +137,22 @@ async fn ingest_once(
     Ok(applied)
 }
 
-/// Inserts the event and applies it in the caller's transaction. `payload` is the body as received. The caller commits,
-/// or rolls back a duplicate.
+/// Inserts the event and applies it in the caller's transaction, unless it is not of `account`. `payload` is the body as
+/// received. The caller commits, or rolls back a duplicate.
 ///
 /// # Errors
 /// When the event lacks a field the ledger needs, or an amount is out of range.
 pub async fn apply_event(
     db: &Transaction<'_>,
+    account: &Account,
     event: &Event,
     payload: &str,
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
+    if let Some(reason) = account.foreign(event) {
+        return keep_foreign(db, event, payload, reason, now).await;
+    }
     let outcome = if event.is_thin || !reader::is_applied(&event.event_type) {
         Outcome::Ignored
     } else {
@@ -163,6 +174,30 @@ pub async fn apply_event(
     }
     let messages = apply(db, Some(event), facts, named, state, estimate, now).await?;
     Ok(Applied { outcome, messages })
+}
+
+/// Stores an event that is not ours: it is never applied, and somebody can see that it came.
+async fn keep_foreign(
+    db: &Transaction<'_>,
+    event: &Event,
+    payload: &str,
+    reason: Foreign,
+    now: Timestamp,
+) -> Result<Applied, Error> {
+    let stored = Outcome::Foreign;
+    let is_new = stripe_events::insert(db, event, payload, stored.as_str(), now).await?;
+    if is_new {
+        metrics::counter!("foreign_events", "reason" => reason.as_str()).increment(1);
+        tracing::warn!(
+            event_id = event.event_id,
+            reason = reason.as_str(),
+            "an event is not ours"
+        );
+    }
+    Ok(Applied {
+        outcome: if is_new { stored } else { Outcome::Duplicate },
+        messages: Vec::new(),
+    })
 }
 
 async fn apply(

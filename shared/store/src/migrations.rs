@@ -103,6 +103,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0030__currency_options.sql",
     "V0031__idempotency_keys_of_actors.sql",
     "V0032__kinds_of_migrations.sql",
+    "V0033__outcomes_of_events.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

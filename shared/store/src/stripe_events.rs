@@ -21,11 +21,11 @@ columns! {
         /// The version of Stripe's API that the payload is of.
         pub api_version: Option<String>,
         pub livemode: Option<bool>,
-        /// The connected account it is of (`acct_…`).
+        /// The account that it names (`acct_…`); null when it names none, and is of ours.
         pub account: Option<String>,
         /// Id of the object that the event shows; null when it has none.
         pub object_id: Option<String>,
-        /// `applied`, `ignored` or `failed`.
+        /// `applied`, `ignored`, `foreign` or `failed`.
         pub outcome: String,
         /// Why the event could not be applied; null for one that was.
         pub error: Option<String>,
@@ -71,7 +71,7 @@ pub async fn insert(
     Ok(inserted == 1)
 }
 
-/// The payloads of the events about one object in one second, in no particular order.
+/// The payloads of our events about one object in one second, in no particular order.
 ///
 /// # Errors
 /// When the statement fails.
@@ -83,7 +83,8 @@ pub async fn of_second(
     let rows = db
         .query_typed(
             "-- stripe_events::of_second
-             SELECT payload FROM stripe_events WHERE object_id = $1 AND created_at = $2",
+             SELECT payload FROM stripe_events
+             WHERE object_id = $1 AND created_at = $2 AND outcome <> 'foreign'",
             &[(&object_id, Type::TEXT), (&created_at, Type::TIMESTAMPTZ)],
         )
         .await?;

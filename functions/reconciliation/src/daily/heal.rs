@@ -10,6 +10,7 @@ use shared::ledger::{self, Outcome};
 use store::reconciliation_runs::{self, OpenItem};
 use store::{payment_facts, stripe_events};
 use stripe::client;
+use stripe::event::Event;
 use tokio_postgres::Client;
 
 use crate::missed_webhooks;
@@ -62,12 +63,20 @@ impl Run<'_> {
                 if let Some(event_id) = id(&event)
                     && missing.iter().any(|missing| missing == event_id)
                 {
-                    self.look_at_older(&event, &mut older).await?;
+                    if self.is_ours(&event) {
+                        self.look_at_older(&event, &mut older).await?;
+                    }
                     self.catch_up_with(event_id, &event).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether the object of an event is looked at. One that is no event is parked, which says why.
+    fn is_ours(&self, event: &Value) -> bool {
+        Event::from_value(event.clone())
+            .is_ok_and(|event| self.app.account.foreign(&event).is_none())
     }
 
     /// Notes how the object of a lost event differs, when it was created before the window and no list has it.
@@ -106,7 +115,7 @@ impl Run<'_> {
     /// One bad event holds up nobody: it is parked, and the redrive gives it its attempts.
     async fn catch_up_with(&mut self, event_id: &str, event: &Value) -> Result<(), Stop> {
         match missed_webhooks::apply_or_park(self.app, event_id, event, self.now).await {
-            Ok(Some(Outcome::Duplicate)) => {}
+            Ok(Some(Outcome::Duplicate | Outcome::Foreign)) => {}
             Ok(Some(Outcome::Applied | Outcome::Ignored)) => self.tally.events_applied += 1,
             Ok(None) => self.tally.events_failed += 1,
             Err(missed_webhooks::Error::Database(error)) => return Err(error.into()),

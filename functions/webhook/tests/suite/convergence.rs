@@ -14,6 +14,7 @@ use runtime::config::Environment;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::ledger::{apply_event, apply_fetched};
+use stripe::account::Account;
 use stripe::event::Event;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
@@ -95,7 +96,7 @@ const MISCOUNTED_STATUSES: &str = "
 async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {
     for (event, payload) in events {
         let now = event.created_at.unwrap();
-        if let Err(error) = apply_event(db, event, payload, FEES, now).await {
+        if let Err(error) = apply_event(db, &Account::default(), event, payload, FEES, now).await {
             let chain = runtime::telemetry::cause_chain(&error);
             panic!("{} {}: {chain}", event.event_type, event.event_id);
         }

@@ -8,6 +8,7 @@ use futures_util::future::join;
 use runtime::telemetry::cause_chain;
 use serde_json::{Value, json};
 use shared::ledger::apply_event;
+use stripe::account::Account;
 use stripe::event::Event;
 use testing::TestDatabase;
 use tokio_postgres::Transaction;
@@ -74,7 +75,7 @@ async fn apply(db: &Transaction<'_>, event: &Value, told: &[String]) {
     let text = event.to_string();
     let event = Event::parse(text.as_bytes()).unwrap();
     let now = event.created_at.unwrap();
-    if let Err(error) = apply_event(db, &event, &text, FEES, now).await {
+    if let Err(error) = apply_event(db, &Account::default(), &event, &text, FEES, now).await {
         let id = &event.event_id;
         panic!("{id} after {told:?}: {}", cause_chain(&error));
     }

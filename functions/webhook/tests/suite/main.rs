@@ -5,6 +5,7 @@
 mod bundle;
 mod convergence;
 mod failures;
+mod foreign;
 mod late_facts;
 mod round_trips;
 mod time_limits;
