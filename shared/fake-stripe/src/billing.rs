@@ -610,6 +610,7 @@ impl Account {
             customer: before.customer,
             number: format!("{}-CN-01", before.number.unwrap_or_default()),
             amount,
+            tax: before.tax_total * amount / before.total,
             currency: before.currency,
             status: "issued",
             pre_payment,

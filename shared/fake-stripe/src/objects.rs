@@ -357,7 +357,9 @@ pub struct CreditNote {
     pub(crate) invoice: String,
     pub(crate) customer: String,
     pub(crate) number: String,
+    /// With tax.
     pub(crate) amount: i64,
+    pub(crate) tax: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) pre_payment: bool,

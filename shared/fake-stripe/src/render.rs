@@ -895,6 +895,8 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
 }
 
 fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
+    let net = note.amount - note.tax;
+    let taxes = tax_amounts(note.tax, net, shape);
     let mut value = json!({
         "id": note.id, "object": "credit_note", "amount": note.amount, "created": note.created,
         "currency": note.currency, "customer": note.customer,
@@ -903,7 +905,7 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
         "lines": list(format!("/v1/credit_notes/{}/lines", note.id), Vec::new()),
         "livemode": false, "memo": null, "metadata": {}, "number": note.number,
         "out_of_band_amount": null, "pdf": format!("https://invoice.example.com/cn/{}", note.id),
-        "reason": note.reason, "status": note.status, "subtotal": note.amount,
+        "reason": note.reason, "status": note.status, "subtotal": net,
         "total": note.amount,
         "type": if note.pre_payment { "pre_payment" } else { "post_payment" },
         "voided_at": note.voided_at,
@@ -913,12 +915,15 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
             &mut value,
             json!({
                 "amount_shipping": 0, "effective_at": note.created, "pretax_credit_amounts": [],
-                "refunds": [], "shipping_cost": null, "subtotal_excluding_tax": note.amount,
-                "total_excluding_tax": note.amount, "total_taxes": [],
+                "refunds": [], "shipping_cost": null, "subtotal_excluding_tax": net,
+                "total_excluding_tax": net, "total_taxes": taxes,
             }),
         );
     } else {
-        extend(&mut value, json!({"refund": null, "tax_amounts": []}));
+        extend(&mut value, json!({"refund": null, "tax_amounts": taxes}));
+    }
+    if shape >= Shape::V2022_11_15 {
+        extend(&mut value, json!({"total_excluding_tax": net}));
     }
     if shape >= Shape::Endive {
         let (before, after) = if note.pre_payment {

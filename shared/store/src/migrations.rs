@@ -104,6 +104,11 @@ const VERSIONED: &[Migration] = migrations![
     "V0031__idempotency_keys_of_actors.sql",
     "V0032__kinds_of_migrations.sql",
     "V0033__outcomes_of_events.sql",
+    "V0034__taxes_and_dates_of_invoices.sql",
+    "V0035__invoices_uncollectible_at_idx.concurrent.sql",
+    "V0036__credit_notes_created_at_idx.concurrent.sql",
+    "V0037__credit_notes_voided_at_idx.concurrent.sql",
+    "V0038__ugx_has_two_decimals.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

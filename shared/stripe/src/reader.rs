@@ -422,6 +422,13 @@ impl Source<'_> {
         let amount_paid_cents = reported_paid.max(out_of_band_cents);
         let is_paid = status == InvoiceStatus::Paid;
         let paid_at = time(object, &["status_transitions.paid_at"]).or(is_paid.then_some(self.at));
+        let credit_notes_cents = int(object, &["pre_payment_credit_notes_amount"]).unwrap_or(0);
+        let tax_breakdown = taxes(object, &["total_taxes", "total_tax_amounts"]);
+        let finalized_at = time(object, &["status_transitions.finalized_at", "finalized_at"]);
+        let created_at = time(object, &["created", "date"]).ok_or(Error::MissingField {
+            object: OBJECT,
+            field: "created",
+        })?;
         let (billing_period_start, billing_period_end) = service_period(&lines);
         let named = at(object, "metadata.user_id")
             .or_else(|| at(object, "parent.subscription_details.metadata.user_id"))
@@ -450,20 +457,32 @@ impl Source<'_> {
             .or_else(|| subscription_of_lines(object)),
             subtotal_cents: int(object, &["subtotal"]).unwrap_or(total_cents),
             tax_cents: tax(object),
+            inclusive_tax_cents: inclusive_tax(&tax_breakdown),
             discount_cents: sum_of(object, "total_discount_amounts", "amount").unwrap_or(0),
+            pretax_credits_cents: pretax_credits(object),
+            shipping_cents: int(
+                object,
+                &["shipping_cost.amount_subtotal", "amount_shipping"],
+            )
+            .unwrap_or(0),
             total_cents,
+            due_before_credit_notes_cents: Some(amount_due_cents + credit_notes_cents),
             amount_paid_cents,
             amount_remaining_cents: int(object, &["amount_remaining"])
                 .unwrap_or(amount_due_cents - amount_paid_cents),
             out_of_band_cents,
-            credit_notes_cents: int(object, &["pre_payment_credit_notes_amount"]).unwrap_or(0),
+            credit_notes_cents,
             billing_period_start,
             billing_period_end,
-            due_at: time(object, &["due_date"]).or(billing_period_end),
+            due_at: time(object, &["due_date"])
+                .or(finalized_at)
+                .or(Some(created_at)),
             paid_at,
             voided_at: time(object, &["status_transitions.voided_at"])
                 .or((status == InvoiceStatus::Void).then_some(self.at)),
-            finalized_at: time(object, &["status_transitions.finalized_at", "finalized_at"]),
+            uncollectible_at: time(object, &["status_transitions.marked_uncollectible_at"])
+                .or((status == InvoiceStatus::Uncollectible).then_some(self.at)),
+            finalized_at,
             deleted_at: (self.event_type == "invoice.deleted").then_some(self.at),
             attempt_count: int(object, &["attempt_count"])
                 .and_then(|count| i32::try_from(count).ok())
@@ -471,19 +490,13 @@ impl Source<'_> {
             next_payment_attempt_at: time(object, &["next_payment_attempt"]),
             lines_complete: flag(object, &["lines.has_more"]) != Some(true),
             lines,
-            tax_breakdown: ["total_taxes", "total_tax_amounts"]
-                .iter()
-                .find_map(|path| filled(object, path))
-                .map_or_else(|| Value::Array(Vec::new()), |taxes| taxes.clone().into()),
+            tax_breakdown: tax_breakdown.into(),
             billing_reason: text(object, &["billing_reason"]),
             collection_method: text(object, &["collection_method", "billing"]),
             invoice_pdf_url: text(object, &["invoice_pdf"]),
             notes: text(object, &["description"]),
             metadata: metadata(object),
-            created_at: time(object, &["created", "date"]).ok_or(Error::MissingField {
-                object: OBJECT,
-                field: "created",
-            })?,
+            created_at,
             version: self.version(invoice::rank(status, self.event_type)),
             stripe_invoice_id,
             stripe_customer_id,
@@ -900,6 +913,11 @@ impl Source<'_> {
             text(object, &["status"]).unwrap_or_else(|| "issued".to_owned())
         };
         let amount_cents = required_int(object, OBJECT, &["amount", "total"], "amount")?;
+        let tax_breakdown = taxes(object, &["total_taxes", "tax_amounts"]);
+        let tax_in_total = || {
+            let total = int(object, &["total"])?;
+            Some(total - int(object, &["total_excluding_tax"])?)
+        };
         let is_post_payment = text(object, &["type"]).as_deref() == Some("post_payment");
         facts.credit_notes.keep(CreditNote {
             stripe_credit_note_id: required_text(object, OBJECT, "id")?,
@@ -911,6 +929,11 @@ impl Source<'_> {
             } else {
                 amount_cents
             }),
+            tax_cents: sum_of(object, "total_taxes", "amount")
+                .or_else(|| sum_of(object, "tax_amounts", "amount"))
+                .or_else(tax_in_total)
+                .unwrap_or(0),
+            tax_breakdown: tax_breakdown.into(),
             currency: currency(object, &["currency"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "currency",
@@ -1229,6 +1252,41 @@ fn tax(object: &Value) -> i64 {
         .unwrap_or(0)
 }
 
+/// The taxes by the first of these lists that has any, as Stripe has them. What a single tax is of may be shown by the
+/// document alone.
+fn taxes(object: &Value, lists: &[&str]) -> Vec<Value> {
+    let mut taxes = lists
+        .iter()
+        .find_map(|list| filled(object, list))
+        .cloned()
+        .unwrap_or_default();
+    if let [Value::Object(tax)] = taxes.as_mut_slice()
+        && tax.get("taxable_amount").is_none_or(Value::is_null)
+        && let Some(taxable) = int(object, &["total_excluding_tax"])
+    {
+        tax.insert("taxable_amount".to_owned(), taxable.into());
+    }
+    taxes
+}
+
+/// The part of these taxes that the prices contain.
+fn inclusive_tax(taxes: &[Value]) -> i64 {
+    let inclusive = taxes.iter().filter(|tax| {
+        flag(tax, &["inclusive"]) == Some(true)
+            || at(tax, "tax_behavior").and_then(Value::as_str) == Some("inclusive")
+    });
+    inclusive.filter_map(|tax| int(tax, &["amount"])).sum()
+}
+
+/// What billing credits took off before tax. The list has the discounts too.
+fn pretax_credits(object: &Value) -> i64 {
+    let credits = filled(object, "total_pretax_credit_amounts");
+    let credits = credits.into_iter().flatten().filter(|credit| {
+        at(credit, "type").and_then(Value::as_str) == Some("credit_balance_transaction")
+    });
+    credits.filter_map(|credit| int(credit, &["amount"])).sum()
+}
+
 /// The sum of a field over a list; `None` when the list is missing or empty.
 fn sum_of(object: &Value, list: &str, field: &str) -> Option<i64> {
     filled(object, list)?
@@ -1265,6 +1323,7 @@ fn line(object: &Value) -> Line {
     Line {
         description: text(object, &["description"]),
         quantity,
+        quantity_decimal: decimal(object, &["quantity_decimal", "quantity"]),
         unit_price_cents: unit_amount_decimal
             .as_deref()
             .and_then(|amount| amount.parse().ok()),

@@ -46,14 +46,10 @@ impl Webhook {
         }
     }
 
-    /// Why this event was parked.
-    pub(crate) async fn parked_because(&self, event_id: &str) -> String {
+    /// Why this event was parked; `None` when it was not.
+    pub(crate) async fn parked_because(&self, event_id: &str) -> Option<String> {
         let parked = self.parked_events.get(event_id).await.unwrap();
-        parked.unwrap().state.reason
-    }
-
-    pub(crate) async fn is_parked(&self, event_id: &str) -> bool {
-        self.parked_events.get(event_id).await.unwrap().is_some()
+        Some(parked?.state.reason)
     }
 
     /// One sandbox; the pool of each holds one connection.

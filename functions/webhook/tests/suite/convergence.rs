@@ -483,7 +483,7 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
     for task in running {
         for event in task.await.unwrap() {
             let id = event["id"].as_str().unwrap();
-            parked.push((id.to_owned(), webhook.parked_because(id).await));
+            parked.push((id.to_owned(), webhook.parked_because(id).await.unwrap()));
         }
     }
     assert_eq!(parked, [], "nothing may be parked");

@@ -159,7 +159,7 @@ async fn without_a_ledger_stripe_keeps_what_is_not_ours() {
         let (status, answer) = deliver(&webhook.sandbox(0), event.to_string()).await;
         assert_eq!(status, 503, "{answer}");
         let id = event["id"].as_str().unwrap();
-        assert!(!webhook.is_parked(id).await);
+        assert_eq!(webhook.parked_because(id).await, None);
     }
 }
 

@@ -7,5 +7,6 @@ mod convergence;
 mod failures;
 mod foreign;
 mod late_facts;
+mod meanings;
 mod round_trips;
 mod time_limits;
