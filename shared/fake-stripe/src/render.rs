@@ -22,7 +22,7 @@ impl Object {
             Object::Price(price) => render_price(price, shape),
             Object::Coupon(coupon) => render_coupon(coupon),
             Object::Discount(discount) => render_discount(discount, shape),
-            Object::Customer(customer) => render_customer(customer),
+            Object::Customer(customer) => render_customer(customer, shape),
             Object::Subscription(subscription) => render_subscription(subscription, shape),
             Object::Invoice(invoice) => render_invoice(invoice, shape),
             Object::InvoiceItem(item) => render_invoice_item(item, shape),
@@ -206,11 +206,15 @@ fn render_discount(discount: &Discount, shape: Shape) -> Value {
     value
 }
 
-fn render_customer(customer: &Customer) -> Value {
+fn render_customer(customer: &Customer, shape: Shape) -> Value {
+    let discount = customer
+        .discount
+        .as_ref()
+        .map(|one| render_discount(one, shape));
     json!({
         "id": customer.id, "object": "customer", "address": null, "balance": 0,
         "created": customer.created, "currency": customer.currency, "default_source": null,
-        "delinquent": customer.delinquent, "description": null, "discount": null,
+        "delinquent": customer.delinquent, "description": null, "discount": discount,
         "email": customer.email, "invoice_prefix": customer.invoice_prefix,
         "invoice_settings": {
             "custom_fields": null, "default_payment_method": null, "footer": null,

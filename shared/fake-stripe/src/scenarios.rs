@@ -746,6 +746,7 @@ pub fn scenarios() -> Vec<Scenario> {
                     amount_off: None,
                     duration: "forever",
                     duration_in_months: None,
+                    prices: &[],
                 });
                 let new = NewSubscription {
                     coupon: Some(&coupon),
@@ -771,6 +772,7 @@ pub fn scenarios() -> Vec<Scenario> {
                     amount_off: None,
                     duration: "once",
                     duration_in_months: None,
+                    prices: &[],
                 });
                 let new = NewSubscription {
                     coupon: Some(&coupon),

@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use tokio_postgres::Transaction;
 
 use super::Error;
-use super::decision::{Catalog, LedgerChanges, computed, version};
+use super::decision::{Catalog, LedgerChanges, computed, missing_terms, version};
 use super::state::LedgerState;
 use domain::revenue::entries::Replacement;
 use domain::revenue::movement::{self, SubscriptionVersion};
 use domain::stripe_objects::invoice::InvoiceStatus;
 use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::snapshot::Snapshot;
-use domain::stripe_objects::subscription::user_plan;
+use domain::stripe_objects::subscription::{Subscription, user_plan};
 use store::{
     self, credits, customers, fetched_objects, invoices, locks, mirror, mrr_movements, outbox,
     partner_invoices, payment_history, stripe_events, stripe_lookups, subscriptions,
@@ -210,8 +210,17 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
             .map(|version| version.source_event_id.clone())
             .collect();
         let mut repriced = versions.clone();
+        let mut lookups = Vec::new();
+        let mut unknown = BTreeSet::new();
         for facts in archived(db, &waiting).await? {
-            for version in reprice_event(db, &facts, now).await? {
+            let (of_event, subscriptions) = reprice_event(db, &facts, now).await?;
+            for subscription in &subscriptions {
+                lookups.extend(missing_terms(subscription));
+                if subscription.unknown_discounts().next().is_some() {
+                    unknown.insert(subscription.stripe_subscription_id.clone());
+                }
+            }
+            for version in of_event {
                 for stored in &mut repriced {
                     if stored.stripe_subscription_id == version.stripe_subscription_id
                         && stored.source_event_id == version.source_event_id
@@ -233,14 +242,10 @@ async fn reprice(db: &Transaction<'_>, learned: &[String], now: Timestamp) -> Re
         let answered: Vec<(&'static str, String)> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)
-            .filter(|id| {
-                !repriced
-                    .iter()
-                    .any(|v| v.stripe_subscription_id == **id && !v.waits_for.is_empty())
-            })
+            .filter(|id| !unknown.contains(*id))
             .map(|id| ("subscription_discounts", id.clone()))
             .collect();
-        stripe_lookups::replace(db, &answered, &[]).await?;
+        stripe_lookups::replace(db, &answered, &lookups).await?;
         let [customer] = customers;
         mrr_movements::replace(db, &customer, &movement::movements(&repriced)?).await?;
     }
@@ -263,17 +268,19 @@ async fn archived(db: &Transaction<'_>, waiting: &[String]) -> Result<Vec<Object
     Ok(facts)
 }
 
-/// The versions that one archived event makes with what is known now, and the shown row if it shows this event.
+/// The versions that one archived event makes with what is known now, and what it shows. Writes the shown row if it shows
+/// this event.
 async fn reprice_event(
     db: &Transaction<'_>,
     facts: &Objects,
     now: Timestamp,
-) -> Result<Vec<SubscriptionVersion>, Error> {
+) -> Result<(Vec<SubscriptionVersion>, Vec<Subscription>), Error> {
     let stored = LedgerState::load(db, &facts.ids()).await?;
     let mut subscriptions = facts.subscriptions.clone();
     Catalog::of(facts, &stored).complete(subscriptions.values_mut());
+    let subscriptions: Vec<Subscription> = subscriptions.into_values().collect();
     let mut versions = Vec::new();
-    for mut completed in subscriptions.into_values() {
+    for mut completed in subscriptions.iter().cloned() {
         versions.push(version(&completed, &stored.plans)?);
         if let Some(begun) = completed.begun() {
             versions.push(version(&begun, &stored.plans)?);
@@ -291,5 +298,5 @@ async fn reprice_event(
         let computed = computed(&completed, sessions, history, &stored.plans)?;
         subscriptions::upsert(db, [(&completed, &computed)], now).await?;
     }
-    Ok(versions)
+    Ok((versions, subscriptions))
 }

@@ -44,6 +44,8 @@ columns_of!(Coupon {
     currency,
     duration,
     duration_in_months,
+    applies_to,
+    currency_options,
 });
 
 mirrored!(CouponSnapshot => "coupons" by "(stripe_coupon_id)" {
@@ -80,7 +82,7 @@ pub async fn prices(
     Ok(prices)
 }
 
-/// The stored coupons among these ids, and those of these discounts.
+/// The stored coupons among these ids, and those of [`discounts`].
 pub async fn coupons(
     db: &impl GenericClient,
     coupon_ids: &[String],
@@ -91,7 +93,9 @@ pub async fn coupons(
         "get",
         "stripe_coupon_id = ANY($1 || ARRAY(
              SELECT stripe_coupon_id FROM discounts
-             WHERE stripe_discount_id = ANY($2) AND stripe_coupon_id IS NOT NULL))",
+             WHERE stripe_coupon_id IS NOT NULL
+               AND (stripe_discount_id = ANY($2)
+                    OR stripe_customer_id = ANY($2) AND stripe_subscription_id IS NULL)))",
         &[
             (&coupon_ids, Type::TEXT_ARRAY),
             (&discount_ids, Type::TEXT_ARRAY),
@@ -100,12 +104,13 @@ pub async fn coupons(
     .await
 }
 
-/// The stored discounts among these ids.
+/// The stored discounts among these ids, and those of these customers that are of no subscription.
 pub async fn discounts(
     db: &impl GenericClient,
     discount_ids: &[String],
 ) -> Result<Vec<DiscountSnapshot>, Error> {
-    let condition = "stripe_discount_id = ANY($1)";
+    let condition = "stripe_discount_id = ANY($1)
+         OR stripe_customer_id = ANY($1) AND stripe_subscription_id IS NULL";
     mirror::select(db, "get", condition, &[(&discount_ids, Type::TEXT_ARRAY)]).await
 }
 

@@ -15,6 +15,7 @@ use domain::money::Currency;
 use domain::partner::credit::CreditReason;
 use domain::payment::{DisputeTransaction, FeeSource, PaymentStatus};
 use domain::period::Period;
+use domain::revenue::movement::DiscountStep;
 use domain::stripe_objects::catalog::{CurrencyOption, Discount, Tier, TransformQuantity};
 use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus, Line};
 use domain::stripe_objects::subscription::Item;
@@ -110,7 +111,9 @@ stored_as_json!(
     BTreeMap<i64, i64>,
     BTreeMap<String, DisputeTransaction>,
     BTreeMap<Currency, CurrencyOption>,
+    BTreeMap<Currency, i64>,
     Vec<Discount>,
+    Vec<DiscountStep>,
     Vec<Item>,
     Vec<Tier>,
     TransformQuantity

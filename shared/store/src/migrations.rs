@@ -109,6 +109,9 @@ const VERSIONED: &[Migration] = migrations![
     "V0036__credit_notes_created_at_idx.concurrent.sql",
     "V0037__credit_notes_voided_at_idx.concurrent.sql",
     "V0038__ugx_has_two_decimals.sql",
+    "V0039__terms_of_discounts.sql",
+    "V0040__discounts_stripe_customer_id_idx.concurrent.sql",
+    "V0041__subscription_versions_discount_steps_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

@@ -299,6 +299,11 @@ impl Source<'_> {
             named,
             LinkSource::CustomerMetadata,
         );
+        if let Some(object) = at(object, "discount")
+            && let Some(read) = discount(object)
+        {
+            self.keep_discount(object, read, None, facts);
+        }
         let created_at = time(object, &["created"]);
         let type_rank = match self.event_type {
             "customer.created" => 1,
@@ -341,7 +346,7 @@ impl Source<'_> {
         for item in &mut items {
             item.price = std::mem::take(&mut item.price).in_currency(currency);
         }
-        let discounts = self.discounts(object, facts);
+        let discounts = self.discounts(object, id(object, &["id"]), facts);
         let named = at(object, "metadata.user_id").and_then(user_id);
         self.link_user(
             facts,
@@ -353,9 +358,16 @@ impl Source<'_> {
         let is_ended = subscription::is_ended(&status);
         let is_paused = SubscriptionStatus::of(&status) == SubscriptionStatus::Paused
             || text(object, &["pause_collection.behavior"]).is_some();
-        let first_item = at(object, "items.data").and_then(|items| items.get(0));
+        // Items may have periods of their own: the subscription's is the one that ends first.
+        let periods = at(object, "items.data").and_then(Value::as_array);
+        let ends_first = periods
+            .into_iter()
+            .flatten()
+            .filter_map(|item| Some((time(item, &["current_period_end"])?, item)))
+            .min_by_key(|(end, _)| *end)
+            .map(|(_, item)| item);
         let period = |field: &str| {
-            first_item
+            ends_first
                 .and_then(|item| time(item, &[field]))
                 .or_else(|| time(object, &[field]))
         };
@@ -365,6 +377,8 @@ impl Source<'_> {
             currency,
             items,
             discounts,
+            // What the customer has is known from the customer.
+            inherited_discounts: None,
             current_period_start: period("current_period_start"),
             current_period_end: period("current_period_end"),
             cancel_at_period_end: flag(object, &["cancel_at_period_end"]).unwrap_or(false),
@@ -987,12 +1001,17 @@ impl Source<'_> {
             object: "discount",
             field: "coupon",
         })?;
-        self.keep_discount(object, read, facts);
+        self.keep_discount(object, read, None, facts);
         Ok(())
     }
 
-    /// The discounts that an object lists. Also collects what they say about coupons and ids.
-    fn discounts(&self, object: &Value, facts: &mut Objects) -> Vec<Discount> {
+    /// The discounts that a subscription or an item of it lists. Also collects what they say about coupons and ids.
+    fn discounts(
+        &self,
+        object: &Value,
+        subscription: Option<String>,
+        facts: &mut Objects,
+    ) -> Vec<Discount> {
         let listed = at(object, "discounts")
             .and_then(Value::as_array)
             .filter(|l| !l.is_empty());
@@ -1017,23 +1036,32 @@ impl Source<'_> {
                 _ => (value, read),
             };
             if value.is_object() {
-                self.keep_discount(value, read.clone(), facts);
+                self.keep_discount(value, read.clone(), subscription.clone(), facts);
             }
             discounts.push(read);
         }
         discounts
     }
 
-    fn keep_discount(&self, object: &Value, read: Discount, facts: &mut Objects) {
-        let has_ended = self.event_type == "customer.discount.deleted";
+    fn keep_discount(
+        &self,
+        object: &Value,
+        read: Discount,
+        subscription: Option<String>,
+        facts: &mut Objects,
+    ) {
+        let deleted_at = (self.event_type == "customer.discount.deleted").then_some(self.at);
+        let ends = [read.ends_at, deleted_at];
+        // One of an invoice is nobody's recurring discount.
+        let is_of_invoice = id(object, &["invoice", "invoice_item"]).is_some();
         if let Some(stripe_discount_id) = read.stripe_discount_id {
             facts.discounts.keep(DiscountSnapshot {
                 stripe_discount_id,
                 stripe_coupon_id: read.stripe_coupon_id,
-                stripe_customer_id: id(object, &["customer"]),
-                stripe_subscription_id: id(object, &["subscription"]),
-                ended_at: time(object, &["end"]).or(has_ended.then_some(self.at)),
-                created_at: time(object, &["start"]),
+                stripe_customer_id: id(object, &["customer"]).filter(|_| !is_of_invoice),
+                stripe_subscription_id: id(object, &["subscription"]).or(subscription),
+                ended_at: ends.into_iter().flatten().min(),
+                created_at: read.starts_at,
                 version: self.version(type_rank(self.event_type)),
             });
         }
@@ -1078,7 +1106,8 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
         items.push(Item {
             price: terms,
             quantity: int(item, &["quantity"]).unwrap_or(1),
-            discounts: source.discounts(item, facts),
+            quantity_decimal: fraction(item),
+            discounts: source.discounts(item, id(object, &["id"]), facts),
         });
     }
     // Before items there was one plan.
@@ -1088,6 +1117,7 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
         items.push(Item {
             price: terms,
             quantity: int(object, &["quantity"]).unwrap_or(1),
+            quantity_decimal: fraction(object),
             discounts: Vec::new(),
         });
     }
@@ -1175,6 +1205,20 @@ fn coupon(object: &Value) -> Option<Coupon> {
         duration: text(object, &["duration"])?,
         duration_in_months: int(object, &["duration_in_months"])
             .and_then(|months| i32::try_from(months).ok()),
+        applies_to: at(object, "applies_to").map(|applies_to| {
+            let products = at(applies_to, "products").and_then(Value::as_array);
+            let products = products.into_iter().flatten();
+            products
+                .filter_map(|product| product.as_str().map(str::to_owned))
+                .collect()
+        }),
+        currency_options: at(object, "currency_options").map(|options| {
+            let options = options.as_object().into_iter().flatten();
+            let amounts = options.filter_map(|(code, option)| {
+                Some((Currency::parse(code).ok()?, int(option, &["amount_off"])?))
+            });
+            amounts.collect()
+        }),
     })
 }
 
@@ -1185,6 +1229,8 @@ fn discount(value: &Value) -> Option<Discount> {
             stripe_discount_id: Some(id.to_owned()),
             stripe_coupon_id: None,
             coupon: None,
+            starts_at: None,
+            ends_at: None,
         });
     }
     let coupon_value = at(value, "source.coupon")
@@ -1198,6 +1244,8 @@ fn discount(value: &Value) -> Option<Discount> {
         stripe_discount_id,
         stripe_coupon_id: id(value, &["source.coupon", "coupon"]),
         coupon: coupon_value.and_then(coupon),
+        starts_at: time(value, &["start"]),
+        ends_at: time(value, &["end"]),
     })
 }
 
@@ -1475,6 +1523,14 @@ fn user_id(value: &Value) -> Option<i32> {
         Value::Number(number) => number.as_i64().and_then(|id| i32::try_from(id).ok()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// The exact quantity of an item, when it is not whole.
+fn fraction(item: &Value) -> Option<String> {
+    let quantity = decimal(item, &["quantity_decimal"])?;
+    let (_, fraction) = quantity.split_once('.')?;
+    let is_whole = fraction.chars().all(|digit| digit == '0');
+    (!is_whole).then_some(quantity)
 }
 
 fn metadata(object: &Value) -> Value {

@@ -9,7 +9,6 @@ use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, Subscrip
 use domain::revenue::entries::RevenueEntry;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
-use domain::stripe_objects::subscription::DiscountProfile;
 use futures_util::try_join;
 use shared::ledger;
 use store::{invoices, payment_facts, reconciliation_window as window, subscriptions};
@@ -157,7 +156,7 @@ impl Rows {
         for stored in stored {
             let id = stored.stripe_subscription_id;
             let computed = match &stored.snapshot {
-                Some(snapshot) => Some(snapshot.recurring_revenue(DiscountProfile::Stripe)?),
+                Some(snapshot) => Some(snapshot.current_revenue()?),
                 None => None,
             };
             let computed = computed.filter(|revenue| !revenue.is_provisional);

@@ -1,8 +1,11 @@
 //! What a fact of Stripe's means, to the cent: small stories in every shape of the API, in random orders and doubled.
 
 use domain::money::Currency;
+use domain::payment::FeeEstimate;
 use domain::period::Period;
-use fake_stripe::account::NewPrice;
+use domain::revenue::movement;
+use domain::stripe_objects::subscription::DiscountProfile;
+use fake_stripe::account::{NewCoupon, NewPrice};
 use fake_stripe::billing::NewSubscription;
 use fake_stripe::objects::Metadata;
 use fake_stripe::payments::Outcome;
@@ -12,14 +15,27 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use shared::figures;
+use shared::{figures, ledger};
 use store::reports::Scope;
+use store::subscriptions;
 use tokio_postgres::Client;
 
 use super::bundle::{Webhook, deliver};
 
 /// Random orders of each story in each shape.
 const ORDERS: u64 = 2;
+
+const FEES: FeeEstimate = FeeEstimate {
+    bps: 290,
+    fixed_cents: 30,
+};
+/// The type of what is fetched among the events.
+const FETCHED: &str = "fetched";
+
+/// An object as Stripe answers it, among the events.
+fn fetched(object: Value, fetched_at: Timestamp) -> Value {
+    json!({"type": FETCHED, "object": object, "at": fetched_at.as_second()})
+}
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -43,6 +59,14 @@ async fn in_any_order(name: &str, events: &[Value], check: impl AsyncFn(&Client,
         order.shuffle(&mut random);
         let webhook = Webhook::start(1).await;
         for event in &order {
+            if event["type"] == FETCHED {
+                let mut client = webhook.database.client().await;
+                let objects = [event["object"].clone()];
+                let fetched_at = Timestamp::from_second(event["at"].as_i64().unwrap()).unwrap();
+                let applied = ledger::ingest_fetched(&mut client, &objects, fetched_at, FEES);
+                applied.await.unwrap();
+                continue;
+            }
             let (status, answer) = deliver(&webhook.sandbox(0), event.to_string()).await;
             assert_eq!(status, 200, "{answer}");
             assert_ne!(answer["outcome"], "parked", "{name}: {event}");
@@ -324,4 +348,217 @@ async fn a_total_is_what_its_parts_make() {
         })
         .await;
     }
+}
+
+/// What the subscription is worth per month, in minor units, whether that is final, and the unfinished look-ups.
+async fn recurring(client: &Client) -> String {
+    let row = client.query_one(
+        "SELECT concat_ws(' ', mrr_microcents / 1000000.0, CASE WHEN mrr_provisional THEN 'provisional' END,
+                (SELECT string_agg(kind, ' ' ORDER BY kind) FROM stripe_lookups
+                 WHERE done_at IS NULL AND kind <> 'balance_transaction' AND kind <> 'invoice_payments'))
+         FROM subscriptions", &[]).await.unwrap();
+    let text: String = row.get(0);
+    text.replace(".00000000000000000000", "")
+        .replace(".0000000000000000", "")
+}
+
+/// `kind delta` on a day, of each movement under a profile.
+async fn moved(client: &Client, profile: DiscountProfile) -> Vec<String> {
+    let customers = client
+        .query("SELECT stripe_customer_id FROM subscriptions", &[])
+        .await;
+    let customers: Vec<String> = customers.unwrap().iter().map(|row| row.get(0)).collect();
+    let versions = subscriptions::versions(client, &customers, &[])
+        .await
+        .unwrap();
+    let versions: Vec<_> = versions.into_iter().map(|one| one.under(profile)).collect();
+    let movements = movement::movements(&versions).unwrap();
+    let shown = movements.iter().map(|one| {
+        let day = one.occurred_at.to_zoned(jiff::tz::TimeZone::UTC).date();
+        format!(
+            "{day} {} {}",
+            one.kind.as_str(),
+            one.delta_microcents / 1_000_000
+        )
+    });
+    shown.collect()
+}
+
+fn forever(bps: i64) -> NewCoupon<'static> {
+    NewCoupon {
+        percent_off_bps: Some(bps),
+        amount_off: None,
+        duration: "forever",
+        duration_in_months: None,
+        prices: &[],
+    }
+}
+
+#[tokio::test]
+async fn a_coupon_reduces_the_products_that_it_is_for() {
+    let (mut account, customer) = account("Products");
+    let first = account.create_price(&NewPrice::monthly("usd", 2_000, "basic"));
+    let second = account.create_price(&NewPrice::monthly("usd", 3_000, "extra"));
+    let coupon = account.create_coupon(&NewCoupon {
+        prices: &[&first],
+        ..forever(5_000)
+    });
+    let subscription = NewSubscription {
+        items: vec![(first.as_str(), 1), (second.as_str(), 1)],
+        trial_days: None,
+        coupon: Some(&coupon),
+        tax_bps: 0,
+        metadata: Metadata::new(),
+    };
+    account.subscribe(&customer, &subscription).unwrap();
+    for shape in Shape::ALL {
+        let mut events = account.events(shape);
+        let name = format!("{shape:?}");
+        // No event says what the coupon is for.
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(recurring(client).await, "2500 provisional coupon", "{name}");
+        })
+        .await;
+        let is_coupon = |event: &&Value| event["type"] == "coupon.created";
+        let mut shown = events.iter().find(is_coupon).unwrap()["data"]["object"].clone();
+        let product = events
+            .iter()
+            .find(|one| one["type"] == "price.created")
+            .unwrap();
+        shown["applies_to"] = json!({"products": [product["data"]["object"]["product"]]});
+        events.push(fetched(shown, october(9)));
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(recurring(client).await, "4000", "{name}");
+            let moves = moved(client, DiscountProfile::Stripe).await;
+            assert_eq!(moves, ["2026-10-01 new 4000"], "{name}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_without_discounts_has_its_customers() {
+    let (mut account, customer) = account("Inherits");
+    let coupon = account.create_coupon(&forever(2_500));
+    subscribe(&mut account, &customer, 4_000, 0);
+    account.set_now(october(5));
+    account.discount_customer(&customer, Some(&coupon)).unwrap();
+    in_every_shape(&account, async |client, name| {
+        // One product: what the coupon is for changes nothing, but it is asked.
+        assert_eq!(recurring(client).await, "3000 coupon", "{name}");
+        let moves = moved(client, DiscountProfile::Stripe).await;
+        let expected = ["2026-10-01 new 4000", "2026-10-05 contraction -1000"];
+        assert_eq!(moves, expected, "{name}");
+        let stored = client.query(
+            "SELECT delta_microcents FROM mrr_movements ORDER BY occurred_at",
+            &[],
+        );
+        let stored: Vec<i64> = stored.await.unwrap().iter().map(|row| row.get(0)).collect();
+        assert_eq!(stored, [4_000_000_000, -1_000_000_000], "{name}");
+    })
+    .await;
+    account.set_now(october(20));
+    account.discount_customer(&customer, None).unwrap();
+    in_every_shape(&account, async |client, name| {
+        assert_eq!(recurring(client).await, "4000 coupon", "{name}");
+        let moves = moved(client, DiscountProfile::Stripe).await;
+        let expected = [
+            "2026-10-01 new 4000",
+            "2026-10-05 contraction -1000",
+            "2026-10-20 expansion 1000",
+        ];
+        assert_eq!(moves, expected, "{name}");
+        let moves = moved(client, DiscountProfile::NoDiscounts).await;
+        assert_eq!(moves, ["2026-10-01 new 4000"], "{name}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_discount_of_three_months_ends_without_an_event() {
+    let (mut account, customer) = account("Months");
+    let price = account.create_price(&NewPrice::monthly("usd", 4_000, "professional"));
+    let coupon = account.create_coupon(&NewCoupon {
+        duration: "repeating",
+        duration_in_months: Some(3),
+        ..forever(5_000)
+    });
+    let subscription = NewSubscription {
+        items: vec![(price.as_str(), 1)],
+        trial_days: None,
+        coupon: Some(&coupon),
+        tax_bps: 0,
+        metadata: Metadata::new(),
+    };
+    account.subscribe(&customer, &subscription).unwrap();
+    in_every_shape(&account, async |client, name| {
+        assert_eq!(recurring(client).await, "4000 coupon", "{name}");
+        let moves = moved(client, DiscountProfile::AllDiscounts).await;
+        let expected = ["2026-10-01 new 2000", "2027-01-01 expansion 2000"];
+        assert_eq!(moves, expected, "{name}");
+        let moves = moved(client, DiscountProfile::Stripe).await;
+        assert_eq!(moves, ["2026-10-01 new 4000"], "{name}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_customer_that_nobody_has_seen_may_have_a_discount() {
+    let (mut account, customer) = account("Unseen");
+    subscribe(&mut account, &customer, 4_000, 0);
+    for shape in Shape::ALL {
+        let all = account.events(shape);
+        let is_of_customer = |event: &&Value| event["data"]["object"]["object"] == "customer";
+        let (seen, mut events): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|event| is_of_customer(&event));
+        let name = format!("{shape:?}");
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(
+                recurring(client).await,
+                "4000 provisional customer",
+                "{name}"
+            );
+        })
+        .await;
+        events.push(seen[0].clone());
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(recurring(client).await, "4000", "{name}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn quantities_are_exact_and_the_period_is_the_one_that_ends_first() {
+    let item = |id: &str, quantity: Value, days: i64| {
+        let mut item = json!({"id": id, "price": {"id": "price_1", "object": "price", "currency": "usd",
+                "unit_amount": 1_000, "unit_amount_decimal": "1000", "billing_scheme": "per_unit", "product": "prod_1",
+                "recurring": {"interval": "month", "interval_count": 1, "usage_type": "licensed"}},
+            "current_period_start": october(1).as_second() + days,
+            "current_period_end": october(1).as_second() + days * 86_400});
+        item.as_object_mut()
+            .unwrap()
+            .extend(quantity.as_object().unwrap().clone());
+        item
+    };
+    let subscription = json!({"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "active",
+        "currency": "usd", "created": october(1).as_second(), "start_date": october(1).as_second(), "discounts": [],
+        "items": {"data": [item("si_1", json!({"quantity": 2, "quantity_decimal": "2.5"}), 30),
+                           item("si_2", json!({"quantity": 1}), 7)]}});
+    let customer = json!({"id": "cus_1", "object": "customer", "created": october(1).as_second(), "discount": null});
+    let events = [
+        event("customer.subscription.created", subscription),
+        event("customer.created", customer),
+    ];
+    in_any_order("items", &events, async |client, name| {
+        assert_eq!(recurring(client).await, "3500", "{name}");
+        let row = client.query_one(
+            "SELECT current_period_start, current_period_end, items #>> '{0,quantity_decimal}' FROM subscriptions", &[]);
+        let row = row.await.unwrap();
+        let (from, to): (Timestamp, Timestamp) = (row.get(0), row.get(1));
+        assert_eq!(from.as_second(), october(1).as_second() + 7, "{name}");
+        assert_eq!(to, october(8), "{name}");
+        assert_eq!(row.get::<_, String>(2), "2.5", "{name}");
+    })
+    .await;
 }
