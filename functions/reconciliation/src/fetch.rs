@@ -49,6 +49,10 @@ pub(crate) async fn answer(
         "payment_intent" => retrieved("payment_intents", &NOTHING).await?,
         "charge" => retrieved("charges", &CHARGE).await?,
         "refund" => retrieved("refunds", &NOTHING).await?,
+        "charge_refunds" => {
+            let of_charge = Map::from_iter([("charge".to_owned(), json!(id))]);
+            return all(stripe, &["refunds"], of_charge, now).await.map(Some);
+        }
         "dispute" => retrieved("disputes", &NOTHING).await?,
         "invoice" | "invoice_lines" | "invoice_payments" => {
             let mut invoice = retrieved("invoices", &INVOICE).await?;

@@ -740,7 +740,26 @@ fn payments(
         .chain(paid_now)
         .collect();
     for facts in payments::facts(all, &invoices_paid_at) {
-        changes.payments.extend(payment::derive(&facts, estimate)?);
+        let payment = payment::derive(&facts, estimate)?;
+        let short = payment
+            .iter()
+            .flat_map(|payment| &payment.charges_short_of_refunds);
+        let short: BTreeSet<&String> = short.collect();
+        for charge in &facts.charges {
+            let stripe_id = charge.stripe_charge_id.clone();
+            changes
+                .looked_up
+                .push(("charge_refunds", stripe_id.clone()));
+            if short.contains(&stripe_id) {
+                changes.lookups.push(Lookup {
+                    kind: "charge_refunds",
+                    stripe_id,
+                    reason: "refunds",
+                    requested_at: charge.attempted_at,
+                });
+            }
+        }
+        changes.payments.extend(payment);
     }
     for invoice in invoices.values() {
         changes.payments.extend(out_of_band(invoice));

@@ -734,7 +734,7 @@ impl Source<'_> {
                 field: "status",
             })?;
         let known_status = ChargeStatus::of(&status);
-        let refunded_cents = int(object, &["amount_refunded"]).unwrap_or(0);
+        let refunded_cents = int(object, &["amount_refunded"]);
         let stripe_customer_id = id(object, &["customer"]);
         let intent_id = id(object, &["payment_intent"]);
         let stripe_invoice_id = id(object, &["invoice"]);
@@ -770,7 +770,10 @@ impl Source<'_> {
             user_id: at(object, "metadata.user_id").and_then(user_id),
             succeeded_at: captured_at
                 .filter(|_| known_status == ChargeStatus::Succeeded && is_captured),
-            refund_totals: BTreeMap::from([(self.at.as_second(), refunded_cents)]),
+            refund_totals: refunded_cents
+                .map(|total| (self.at.as_second(), total))
+                .into_iter()
+                .collect(),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
             settlement,
             attempted_at: time(object, &["created"]).ok_or(Error::MissingField {
@@ -779,7 +782,7 @@ impl Source<'_> {
             })?,
             version: self.version(payment::charge_rank(
                 &status,
-                refunded_cents > 0,
+                refunded_cents > Some(0),
                 event_type,
             )),
             stripe_charge_id: charge_id,

@@ -562,3 +562,80 @@ async fn quantities_are_exact_and_the_period_is_the_one_that_ends_first() {
     })
     .await;
 }
+
+/// What went back of the only payment, and the unfinished look-ups of refunds.
+async fn refunded(client: &Client) -> String {
+    let row = client
+        .query_one(
+            "SELECT concat_ws(' ', (SELECT refund_amount_cents FROM payment_history),
+                (SELECT sum(refunds_cents) FROM revenue_daily),
+                (SELECT string_agg(kind || ' ' || reason, ' ') FROM stripe_lookups
+                 WHERE done_at IS NULL AND kind = 'charge_refunds'))",
+            &[],
+        )
+        .await
+        .unwrap();
+    row.get(0)
+}
+
+#[tokio::test]
+async fn a_total_counts_beyond_the_refunds_that_are_listed() {
+    let (mut account, customer) = account("Refunds");
+    let intent = account
+        .pay_once(&customer, 6_000, "usd", Outcome::Succeeds)
+        .unwrap();
+    let mut refunds = Vec::new();
+    for day in 2..13 {
+        account.set_now(october(day));
+        refunds.push(account.refund(&intent, 100).unwrap());
+    }
+    let newest = account.events(Shape::Endive);
+    for shape in Shape::ALL {
+        let mut events = account.events(shape);
+        let is_total = |event: &Value| event["type"] == "charge.refunded";
+        let last_total = events.iter().rposition(is_total).unwrap();
+        let last_total = events[last_total]["id"].clone();
+        // The oldest shape lists the newest ten inside the charge; the others announce each.
+        let missing = if shape == Shape::V2020_08_27 {
+            &refunds[0]
+        } else {
+            &refunds[10]
+        };
+        events.retain(|event| {
+            let is_earlier_total = is_total(event) && event["id"] != last_total;
+            !is_earlier_total && event["data"]["object"]["id"] != *missing.as_str()
+        });
+        for event in &mut events {
+            let list = &mut event["data"]["object"]["refunds"];
+            if let Some(data) = list["data"].as_array_mut().filter(|data| data.len() > 10) {
+                data.truncate(10);
+                list["has_more"] = true.into();
+            }
+        }
+        let name = format!("{shape:?}");
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(
+                refunded(client).await,
+                "1100 1100 charge_refunds refunds",
+                "{name}"
+            );
+        })
+        .await;
+        let created = newest.iter().find(|event| {
+            event["type"] == "refund.created" && event["data"]["object"]["id"] == *missing.as_str()
+        });
+        events.push(fetched(
+            created.unwrap()["data"]["object"].clone(),
+            october(20),
+        ));
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(refunded(client).await, "1100 1100", "{name}");
+            let days = client.query(
+                "SELECT count(*) FROM revenue_daily WHERE refunds_cents = 100",
+                &[],
+            );
+            assert_eq!(days.await.unwrap()[0].get::<_, i64>(0), 11, "{name}");
+        })
+        .await;
+    }
+}
