@@ -467,6 +467,17 @@ impl Account {
             }
             ("coupon", "currency_options") => Some(json!({})),
             ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
+            ("invoice", "amount_paid_off_stripe") if shape >= Shape::Endive => {
+                let invoice = self.invoices.get(id).ok()?;
+                Some(
+                    if invoice.out_of_band {
+                        invoice.amount_paid
+                    } else {
+                        0
+                    }
+                    .into(),
+                )
+            }
             ("invoice", "payments") if shape >= Shape::Basil => {
                 let payments = self
                     .invoice_payments

@@ -562,14 +562,6 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
             }),
         );
     }
-    if shape >= Shape::Endive {
-        extend(
-            &mut value,
-            json!({
-                "amount_paid_off_stripe": if invoice.out_of_band { invoice.amount_paid } else { 0 },
-            }),
-        );
-    }
     value
 }
 

@@ -1272,15 +1272,14 @@ fn invoice_status(object: &Value, event_type: &str) -> Option<InvoiceStatus> {
     }
 }
 
-/// The amount paid outside Stripe. Before basil there is only a flag, and `amount_paid` is 0.
+/// The amount paid outside Stripe. Before basil there is a flag, and `amount_paid` is 0; from then on no event says it.
 fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> i64 {
     if status != InvoiceStatus::Paid {
         return 0;
     }
-    match int(object, &["amount_paid_off_stripe"]) {
-        Some(amount) if amount > 0 => amount,
-        _ if flag(object, &["paid_out_of_band"]) == Some(true) => amount_due_cents,
-        _ => 0,
+    match flag(object, &["paid_out_of_band"]) {
+        Some(true) => amount_due_cents,
+        Some(false) | None => 0,
     }
 }
 
