@@ -23,6 +23,7 @@ use shared::ledger::{self, Applied};
 use shared::write::{Write, Writer, Written};
 use store::audit_log;
 use store::stripe_events::{self, InboxEvent};
+use stripe::account::Account;
 use stripe::event::Event;
 use utoipa::openapi::RefOr;
 use utoipa::{IntoParams, IntoResponses, ToSchema};
@@ -64,7 +65,7 @@ impl From<ParkedState> for ParkedEvent {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ListedEvent {
-    /// An event of the inbox: applied, or ignored.
+    /// An event of the inbox: applied, ignored, or foreign.
     Inbox(InboxEvent),
     /// An event that is not in the inbox yet.
     Parked(ParkedEvent),
@@ -78,6 +79,8 @@ pub(crate) enum EventOutcome {
     Applied,
     /// The ledger has no use for it.
     Ignored,
+    /// It is of another account or the other mode, and was not applied.
+    Foreign,
     Failed,
     /// It could not be applied yet and will be tried again.
     Parked,
@@ -112,6 +115,7 @@ pub(crate) async fn list(
         None => None,
         Some(EventOutcome::Applied) => Some("applied"),
         Some(EventOutcome::Ignored) => Some("ignored"),
+        Some(EventOutcome::Foreign) => Some("foreign"),
         Some(EventOutcome::Failed) => Some("failed"),
         Some(outcome @ (EventOutcome::Parked | EventOutcome::Poisoned)) => {
             if asked.event_type.is_some() {
@@ -156,7 +160,7 @@ pub(crate) async fn parked(
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Replayed {
     event_id: String,
-    /// `applied`, `ignored`, `duplicate`, or `parked` when it failed again.
+    /// `applied`, `ignored`, `foreign` when it is not ours, `duplicate`, or `parked` when it failed again.
     outcome: &'static str,
     /// Why it failed again; absent when it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,11 +211,13 @@ pub(crate) async fn replay(
     let PlainText(event_id) = event_id;
     let table = table(&app)?;
     let actor = writer.actor().to_owned();
-    let estimate = app.fee_estimate;
+    let (account, estimate) = (app.account.clone(), app.fee_estimate);
     let (id, again) = (event_id.as_str(), event_id.clone());
     let parked = table.clone();
     let done = writer
-        .run(|cx| Box::pin(async move { apply_again(cx, &parked, again, estimate).await }))
+        .run(|cx| {
+            Box::pin(async move { apply_again(cx, &parked, &account, again, estimate).await })
+        })
         .await;
     match done {
         Ok(written) => {
@@ -261,6 +267,7 @@ impl<E: Into<Error>> From<E> for Failure {
 async fn apply_again(
     mut cx: Write<'_>,
     table: &ParkedEvents,
+    account: &Account,
     event_id: String,
     estimate: FeeEstimate,
 ) -> Result<Replayed, Failure> {
@@ -270,7 +277,7 @@ async fn apply_again(
         return Err(Error::NotFound.into());
     }
     let (before, outcome) = if is_parked {
-        let applied = apply(&cx, table, &event_id, estimate).await?;
+        let applied = apply(&cx, table, account, &event_id, estimate).await?;
         cx.publish(applied.messages);
         (json!({"outcome": "parked"}), applied.outcome.as_str())
     } else {
@@ -290,6 +297,7 @@ async fn apply_again(
 async fn apply(
     cx: &Write<'_>,
     table: &ParkedEvents,
+    account: &Account,
     event_id: &str,
     estimate: FeeEstimate,
 ) -> Result<Applied, Failure> {
@@ -310,7 +318,7 @@ async fn apply(
     // Its cause may quote the body.
     let event = Event::parse(parked.body.as_bytes())
         .map_err(|error| Failure::OfEvent(error.to_string()))?;
-    match ledger::apply_event(cx.db, &event, &parked.body, estimate, cx.now).await {
+    match ledger::apply_event(cx.db, account, &event, &parked.body, estimate, cx.now).await {
         Ok(applied) => Ok(applied),
         Err(ledger::Error::Store(error)) if error.is_unavailable() || error.is_retryable() => {
             Err(error.into())

@@ -19,6 +19,7 @@ use runtime::config::{self, DatabaseConfig, Environment};
 use runtime::routes;
 use shared::write::WriteState;
 use store::Database;
+use stripe::account::Account;
 
 mod audit_log;
 mod contracts;
@@ -100,12 +101,13 @@ pub(crate) struct Clients {
     parked_events: Result<ParkedEvents, config::Error>,
     event_bus: Result<EventBus, config::Error>,
     stripe_api_base: String,
+    account: Account,
     fee_estimate: FeeEstimate,
 }
 
 impl App {
     /// Reads `DATABASE_URL` (or `DATABASE_SECRET_ARN`), `REPORTING_CURRENCY` (USD), the variables of
-    /// [`Authenticator`] and of [`FeeEstimate`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
+    /// [`Authenticator`], of [`FeeEstimate`] and of [`Account`], `DOCUMENT_BUCKET`, `PARKED_EVENTS_TABLE` and `EVENT_BUS_NAME` for the
     /// routes that need them, and for the health check `STRIPE_API_BASE`.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, sdk)?;
@@ -118,6 +120,7 @@ impl App {
             stripe_api_base: environment
                 .optional("STRIPE_API_BASE")
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
+            account: Account::from_env(environment)?,
             fee_estimate: config::fee_estimate(environment)?,
         });
         let authenticator = Authenticator::of_people(JwtVerifier::from_env(environment, sdk));

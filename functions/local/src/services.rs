@@ -152,6 +152,8 @@ impl Services {
                 "STRIPE_WEBHOOK_SECRETS",
                 self.secrets.webhook_secret.clone(),
             ),
+            // The fake Stripe has test objects, as have the samples; a real test mode may be forwarded to it.
+            ("STRIPE_LIVEMODE", "any".to_owned()),
             ("STRIPE_API_KEY", self.secrets.stripe_api_key.clone()),
             ("STRIPE_API_BASE", self.stripe.base_url()),
             ("PARKED_EVENTS_TABLE", PARKED_EVENTS_TABLE.to_owned()),

@@ -138,6 +138,7 @@ async fn compare(objects: i64) {
         ("EVENT_BUS_NAME", moto.event_bus().await),
         ("STRIPE_API_BASE", stripe.base.clone()),
         ("STRIPE_API_KEY", "rk_test_Bench".to_owned()),
+        ("STRIPE_LIVEMODE", "any".to_owned()),
     ]);
     let app = App::from_env(
         &as_function("reconciliation", &environment),

@@ -84,6 +84,7 @@ impl Site {
             ("DOCUMENT_BUCKET", moto.bucket().await),
             ("EVENT_BUS_NAME", moto.event_bus().await),
             ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
+            ("STRIPE_LIVEMODE", "any".to_owned()),
         ]);
         Site {
             environment,

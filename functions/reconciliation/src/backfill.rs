@@ -44,7 +44,10 @@ const KINDS: [Kind; 11] = [
     Kind {
         name: "coupons",
         path: &["coupons"],
-        expansions: PLAIN,
+        expansions: &[
+            &["data.applies_to", "data.currency_options"],
+            &["data.applies_to"],
+        ],
         is_dated: false,
     },
     Kind {
@@ -292,6 +295,9 @@ impl Import<'_> {
             _ => None,
         };
         let mut page = self.expanded(kind, params).await?;
+        if kind.name == "coupons" {
+            page.data = page.data.into_iter().map(fetch::terms).collect();
+        }
         if kind.name == "invoices" {
             for invoice in &mut page.data {
                 fetch::complete_invoice(&self.app.stripe, invoice, self.now).await?;

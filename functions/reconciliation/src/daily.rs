@@ -88,7 +88,7 @@ impl From<ledger::Error> for Stop {
 fn is_refused(error: &client::Error) -> bool {
     matches!(
         error,
-        client::Error::NoKey(_) | client::Error::Unauthorized { .. }
+        client::Error::NoKey(_) | client::Error::Unauthorized { .. } | client::Error::WrongMode
     )
 }
 

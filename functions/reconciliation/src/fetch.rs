@@ -23,6 +23,10 @@ const CHARGE: [&[&str]; 1] = [&["balance_transaction", "refunds"]];
 const PRICE: [&[&str]; 1] = [&["tiers"]];
 /// What a price costs in its other currencies, and the tiers that a price without any may have.
 const CURRENCIES: [&[&str]; 2] = [&["tiers", "currency_options"], &["tiers"]];
+/// What a coupon is for, and what it takes off in other currencies.
+const COUPON: [&[&str]; 2] = [&["applies_to", "currency_options"], &["applies_to"]];
+/// The coupon of its discount has been inside, and then under `source`.
+const CUSTOMER: [&[&str]; 2] = [&["discount.source.coupon"], &[]];
 const NOTHING: [&[&str]; 1] = [&[]];
 
 /// The objects that answer a look-up of this kind. `None` for a kind nobody asks for.
@@ -40,10 +44,15 @@ pub(crate) async fn answer(
         "balance_transaction" => retrieved("balance_transactions", &NOTHING[..]).await?,
         "price" => retrieved("prices", &PRICE).await?,
         "price_currency_options" => retrieved("prices", &CURRENCIES).await?,
-        "customer" => retrieved("customers", &NOTHING).await?,
+        "customer" => retrieved("customers", &CUSTOMER).await?,
+        "coupon" => terms(retrieved("coupons", &COUPON).await?),
         "payment_intent" => retrieved("payment_intents", &NOTHING).await?,
         "charge" => retrieved("charges", &CHARGE).await?,
         "refund" => retrieved("refunds", &NOTHING).await?,
+        "charge_refunds" => {
+            let of_charge = Map::from_iter([("charge".to_owned(), json!(id))]);
+            return all(stripe, &["refunds"], of_charge, now).await.map(Some);
+        }
         "dispute" => retrieved("disputes", &NOTHING).await?,
         "invoice" | "invoice_lines" | "invoice_payments" => {
             let mut invoice = retrieved("invoices", &INVOICE).await?;
@@ -137,8 +146,8 @@ async fn with_its_terms(
         let Some(coupon) = discount["source"]["coupon"].as_str() else {
             continue;
         };
-        match retrieve(stripe, "coupons", coupon, &NOTHING, now).await {
-            Ok(coupon) => objects.push(coupon),
+        match retrieve(stripe, "coupons", coupon, &COUPON, now).await {
+            Ok(coupon) => objects.push(terms(coupon)),
             Err(Error::NotFound { .. }) => {
                 tracing::warn!(coupon, "a coupon that a subscription names is gone");
             }
@@ -154,6 +163,16 @@ async fn with_its_terms(
     }
     objects.push(subscription);
     Ok(objects)
+}
+
+/// A coupon that was asked for its terms: a member that is left out is none.
+pub(crate) fn terms(mut coupon: Value) -> Value {
+    if let Some(coupon) = coupon.as_object_mut() {
+        for member in ["applies_to", "currency_options"] {
+            coupon.entry(member).or_insert(Value::Null);
+        }
+    }
+    coupon
 }
 
 fn elements(list: &Value) -> impl Iterator<Item = &Value> {

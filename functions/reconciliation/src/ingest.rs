@@ -63,7 +63,7 @@ async fn ingest_set(
         .filter_map(|(event, body)| Some((event.as_ref().ok()?, *body)))
         .collect();
     let mut client = app.database.client().await?;
-    let applied = ledger::ingest_all(&mut client, &readable, app.fee_estimate, now).await?;
+    let applied = ledger::ingest_all(&mut client, &app.account, &readable, app.fee_estimate, now).await?;
     let mut outcomes = applied.outcomes.into_iter();
     let outcome_of = |event: &Result<Event, String>| match event {
         Ok(_) => outcomes.next().map_or_else(
@@ -93,7 +93,8 @@ async fn ingest(
     loop {
         let ingest = async {
             let mut client = app.database.client().await?;
-            ledger::ingest(&mut client, &event, body, app.fee_estimate, now).await
+            let (account, estimate) = (&app.account, app.fee_estimate);
+            ledger::ingest(&mut client, account, &event, body, estimate, now).await
         };
         let reason = match time_limit::within(EVENT_TIMEOUT, ingest).await {
             Ok(Ok(applied)) => return Ok(Ok(applied.outcome)),

@@ -20,6 +20,7 @@ use runtime::config::{self, DatabaseConfig, Environment};
 use runtime::telemetry::log_failure;
 use serde_json::{Value, json};
 use store::Database;
+use stripe::account::Account;
 use stripe::client::{Client, Patience};
 
 pub use backfill::{Error as BackfillError, Summary as BackfillSummary};
@@ -36,6 +37,7 @@ pub struct App {
     document_bucket: DocumentBucket,
     event_bus: EventBus,
     stripe: Client,
+    account: Account,
     fee_estimate: FeeEstimate,
 }
 
@@ -81,6 +83,7 @@ impl App {
             document_bucket: DocumentBucket::from_env(environment, aws)?,
             event_bus: EventBus::from_env(environment, aws)?,
             stripe: Client::from_env(environment, aws)?,
+            account: Account::from_env(environment)?,
             fee_estimate: config::fee_estimate(environment)?,
         })
     }

@@ -152,6 +152,7 @@ async fn settle(
                 StripeError::NoKey(_)
                     | StripeError::RateLimited { .. }
                     | StripeError::Unauthorized { .. }
+                    | StripeError::WrongMode
                     | StripeError::Unavailable(_)
             );
             let reason = cause_chain(&error);

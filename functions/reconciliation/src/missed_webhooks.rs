@@ -42,7 +42,7 @@ pub struct Summary {
     pub compared: u64,
     /// Events that were missing and are in the ledger now.
     pub applied: u64,
-    /// Events that were missing and mean nothing to the ledger.
+    /// Events that were missing and mean nothing to the ledger, or are not ours.
     pub ignored: u64,
     /// Events that were missing and could not be applied: parked for the redrive.
     pub parked: u64,
@@ -333,7 +333,7 @@ impl Run<'_> {
             for outcome in apply_or_park(self.app, set, self.now).await? {
                 match outcome {
                     Some(Outcome::Applied) => self.summary.applied += 1,
-                    Some(Outcome::Ignored) => self.summary.ignored += 1,
+                    Some(Outcome::Ignored | Outcome::Foreign) => self.summary.ignored += 1,
                     // Delivered meanwhile.
                     Some(Outcome::Duplicate) => {}
                     None => self.summary.parked += 1,

@@ -39,7 +39,7 @@ pub struct Summary {
     pub applied: u64,
     /// Events that were in it already.
     pub duplicate: u64,
-    /// Events that are kept and mean nothing to the ledger.
+    /// Events that are kept and mean nothing to the ledger, or are not ours.
     pub ignored: u64,
     /// Events that failed and are tried again after a pause.
     pub failed: u64,
@@ -271,7 +271,7 @@ async fn drive(
         match outcome {
             Outcome::Applied => summary.applied += 1,
             Outcome::Duplicate => summary.duplicate += 1,
-            Outcome::Ignored => summary.ignored += 1,
+            Outcome::Ignored | Outcome::Foreign => summary.ignored += 1,
         }
         metrics::counter!("redriven_events", "outcome" => outcome.as_str()).increment(1);
         tracing::info!(

@@ -84,6 +84,7 @@ fn spawn(binary: &Path, database_url: &str, aws: &str) -> Function {
         ("DATABASE_URL", database_url),
         ("DATABASE_SSLMODE", "disable"),
         ("STRIPE_WEBHOOK_SECRETS", SECRET),
+        ("STRIPE_LIVEMODE", "any"),
         ("PARKED_EVENTS_TABLE", "never-needed"),
         ("DOCUMENT_BUCKET", "never-needed"),
         ("EVENT_BUS_NAME", "billing"),

@@ -235,6 +235,7 @@ impl Sandbox {
             ("DATABASE_URL", url.as_str()),
             ("DATABASE_SSLMODE", "disable"),
             ("STRIPE_WEBHOOK_SECRETS", SECRET),
+            ("STRIPE_LIVEMODE", "any"),
             ("PARKED_EVENTS_TABLE", "never-needed"),
             ("DOCUMENT_BUCKET", "never-needed"),
             ("EVENT_BUS_NAME", "billing"),

@@ -30,6 +30,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use shared::ledger;
 use store::Database;
+use stripe::account::Account;
 use utoipa::ToSchema;
 
 use receive::Outcome;
@@ -70,6 +71,7 @@ pub(crate) struct Clients {
     parked_events: ParkedEvents,
     event_bus: EventBus,
     webhook_secrets: Secret,
+    account: Account,
     fee_estimate: FeeEstimate,
     time_outs: TimeOuts,
 }
@@ -91,6 +93,7 @@ impl App {
                 "STRIPE_WEBHOOK_SECRET_ARN",
                 Form::List,
             ),
+            account: Account::from_env(environment)?,
             fee_estimate: config::fee_estimate(environment)?,
             time_outs: TimeOuts::default(),
         });
@@ -143,7 +146,7 @@ enum KeptOutcome {
     Applied,
     /// It was applied before.
     Duplicate,
-    /// The ledger has no use for its type.
+    /// The ledger has no use for its type, or it is of another account or mode.
     Ignored,
     /// It could not be applied, and is kept for the redrive.
     Parked,
@@ -154,7 +157,9 @@ impl From<Outcome> for KeptOutcome {
         match outcome {
             Outcome::Ledger(ledger::Outcome::Applied) => KeptOutcome::Applied,
             Outcome::Ledger(ledger::Outcome::Duplicate) => KeptOutcome::Duplicate,
-            Outcome::Ledger(ledger::Outcome::Ignored) => KeptOutcome::Ignored,
+            Outcome::Ledger(ledger::Outcome::Ignored | ledger::Outcome::Foreign) => {
+                KeptOutcome::Ignored
+            }
             Outcome::Parked => KeptOutcome::Parked,
         }
     }
@@ -268,5 +273,8 @@ pub async fn handle_partner_event(
     let outcome = receive::detail(&app.clients, &detail, now)
         .await
         .inspect_err(|error| log_failure("a partner event was not kept", error))?;
-    Ok(json!({"received": true, "outcome": outcome.as_str()}))
+    Ok(json!(Kept {
+        received: true,
+        outcome: outcome.into(),
+    }))
 }

@@ -39,6 +39,9 @@ pub enum Error {
     NotUtf8(#[from] std::str::Utf8Error),
     #[error("the event could be stored nowhere")]
     StoredNowhere(#[source] aws::Error),
+    /// The ledger is away. One that is not ours is not parked, so Stripe is asked to deliver it again.
+    #[error("an event that is not ours could not be stored")]
+    ForeignNotStored,
 }
 
 /// Where an event that was kept is: in the ledger, or parked.
@@ -46,15 +49,6 @@ pub enum Error {
 pub(crate) enum Outcome {
     Ledger(ledger::Outcome),
     Parked,
-}
-
-impl Outcome {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Ledger(outcome) => outcome.as_str(),
-            Outcome::Parked => "parked",
-        }
-    }
 }
 
 impl From<Error> for api::Error {
@@ -69,7 +63,9 @@ impl From<Error> for api::Error {
             // The cause may quote the body, so the caller gets its kind only.
             Error::Event(error) => invalid_payload(error.to_string()),
             Error::NotUtf8(_) => invalid_payload("the body is not UTF-8".to_owned()),
-            error @ Error::StoredNowhere(_) => api::Error::Unavailable(Box::new(error)),
+            error @ (Error::StoredNowhere(_) | Error::ForeignNotStored) => {
+                api::Error::Unavailable(Box::new(error))
+            }
         }
     }
 }
@@ -160,6 +156,13 @@ async fn apply_or_park(
         Ok(Err(error)) => (cause_chain(&error), None),
         Err(given_up) => (format!("the ledger: {given_up}"), Some(given_up)),
     };
+    if app.account.foreign(event).is_some() {
+        if let Some(given_up) = given_up {
+            given_up.stop().await;
+        }
+        tracing::warn!(cause = reason, "an event that is not ours was not stored");
+        return Err(Error::ForeignNotStored);
+    }
     let parking = app
         .parked_events
         .park(&event.event_id, payload, &reason, now);
@@ -193,10 +196,11 @@ async fn apply(
     payload: &str,
     now: Timestamp,
 ) -> Result<(Connection, Applied), ledger::Error> {
+    let (account, estimate) = (&app.account, app.fee_estimate);
     let mut is_repeated = false;
     loop {
         let mut client = app.database.client().await?;
-        match ledger::ingest(&mut client, event, payload, app.fee_estimate, now).await {
+        match ledger::ingest(&mut client, account, event, payload, estimate, now).await {
             Ok(applied) => return Ok((client, applied)),
             Err(ledger::Error::Store(error)) if error.is_connection_lost() && !is_repeated => {
                 tracing::info!(cause = cause_chain(&error), "a connection was lost");

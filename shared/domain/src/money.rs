@@ -54,12 +54,12 @@ impl Currency {
         std::str::from_utf8(&self.0).expect("a currency is ASCII")
     }
 
-    /// How many decimals the minor unit has **at Stripe**, which is not ISO 4217: ISK counts hundredths there,
-    /// UGX whole shillings. <https://docs.stripe.com/currencies#zero-decimal>
+    /// How many decimals the minor unit has **at Stripe**, which is not ISO 4217: ISK and UGX count hundredths there,
+    /// always whole hundreds of them. <https://docs.stripe.com/currencies#special-cases>
     pub fn exponent(self) -> u32 {
         match &self.0 {
             b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"JPY" | b"KMF" | b"KRW" | b"MGA" | b"PYG"
-            | b"RWF" | b"UGX" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+            | b"RWF" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
             b"BHD" | b"JOD" | b"KWD" | b"OMR" | b"TND" => 3,
             _ => 2,
         }
@@ -309,7 +309,7 @@ mod tests {
             (100_000, "USD", "$1,000.00", "1000.00"),
             (99_999, "USD", "$999.99", "999.99"),
             (50_000, "ISK", "ISK 500.00", "500.00"),
-            (500, "UGX", "UGX 500", "500"),
+            (500, "UGX", "UGX 5.00", "5.00"),
             (-1, "TND", "-TND 0.001", "-0.001"),
             (
                 i64::MIN,

@@ -232,6 +232,8 @@ pub struct NewCoupon<'a> {
     pub duration: &'a str,
     /// How many months a `repeating` coupon lasts; `None` for the others.
     pub duration_in_months: Option<i64>,
+    /// The prices whose products it is for; none means all.
+    pub prices: &'a [&'a str],
 }
 
 /// A stateful Stripe account in memory.
@@ -452,7 +454,13 @@ impl Account {
     /// Creates a coupon; answers its id.
     pub fn create_coupon(&mut self, new: &NewCoupon<'_>) -> String {
         self.by_request();
+        let products = new.prices.iter().filter_map(|price| {
+            let price = self.prices.get(price).ok()?;
+            Some(price.product.clone())
+        });
+        let products = products.collect();
         let coupon = Coupon {
+            products,
             id: self.id("coupon_"),
             name: "Discount".to_owned(),
             percent_off_bps: new.percent_off_bps,
@@ -488,6 +496,7 @@ impl Account {
             invoice_prefix: format!("{}{number}", self.prefix.to_uppercase()),
             next_invoice_sequence: 1,
             metadata,
+            discount: None,
             created: self.now,
         };
         self.customers.add(&customer.id, customer.clone());
@@ -515,6 +524,49 @@ impl Account {
                 .iter()
                 .map(|(key, value)| (key.clone(), value.clone())),
         );
+        let snapshot = row.clone();
+        self.emit("customer.updated", Object::Customer(snapshot));
+        Ok(())
+    }
+
+    /// Gives a customer a discount, or takes away the one that it has.
+    ///
+    /// # Errors
+    /// When there is no such customer or coupon.
+    pub fn discount_customer(
+        &mut self,
+        customer: &str,
+        coupon: Option<&str>,
+    ) -> Result<(), Refusal> {
+        self.by_request();
+        let before = self.customers.get(customer)?.discount.clone();
+        if let Some(mut ended) = before {
+            ended.end = Some(self.now);
+            if let Ok(row) = self.discounts.get_mut(&ended.id) {
+                row.end = Some(self.now);
+            }
+            self.emit("customer.discount.deleted", Object::Discount(ended));
+        }
+        let discount = match coupon {
+            Some(coupon) => Some(Discount {
+                id: self.id("di_1"),
+                coupon: self.coupons.get(coupon)?.clone(),
+                customer: customer.to_owned(),
+                subscription: None,
+                start: self.now,
+                end: None,
+            }),
+            None => None,
+        };
+        if let Some(discount) = &discount {
+            self.discounts.add(&discount.id, discount.clone());
+            self.emit(
+                "customer.discount.created",
+                Object::Discount(discount.clone()),
+            );
+        }
+        let row = self.customers.get_mut(customer)?;
+        row.discount = discount;
         let snapshot = row.clone();
         self.emit("customer.updated", Object::Customer(snapshot));
         Ok(())

@@ -610,6 +610,7 @@ impl Account {
             customer: before.customer,
             number: format!("{}-CN-01", before.number.unwrap_or_default()),
             amount,
+            tax: before.tax_total * amount / before.total,
             currency: before.currency,
             status: "issued",
             pre_payment,
@@ -904,9 +905,12 @@ impl Account {
     ) -> Result<String, Refusal> {
         let id = self.id("in_1");
         let buyer = self.customers.get(customer)?.clone();
-        let discounts: Vec<Discount> = subscription
+        let mut discounts: Vec<Discount> = subscription
             .map(|one| one.discounts.clone())
             .unwrap_or_default();
+        if discounts.is_empty() {
+            discounts.extend(buyer.discount.clone());
+        }
         let tax_bps = subscription.map_or(0, |one| one.tax_bps);
         for line in &lines {
             if let Some(item) = &line.invoice_item

@@ -246,6 +246,7 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
                 .map(|amount| (amount, arguments.optional("currency").unwrap_or("usd"))),
             duration: arguments.optional("duration").unwrap_or("forever"),
             duration_in_months: arguments.integer("duration_in_months"),
+            prices: &[],
         })}),
         "create_customer" => json!({"customer": account.create_customer(
             arguments.optional("email"),

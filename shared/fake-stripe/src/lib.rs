@@ -35,7 +35,7 @@ pub enum Shape {
     V2022_11_15,
     /// `2025-03-31.basil`: `parent`, `pricing`, invoice payments, periods on items.
     Basil,
-    /// `2026-09-30.endive`: the coupon under `source`, `amount_paid_off_stripe`.
+    /// `2026-09-30.endive`: the coupon under `source`.
     Endive,
 }
 

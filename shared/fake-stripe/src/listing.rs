@@ -456,7 +456,28 @@ impl Account {
         match (parent["object"].as_str()?, field) {
             // Null where there are none.
             ("price", "tiers") => Some(render_tiers(self.prices.get(id).ok()?).unwrap_or_default()),
+            // Left out where it is for all products, as in Stripe's answers.
+            ("coupon", "applies_to") => {
+                let products = &self.coupons.get(id).ok()?.products;
+                Some(if products.is_empty() {
+                    Value::Null
+                } else {
+                    json!({"products": products})
+                })
+            }
+            ("coupon", "currency_options") => Some(json!({})),
             ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
+            ("invoice", "amount_paid_off_stripe") if shape >= Shape::Endive => {
+                let invoice = self.invoices.get(id).ok()?;
+                Some(
+                    if invoice.out_of_band {
+                        invoice.amount_paid
+                    } else {
+                        0
+                    }
+                    .into(),
+                )
+            }
             ("invoice", "payments") if shape >= Shape::Basil => {
                 let payments = self
                     .invoice_payments

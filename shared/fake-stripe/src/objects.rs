@@ -83,6 +83,8 @@ pub struct Coupon {
     /// `forever`, `once` or `repeating`.
     pub(crate) duration: String,
     pub(crate) duration_in_months: Option<i64>,
+    /// The products it is for; none means all.
+    pub(crate) products: Vec<String>,
     pub(crate) created: i64,
 }
 
@@ -107,6 +109,8 @@ pub struct Customer {
     pub(crate) invoice_prefix: String,
     pub(crate) next_invoice_sequence: i64,
     pub(crate) metadata: Metadata,
+    /// What its subscriptions have that have no discount of their own.
+    pub(crate) discount: Option<Discount>,
     pub(crate) created: i64,
 }
 
@@ -357,7 +361,9 @@ pub struct CreditNote {
     pub(crate) invoice: String,
     pub(crate) customer: String,
     pub(crate) number: String,
+    /// With tax.
     pub(crate) amount: i64,
+    pub(crate) tax: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) pre_payment: bool,

@@ -22,7 +22,7 @@ impl Object {
             Object::Price(price) => render_price(price, shape),
             Object::Coupon(coupon) => render_coupon(coupon),
             Object::Discount(discount) => render_discount(discount, shape),
-            Object::Customer(customer) => render_customer(customer),
+            Object::Customer(customer) => render_customer(customer, shape),
             Object::Subscription(subscription) => render_subscription(subscription, shape),
             Object::Invoice(invoice) => render_invoice(invoice, shape),
             Object::InvoiceItem(item) => render_invoice_item(item, shape),
@@ -206,11 +206,15 @@ fn render_discount(discount: &Discount, shape: Shape) -> Value {
     value
 }
 
-fn render_customer(customer: &Customer) -> Value {
+fn render_customer(customer: &Customer, shape: Shape) -> Value {
+    let discount = customer
+        .discount
+        .as_ref()
+        .map(|one| render_discount(one, shape));
     json!({
         "id": customer.id, "object": "customer", "address": null, "balance": 0,
         "created": customer.created, "currency": customer.currency, "default_source": null,
-        "delinquent": customer.delinquent, "description": null, "discount": null,
+        "delinquent": customer.delinquent, "description": null, "discount": discount,
         "email": customer.email, "invoice_prefix": customer.invoice_prefix,
         "invoice_settings": {
             "custom_fields": null, "default_payment_method": null, "footer": null,
@@ -558,14 +562,6 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
             }),
         );
     }
-    if shape >= Shape::Endive {
-        extend(
-            &mut value,
-            json!({
-                "amount_paid_off_stripe": if invoice.out_of_band { invoice.amount_paid } else { 0 },
-            }),
-        );
-    }
     value
 }
 
@@ -895,6 +891,8 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
 }
 
 fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
+    let net = note.amount - note.tax;
+    let taxes = tax_amounts(note.tax, net, shape);
     let mut value = json!({
         "id": note.id, "object": "credit_note", "amount": note.amount, "created": note.created,
         "currency": note.currency, "customer": note.customer,
@@ -903,7 +901,7 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
         "lines": list(format!("/v1/credit_notes/{}/lines", note.id), Vec::new()),
         "livemode": false, "memo": null, "metadata": {}, "number": note.number,
         "out_of_band_amount": null, "pdf": format!("https://invoice.example.com/cn/{}", note.id),
-        "reason": note.reason, "status": note.status, "subtotal": note.amount,
+        "reason": note.reason, "status": note.status, "subtotal": net,
         "total": note.amount,
         "type": if note.pre_payment { "pre_payment" } else { "post_payment" },
         "voided_at": note.voided_at,
@@ -913,12 +911,15 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
             &mut value,
             json!({
                 "amount_shipping": 0, "effective_at": note.created, "pretax_credit_amounts": [],
-                "refunds": [], "shipping_cost": null, "subtotal_excluding_tax": note.amount,
-                "total_excluding_tax": note.amount, "total_taxes": [],
+                "refunds": [], "shipping_cost": null, "subtotal_excluding_tax": net,
+                "total_excluding_tax": net, "total_taxes": taxes,
             }),
         );
     } else {
-        extend(&mut value, json!({"refund": null, "tax_amounts": []}));
+        extend(&mut value, json!({"refund": null, "tax_amounts": taxes}));
+    }
+    if shape >= Shape::V2022_11_15 {
+        extend(&mut value, json!({"total_excluding_tax": net}));
     }
     if shape >= Shape::Endive {
         let (before, after) = if note.pre_payment {

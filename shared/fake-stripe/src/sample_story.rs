@@ -112,6 +112,7 @@ fn tell(account: &mut Account, end: i64) -> Result<(), Refusal> {
         amount_off: None,
         duration: "forever",
         duration_in_months: None,
+        prices: &[],
     });
 
     // Avery pays every month, without a hitch.

@@ -11,8 +11,9 @@ use utoipa::ToSchema;
 use super::{Section, Table, sum};
 
 /// What the figures mean.
-pub const DEFINITION: &str = "invoices open at as_of by civil days (UTC) past due, by what was to be paid then; \
-    without a due date they are current";
+pub const DEFINITION: &str = "invoices of which something was due at as_of, by civil days (UTC) past due: what was to be \
+    paid less the credit notes in force and the payments dated up to then; without a due date an invoice is due when it \
+    is finalised";
 
 /// The name of an age, and the last day of it.
 const BUCKETS: [(&str, i64); 5] = [

@@ -12,7 +12,7 @@ use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
 use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
-use domain::revenue::movement::{self, Movement, SubscriptionVersion};
+use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
 use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
 use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus};
@@ -121,7 +121,7 @@ pub(super) fn decide(
         if let Some(verdict) = &mut verdict {
             catalog.complete(verdict.objects.subscriptions.values_mut());
         }
-        answer_prices(facts, &mut changes);
+        answer_terms(facts, &all, &mut changes);
         second_looks(facts, &all, verdict.as_ref(), &mut changes);
         let changed = all.merge(facts, verdict.as_ref());
         changes.objects.replace(changed);
@@ -153,28 +153,66 @@ fn learn(stored: &State, changes: &mut LedgerChanges) {
                     && known.price.currency_options == new.price.currency_options
             })
     });
-    let new_coupons = changed.coupons.keys();
-    let new_coupons = new_coupons.filter(|id| !stored.coupons.contains_key(*id));
-    let names_coupon = |discount: &DiscountSnapshot| discount.stripe_coupon_id.is_some();
-    let new_discounts = changed.discounts.iter().filter(|(id, discount)| {
-        names_coupon(discount) && !stored.discounts.get(*id).is_some_and(names_coupon)
+    let new_coupons = changed.coupons.iter().filter(|(id, new)| {
+        let known = stored.coupons.get(*id);
+        known.is_none_or(|known| known.coupon != new.coupon)
     });
+    let terms = |discount: &DiscountSnapshot| {
+        let ids = [
+            discount.stripe_coupon_id.clone(),
+            discount.stripe_customer_id.clone(),
+            discount.stripe_subscription_id.clone(),
+        ];
+        (ids, discount.created_at, discount.ended_at)
+    };
+    let new_discounts = changed.discounts.iter().filter(|(id, new)| {
+        let known = stored.discounts.get(*id);
+        known.is_none_or(|known| terms(known) != terms(new))
+    });
+    let new_discounts: Vec<_> = new_discounts.collect();
+    // What a customer has, its subscriptions without discounts of their own have.
+    let of_customers = new_discounts.iter().filter_map(|(_, discount)| {
+        let is_of_customer = discount.stripe_subscription_id.is_none();
+        discount
+            .stripe_customer_id
+            .as_ref()
+            .filter(|_| is_of_customer)
+    });
+    // A customer that was only named until now may have had discounts all along.
+    let seen_customers = changed.customers.iter().filter(|(id, new)| {
+        let known = stored.customers.get(*id);
+        new.version.is_seen() && known.is_some_and(|known| !known.version.is_seen())
+    });
+    let seen_customers: Vec<&String> = seen_customers.map(|(id, _)| id).collect();
     let learned: BTreeSet<&String> = new_prices
         .map(|(id, _)| id)
-        .chain(new_coupons)
-        .chain(new_discounts.map(|(id, _)| id))
+        .chain(new_coupons.map(|(id, _)| id))
+        .chain(of_customers)
+        .chain(new_discounts.iter().map(|(id, _)| *id))
+        .chain(seen_customers.iter().copied())
         .collect();
     changes.learned = learned.into_iter().cloned().collect();
 }
 
-/// Prices that the facts show whole need not be fetched.
-fn answer_prices(facts: &Objects, changes: &mut LedgerChanges) {
+/// What the facts show whole need not be fetched. `shown` is what was known before.
+fn answer_terms(facts: &Objects, shown: &Objects, changes: &mut LedgerChanges) {
     for (id, price) in &facts.prices {
         if price.price.currency_options.is_some() {
             changes.answer(CURRENCY_OPTIONS, id);
         }
         if price.price.is_complete() {
             changes.answer("price", id);
+        }
+    }
+    for (id, coupon) in &facts.coupons {
+        if coupon.coupon.applies_to.is_some() {
+            changes.answer("coupon", id);
+        }
+    }
+    for (id, customer) in &facts.customers {
+        let known = shown.customers.get(id);
+        if customer.version.is_seen() && known.is_some_and(|known| !known.version.is_seen()) {
+            changes.answer("customer", id);
         }
     }
 }
@@ -202,7 +240,7 @@ fn customers(all: &Objects, stored: &State, changes: &mut LedgerChanges) {
 /// The versions that the snapshots add to the history.
 fn versions(facts: &Objects, stored: &State, changes: &mut LedgerChanges) -> Result<(), Error> {
     for subscription in facts.subscriptions.values() {
-        request_missing(subscription, changes);
+        changes.lookups.extend(missing_terms(subscription));
         let versions = &mut changes.versions;
         versions.push(version(subscription, &stored.plans)?);
         if let Some(begun) = subscription.begun() {
@@ -278,7 +316,7 @@ pub(super) fn computed<'a>(
             })
             .and_then(|version| version.plan_name.clone())
     };
-    let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
+    let revenue = subscription.current_revenue()?;
     Ok(Computed {
         mrr_cents: div_half_even_cents(i128::from(revenue.mrr_microcents), 1_000_000)?,
         plan_name: plan_name(&subscription.items, &subscription.metadata, &evidence)
@@ -361,15 +399,16 @@ pub(super) fn version(
     subscription: &Subscription,
     plans: &Plans,
 ) -> Result<SubscriptionVersion, Error> {
-    let revenue = subscription.recurring_revenue(DiscountProfile::Stripe)?;
-    let all_discounts = subscription.recurring_revenue(DiscountProfile::AllDiscounts)?;
-    let no_discounts = subscription.recurring_revenue(DiscountProfile::NoDiscounts)?;
+    let created_at = subscription.version.created_at;
+    let of_profile = |profile| subscription.recurring_revenue(profile, created_at);
+    let revenue = of_profile(DiscountProfile::Stripe)?;
+    let all_discounts = of_profile(DiscountProfile::AllDiscounts)?;
+    let no_discounts = of_profile(DiscountProfile::NoDiscounts)?;
     let evidence = PlanEvidence {
         plan_prices: &plans.by_price,
         session_plan: None,
         known_plans: &plans.names,
     };
-    let created_at = subscription.version.created_at;
     let ended_at = subscription
         .ended_at
         .filter(|_| is_ended(&subscription.status));
@@ -394,7 +433,24 @@ pub(super) fn version(
         is_counted: Some(subscription.counts() && !has_ended),
         all_discounts_microcents: Some(all_discounts.potential_mrr_microcents),
         no_discounts_microcents: Some(no_discounts.potential_mrr_microcents),
+        discount_steps: discount_steps(subscription)?,
     })
+}
+
+/// What becomes of a snapshot without an event; `None` when nothing does.
+fn discount_steps(subscription: &Subscription) -> Result<Option<Vec<DiscountStep>>, Error> {
+    let mut steps = Vec::new();
+    for at in subscription.discount_changes() {
+        let revenue = subscription.recurring_revenue(DiscountProfile::Stripe, at)?;
+        let all_discounts = subscription.recurring_revenue(DiscountProfile::AllDiscounts, at)?;
+        steps.push(DiscountStep {
+            at,
+            mrr_microcents: revenue.mrr_microcents,
+            potential_mrr_microcents: revenue.potential_mrr_microcents,
+            all_discounts_microcents: all_discounts.potential_mrr_microcents,
+        });
+    }
+    Ok(Some(steps).filter(|steps| !steps.is_empty()))
 }
 
 fn newest_session<'a>(
@@ -412,29 +468,43 @@ pub(super) struct Catalog {
     prices: Vec<Price>,
     coupons: Kind<CouponSnapshot>,
     discounts: Kind<DiscountSnapshot>,
+    /// The customers of whom it is known whether they have a discount.
+    customers: BTreeSet<String>,
 }
 
 impl Catalog {
     pub(super) fn of<'a>(facts: impl Iterator<Item = &'a Objects>, stored: &State) -> Catalog {
-        let mut catalog = Catalog {
-            prices: Vec::new(),
-            coupons: stored.objects.coupons.clone(),
-            discounts: stored.objects.discounts.clone(),
+        let mut prices = Vec::new();
+        let mut coupons = stored.objects.coupons.clone();
+        let mut discounts = stored.objects.discounts.clone();
+        let mut customers = BTreeSet::new();
+        let seen = |customers: &Kind<Customer>| {
+            let seen = customers.iter().filter(|(_, customer)| customer.version.is_seen());
+            seen.map(|(id, _)| id.clone()).collect::<Vec<_>>()
         };
         for facts in facts {
-            let prices = facts.prices.values().map(|known| known.price.clone());
-            catalog.prices.extend(prices);
-            catalog.coupons.extend(facts.coupons.clone());
-            catalog.discounts.extend(facts.discounts.clone());
+            prices.extend(facts.prices.values().map(|known| known.price.clone()));
+            facts.coupons.values().for_each(|one| coupons.keep(one.clone()));
+            facts.discounts.values().for_each(|one| discounts.keep(one.clone()));
+            customers.extend(seen(&facts.customers));
         }
-        let stored = stored.objects.prices.values();
-        catalog
-            .prices
-            .extend(stored.map(|known| known.price.clone()));
-        catalog
+        let stored_prices = stored.objects.prices.values();
+        prices.extend(stored_prices.map(|known| known.price.clone()));
+        customers.extend(seen(&stored.objects.customers));
+        // Whoever has a discount is known to have it.
+        let of_customers = discounts
+            .values()
+            .filter(|one| one.stripe_subscription_id.is_none());
+        customers.extend(of_customers.filter_map(|one| one.stripe_customer_id.clone()));
+        Catalog {
+            customers,
+            prices,
+            coupons,
+            discounts,
+        }
     }
 
-    /// Fills in the tiers and coupons that the subscriptions name without carrying them.
+    /// Fills in the tiers and coupons that the subscriptions name without carrying them, and what they inherit.
     pub(super) fn complete<'a>(&self, subscriptions: impl Iterator<Item = &'a mut Subscription>) {
         for subscription in subscriptions {
             for item in &mut subscription.items {
@@ -449,7 +519,33 @@ impl Catalog {
                 .discounts
                 .iter_mut()
                 .for_each(|discount| self.complete_discount(discount));
+            let customer = &subscription.stripe_customer_id;
+            subscription.inherited_discounts = (subscription.inherits()
+                && self.customers.contains(customer))
+            .then(|| self.of_customer(customer));
         }
+    }
+
+    /// The discounts of a customer that are of no subscription, oldest first.
+    fn of_customer(&self, customer: &str) -> Vec<Discount> {
+        let of_customer = self.discounts.values().filter(|discount| {
+            discount.stripe_customer_id.as_deref() == Some(customer)
+                && discount.stripe_subscription_id.is_none()
+        });
+        let mut of_customer: Vec<&DiscountSnapshot> = of_customer.collect();
+        of_customer.sort_by_key(|discount| (discount.created_at, &discount.stripe_discount_id));
+        let discounts = of_customer.into_iter().map(|known| {
+            let mut discount = Discount {
+                stripe_discount_id: Some(known.stripe_discount_id.clone()),
+                stripe_coupon_id: None,
+                coupon: None,
+                starts_at: None,
+                ends_at: None,
+            };
+            self.complete_discount(&mut discount);
+            discount
+        });
+        discounts.collect()
     }
 
     fn complete_price(&self, price: &mut Price) {
@@ -464,26 +560,35 @@ impl Catalog {
     }
 
     fn complete_discount(&self, discount: &mut Discount) {
-        if discount.coupon.is_some() {
-            return;
-        }
-        if discount.stripe_coupon_id.is_none() {
-            let id = discount.stripe_discount_id.as_ref();
-            let known = id.and_then(|id| self.discounts.get(id));
-            discount.stripe_coupon_id = known.and_then(|known| known.stripe_coupon_id.clone());
+        let id = discount.stripe_discount_id.as_ref();
+        if let Some(known) = id.and_then(|id| self.discounts.get(id)) {
+            if discount.stripe_coupon_id.is_none() {
+                discount
+                    .stripe_coupon_id
+                    .clone_from(&known.stripe_coupon_id);
+            }
+            // It may have ended since.
+            discount.starts_at = known.created_at;
+            discount.ends_at = known.ended_at;
         }
         let id = discount.stripe_coupon_id.as_ref();
-        let known = id.and_then(|id| self.coupons.get(id));
-        discount.coupon = known.map(|known| known.coupon.clone());
+        let Some(known) = id.and_then(|id| self.coupons.get(id)) else {
+            return;
+        };
+        match &mut discount.coupon {
+            Some(coupon) => coupon.absorb(&known.coupon),
+            None => discount.coupon = Some(known.coupon.clone()),
+        }
     }
 }
 
-/// Requests look-ups of the terms that a subscription names and nobody knows.
-fn request_missing(subscription: &Subscription, changes: &mut LedgerChanges) {
+/// Look-ups of the terms that a subscription names and nobody knows.
+pub(super) fn missing_terms(subscription: &Subscription) -> Vec<Lookup> {
     let requested_at = subscription.version.created_at;
+    let mut lookups = Vec::new();
     let mut request = |kind, stripe_id: &String, reason| {
         let stripe_id = stripe_id.clone();
-        changes.lookups.push(Lookup {
+        lookups.push(Lookup {
             kind,
             stripe_id,
             reason,
@@ -505,6 +610,13 @@ fn request_missing(subscription: &Subscription, changes: &mut LedgerChanges) {
         let id = &subscription.stripe_subscription_id;
         request("subscription_discounts", id, "discounts");
     }
+    for coupon in subscription.incomplete_coupons() {
+        request("coupon", coupon, "coupon");
+    }
+    if subscription.inherits() && subscription.inherited_discounts.is_none() {
+        request("customer", &subscription.stripe_customer_id, "customer");
+    }
+    lookups
 }
 
 /// What the changed payments, their refunds and disputes add to the decision, besides the payments themselves.
@@ -669,7 +781,26 @@ fn payments(
         .chain(paid_now)
         .collect();
     for facts in payments::facts(all, &invoices_paid_at) {
-        changes.payments.extend(payment::derive(&facts, estimate)?);
+        let payment = payment::derive(&facts, estimate)?;
+        let short = payment
+            .iter()
+            .flat_map(|payment| &payment.charges_short_of_refunds);
+        let short: BTreeSet<&String> = short.collect();
+        for charge in &facts.charges {
+            let stripe_id = charge.stripe_charge_id.clone();
+            changes
+                .looked_up
+                .push(("charge_refunds", stripe_id.clone()));
+            if short.contains(&stripe_id) {
+                changes.lookups.push(Lookup {
+                    kind: "charge_refunds",
+                    stripe_id,
+                    reason: "refunds",
+                    requested_at: charge.attempted_at,
+                });
+            }
+        }
+        changes.payments.extend(payment);
     }
     for invoice in invoices.values() {
         changes.payments.extend(out_of_band(invoice));

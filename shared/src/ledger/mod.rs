@@ -27,6 +27,7 @@ use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::subscription;
 use store::ledger::Archived;
 use store::outbox;
+use stripe::account::{Account, Foreign};
 use stripe::event::{self, Event};
 use stripe::reader;
 
@@ -80,6 +81,8 @@ pub enum Outcome {
     Duplicate,
     /// The event is stored, but the ledger has no use for its type.
     Ignored,
+    /// The event is of another account or the other mode: stored, and without any effect.
+    Foreign,
 }
 
 impl Outcome {
@@ -90,6 +93,7 @@ impl Outcome {
             Outcome::Applied => "applied",
             Outcome::Duplicate => "duplicate",
             Outcome::Ignored => "ignored",
+            Outcome::Foreign => "foreign",
         }
     }
 }
@@ -107,36 +111,39 @@ const ATTEMPTS: u32 = 5;
 /// An event, and its body as received.
 pub type Delivery<'a> = (&'a Event, &'a str);
 
-/// Applies an event in a new transaction, again if it lost against another one. `payload` is the body as received.
+/// Applies an event in a new transaction, again if it lost against another one. `payload` is the body as received. What
+/// is not of `account` is stored and nothing else.
 ///
 /// # Errors
 /// As [`apply_event`]. When the commit's answer is lost, the event may be in the ledger nevertheless; the next delivery
 /// is then a duplicate.
 pub async fn ingest(
     client: &mut Client,
+    account: &Account,
     event: &Event,
     payload: &str,
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
-    let set = [Read::of((event, payload))?];
+    let set = [Read::of(account, (event, payload))?];
     let applied = ingest_set(client, &set, estimate, now).await?;
     Ok(applied.of_one())
 }
 
-/// Inserts the event and applies it in the caller's transaction. `payload` is the body as received. The caller commits,
-/// or rolls back a duplicate.
+/// Inserts the event and applies it in the caller's transaction, unless it is not of `account`. `payload` is the body as
+/// received. The caller commits, or rolls back a duplicate.
 ///
 /// # Errors
 /// When the event lacks a field the ledger needs, or an amount is out of range.
 pub async fn apply_event(
     db: &Transaction<'_>,
+    account: &Account,
     event: &Event,
     payload: &str,
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
-    let set = [Read::of((event, payload))?];
+    let set = [Read::of(account, (event, payload))?];
     let applied = apply_set(Scope::within(db), &set, estimate, now).await?;
     Ok(applied.of_one())
 }
@@ -147,11 +154,12 @@ pub async fn apply_event(
 /// When one of the events cannot be applied; then none was.
 pub async fn apply_events(
     db: &Transaction<'_>,
+    account: &Account,
     deliveries: &[Delivery<'_>],
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
-    let set = deliveries.iter().map(|delivery| Read::of(*delivery));
+    let set = deliveries.iter().map(|delivery| Read::of(account, *delivery));
     let set: Vec<Read<'_>> = set.collect::<Result<_, _>>()?;
     Ok(apply_set(Scope::within(db), &set, estimate, now)
         .await?
@@ -172,6 +180,7 @@ pub struct AppliedSet {
 /// When the database is away. Some of the events may have been applied then; they are duplicates next time.
 pub async fn ingest_all(
     client: &mut Client,
+    account: &Account,
     deliveries: &[Delivery<'_>],
     estimate: FeeEstimate,
     now: Timestamp,
@@ -179,7 +188,7 @@ pub async fn ingest_all(
     let mut outcomes = BTreeMap::new();
     let mut set = Vec::new();
     for (place, delivery) in deliveries.iter().enumerate() {
-        match Read::of(*delivery) {
+        match Read::of(account, *delivery) {
             Ok(read) => set.push((place, read)),
             Err(error) => drop(outcomes.insert(place, Err(error))),
         }
@@ -228,22 +237,40 @@ struct Read<'a> {
     event: &'a Event,
     payload: &'a str,
     outcome: Outcome,
+    /// Why it is not ours.
+    foreign: Option<Foreign>,
     facts: Objects,
 }
 
 impl<'a> Read<'a> {
-    fn of((event, payload): Delivery<'a>) -> Result<Read<'a>, Error> {
+    fn of(account: &Account, (event, payload): Delivery<'a>) -> Result<Read<'a>, Error> {
+        let foreign = account.foreign(event);
         let is_applied = !event.is_thin && reader::is_applied(&event.event_type);
-        let (outcome, facts) = match is_applied {
-            true => (Outcome::Applied, reader::read(event)?),
-            false => (Outcome::Ignored, Objects::default()),
+        let (outcome, facts) = match (foreign, is_applied) {
+            (Some(_), _) => (Outcome::Foreign, Objects::default()),
+            (None, true) => (Outcome::Applied, reader::read(event)?),
+            (None, false) => (Outcome::Ignored, Objects::default()),
         };
         Ok(Read {
             event,
             payload,
             outcome,
+            foreign,
             facts,
         })
+    }
+
+    /// What was done with it; a foreign one is told, once.
+    fn kept(&self, is_new: bool) -> Outcome {
+        if !is_new {
+            return Outcome::Duplicate;
+        }
+        if let Some(reason) = self.foreign {
+            let reason = reason.as_str();
+            metrics::counter!("foreign_events", "reason" => reason).increment(1);
+            tracing::warn!(event_id = self.event.event_id, reason, "an event is not ours");
+        }
+        self.outcome
     }
 }
 
@@ -286,15 +313,12 @@ async fn apply_set(
     now: Timestamp,
 ) -> Result<Done, Error> {
     if let [one] = set
-        && one.outcome == Outcome::Ignored
+        && one.outcome != Outcome::Applied
     {
         let outcome = one.outcome.as_str();
-        let outcome = match scope.archive(one.event, one.payload, outcome, now).await? {
-            true => Outcome::Ignored,
-            false => Outcome::Duplicate,
-        };
+        let is_new = scope.archive(one.event, one.payload, outcome, now).await?;
         return Ok(Done {
-            outcomes: vec![outcome],
+            outcomes: vec![one.kept(is_new)],
             messages: Vec::new(),
         });
     }
@@ -319,12 +343,11 @@ async fn apply_set(
             messages: Vec::new(),
         });
     };
-    let outcome = |one: &Read<'_>| match found.opened.new_events.contains(&one.event.event_id) {
-        true => one.outcome,
-        false => Outcome::Duplicate,
-    };
+    let new = found.opened.new_events.clone();
+    let messages = found.apply(&[], estimate, now).await?;
+    let kept = |one: &Read<'_>| one.kept(new.contains(&one.event.event_id));
     Ok(Done {
-        outcomes: set.iter().map(outcome).collect(),
-        messages: found.apply(&[], estimate, now).await?,
+        outcomes: set.iter().map(kept).collect(),
+        messages,
     })
 }

@@ -1,12 +1,12 @@
 //! Writes what was decided, and then what only its rows can say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::Error;
-use super::decision::{self, Catalog, LedgerChanges, computed, version};
+use super::decision::{self, Catalog, LedgerChanges, computed, missing_terms, version};
 use super::flight::Scope;
 use super::same_second::Seconds;
 use super::state::Found;
@@ -51,8 +51,7 @@ impl Found<'_> {
         let changes = decision::decide(said, &seconds, &state, estimate)?;
         let mut writes = writes(&changes)?;
         writes.fetched(fetched)?;
-        let is_awaited = !changes.learned.is_empty() && !state.waiting_customers.is_empty();
-        if !is_awaited && changes.former_customers.is_empty() {
+        if changes.learned.is_empty() && changes.former_customers.is_empty() {
             return Ok(scope.close(&writes, now).await?);
         }
         let messages = match &scope {
@@ -181,9 +180,17 @@ async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) ->
             .collect();
         let mut repriced = versions.clone();
         let mut shown = Vec::new();
+        let mut lookups = Vec::new();
+        let mut unknown = BTreeSet::new();
         for facts in archived(db, &waiting).await? {
             let of_event = reprice_event(db, &facts).await?;
             shown.extend(of_event.shown);
+            for subscription in &of_event.said {
+                lookups.extend(missing_terms(subscription));
+                if subscription.unknown_discounts().next().is_some() {
+                    unknown.insert(subscription.stripe_subscription_id.clone());
+                }
+            }
             for version in of_event.versions {
                 for stored in &mut repriced {
                     if stored.stripe_subscription_id == version.stripe_subscription_id
@@ -202,11 +209,7 @@ async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) ->
         let answered: Vec<(&'static str, String)> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)
-            .filter(|id| {
-                !repriced
-                    .iter()
-                    .any(|v| v.stripe_subscription_id == **id && !v.waits_for.is_empty())
-            })
+            .filter(|id| !unknown.contains(*id))
             .map(|id| ("subscription_discounts", id.clone()))
             .collect();
         let mut writes = Writes::default();
@@ -217,7 +220,7 @@ async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) ->
         )?;
         writes.objects(changed.map(|(_, after)| after))?;
         writes.list("repriced", &waiting)?;
-        writes.lookups(&answered, &[])?;
+        writes.lookups(&answered, &lookups)?;
         writes.movements(&BTreeMap::from([(
             customer,
             movement::movements(&repriced)?,
@@ -244,7 +247,9 @@ async fn archived(db: &impl GenericClient, waiting: &[String]) -> Result<Vec<Obj
 #[derive(Default)]
 struct Repriced {
     versions: Vec<SubscriptionVersion>,
-    /// Subscriptions that show what the event said.
+    /// What it says.
+    said: Vec<Subscription>,
+    /// Subscriptions that show it.
     shown: Vec<(Subscription, Computed)>,
 }
 
@@ -253,8 +258,11 @@ async fn reprice_event(db: &impl GenericClient, facts: &Objects) -> Result<Repri
     let stored: State = ledger::read(db, &facts.ids()).await?;
     let mut subscriptions = facts.subscriptions.clone();
     Catalog::of(std::iter::once(facts), &stored).complete(subscriptions.values_mut());
-    let mut repriced = Repriced::default();
-    for mut completed in subscriptions.into_values() {
+    let mut repriced = Repriced {
+        said: subscriptions.into_values().collect(),
+        ..Repriced::default()
+    };
+    for mut completed in repriced.said.clone() {
         repriced.versions.push(version(&completed, &stored.plans)?);
         if let Some(begun) = completed.begun() {
             repriced.versions.push(version(&begun, &stored.plans)?);

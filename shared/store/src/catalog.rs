@@ -40,6 +40,8 @@ columns_of!(Coupon {
     currency,
     duration,
     duration_in_months,
+    applies_to,
+    currency_options,
 });
 
 mirrored!(CouponSnapshot => "coupons" by "(stripe_coupon_id)" {

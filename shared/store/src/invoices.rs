@@ -44,7 +44,7 @@ columns! {
         pub subtotal_cents: Option<i64>,
         pub tax_cents: Option<i64>,
         pub discount_cents: Option<i64>,
-        /// Subtotal less discount plus tax.
+        /// Subtotal less discounts and pretax credits, plus shipping and exclusive tax; inclusive tax is in the subtotal.
         pub total_cents: Option<i64>,
         pub amount_paid_cents: Option<i64>,
         /// What remains to be paid, in minor units.
@@ -82,6 +82,12 @@ columns! {
     pub struct InvoiceDetails of "invoices" {
         /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
         pub tax_breakdown: Option<Value>,
+        /// The part of the tax that the subtotal contains, in minor units.
+        pub inclusive_tax_cents: i64,
+        /// What billing credits at Stripe took off before tax, in minor units.
+        pub pretax_credits_cents: i64,
+        /// In minor units.
+        pub shipping_cents: i64,
         /// What was paid outside Stripe, in minor units.
         pub out_of_band_cents: i64,
         /// Credit notes that the stored amounts already take into account, in minor units.
@@ -150,7 +156,8 @@ impl PartialSchema for InvoiceLine {
             .description(Some("In minor units of the invoice's currency"));
         ObjectBuilder::new()
             .description(Some(
-                "A line as it is stored: `description`, `quantity`, `unit_price_cents`, `unit_amount_decimal`, \
+                "A line as it is stored: `description`, `quantity` (whole units), `quantity_decimal` \
+                 (exact, as text), `unit_price_cents`, `unit_amount_decimal`, \
                  `period_start`, `period_end` and more; the predecessor's have fewer",
             ))
             .property("total_cents", cents)
@@ -221,8 +228,12 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
     currency,
     subtotal_cents,
     tax_cents,
+    inclusive_tax_cents,
     discount_cents,
+    pretax_credits_cents,
+    shipping_cents,
     total_cents,
+    due_before_credit_notes_cents,
     amount_paid_cents,
     amount_remaining_cents or default,
     out_of_band_cents,
@@ -232,6 +243,7 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
     due_at = "due_date",
     paid_at,
     voided_at,
+    uncollectible_at,
     finalized_at,
     deleted_at,
     attempt_count or default,
@@ -264,8 +276,8 @@ const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
 const READ_AS: &'static [(&'static str, &'static str)] = &[("line_items", "line_items -> 'items'")];
 const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[
     ("old.contract_id IS NULL", &[
-        "invoice_number", "user_id", "kind", "currency", "subtotal_cents", "tax_cents", "discount_cents",
-        "total_cents", "billing_period_start", "billing_period_end", "due_date", "finalized_at", "line_items",
+        "invoice_number", "user_id", "kind", "currency", "subtotal_cents", "tax_cents", "inclusive_tax_cents",
+        "discount_cents", "pretax_credits_cents", "shipping_cents", "due_before_credit_notes_cents", "total_cents", "billing_period_start", "billing_period_end", "due_date", "finalized_at", "line_items",
         "lines_complete", "tax_breakdown", "collection_method", "invoice_pdf_url", "notes", "metadata", "created_at",
     ]),
     ("old.contract_id IS NULL OR excluded.status <> 'draft'", &["status", "amount_due_cents"]),
@@ -295,6 +307,8 @@ mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
     stripe_customer_id,
     amount_cents,
     pre_payment_cents,
+    tax_cents,
+    tax_breakdown or default,
     currency,
     status,
     reason,

@@ -51,8 +51,6 @@ pub struct State {
     /// When each invoice was paid with money, by invoice.
     pub invoices_paid_at: BTreeMap<String, Timestamp>,
     pub entries: Vec<RevenueEntry>,
-    /// Customers some of whose subscriptions wait for a named price, coupon or discount.
-    pub waiting_customers: Vec<String>,
     /// The locked users of the application, each with the customer that its row names.
     pub users: BTreeMap<i32, Option<String>>,
     /// Every subscription of the locked users, and of the named customers when there are any.
@@ -359,7 +357,6 @@ impl State {
             },
             invoices_paid_at: member(&mut answer, "invoices_paid_at")?,
             entries: entries.collect::<Result<_, _>>()?,
-            waiting_customers: member(&mut answer, "waiting_customers")?,
             users: member::<Vec<(i32, Option<String>)>>(&mut answer, "users")?
                 .into_iter()
                 .collect(),

@@ -107,6 +107,15 @@ const VERSIONED: &[Migration] = migrations![
     "V0034__mrr_movements_reactivations_idx.concurrent.sql",
     "V0035__churn_daily.backfill.sql",
     "V0036__digests_of_events.sql",
+    "V0037__outcomes_of_events.sql",
+    "V0038__taxes_and_dates_of_invoices.sql",
+    "V0039__invoices_uncollectible_at_idx.concurrent.sql",
+    "V0040__credit_notes_created_at_idx.concurrent.sql",
+    "V0041__credit_notes_voided_at_idx.concurrent.sql",
+    "V0042__ugx_has_two_decimals.sql",
+    "V0043__terms_of_discounts.sql",
+    "V0044__discounts_stripe_customer_id_idx.concurrent.sql",
+    "V0045__subscription_versions_discount_steps_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

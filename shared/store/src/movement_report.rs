@@ -82,14 +82,16 @@ pub async fn add_discounted(
             &format!(
                 "-- movement_report::add_discounted
                  SELECT to_json(version) AS version FROM (
-                     SELECT DISTINCT stripe_customer_id AS customer FROM subscription_versions WHERE {differ}
+                     SELECT stripe_customer_id AS customer FROM subscription_versions WHERE {differ}
+                     UNION SELECT stripe_customer_id FROM subscription_versions
+                     WHERE discount_steps IS NOT NULL
                  ) AS discounted
                  -- One customer at a time, whatever the planner thinks of how much history each has.
                  CROSS JOIN LATERAL (
                      SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
                             source_rank, occurred_at, status, currency, mrr_microcents,
                             potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
-                            set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
+                            set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents, discount_steps
                      FROM subscription_versions
                      WHERE stripe_customer_id = discounted.customer AND occurred_at < $1
                      OFFSET 0
@@ -123,19 +125,24 @@ fn add_customer(
     versions: &[SubscriptionVersion],
     bridge: &mut MrrBridge,
 ) -> Result<(), Error> {
-    let counted = steps(currency, versions)?;
+    let until = bridge.needs_until();
+    let counted = steps(currency, versions, until)?;
     let versions: Vec<SubscriptionVersion> = versions
         .iter()
         .map(|version| version.clone().under(profile))
         .collect();
-    let steps = steps(currency, &versions)?;
+    let steps = steps(currency, &versions, until)?;
     bridge.reopen_customer(&counted, &steps);
     bridge.add_customer(&steps);
     Ok(())
 }
 
 /// The movements that the snapshots of one customer give.
-fn steps(currency: Currency, versions: &[SubscriptionVersion]) -> Result<Vec<Step>, Error> {
+fn steps(
+    currency: Currency,
+    versions: &[SubscriptionVersion],
+    until: Timestamp,
+) -> Result<Vec<Step>, Error> {
     let movements = movement::movements(versions).map_err(|_out_of_range| Error::Unreadable {
         table: "subscription_versions",
         column: "mrr_microcents",
@@ -146,7 +153,8 @@ fn steps(currency: Currency, versions: &[SubscriptionVersion]) -> Result<Vec<Ste
     })?;
     let of_currency = movements
         .iter()
-        .filter(|movement| movement.currency == currency);
+        // A discount may end later than what is asked for.
+        .filter(|movement| movement.currency == currency && movement.occurred_at < until);
     Ok(of_currency.map(Step::from).collect())
 }
 

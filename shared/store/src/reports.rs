@@ -274,24 +274,40 @@ file_columns! {
         /// Stripe's id of the rate, or the rate itself; `unknown` where the breakdown does not say.
         pub tax_rate: String,
         pub invoices: i64,
-        /// What the tax is of, where the breakdown says.
-        pub taxable_cents: i64,
+        /// What the tax is of, less what credit notes gave back; null unless every document of the row says.
+        pub taxable_cents: Option<i64>,
+        /// Less the tax of credit notes.
         pub tax_cents: i64,
     }
 }
 
-/// Tax of the invoices issued in the period that are neither draft nor void, by the jurisdiction and rate of their
-/// breakdown; what the breakdown does not assign has the jurisdiction and rate `unknown`.
+/// Tax of the invoices issued in the period that are neither draft nor void, less that of the credit notes of the period
+/// (and plus that of those voided in it), by the jurisdiction and rate of their breakdown; what the breakdown does not
+/// assign has the jurisdiction and rate `unknown`.
 pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
     let statement = "-- reports::tax
          WITH issued AS (
-             SELECT id, coalesce(tax_cents, 0) AS tax_cents, tax_breakdown FROM invoices
+             SELECT 'invoice ' || id AS id, 1 AS sign, coalesce(tax_cents, 0) AS tax_cents, tax_breakdown
+             FROM invoices
              WHERE currency = $1 AND coalesce(finalized_at, created_at) >= $2
                AND coalesce(finalized_at, created_at) < $3 AND NOT superseded
                AND deleted_at IS NULL AND status <> 'draft'
                AND (status <> 'void' OR voided_at > $4)
+             UNION ALL
+             SELECT CASE WHEN document.sign < 0 THEN 'note ' ELSE 'void ' END || note.stripe_credit_note_id,
+                    document.sign, note.tax_cents, note.tax_breakdown
+             FROM credit_notes AS note
+             CROSS JOIN LATERAL (VALUES (-1, note.created_at), (1, note.voided_at)) AS document (sign, at)
+             LEFT JOIN invoices AS invoice
+                 ON invoice.stripe_invoice_id = note.stripe_invoice_id AND NOT invoice.superseded
+             WHERE note.currency = $1
+               AND (note.created_at >= $2 AND note.created_at < $3
+                    OR note.voided_at >= $2 AND note.voided_at < $3)
+               AND document.at >= $2 AND document.at < $3 AND document.at <= $4
+               -- The tax of a void invoice counts nowhere, and nothing is given back of it.
+               AND invoice.deleted_at IS NULL AND (invoice.status = 'void' AND invoice.voided_at <= $4) IS NOT TRUE
          ), parts AS (
-             SELECT issued.id,
+             SELECT issued.id, issued.sign,
                     coalesce(part ->> 'jurisdiction', part #>> '{tax_rate,jurisdiction}',
                              part #>> '{tax_rate_details,jurisdiction}',
                              part #>> '{tax_rate,country}') AS jurisdiction,
@@ -299,10 +315,10 @@ pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
                              CASE WHEN jsonb_typeof(part -> 'tax_rate') <> 'object'
                                   THEN part ->> 'tax_rate' END,
                              part ->> 'tax_rate_bps') AS tax_rate,
-                    coalesce(part ->> 'taxable_amount', part ->> 'taxable_cents', '0')::bigint
+                    issued.sign * coalesce(part ->> 'taxable_amount', part ->> 'taxable_cents')::bigint
                         AS taxable_cents,
-                    coalesce(part ->> 'amount', part ->> 'tax_cents', part ->> 'amount_cents', '0')::bigint
-                        AS tax_cents
+                    issued.sign * coalesce(part ->> 'amount', part ->> 'tax_cents', part ->> 'amount_cents',
+                                           '0')::bigint AS tax_cents
              FROM issued CROSS JOIN LATERAL jsonb_array_elements(
                  CASE WHEN jsonb_typeof(tax_breakdown) = 'array' THEN tax_breakdown ELSE '[]' END) AS part
          ), told AS (
@@ -310,13 +326,15 @@ pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
          ), rows AS (
              SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM parts
              UNION ALL
-             SELECT issued.id, NULL, NULL, 0, issued.tax_cents - coalesce(told.tax_cents, 0)
+             SELECT issued.id, NULL, NULL, NULL, issued.sign * issued.tax_cents - coalesce(told.tax_cents, 0)
              FROM issued LEFT JOIN told ON told.id = issued.id
-             WHERE issued.tax_cents <> coalesce(told.tax_cents, 0)
+             WHERE issued.sign * issued.tax_cents <> coalesce(told.tax_cents, 0)
          )
          SELECT coalesce(rows.jurisdiction, 'unknown') AS jurisdiction,
-                coalesce(rows.tax_rate, 'unknown') AS tax_rate, count(DISTINCT id) AS invoices,
-                sum(taxable_cents)::bigint AS taxable_cents, sum(tax_cents)::bigint AS tax_cents
+                coalesce(rows.tax_rate, 'unknown') AS tax_rate,
+                count(DISTINCT id) FILTER (WHERE id LIKE 'invoice %') AS invoices,
+                CASE WHEN bool_and(taxable_cents IS NOT NULL) THEN sum(taxable_cents)::bigint END AS taxable_cents,
+                sum(tax_cents)::bigint AS tax_cents
          FROM rows GROUP BY rows.jurisdiction, rows.tax_rate
          ORDER BY tax_cents DESC, rows.jurisdiction, rows.tax_rate";
     scope
@@ -384,7 +402,8 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
                  SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
                         source_rank, occurred_at, status, currency, mrr_microcents,
                         potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
-                        set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents
+                        set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents,
+                        discount_steps
                  FROM subscription_versions
                  WHERE stripe_subscription_id IN (
                      SELECT stripe_subscription_id FROM subscription_versions
@@ -431,26 +450,71 @@ columns! {
     }
 }
 
-/// Invoices that were open at an instant, by days past due. What was paid later was due then.
+/// Invoices of which something was due at an instant, by days past due: what was to be paid before credit notes, less
+/// the credit notes in force and the payments dated up to then. What is void or uncollectible is due no more from then on.
 pub async fn aging(db: &Client, currency: Currency, as_of: Timestamp) -> Result<Vec<Aged>, Error> {
     columns::all(
         db,
         "-- reports::aging
-         WITH open AS (
-             SELECT coalesce(($2 AT TIME ZONE 'UTC')::date - (due_date AT TIME ZONE 'UTC')::date, 0)
-                        AS days_past_due,
-                    CASE WHEN status = 'open' THEN coalesce(amount_due_cents, 0)
-                         WHEN status = 'paid' THEN coalesce(amount_paid_cents, 0)
-                         ELSE coalesce(total_cents, 0) - credit_applied_cents END AS amount_due_cents
+         WITH candidates AS (
+             SELECT id, stripe_invoice_id, contract_id IS NOT NULL OR stripe_invoice_id IS NULL AS is_ours, status,
+                    due_date, finalized_at, created_at, source_created_at, total_cents, credit_applied_cents,
+                    due_before_credit_notes_cents, amount_remaining_cents, amount_paid_cents, credit_notes_cents,
+                    out_of_band_cents
              FROM invoices
-             WHERE (status = 'open' OR paid_at > $2 OR voided_at > $2) AND status <> 'draft'
+             WHERE (status = 'open' OR paid_at > $2 OR voided_at > $2 OR uncollectible_at > $2) AND status <> 'draft'
+               AND (voided_at > $2) IS NOT FALSE AND (uncollectible_at > $2) IS NOT FALSE
+               AND (status = 'open' OR (paid_at > $2) IS NOT FALSE)
                AND currency = $1 AND coalesce(finalized_at, created_at) <= $2 AND NOT superseded
                -- A draft that was deleted is void since then, and was never open.
                AND deleted_at IS NULL
+         ), open AS (
+             SELECT ($2 AT TIME ZONE 'UTC')::date
+                        - (coalesce(due_date, finalized_at, created_at) AT TIME ZONE 'UTC')::date
+                        AS days_past_due,
+                    CASE WHEN is_ours OR out_of_band_cents > 0 AND due_before_credit_notes_cents IS NULL
+                         THEN coalesce(total_cents, 0) - credit_applied_cents
+                         ELSE coalesce(due_before_credit_notes_cents,
+                                       amount_remaining_cents + amount_paid_cents + credit_notes_cents,
+                                       total_cents, 0)
+                    END - notes.in_force_cents
+                        -- What the snapshot has taken off for notes that nobody has told.
+                        - CASE WHEN source_created_at <= $2
+                               THEN greatest(credit_notes_cents - notes.of_snapshot_cents, 0) ELSE 0 END
+                        - payments.until_cents
+                        -- What has been paid of an open invoice by a payment that nobody has told.
+                        - CASE WHEN status = 'open' AND (is_ours OR source_created_at <= $2)
+                               THEN greatest(coalesce(amount_paid_cents, 0) - payments.told_cents, 0) ELSE 0 END
+                        AS amount_due_cents
+             FROM candidates
+             CROSS JOIN LATERAL (
+                 SELECT coalesce(sum(note.pre_payment_cents)
+                            FILTER (WHERE note.created_at <= $2 AND (note.voided_at > $2) IS NOT FALSE), 0)
+                            AS in_force_cents,
+                        coalesce(sum(note.pre_payment_cents)
+                            FILTER (WHERE note.created_at <= candidates.source_created_at
+                                      AND (note.voided_at > candidates.source_created_at) IS NOT FALSE), 0)
+                            AS of_snapshot_cents
+                 FROM credit_notes AS note WHERE note.stripe_invoice_id = candidates.stripe_invoice_id
+             ) AS notes
+             CROSS JOIN LATERAL (
+                 SELECT coalesce(sum(paid.amount_cents) FILTER (WHERE paid.at <= $2), 0) AS until_cents,
+                        coalesce(sum(paid.amount_cents), 0) AS told_cents
+                 FROM (
+                     SELECT link.amount_paid_cents AS amount_cents, link.paid_at AS at
+                     FROM invoice_payments AS link
+                     WHERE link.stripe_invoice_id = candidates.stripe_invoice_id AND link.status = 'paid'
+                       AND NOT candidates.is_ours
+                     UNION ALL
+                     SELECT payment.amount_cents, payment.succeeded_at FROM payment_history AS payment
+                     WHERE payment.invoice_id = candidates.id AND payment.succeeded_at IS NOT NULL
+                       AND NOT payment.superseded AND candidates.is_ours
+                 ) AS paid
+             ) AS payments
          )
          SELECT greatest(days_past_due, 0)::bigint AS days_past_due, count(*) AS invoices,
                 sum(amount_due_cents)::bigint AS amount_due_cents
-         FROM open GROUP BY 1 ORDER BY 1",
+         FROM open WHERE amount_due_cents > 0 GROUP BY 1 ORDER BY 1",
         &[
             (&currency.as_str(), Type::TEXT),
             (&as_of, Type::TIMESTAMPTZ),

@@ -21,11 +21,11 @@ columns! {
         /// The version of Stripe's API that the payload is of.
         pub api_version: Option<String>,
         pub livemode: Option<bool>,
-        /// The connected account it is of (`acct_…`).
+        /// The account that it names (`acct_…`); null when it names none, and is of ours.
         pub account: Option<String>,
         /// Id of the object that the event shows; null when it has none.
         pub object_id: Option<String>,
-        /// `applied`, `ignored` or `failed`.
+        /// `applied`, `ignored`, `foreign` or `failed`.
         pub outcome: String,
         /// Why the event could not be applied; null for one that was.
         pub error: Option<String>,

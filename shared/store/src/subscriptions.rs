@@ -99,6 +99,7 @@ mirrored!(Subscription => "subscriptions" by "(stripe_subscription_id) WHERE NOT
     currency,
     items,
     discounts,
+    inherited_discounts,
     current_period_start,
     current_period_end,
     cancel_at_period_end or default,
@@ -156,6 +157,7 @@ mirrored!(SubscriptionVersion
     is_counted,
     all_discounts_microcents,
     no_discounts_microcents,
+    discount_steps,
 }
 const HAS_UPDATED_AT: bool = false;
 );

@@ -27,6 +27,7 @@ use serde_json::{Map, Value};
 pub use stripe_client_core::IdempotencyKey;
 use stripe_client_core::{Outcome, RequestBuilder, RequestStrategy, StripeMethod, VERSION};
 
+use crate::account::Account;
 use runtime::aws::secrets::{self, Form, Secret};
 use runtime::config::{self, BoxError, Environment};
 use runtime::deadline::Deadline;
@@ -94,6 +95,9 @@ pub enum Error {
     /// The run's deadline came before an answer.
     #[error("Stripe did not answer before the deadline")]
     Deadline,
+    /// The object is a test object where live ones are wanted, or the other way round: the key is of the other mode.
+    #[error("wrong_mode: the object is of the other mode")]
+    WrongMode,
     /// The list is longer than the caller wanted to read.
     #[error("the list goes on beyond the pages that were to be read")]
     MorePages {
@@ -114,6 +118,7 @@ impl Error {
             Error::NotFound { .. }
             | Error::Unauthorized { .. }
             | Error::Invalid { .. }
+            | Error::WrongMode
             | Error::MorePages { .. } => false,
         }
     }
@@ -175,6 +180,7 @@ pub struct Client {
     http: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Cursor<Vec<u8>>>>,
     base: String,
     key: Secret,
+    account: Account,
     patience: Patience,
     deadline: Deadline,
     /// `None` when nothing limits the rate.
@@ -202,11 +208,11 @@ pub struct Page {
 }
 
 impl Client {
-    /// Reads `STRIPE_API_BASE` (default: Stripe) and `STRIPE_API_KEY` or `STRIPE_API_KEY_SECRET_ARN`. A missing key is
-    /// reported when it is needed.
+    /// Reads `STRIPE_API_BASE` (default: Stripe), `STRIPE_API_KEY` or `STRIPE_API_KEY_SECRET_ARN`, and the variables of
+    /// [`Account`]. A missing key is reported when it is needed.
     ///
     /// # Errors
-    /// When the base is not an `http` or `https` address.
+    /// When the base is not an `http` or `https` address, or a variable has another form.
     pub fn from_env(environment: &Environment, sdk: &SdkConfig) -> Result<Client, config::Error> {
         let base = environment.optional("STRIPE_API_BASE");
         let key = Secret::from_env(
@@ -216,12 +222,14 @@ impl Client {
             "STRIPE_API_KEY_SECRET_ARN",
             Form::Single,
         );
-        Client::new(base.as_deref().unwrap_or(API_BASE), key).map_err(|reason| {
+        let client = Client::new(base.as_deref().unwrap_or(API_BASE), key).map_err(|reason| {
             config::Error::Invalid {
                 variable: "STRIPE_API_BASE",
                 reason: reason.to_string(),
             }
-        })
+        })?;
+        let account = Account::from_env(environment)?;
+        Ok(Client { account, ..client })
     }
 
     /// The API at `base`, such as `https://api.stripe.com`.
@@ -247,6 +255,7 @@ impl Client {
             http,
             base: base.to_owned(),
             key,
+            account: Account::default(),
             patience: Patience::default(),
             deadline: Deadline::default(),
             pace: None,
@@ -297,7 +306,8 @@ impl Client {
         if !expand.is_empty() {
             request = request.query(&serde_json::json!({ "expand": expand }));
         }
-        self.send(&request, None, now).await
+        let answer = self.send(&request, None, now).await?;
+        self.ours(answer)
     }
 
     /// Reads one page of the list at `path`, such as `["charges"]` or `["invoices", id, "lines"]`. `params` are
@@ -315,6 +325,13 @@ impl Client {
         let mut answer = self.send(&request, None, now).await?;
         let has_more = answer.get("has_more").and_then(Value::as_bool);
         match (answer.get_mut("data").map(Value::take), has_more) {
+            // Each event is judged for itself, as when it is delivered.
+            (Some(Value::Array(data)), Some(_))
+                if path != ["events"]
+                    && data.iter().any(|one| self.account.is_foreign_object(one)) =>
+            {
+                Err(Error::WrongMode)
+            }
             (Some(Value::Array(data)), Some(has_more)) => Ok(Page { data, has_more }),
             _ => Err(Error::Unreadable("a list has no data or no has_more")),
         }
@@ -352,7 +369,15 @@ impl Client {
         now: Timestamp,
     ) -> Result<Value, Error> {
         let request = RequestBuilder::new(StripeMethod::Post, joined(path)).form(form);
-        self.send(&request, Some(idempotency_key), now).await
+        let answer = self.send(&request, Some(idempotency_key), now).await?;
+        self.ours(answer)
+    }
+
+    fn ours(&self, object: Value) -> Result<Value, Error> {
+        if self.account.is_foreign_object(&object) {
+            return Err(Error::WrongMode);
+        }
+        Ok(object)
     }
 
     /// Whether Stripe answers and accepts the key.

@@ -29,7 +29,7 @@ pub struct Event {
     pub event_type: String,
     pub api_version: Option<String>,
     pub livemode: Option<bool>,
-    /// The connected account that the event belongs to; `None` for our account.
+    /// The account that the event names (`acct_…`): `account`, otherwise the last account in `context`.
     pub account: Option<String>,
     pub created_at: Option<Timestamp>,
     /// `data.object`; null in a thin event, and when `data` is not an object.
@@ -155,7 +155,8 @@ fn from_value(value: Value) -> Result<Event, Error> {
         event_type: text(envelope.remove("type")).ok_or(Error::NotAnEvent("type"))?,
         api_version: text(envelope.remove("api_version")),
         livemode: envelope.get("livemode").and_then(Value::as_bool),
-        account: text(envelope.remove("account")),
+        account: text(envelope.remove("account"))
+            .or_else(|| account_of_context(envelope.get("context")?.as_str()?)),
         created_at: envelope.get("created").and_then(instant),
         object: data.remove("object").unwrap_or_default(),
         previous_attributes: data
@@ -163,6 +164,14 @@ fn from_value(value: Value) -> Result<Event, Error> {
             .filter(|attributes| !attributes.is_null()),
         is_thin: envelope.get("object").and_then(Value::as_str) == Some("v2.core.event"),
     })
+}
+
+/// `acct_2` of `org_1/acct_1/acct_2`; an organisation alone names no account.
+fn account_of_context(context: &str) -> Option<String> {
+    let mut parts = context.rsplit('/');
+    parts
+        .find(|part| part.starts_with("acct_"))
+        .map(str::to_owned)
 }
 
 fn text(value: Option<Value>) -> Option<String> {

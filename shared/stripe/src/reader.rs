@@ -299,6 +299,11 @@ impl Source<'_> {
             named,
             LinkSource::CustomerMetadata,
         );
+        if let Some(object) = at(object, "discount")
+            && let Some(read) = discount(object)
+        {
+            self.keep_discount(object, read, None, facts);
+        }
         let created_at = time(object, &["created"]);
         let type_rank = match self.event_type {
             "customer.created" => 1,
@@ -341,7 +346,7 @@ impl Source<'_> {
         for item in &mut items {
             item.price = std::mem::take(&mut item.price).in_currency(currency);
         }
-        let discounts = self.discounts(object, facts);
+        let discounts = self.discounts(object, id(object, &["id"]), facts);
         let named = at(object, "metadata.user_id").and_then(user_id);
         self.link_user(
             facts,
@@ -353,9 +358,16 @@ impl Source<'_> {
         let is_ended = subscription::is_ended(&status);
         let is_paused = SubscriptionStatus::of(&status) == SubscriptionStatus::Paused
             || text(object, &["pause_collection.behavior"]).is_some();
-        let first_item = at(object, "items.data").and_then(|items| items.get(0));
+        // Items may have periods of their own: the subscription's is the one that ends first.
+        let periods = at(object, "items.data").and_then(Value::as_array);
+        let ends_first = periods
+            .into_iter()
+            .flatten()
+            .filter_map(|item| Some((time(item, &["current_period_end"])?, item)))
+            .min_by_key(|(end, _)| *end)
+            .map(|(_, item)| item);
         let period = |field: &str| {
-            first_item
+            ends_first
                 .and_then(|item| time(item, &[field]))
                 .or_else(|| time(object, &[field]))
         };
@@ -365,6 +377,8 @@ impl Source<'_> {
             currency,
             items,
             discounts,
+            // What the customer has is known from the customer.
+            inherited_discounts: None,
             current_period_start: period("current_period_start"),
             current_period_end: period("current_period_end"),
             cancel_at_period_end: flag(object, &["cancel_at_period_end"]).unwrap_or(false),
@@ -422,6 +436,13 @@ impl Source<'_> {
         let amount_paid_cents = reported_paid.max(out_of_band_cents);
         let is_paid = status == InvoiceStatus::Paid;
         let paid_at = time(object, &["status_transitions.paid_at"]).or(is_paid.then_some(self.at));
+        let credit_notes_cents = int(object, &["pre_payment_credit_notes_amount"]).unwrap_or(0);
+        let tax_breakdown = taxes(object, &["total_taxes", "total_tax_amounts"]);
+        let finalized_at = time(object, &["status_transitions.finalized_at", "finalized_at"]);
+        let created_at = time(object, &["created", "date"]).ok_or(Error::MissingField {
+            object: OBJECT,
+            field: "created",
+        })?;
         let (billing_period_start, billing_period_end) = service_period(&lines);
         let named = at(object, "metadata.user_id")
             .or_else(|| at(object, "parent.subscription_details.metadata.user_id"))
@@ -450,20 +471,32 @@ impl Source<'_> {
             .or_else(|| subscription_of_lines(object)),
             subtotal_cents: int(object, &["subtotal"]).unwrap_or(total_cents),
             tax_cents: tax(object),
+            inclusive_tax_cents: inclusive_tax(&tax_breakdown),
             discount_cents: sum_of(object, "total_discount_amounts", "amount").unwrap_or(0),
+            pretax_credits_cents: pretax_credits(object),
+            shipping_cents: int(
+                object,
+                &["shipping_cost.amount_subtotal", "amount_shipping"],
+            )
+            .unwrap_or(0),
             total_cents,
+            due_before_credit_notes_cents: Some(amount_due_cents + credit_notes_cents),
             amount_paid_cents,
             amount_remaining_cents: int(object, &["amount_remaining"])
                 .unwrap_or(amount_due_cents - amount_paid_cents),
             out_of_band_cents,
-            credit_notes_cents: int(object, &["pre_payment_credit_notes_amount"]).unwrap_or(0),
+            credit_notes_cents,
             billing_period_start,
             billing_period_end,
-            due_at: time(object, &["due_date"]).or(billing_period_end),
+            due_at: time(object, &["due_date"])
+                .or(finalized_at)
+                .or(Some(created_at)),
             paid_at,
             voided_at: time(object, &["status_transitions.voided_at"])
                 .or((status == InvoiceStatus::Void).then_some(self.at)),
-            finalized_at: time(object, &["status_transitions.finalized_at", "finalized_at"]),
+            uncollectible_at: time(object, &["status_transitions.marked_uncollectible_at"])
+                .or((status == InvoiceStatus::Uncollectible).then_some(self.at)),
+            finalized_at,
             deleted_at: (self.event_type == "invoice.deleted").then_some(self.at),
             attempt_count: int(object, &["attempt_count"])
                 .and_then(|count| i32::try_from(count).ok())
@@ -471,19 +504,13 @@ impl Source<'_> {
             next_payment_attempt_at: time(object, &["next_payment_attempt"]),
             lines_complete: flag(object, &["lines.has_more"]) != Some(true),
             lines,
-            tax_breakdown: ["total_taxes", "total_tax_amounts"]
-                .iter()
-                .find_map(|path| filled(object, path))
-                .map_or_else(|| Value::Array(Vec::new()), |taxes| taxes.clone().into()),
+            tax_breakdown: tax_breakdown.into(),
             billing_reason: text(object, &["billing_reason"]),
             collection_method: text(object, &["collection_method", "billing"]),
             invoice_pdf_url: text(object, &["invoice_pdf"]),
             notes: text(object, &["description"]),
             metadata: metadata(object),
-            created_at: time(object, &["created", "date"]).ok_or(Error::MissingField {
-                object: OBJECT,
-                field: "created",
-            })?,
+            created_at,
             version: self.version(invoice::rank(status, self.event_type)),
             stripe_invoice_id,
             stripe_customer_id,
@@ -707,7 +734,7 @@ impl Source<'_> {
                 field: "status",
             })?;
         let known_status = ChargeStatus::of(&status);
-        let refunded_cents = int(object, &["amount_refunded"]).unwrap_or(0);
+        let refunded_cents = int(object, &["amount_refunded"]);
         let stripe_customer_id = id(object, &["customer"]);
         let intent_id = id(object, &["payment_intent"]);
         let stripe_invoice_id = id(object, &["invoice"]);
@@ -743,7 +770,10 @@ impl Source<'_> {
             user_id: at(object, "metadata.user_id").and_then(user_id),
             succeeded_at: captured_at
                 .filter(|_| known_status == ChargeStatus::Succeeded && is_captured),
-            refund_totals: BTreeMap::from([(self.at.as_second(), refunded_cents)]),
+            refund_totals: refunded_cents
+                .map(|total| (self.at.as_second(), total))
+                .into_iter()
+                .collect(),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
             settlement,
             attempted_at: time(object, &["created"]).ok_or(Error::MissingField {
@@ -752,7 +782,7 @@ impl Source<'_> {
             })?,
             version: self.version(payment::charge_rank(
                 &status,
-                refunded_cents > 0,
+                refunded_cents > Some(0),
                 event_type,
             )),
             stripe_charge_id: charge_id,
@@ -900,6 +930,11 @@ impl Source<'_> {
             text(object, &["status"]).unwrap_or_else(|| "issued".to_owned())
         };
         let amount_cents = required_int(object, OBJECT, &["amount", "total"], "amount")?;
+        let tax_breakdown = taxes(object, &["total_taxes", "tax_amounts"]);
+        let tax_in_total = || {
+            let total = int(object, &["total"])?;
+            Some(total - int(object, &["total_excluding_tax"])?)
+        };
         let is_post_payment = text(object, &["type"]).as_deref() == Some("post_payment");
         facts.credit_notes.keep(CreditNote {
             stripe_credit_note_id: required_text(object, OBJECT, "id")?,
@@ -911,6 +946,11 @@ impl Source<'_> {
             } else {
                 amount_cents
             }),
+            tax_cents: sum_of(object, "total_taxes", "amount")
+                .or_else(|| sum_of(object, "tax_amounts", "amount"))
+                .or_else(tax_in_total)
+                .unwrap_or(0),
+            tax_breakdown: tax_breakdown.into(),
             currency: currency(object, &["currency"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "currency",
@@ -964,12 +1004,17 @@ impl Source<'_> {
             object: "discount",
             field: "coupon",
         })?;
-        self.keep_discount(object, read, facts);
+        self.keep_discount(object, read, None, facts);
         Ok(())
     }
 
-    /// The discounts that an object lists. Also collects what they say about coupons and ids.
-    fn discounts(&self, object: &Value, facts: &mut Objects) -> Vec<Discount> {
+    /// The discounts that a subscription or an item of it lists. Also collects what they say about coupons and ids.
+    fn discounts(
+        &self,
+        object: &Value,
+        subscription: Option<String>,
+        facts: &mut Objects,
+    ) -> Vec<Discount> {
         let listed = at(object, "discounts")
             .and_then(Value::as_array)
             .filter(|l| !l.is_empty());
@@ -994,23 +1039,32 @@ impl Source<'_> {
                 _ => (value, read),
             };
             if value.is_object() {
-                self.keep_discount(value, read.clone(), facts);
+                self.keep_discount(value, read.clone(), subscription.clone(), facts);
             }
             discounts.push(read);
         }
         discounts
     }
 
-    fn keep_discount(&self, object: &Value, read: Discount, facts: &mut Objects) {
-        let has_ended = self.event_type == "customer.discount.deleted";
+    fn keep_discount(
+        &self,
+        object: &Value,
+        read: Discount,
+        subscription: Option<String>,
+        facts: &mut Objects,
+    ) {
+        let deleted_at = (self.event_type == "customer.discount.deleted").then_some(self.at);
+        let ends = [read.ends_at, deleted_at];
+        // One of an invoice is nobody's recurring discount.
+        let is_of_invoice = id(object, &["invoice", "invoice_item"]).is_some();
         if let Some(stripe_discount_id) = read.stripe_discount_id {
             facts.discounts.keep(DiscountSnapshot {
                 stripe_discount_id,
                 stripe_coupon_id: read.stripe_coupon_id,
-                stripe_customer_id: id(object, &["customer"]),
-                stripe_subscription_id: id(object, &["subscription"]),
-                ended_at: time(object, &["end"]).or(has_ended.then_some(self.at)),
-                created_at: time(object, &["start"]),
+                stripe_customer_id: id(object, &["customer"]).filter(|_| !is_of_invoice),
+                stripe_subscription_id: id(object, &["subscription"]).or(subscription),
+                ended_at: ends.into_iter().flatten().min(),
+                created_at: read.starts_at,
                 version: self.version(type_rank(self.event_type)),
             });
         }
@@ -1055,7 +1109,8 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
         items.push(Item {
             price: terms,
             quantity: int(item, &["quantity"]).unwrap_or(1),
-            discounts: source.discounts(item, facts),
+            quantity_decimal: fraction(item),
+            discounts: source.discounts(item, id(object, &["id"]), facts),
         });
     }
     // Before items there was one plan.
@@ -1065,6 +1120,7 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
         items.push(Item {
             price: terms,
             quantity: int(object, &["quantity"]).unwrap_or(1),
+            quantity_decimal: fraction(object),
             discounts: Vec::new(),
         });
     }
@@ -1152,6 +1208,20 @@ fn coupon(object: &Value) -> Option<Coupon> {
         duration: text(object, &["duration"])?,
         duration_in_months: int(object, &["duration_in_months"])
             .and_then(|months| i32::try_from(months).ok()),
+        applies_to: at(object, "applies_to").map(|applies_to| {
+            let products = at(applies_to, "products").and_then(Value::as_array);
+            let products = products.into_iter().flatten();
+            products
+                .filter_map(|product| product.as_str().map(str::to_owned))
+                .collect()
+        }),
+        currency_options: at(object, "currency_options").map(|options| {
+            let options = options.as_object().into_iter().flatten();
+            let amounts = options.filter_map(|(code, option)| {
+                Some((Currency::parse(code).ok()?, int(option, &["amount_off"])?))
+            });
+            amounts.collect()
+        }),
     })
 }
 
@@ -1162,6 +1232,8 @@ fn discount(value: &Value) -> Option<Discount> {
             stripe_discount_id: Some(id.to_owned()),
             stripe_coupon_id: None,
             coupon: None,
+            starts_at: None,
+            ends_at: None,
         });
     }
     let coupon_value = at(value, "source.coupon")
@@ -1175,6 +1247,8 @@ fn discount(value: &Value) -> Option<Discount> {
         stripe_discount_id,
         stripe_coupon_id: id(value, &["source.coupon", "coupon"]),
         coupon: coupon_value.and_then(coupon),
+        starts_at: time(value, &["start"]),
+        ends_at: time(value, &["end"]),
     })
 }
 
@@ -1198,15 +1272,14 @@ fn invoice_status(object: &Value, event_type: &str) -> Option<InvoiceStatus> {
     }
 }
 
-/// The amount paid outside Stripe. Before basil there is only a flag, and `amount_paid` is 0.
+/// The amount paid outside Stripe. Before basil there is a flag, and `amount_paid` is 0; from then on no event says it.
 fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> i64 {
     if status != InvoiceStatus::Paid {
         return 0;
     }
-    match int(object, &["amount_paid_off_stripe"]) {
-        Some(amount) if amount > 0 => amount,
-        _ if flag(object, &["paid_out_of_band"]) == Some(true) => amount_due_cents,
-        _ => 0,
+    match flag(object, &["paid_out_of_band"]) {
+        Some(true) => amount_due_cents,
+        Some(false) | None => 0,
     }
 }
 
@@ -1227,6 +1300,41 @@ fn tax(object: &Value) -> i64 {
         .or_else(|| sum_of(object, "total_tax_amounts", "amount"))
         .or_else(|| int(object, &["tax"]))
         .unwrap_or(0)
+}
+
+/// The taxes by the first of these lists that has any, as Stripe has them. What a single tax is of may be shown by the
+/// document alone.
+fn taxes(object: &Value, lists: &[&str]) -> Vec<Value> {
+    let mut taxes = lists
+        .iter()
+        .find_map(|list| filled(object, list))
+        .cloned()
+        .unwrap_or_default();
+    if let [Value::Object(tax)] = taxes.as_mut_slice()
+        && tax.get("taxable_amount").is_none_or(Value::is_null)
+        && let Some(taxable) = int(object, &["total_excluding_tax"])
+    {
+        tax.insert("taxable_amount".to_owned(), taxable.into());
+    }
+    taxes
+}
+
+/// The part of these taxes that the prices contain.
+fn inclusive_tax(taxes: &[Value]) -> i64 {
+    let inclusive = taxes.iter().filter(|tax| {
+        flag(tax, &["inclusive"]) == Some(true)
+            || at(tax, "tax_behavior").and_then(Value::as_str) == Some("inclusive")
+    });
+    inclusive.filter_map(|tax| int(tax, &["amount"])).sum()
+}
+
+/// What billing credits took off before tax. The list has the discounts too.
+fn pretax_credits(object: &Value) -> i64 {
+    let credits = filled(object, "total_pretax_credit_amounts");
+    let credits = credits.into_iter().flatten().filter(|credit| {
+        at(credit, "type").and_then(Value::as_str) == Some("credit_balance_transaction")
+    });
+    credits.filter_map(|credit| int(credit, &["amount"])).sum()
 }
 
 /// The sum of a field over a list; `None` when the list is missing or empty.
@@ -1265,6 +1373,7 @@ fn line(object: &Value) -> Line {
     Line {
         description: text(object, &["description"]),
         quantity,
+        quantity_decimal: decimal(object, &["quantity_decimal", "quantity"]),
         unit_price_cents: unit_amount_decimal
             .as_deref()
             .and_then(|amount| amount.parse().ok()),
@@ -1416,6 +1525,14 @@ fn user_id(value: &Value) -> Option<i32> {
         Value::Number(number) => number.as_i64().and_then(|id| i32::try_from(id).ok()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
+}
+
+/// The exact quantity of an item, when it is not whole.
+fn fraction(item: &Value) -> Option<String> {
+    let quantity = decimal(item, &["quantity_decimal"])?;
+    let (_, fraction) = quantity.split_once('.')?;
+    let is_whole = fraction.chars().all(|digit| digit == '0');
+    (!is_whole).then_some(quantity)
 }
 
 fn metadata(object: &Value) -> Value {

@@ -14,8 +14,8 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Makes them. `more` are variables besides `DATABASE_URL`, `PARKED_EVENTS_TABLE`, `DOCUMENT_BUCKET` and
-    /// `EVENT_BUS_NAME`.
+    /// Makes them. `more` are variables besides `DATABASE_URL`, `PARKED_EVENTS_TABLE`, `DOCUMENT_BUCKET`,
+    /// `EVENT_BUS_NAME` and `STRIPE_LIVEMODE` (`any`).
     ///
     /// # Panics
     /// When Postgres or moto cannot be started, or moto refuses.
@@ -27,6 +27,8 @@ impl Surroundings {
             ("PARKED_EVENTS_TABLE", moto.parked_events_table().await),
             ("DOCUMENT_BUCKET", moto.bucket().await),
             ("EVENT_BUS_NAME", moto.event_bus().await),
+            // Samples and the fake Stripe are of the test mode.
+            ("STRIPE_LIVEMODE", "any".to_owned()),
         ];
         pairs.extend(more);
         Surroundings {

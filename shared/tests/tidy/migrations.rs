@@ -132,6 +132,12 @@ impl Statement {
             && rewriting.iter().any(|word| self.has(word))
     }
 
+    /// Whether somebody says why it may not be done in slices.
+    fn is_at_once(&self) -> bool {
+        let reason = self.comments.split_once("-- at once: ");
+        reason.is_some_and(|(_, reason)| !reason.trim().is_empty())
+    }
+
     /// Whether rows are changed by it, rather than by what it defines.
     fn changes_rows(&self) -> bool {
         self.words.iter().enumerate().any(|(at, word)| {
@@ -242,8 +248,12 @@ pub(super) fn migrations_run_under_live_functions(tree: &Tree) -> Vec<String> {
                         .to_owned(),
                 );
             }
-            if statement.changes_rows() && file.kind != "backfill" {
-                complain("rows are changed in slices, by a .backfill.sql".to_owned());
+            if statement.changes_rows() && file.kind != "backfill" && !statement.is_at_once() {
+                complain(
+                    "rows are changed in slices, by a .backfill.sql; what has to be done in one transaction says why in \
+                     `-- at once: …` before the statement"
+                        .to_owned(),
+                );
             }
             if statement.has("CONCURRENTLY") && file.kind != "concurrent" {
                 complain("CONCURRENTLY has a file of its own, .concurrent.sql".to_owned());
@@ -444,6 +454,19 @@ mod can_fail {
         ] {
             judged("V0040__x.sql", sql, &[]);
         }
+        let reason = "-- at once: two halves of a sum";
+        judged(
+            "V0040__x.sql",
+            &format!("{reason}\nUPDATE t SET n = 1"),
+            &[],
+        );
+        judged(
+            "V0040__x.sql",
+            &format!(
+                "{reason}\nUPDATE t SET n = 1; UPDATE u SET n = 1; -- at once: \nDELETE FROM u"
+            ),
+            &["slices", "slices"],
+        );
         judged(
             "V0040__x.backfill.sql",
             "DELETE FROM t WHERE id IN (SELECT id FROM t LIMIT $1)",

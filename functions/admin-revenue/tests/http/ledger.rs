@@ -11,6 +11,7 @@ use runtime::config::Environment;
 use runtime::telemetry;
 use serde_json::{Value, json};
 use shared::ledger;
+use stripe::account::Account;
 use stripe::event::Event;
 use testing::contract::Contract;
 use testing::roles::as_function;
@@ -126,7 +127,16 @@ impl Ledger {
             let payload = value.to_string();
             let event = Event::from_value(value).expect("an event");
             let now = event.created_at.expect("a time");
-            if let Err(error) = ledger::ingest(&mut client, &event, &payload, fees, now).await {
+            if let Err(error) = ledger::ingest(
+                &mut client,
+                &Account::default(),
+                &event,
+                &payload,
+                fees,
+                now,
+            )
+            .await
+            {
                 panic!("{payload}: {}", telemetry::cause_chain(&error));
             }
         }
@@ -183,6 +193,8 @@ pub(crate) async fn app_with_aws(database_url: &str, aws: &Aws, pairs: &[(&str, 
     let mut variables = vec![
         ("DATABASE_URL", database_url),
         ("ADMIN_JWT_SECRET", JWT_SECRET),
+        // The samples are of the test mode.
+        ("STRIPE_LIVEMODE", "any"),
     ];
     variables.extend(pairs);
     App::from_env(

@@ -272,7 +272,7 @@ async fn tax_is_told_as_far_as_the_invoices_tell_it() {
         [
             json!(["US-TX", "txr_texas", 1, 10_000, 625]),
             json!(["unknown", "txr_city", 1, 10_000, 200]),
-            json!(["unknown", "unknown", 1, 0, 190]),
+            json!(["unknown", "unknown", 1, null, 190]),
         ]
     );
     assert_eq!(

@@ -865,3 +865,43 @@ async fn a_discrepancy_is_accepted_once_with_a_reason_and_audited() {
     assert_eq!(audited[0]["before"]["resolution"], "open");
     assert_eq!(audited[0]["after"]["resolution"], "accepted");
 }
+
+/// It was parked before somebody said which mode is ours.
+#[tokio::test]
+async fn a_replay_of_the_other_mode_is_kept_and_not_applied() {
+    let aws = Aws::shared().await;
+    let table = aws.parked_events_table().await;
+    let bucket = aws.bucket().await;
+    let pairs = [
+        ("DOCUMENT_BUCKET", bucket.as_str()),
+        ("PARKED_EVENTS_TABLE", &table),
+        ("STRIPE_LIVEMODE", "true"),
+    ];
+    let parked =
+        ParkedEvents::from_env(&Environment::from_pairs(pairs), &aws.sdk_config()).unwrap();
+    let now: Timestamp = NOW.parse().unwrap();
+    let text = include_str!("../../../../events/stripe_invoice_paid_basil.json");
+    let sample: Value = serde_json::from_str(text).unwrap();
+    let event_id = sample["id"].as_str().unwrap();
+    parked.park(event_id, text, "a bug", now).await.unwrap();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let app = app_with_aws(&database.url, aws, &pairs).await;
+    let path = format!("/admin/events/{event_id}/replay");
+    assert_eq!(
+        send(&app, "POST", &path, &Value::Null, None).await,
+        (200, json!({"event_id": event_id, "outcome": "foreign"}))
+    );
+    assert_eq!(parked.get(event_id).await.unwrap(), None);
+    let row = client
+        .query_one("SELECT count(*) FROM invoices", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
+    let listed = |outcome: &str| format!("/admin/events?outcome={outcome}");
+    let (_, answer) = send(&app, "GET", &listed("foreign"), &Value::Null, None).await;
+    assert_eq!(answer["data"][0]["event_id"], event_id, "{answer}");
+    assert_eq!(answer["data"][0]["outcome"], "foreign");
+    let (_, answer) = send(&app, "GET", &listed("applied"), &Value::Null, None).await;
+    assert_eq!(answer["data"], json!([]));
+}

@@ -27,7 +27,11 @@ fn noon() -> Timestamp {
 
 fn client_with_key(base: &str, key: &str) -> Client {
     logs::capture();
-    let environment = Environment::from_pairs([("STRIPE_API_BASE", base), ("STRIPE_API_KEY", key)]);
+    let environment = Environment::from_pairs([
+        ("STRIPE_API_BASE", base),
+        ("STRIPE_API_KEY", key),
+        ("STRIPE_LIVEMODE", "any"),
+    ]);
     let client = Client::from_env(&environment, &SdkConfig::builder().build());
     client.expect("a client").with_patience(Patience {
         timeout: Duration::from_secs(20),

@@ -1057,6 +1057,119 @@ async fn a_key_holds_across_the_upgrade_that_gives_it_an_owner() {
     assert_eq!(answered(waited.unwrap()), "fourth");
 }
 
+/// What was entered in whole shillings is in hundredths afterwards, as is what Stripe sent all along; nothing else moves.
+#[tokio::test]
+async fn shillings_become_hundredths_once() {
+    let database = TestDatabase::empty().await;
+    let mut client = database.client().await;
+    let versioned = Release::EMBEDDED.versioned;
+    let before = versioned
+        .iter()
+        .position(|migration| migration.file.ends_with("ugx_has_two_decimals.sql"));
+    migrate_to(before.unwrap(), &mut client).await;
+    for (number, currency) in [(1, "UGX"), (2, "USD")] {
+        let rows = format!(
+            r#"INSERT INTO api_partner_contracts (id, api_key_prefix, pricing_model, currency, monthly_flat_fee_cents,
+                   per_deed_price_cents, per_1000_requests_cents, minimum_commitment_cents, tiers)
+               VALUES ({number}, 'p{number}', 'flat', '{currency}', 500, 7, NULL, 0,
+                       '[{{"up_to": 100, "unit_price_cents": 7, "flat_cents": 0}}]');
+               INSERT INTO plan_limits (plan_name, overage_price_cents, upgrade_price_cents, currency)
+                   VALUES ('plan{number}', 3, NULL, '{currency}');
+               INSERT INTO credits (id, api_key_prefix, amount_cents, remaining_cents, currency, stripe_refund_id) VALUES
+                   ({number}1, 'p{number}', 90, 40, '{currency}', NULL), ({number}2, NULL, 90, 90, '{currency}', 're_{number}');
+               INSERT INTO invoices (id, invoice_number, kind, contract_id, stripe_invoice_id, currency, status,
+                   subtotal_cents, tax_cents, discount_cents, total_cents, amount_paid_cents, amount_due_cents,
+                   credit_applied_cents, line_items, tax_breakdown, metadata) VALUES
+                   ({number}1, 'A-{number}1', 'partner', {number}, NULL, '{currency}', 'open', 500, 90, 0, 590, 200, 340, 50,
+                    '{{"items": [{{"description": "5 \"x_cents\": 5", "quantity": 5, "unit_price_cents": null,
+                       "unit_amount_decimal": "0.125", "total_cents": 500}},
+                      {{"unit_amount_decimal": "12"}}, {{"unit_amount_decimal": "12.5"}}, {{"unit_amount_decimal": "1.25"}},
+                      {{"unit_amount_decimal": "0", "total_cents": -5}}]}}',
+                    '[{{"tax_rate_bps": 1800, "taxable_cents": 500, "tax_cents": 90}}]', '{{"units": 5}}'),
+                   ({number}2, 'A-{number}2', 'subscription', NULL, 'in_{number}', '{currency}', 'open', 500, 0, 0, 500, 0, 500, 0,
+                    '{{"items": [{{"total_cents": 500}}]}}', '[]', '{{}}');
+               INSERT INTO credit_applications (credit_id, invoice_id, amount_cents) VALUES ({number}1, {number}1, 50);
+               INSERT INTO invoiced_usage (invoice_id, contract_id, period_start, period_end, units, requests,
+                   amount_cents, terms)
+                   VALUES ({number}1, {number}, '2026-01-01Z', '2026-02-01Z', 5, 0, 500, '{{"monthly_flat_fee_cents": 500}}');
+               INSERT INTO settled_periods (contract_id, period_start, period_end, terms, settled_at)
+                   VALUES ({number}, '2026-01-01Z', '2026-02-01Z', '{{"per_deed_price_cents": 7}}', '2026-02-01Z');
+               INSERT INTO payment_history (payment_key, invoice_id, amount_cents, net_amount_cents, currency, status,
+                   stripe_payment_intent_id, stripe_fee_cents) VALUES
+                   ('manual:{number}1:1', {number}1, 200, 200, '{currency}', 'succeeded', NULL, 0),
+                   ('pi_{number}', NULL, 500, 485, '{currency}', 'succeeded', 'pi_{number}', 15);
+               INSERT INTO revenue_entries (payment_key, kind, source_id, day, currency, amount_cents, occurred_at) VALUES
+                   ('manual:{number}1:1', 'gross', 'm', '2026-01-05', '{currency}', 200, '2026-01-05Z'),
+                   ('pi_{number}', 'gross', 'p', '2026-01-05', '{currency}', 500, '2026-01-05Z');
+               INSERT INTO revenue_daily (day, currency, gross_cents, payments) VALUES ('2026-01-05', '{currency}', 700, 2);
+               INSERT INTO usage_events (user_id, event_type, unit_price_cents, currency, subject, idempotency_key)
+                   VALUES ({number}, 'x', 3, '{currency}', 'user:{number}', 'k');
+               INSERT INTO usage_daily (subject, day, event_type, currency, amount_cents)
+                   VALUES ('user:{number}', '2026-01-05', 'x', '{currency}', 3)"#
+        );
+        client.batch_execute(&rows).await.unwrap();
+    }
+    let shown = async |client: &Client, currency: &str| {
+        let of_contract =
+            format!("(SELECT id FROM api_partner_contracts WHERE currency = '{currency}')");
+        let amounts = format!(
+            "SELECT jsonb_build_object(
+                'contract', (SELECT jsonb_build_array(monthly_flat_fee_cents, per_deed_price_cents,
+                    per_1000_requests_cents, minimum_commitment_cents, tiers)
+                    FROM api_partner_contracts WHERE currency = '{currency}'),
+                'plan', (SELECT jsonb_build_array(overage_price_cents, upgrade_price_cents)
+                    FROM plan_limits WHERE currency = '{currency}' AND plan_name LIKE 'plan%'),
+                'credits', (SELECT jsonb_agg(jsonb_build_array(amount_cents, remaining_cents) ORDER BY id)
+                    FROM credits WHERE currency = '{currency}'),
+                'applied', (SELECT jsonb_agg(applied.amount_cents) FROM credit_applications AS applied
+                    JOIN credits ON credits.id = credit_id WHERE currency = '{currency}'),
+                'invoices', (SELECT jsonb_agg(jsonb_build_array(subtotal_cents, tax_cents, total_cents, amount_paid_cents,
+                    amount_due_cents, credit_applied_cents, line_items -> 'items', tax_breakdown, metadata) ORDER BY id)
+                    FROM invoices WHERE currency = '{currency}'),
+                'billed', (SELECT jsonb_build_array(amount_cents, terms) FROM invoiced_usage
+                    WHERE contract_id IN {of_contract}),
+                'settled', (SELECT terms FROM settled_periods WHERE contract_id IN {of_contract}),
+                'payments', (SELECT jsonb_agg(jsonb_build_array(amount_cents, net_amount_cents) ORDER BY payment_key)
+                    FROM payment_history WHERE currency = '{currency}'),
+                'entries', (SELECT jsonb_agg(amount_cents ORDER BY payment_key)
+                    FROM revenue_entries WHERE currency = '{currency}'),
+                'day', (SELECT gross_cents FROM revenue_daily WHERE currency = '{currency}'),
+                'usage', (SELECT jsonb_build_array(unit_price_cents, (SELECT amount_cents FROM usage_daily
+                    WHERE currency = '{currency}')) FROM usage_events WHERE currency = '{currency}'))"
+        );
+        json_of(client, &amounts).await
+    };
+    let dollars = shown(&client, "USD").await;
+    assert_eq!(dollars, shown(&client, "UGX").await);
+    for _ in 0..2 {
+        migrate(&database).await.unwrap();
+        assert_eq!(shown(&client, "USD").await, dollars);
+        assert_eq!(
+            shown(&client, "UGX").await,
+            json!({
+                "contract": [50_000, 700, null, 0, [{"up_to": 100, "unit_price_cents": 700, "flat_cents": 0}]],
+                "plan": [300, null],
+                "credits": [[9_000, 4_000], [90, 90]],
+                "applied": [5_000],
+                "invoices": [
+                    [50_000, 9_000, 59_000, 20_000, 34_000, 5_000, [
+                        {"description": "5 \"x_cents\": 5", "quantity": 5, "unit_price_cents": null,
+                         "unit_amount_decimal": "12.5", "total_cents": 50_000},
+                        {"unit_amount_decimal": "1200"}, {"unit_amount_decimal": "1250"},
+                        {"unit_amount_decimal": "125"}, {"unit_amount_decimal": "0", "total_cents": -500}],
+                     [{"tax_rate_bps": 1_800, "taxable_cents": 50_000, "tax_cents": 9_000}], {"units": 5}],
+                    [500, 0, 500, 0, 500, 0, [{"total_cents": 500}], [], {}]],
+                "billed": [50_000, {"monthly_flat_fee_cents": 50_000}],
+                "settled": {"per_deed_price_cents": 700},
+                "payments": [[20_000, 20_000], [500, 485]],
+                "entries": [20_000, 500],
+                "day": 20_500,
+                "usage": [300, 300],
+            })
+        );
+    }
+}
+
 #[test]
 fn without_a_database_the_program_says_which_variable_is_missing() {
     let line = logs::of_a_start_without_configuration(env!("CARGO_BIN_EXE_migrate"));

@@ -10,6 +10,7 @@ use shared::ledger::{self, Outcome};
 use store::reconciliation_runs::{self, OpenItem};
 use store::{payment_facts, stripe_events};
 use stripe::client;
+use stripe::event::Event;
 use tokio_postgres::Client;
 
 use crate::missed_webhooks;
@@ -62,12 +63,20 @@ impl Run<'_> {
                 if let Some(event_id) = id(&event)
                     && missing.iter().any(|missing| missing == event_id)
                 {
-                    self.look_at_older(&event, &mut older).await?;
+                    if self.is_ours(&event) {
+                        self.look_at_older(&event, &mut older).await?;
+                    }
                     self.catch_up_with(&event).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether the object of an event is looked at. One that is no event is parked, which says why.
+    fn is_ours(&self, event: &Value) -> bool {
+        Event::from_value(event.clone())
+            .is_ok_and(|event| self.app.account.foreign(&event).is_none())
     }
 
     /// Notes how the object of a lost event differs, when it was created before the window and no list has it.
@@ -110,7 +119,7 @@ impl Run<'_> {
             Ok(outcomes) => {
                 for outcome in outcomes {
                     match outcome {
-                        Some(Outcome::Duplicate) => {}
+                        Some(Outcome::Duplicate | Outcome::Foreign) => {}
                         Some(Outcome::Applied | Outcome::Ignored) => self.tally.events_applied += 1,
                         None => self.tally.events_failed += 1,
                     }

@@ -9,7 +9,6 @@ use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, Subscrip
 use domain::revenue::entries::RevenueEntry;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
-use domain::stripe_objects::subscription::DiscountProfile;
 use futures_util::try_join;
 use shared::ledger;
 use store::ledger::{State, read};
@@ -150,7 +149,7 @@ impl Rows {
             // None while only a checkout session has named the subscription.
             let snapshot = snapshots.remove(&id);
             let computed = match &snapshot {
-                Some(snapshot) => Some(snapshot.recurring_revenue(DiscountProfile::Stripe)?),
+                Some(snapshot) => Some(snapshot.current_revenue()?),
                 None => None,
             };
             let computed = computed.filter(|revenue| !revenue.is_provisional);

@@ -553,3 +553,27 @@ async fn an_event_of_another_kind_is_refused_by_name() {
     let told = "is nothing this function does";
     assert_eq!(logged.matches(told).count(), 3, "each once");
 }
+
+/// They were parked before somebody said which mode is ours.
+#[tokio::test]
+async fn parked_events_of_the_other_mode_leave_the_table_without_an_effect() {
+    let site = Site::new().await;
+    let charge_id = site.park(&charge("Elder"), noon()).await;
+    let broken_id = site.park(&poison("Elderberry"), noon()).await;
+    let app = site.app_with(&[("STRIPE_LIVEMODE", "true")], &site.surroundings.aws);
+    let summary = redrive(&app, noon()).await;
+    assert_eq!(
+        (&summary["applied"], &summary["ignored"]),
+        (&json!(0), &json!(2))
+    );
+    assert_eq!(summary["failed"], 0);
+    for id in [&charge_id, &broken_id] {
+        assert_eq!(site.state(id).await, None);
+    }
+    assert_eq!(
+        site.count("stripe_events WHERE outcome = 'foreign'").await,
+        2
+    );
+    assert_eq!(site.count("payment_history").await, 0);
+    assert_eq!(site.count("outbox").await, 0);
+}

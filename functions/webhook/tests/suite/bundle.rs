@@ -23,12 +23,20 @@ pub(crate) struct Webhook {
 
 impl Webhook {
     pub(crate) async fn start(sandboxes: usize) -> Webhook {
+        Webhook::start_with(sandboxes, &[]).await
+    }
+
+    /// With these variables.
+    pub(crate) async fn start_with(
+        sandboxes: usize,
+        variables: &[(&'static str, &str)],
+    ) -> Webhook {
         let surroundings = Surroundings::new([
             ("DATABASE_SSLMODE", "disable".to_owned()),
             ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
         ])
         .await;
-        let environment = surroundings.environment(&[]);
+        let environment = surroundings.environment(variables);
         let apps = (0..sandboxes)
             .map(|_| {
                 Arc::new(
@@ -44,10 +52,10 @@ impl Webhook {
         }
     }
 
-    /// Why this event was parked.
-    pub(crate) async fn parked_because(&self, event_id: &str) -> String {
+    /// Why this event was parked; `None` when it was not.
+    pub(crate) async fn parked_because(&self, event_id: &str) -> Option<String> {
         let parked = self.parked_events.get(event_id).await.unwrap();
-        parked.unwrap().state.reason
+        Some(parked?.state.reason)
     }
 
     /// One sandbox; the pool of each holds one connection.

@@ -14,6 +14,7 @@ use runtime::config::Environment;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use shared::ledger::{apply_event, apply_events, apply_fetched};
+use stripe::account::Account;
 use stripe::event::Event;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
@@ -95,7 +96,7 @@ const MISCOUNTED_STATUSES: &str = "
 async fn apply_all(db: &Transaction<'_>, events: &[(Event, String)]) {
     for (event, payload) in events {
         let now = event.created_at.unwrap();
-        if let Err(error) = apply_event(db, event, payload, FEES, now).await {
+        if let Err(error) = apply_event(db, &Account::default(), event, payload, FEES, now).await {
             let chain = runtime::telemetry::cause_chain(&error);
             panic!("{} {}: {chain}", event.event_type, event.event_id);
         }
@@ -128,7 +129,7 @@ async fn apply_in_sets(db: &Transaction<'_>, events: &[(Event, String)], random:
             .iter()
             .map(|(event, body)| (event, body.as_str()))
             .collect();
-        if let Err(error) = apply_events(db, &deliveries, FEES, now).await {
+        if let Err(error) = apply_events(db, &Account::default(), &deliveries, FEES, now).await {
             let chain = runtime::telemetry::cause_chain(&error);
             let ids: Vec<&str> = set
                 .iter()
@@ -521,7 +522,7 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
     for task in running {
         for event in task.await.unwrap() {
             let id = event["id"].as_str().unwrap().to_owned();
-            let reason = webhook.parked_because(&id).await;
+            let reason = webhook.parked_because(&id).await.unwrap();
             if reason.contains("55P03") || reason.contains("there was no answer within") {
                 let again = bundle::deliver(&webhook.sandbox(0), event.to_string()).await;
                 assert_eq!(again.0, 200, "{id}: {again:?}");

@@ -5,6 +5,8 @@
 mod bundle;
 mod convergence;
 mod failures;
+mod foreign;
 mod late_facts;
+mod meanings;
 mod round_trips;
 mod time_limits;

@@ -217,6 +217,8 @@ pub struct Payment {
     /// The part of the charge's `amount_refunded` that is no refund: the rest of an authorisation that was captured in
     /// part. In minor units.
     pub released_cents: i64,
+    /// The charges whose total says that more went back than the known refunds add up to.
+    pub charges_short_of_refunds: Vec<String>,
     pub stripe_balance_transaction_id: Option<String>,
     pub settlement: Option<Settlement>,
     pub succeeded_at: Option<Timestamp>,
@@ -620,8 +622,11 @@ pub fn derive(
         .and_then(|intent| intent.amount_received_cents)
         .or(paid_charge.map(|charge| charge.amount_captured_cents));
     let release = captured_cents.and_then(|captured| Release::of(facts, paid_charge, captured));
+    let mut charges_short_of_refunds = Vec::new();
     let refunds = if is_paid {
-        refunds(facts, release.as_ref())
+        let (refunds, short) = refunds(facts, release.as_ref());
+        charges_short_of_refunds = short;
+        refunds
     } else {
         Vec::new()
     };
@@ -730,6 +735,7 @@ pub fn derive(
         refund_reason: newest_refund.and_then(|refund| refund.reason.clone()),
         refund_amount_cents,
         released_cents: release.as_ref().map_or(0, Release::in_totals_cents),
+        charges_short_of_refunds,
         stripe_balance_transaction_id: paid_charge
             .and_then(|charge| charge.stripe_balance_transaction_id.clone()),
         settlement: paid_charge.and_then(|charge| charge.settlement.clone()),
@@ -838,56 +844,79 @@ impl<'a> Release<'a> {
     }
 }
 
-fn refunds(facts: &PaymentFacts, release: Option<&Release<'_>>) -> Vec<CountedRefund> {
-    if !facts.refunds.is_empty() {
-        let counted: Vec<&Refund> = facts.refunds.iter().filter(|r| r.counts()).collect();
-        let released = release.and_then(|release| release.refund(&counted));
-        return counted
-            .into_iter()
-            .filter(|refund| released.is_none_or(|released| released != *refund))
-            .map(|refund| CountedRefund {
-                source_id: refund.stripe_refund_id.clone(),
-                amount_cents: refund.amount_cents,
-                reason: refund.reason.clone(),
-                created_at: refund.created_at,
-            })
-            .collect();
-    }
-    facts
-        .charges
-        .iter()
-        .flat_map(|charge| {
-            let released_cents = release
-                .filter(|release| release.charge == Some(charge))
-                .map_or(0, Release::in_totals_cents);
-            refunds_from_totals(charge, released_cents)
+/// What went back: the refunds that count, and what the charges' totals say beyond all that are known. Also the charges
+/// whose newest total says more.
+fn refunds(
+    facts: &PaymentFacts,
+    release: Option<&Release<'_>>,
+) -> (Vec<CountedRefund>, Vec<String>) {
+    let counted: Vec<&Refund> = facts.refunds.iter().filter(|r| r.counts()).collect();
+    let released = release.and_then(|release| release.refund(&counted));
+    let is_released = |refund: &&Refund| released.is_some_and(|released| released == *refund);
+    let of_objects = counted.iter().filter(|refund| !is_released(refund));
+    let mut refunds: Vec<CountedRefund> = of_objects
+        .map(|refund| CountedRefund {
+            source_id: refund.stripe_refund_id.clone(),
+            amount_cents: refund.amount_cents,
+            reason: refund.reason.clone(),
+            created_at: refund.created_at,
         })
-        .collect()
+        .collect();
+    let mut short = Vec::new();
+    for charge in &facts.charges {
+        let released_cents = release
+            .filter(|release| release.charge == Some(charge))
+            .map_or(0, Release::in_totals_cents);
+        let of_charge = facts.refunds.iter().filter(|refund| {
+            let id = refund.stripe_charge_id.as_ref();
+            id.is_none_or(|id| *id == charge.stripe_charge_id) && !is_released(refund)
+        });
+        let of_charge: Vec<&Refund> = of_charge.collect();
+        let shortfalls = shortfalls(charge, &of_charge, released_cents);
+        if !shortfalls.is_empty() {
+            short.push(charge.stripe_charge_id.clone());
+        }
+        refunds.extend(shortfalls);
+    }
+    (refunds, short)
 }
 
-/// The steps of `amount_refunded` beyond the released amount, each on the date that showed it. A total that falls again
-/// was a failed refund: it does not count.
-fn refunds_from_totals(charge: &Charge, released_cents: i64) -> Vec<CountedRefund> {
+/// What the totals of a charge say beyond the known refunds, each step by the first snapshot that shows it. Of a
+/// snapshot counts the smallest shortfall from it on: what later facts explain disappears, as does a total that falls
+/// again because a refund failed.
+fn shortfalls(charge: &Charge, refunds: &[&Refund], released_cents: i64) -> Vec<CountedRefund> {
+    // A refund that failed some time was in the totals until then.
+    let explained = |at: i64| -> i128 {
+        let made = refunds.iter().filter(|refund| {
+            let failed_before = refund
+                .failed_at
+                .is_some_and(|failed| failed.as_second() < at);
+            refund.created_at.as_second() <= at && (refund.counts() || !failed_before)
+        });
+        made.map(|refund| i128::from(refund.amount_cents)).sum()
+    };
     let mut lasting: Vec<(i64, i64)> = Vec::new();
     let mut smallest_later = i64::MAX;
     for (at, total) in charge.refund_totals.iter().rev() {
-        smallest_later = smallest_later.min(*total);
+        let shortfall = i128::from(*total) - i128::from(released_cents) - explained(*at);
+        let shortfall = i64::try_from(shortfall.max(0)).unwrap_or(i64::MAX);
+        smallest_later = smallest_later.min(shortfall);
         lasting.push((*at, smallest_later));
     }
-    let mut counted = released_cents;
-    let mut refunds = Vec::new();
-    for (at, total) in lasting.into_iter().rev() {
-        if total > counted {
-            refunds.push(CountedRefund {
+    let mut counted = 0;
+    let mut shown = Vec::new();
+    for (at, shortfall) in lasting.into_iter().rev() {
+        if shortfall > counted {
+            shown.push(CountedRefund {
                 source_id: format!("{}@{at}", charge.stripe_charge_id),
-                amount_cents: total - counted,
+                amount_cents: shortfall - counted,
                 reason: None,
                 created_at: Timestamp::from_second(at).unwrap_or(charge.attempted_at),
             });
-            counted = total;
+            counted = shortfall;
         }
     }
-    refunds
+    shown
 }
 
 /// The earliest instant at which a fact shows the success; without such a fact the charge's creation.
@@ -1165,6 +1194,7 @@ pub fn out_of_band(
         refund_reason: None,
         refund_amount_cents: 0,
         released_cents: 0,
+        charges_short_of_refunds: Vec::new(),
         stripe_balance_transaction_id: None,
         settlement: None,
         succeeded_at: Some(paid_at),
@@ -1572,7 +1602,7 @@ mod tests {
             assert_eq!(payment.net_amount_cents, 6000 - 204 - refunded);
             assert_days(&payment, &expected, "totals");
         }
-        // Refunds that are known one by one go first.
+        // What is known one by one is in the total.
         let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
         facts.charges[0].refund_totals = totals(&[("2026-01-21", 1500)]);
         facts.refunds = vec![refund("re_1", "succeeded", "2026-01-20T00:00:00Z", 1500)];
@@ -1581,6 +1611,96 @@ mod tests {
             &[gross, ("2026-01-20", [0, 0, 1500, 0, 0, 0])],
             "both",
         );
+    }
+
+    /// Objects never hide a total, and totals never revive a failed refund.
+    #[test]
+    fn of_a_total_counts_what_the_refunds_do_not_explain() {
+        let second = |day: &str| at(&format!("{day}T12:00:00Z")).as_second();
+        let failed = |id: &str, day: &str, amount: i64, failed_on: Option<&str>| Refund {
+            failed_at: failed_on.map(|day| at(&format!("{day}T12:00:00Z"))),
+            ..refund(id, "failed", &format!("{day}T12:00:00Z"), amount)
+        };
+        let ok = |id: &str, day: &str, amount: i64| {
+            refund(id, "succeeded", &format!("{day}T12:00:00Z"), amount)
+        };
+        let (jan20, feb2, feb4) = ("2026-01-20", "2026-02-02", "2026-02-04");
+        // The totals shown, the refunds known, what went back by day, and whether a refund is missing.
+        for (what, totals, refunds, expected, is_short) in [
+            (
+                "eleven of which ten are listed",
+                vec![(jan20, 1100)],
+                (0..10)
+                    .map(|n| ok(&format!("re_{n}"), jan20, 100))
+                    .collect(),
+                vec![(jan20, 1100)],
+                true,
+            ),
+            (
+                "the eleventh comes",
+                vec![(jan20, 1100)],
+                (0..11)
+                    .map(|n| ok(&format!("re_{n}"), jan20, 100))
+                    .collect(),
+                vec![(jan20, 1100)],
+                false,
+            ),
+            (
+                "one known, one not",
+                vec![(jan20, 1500), (feb2, 3500)],
+                vec![ok("re_1", jan20, 1500)],
+                vec![(jan20, 1500), (feb2, 2000)],
+                true,
+            ),
+            (
+                "the earlier one is not known",
+                vec![(jan20, 1500), (feb2, 3500)],
+                vec![ok("re_2", feb2, 2000)],
+                vec![(jan20, 1500), (feb2, 2000)],
+                true,
+            ),
+            (
+                "a failed refund in a total",
+                vec![(jan20, 1500)],
+                vec![failed("re_1", jan20, 1500, Some(feb2))],
+                vec![],
+                false,
+            ),
+            (
+                "a failed refund, nobody knows when",
+                vec![(jan20, 1500)],
+                vec![failed("re_1", jan20, 1500, None)],
+                vec![],
+                false,
+            ),
+            (
+                "a failed refund, and another total since",
+                vec![(jan20, 1500), (feb4, 900)],
+                vec![failed("re_1", jan20, 1500, Some(feb2))],
+                vec![(feb4, 900)],
+                true,
+            ),
+        ] {
+            let mut facts = paid("2026-01-15T12:00:00Z", "USD", 6000);
+            let totals = totals.into_iter().map(|(day, total)| (second(day), total));
+            facts.charges[0].refund_totals = totals.collect();
+            facts.refunds = refunds;
+            let payment = payment_of(&facts);
+            let mut days = vec![("2026-01-15", [6000, 204, 0, 0, 1, 0])];
+            days.extend(
+                expected
+                    .iter()
+                    .map(|(day, amount)| (*day, [0, 0, *amount, 0, 0, 0])),
+            );
+            assert_days(&payment, &days, what);
+            let refunded: i64 = expected.iter().map(|(_, amount)| amount).sum();
+            assert_eq!(payment.refund_amount_cents, refunded, "{what}");
+            assert_eq!(
+                !payment.charges_short_of_refunds.is_empty(),
+                is_short,
+                "{what}"
+            );
+        }
     }
 
     #[test]

@@ -522,7 +522,11 @@ fn subscription_state(subscription: &Subscription) -> String {
 }
 
 fn items(subscription: &Subscription) -> String {
-    let item = |item: &Item| format!("{} × {}", item.quantity, item.price.stripe_price_id);
+    let item = |item: &Item| {
+        let whole = item.quantity.to_string();
+        let quantity = item.quantity_decimal.as_ref().unwrap_or(&whole);
+        format!("{quantity} × {}", item.price.stripe_price_id)
+    };
     let mut items: Vec<String> = subscription.items.iter().map(item).collect();
     items.sort_unstable();
     items.join(", ")

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::money::{self, Currency};
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED};
@@ -27,7 +28,8 @@ pub struct SubscriptionVersion {
     pub mrr_microcents: i64,
     pub potential_mrr_microcents: i64,
     pub mrr_provisional: bool,
-    /// The ids of the prices, coupons and discounts it names that are not known yet.
+    /// The ids of what may still change its amounts: unknown prices and coupons, its discounts, and the customer whose
+    /// discounts it has.
     pub waits_for: Vec<String>,
     /// The plan that this snapshot names.
     pub plan_name: Option<String>,
@@ -41,9 +43,35 @@ pub struct SubscriptionVersion {
     pub all_discounts_microcents: Option<i64>,
     /// `potential_mrr_microcents` before any coupon.
     pub no_discounts_microcents: Option<i64>,
+    /// What changes after the snapshot without an event, as its discounts start and end; earliest first, `None` when
+    /// nothing does.
+    pub discount_steps: Option<Vec<DiscountStep>>,
+}
+
+/// What a subscription is worth from an instant on. Amounts in millionths of a minor unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscountStep {
+    pub at: Timestamp,
+    pub mrr_microcents: i64,
+    pub potential_mrr_microcents: i64,
+    pub all_discounts_microcents: i64,
 }
 
 impl SubscriptionVersion {
+    /// The snapshot as it is from one of its steps on. Whatever an event of that second says is later.
+    fn after(&self, step: &DiscountStep) -> SubscriptionVersion {
+        SubscriptionVersion {
+            occurred_at: step.at,
+            source_created_at: step.at,
+            source_rank: -1,
+            mrr_microcents: step.mrr_microcents,
+            potential_mrr_microcents: step.potential_mrr_microcents,
+            all_discounts_microcents: Some(step.all_discounts_microcents),
+            discount_steps: None,
+            ..self.clone()
+        }
+    }
+
     fn is_beginning(&self) -> bool {
         self.source_event_id.starts_with(BEGUN)
     }
@@ -69,6 +97,13 @@ impl SubscriptionVersion {
         if let (Some(potential), Some(is_counted)) = (potential, self.is_counted) {
             self.mrr_microcents = if is_counted { potential } else { 0 };
             self.potential_mrr_microcents = potential;
+            let steps = self.discount_steps.take();
+            self.discount_steps = steps.filter(|_| profile == DiscountProfile::AllDiscounts);
+            for step in self.discount_steps.iter_mut().flatten() {
+                let potential = step.all_discounts_microcents;
+                step.mrr_microcents = if is_counted { potential } else { 0 };
+                step.potential_mrr_microcents = potential;
+            }
         }
         self
     }
@@ -209,9 +244,43 @@ pub fn with_beginnings_from_events(
     Cow::Owned(corrected)
 }
 
+/// The versions, with one more for each step of the discounts that comes before the next snapshot of its subscription.
+fn with_discount_steps(versions: &[SubscriptionVersion]) -> Cow<'_, [SubscriptionVersion]> {
+    if versions
+        .iter()
+        .all(|version| version.discount_steps.is_none())
+    {
+        return Cow::Borrowed(versions);
+    }
+    let mut stepped = versions.to_vec();
+    for version in versions.iter().filter(|version| !version.overruled) {
+        let others = versions.iter().filter(|other| {
+            other.stripe_subscription_id == version.stripe_subscription_id && !other.overruled
+        });
+        let place = |version: &SubscriptionVersion| {
+            (
+                version.occurred_at,
+                version.source_created_at,
+                version.source_rank,
+            )
+        };
+        let next = others
+            .filter(|other| {
+                (place(other), &other.source_event_id) > (place(version), &version.source_event_id)
+            })
+            .map(|other| other.occurred_at)
+            .min();
+        let steps = version.discount_steps.iter().flatten();
+        let lasting = steps.filter(|step| next.is_none_or(|next| step.at < next));
+        stepped.extend(lasting.map(|step| version.after(step)));
+    }
+    Cow::Owned(stepped)
+}
+
 /// The movements of one customer, oldest first.
 pub fn movements(versions: &[SubscriptionVersion]) -> Result<Vec<Movement>, money::Error> {
     let versions = &*with_beginnings_from_events(versions);
+    let versions = &*with_discount_steps(versions);
     let currencies: BTreeSet<Currency> = versions
         .iter()
         .filter_map(|version| version.currency)
@@ -362,6 +431,7 @@ mod tests {
             is_counted: None,
             all_discounts_microcents: None,
             no_discounts_microcents: None,
+            discount_steps: None,
         }
     }
 

@@ -142,6 +142,7 @@ mod tests {
             is_counted: None,
             all_discounts_microcents: None,
             no_discounts_microcents: None,
+            discount_steps: None,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use num_rational::Ratio;
 use num_traits::{CheckedAdd, CheckedMul, CheckedSub};
 use rust_decimal::Decimal;
@@ -128,6 +129,52 @@ pub struct Coupon {
     /// `forever`, `once` or `repeating`.
     pub duration: String,
     pub duration_in_months: Option<i32>,
+    /// The products it reduces; none means all. `None` while nobody has shown them: events leave them out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applies_to: Option<Vec<String>>,
+    /// What it takes off in other currencies, in minor units; `None` while nobody has shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency_options: Option<BTreeMap<Currency, i64>>,
+}
+
+impl Coupon {
+    /// Whether nothing is missing that decides what it takes off a subscription in this currency.
+    #[must_use]
+    pub fn is_complete(&self, currency: Option<Currency>) -> bool {
+        self.applies_to.is_some()
+            && (self.amount_in(currency).is_some() || self.currency_options.is_some())
+    }
+
+    /// What it takes off in a currency, in minor units; 0 for a percentage. `None` when that is not known.
+    #[must_use]
+    pub fn amount_in(&self, currency: Option<Currency>) -> Option<i64> {
+        match self.amount_off_cents.filter(|_| self.percent_off.is_none()) {
+            None => Some(0),
+            Some(amount) if self.currency.is_none() || self.currency == currency => Some(amount),
+            Some(_) => self.currency_options.as_ref()?.get(&currency?).copied(),
+        }
+    }
+
+    /// Whether it reduces what is paid for the product.
+    #[must_use]
+    pub fn reduces(&self, product: Option<&str>) -> bool {
+        match self.applies_to.as_deref() {
+            None | Some([]) => true,
+            Some(products) => {
+                product.is_some_and(|product| products.iter().any(|one| one == product))
+            }
+        }
+    }
+
+    /// Takes over what an earlier snapshot showed and this one leaves out.
+    pub fn absorb(&mut self, earlier: &Coupon) {
+        if self.applies_to.is_none() {
+            self.applies_to.clone_from(&earlier.applies_to);
+        }
+        if self.currency_options.is_none() {
+            self.currency_options.clone_from(&earlier.currency_options);
+        }
+    }
 }
 
 /// A coupon as an event announced it.
@@ -153,6 +200,7 @@ impl Snapshot for CouponSnapshot {
     }
 
     fn absorb(&mut self, earlier: &CouponSnapshot) {
+        self.coupon.absorb(&earlier.coupon);
         earliest(&mut self.deleted_at, earlier.deleted_at);
         earliest(&mut self.created_at, earlier.created_at);
     }
@@ -166,6 +214,37 @@ pub struct Discount {
     #[serde(rename = "coupon_id")]
     pub stripe_coupon_id: Option<String>,
     pub coupon: Option<Coupon>,
+    /// From when on it counts; `None` when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts_at: Option<Timestamp>,
+    /// The first instant at which it counts no more; `None` while no end is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+}
+
+impl Discount {
+    /// Whether it counts at an instant.
+    #[must_use]
+    pub fn counts_at(&self, instant: Timestamp) -> bool {
+        self.starts_at.is_none_or(|start| start <= instant)
+            && self.ends_at().is_none_or(|end| instant < end)
+    }
+
+    /// The first instant at which it counts no more: its end, or that of the months of its coupon, whichever is first.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        let months = self
+            .coupon
+            .as_ref()
+            .and_then(|coupon| coupon.duration_in_months);
+        let of_coupon = self.starts_at.zip(months).and_then(|(start, months)| {
+            let start = start.to_zoned(TimeZone::UTC);
+            let end = start.checked_add(months.months()).ok()?;
+            Some(end.timestamp())
+        });
+        let ends = [self.ends_at, of_coupon];
+        ends.into_iter().flatten().min()
+    }
 }
 
 /// The application of a coupon to a customer or subscription.
@@ -245,18 +324,18 @@ impl Price {
     ///
     /// # Errors
     /// When a stored amount is not a decimal, or the result is out of range.
-    pub fn amount(&self, quantity: i64) -> Result<Option<ExactAmount>, Error> {
+    pub fn amount(&self, quantity: &ExactAmount) -> Result<Option<ExactAmount>, Error> {
         if self.is_metered() || self.interval.is_none() {
             return Ok(Some(zero()));
         }
         let quantity = self.transform(quantity);
         if let Some(tiers) = &self.tiers {
-            return self.tiered_amount(tiers, quantity).map(Some);
+            return self.tiered_amount(tiers, &quantity).map(Some);
         }
         let Some(unit_amount) = &self.unit_amount_decimal else {
             return Ok(None);
         };
-        times(&exact(unit_amount)?, &whole(quantity)).map(Some)
+        times(&exact(unit_amount)?, &quantity).map(Some)
     }
 
     /// Converts the `amount` of one billing interval to a month: × intervals per year ÷ 12.
@@ -275,36 +354,36 @@ impl Price {
         )
     }
 
-    fn transform(&self, quantity: i64) -> i64 {
+    fn transform(&self, quantity: &ExactAmount) -> ExactAmount {
         match &self.transform_quantity {
             Some(transform) if transform.divide_by > 0 => {
-                let quotient = quantity.div_euclid(transform.divide_by);
-                let has_rest = quantity.rem_euclid(transform.divide_by) != 0;
-                if has_rest && transform.round == "up" {
-                    quotient + 1
+                let packages = quantity / whole(transform.divide_by);
+                if transform.round == "up" {
+                    packages.ceil()
                 } else {
-                    quotient
+                    packages.floor()
                 }
             }
-            _ => quantity,
+            _ => *quantity,
         }
     }
 
-    fn tiered_amount(&self, tiers: &[Tier], quantity: i64) -> Result<ExactAmount, Error> {
+    fn tiered_amount(&self, tiers: &[Tier], quantity: &ExactAmount) -> Result<ExactAmount, Error> {
         let is_volume = self.tiers_mode.as_deref() == Some("volume");
         let mut total = zero();
-        let mut below = 0_i64;
+        let mut below = zero();
         for tier in tiers {
-            let reaches = tier.up_to.is_none_or(|up_to| quantity <= up_to);
+            let up_to = tier.up_to.map(whole);
+            let reaches = up_to.is_none_or(|up_to| *quantity <= up_to);
             if is_volume && !reaches {
                 continue;
             }
             let end = if reaches {
-                quantity
+                *quantity
             } else {
-                tier.up_to.unwrap_or(quantity)
+                up_to.unwrap_or(*quantity)
             };
-            let units = if is_volume { quantity } else { end - below };
+            let units = if is_volume { *quantity } else { end - below };
             let unit = tier
                 .unit_amount_decimal
                 .as_deref()
@@ -313,7 +392,7 @@ impl Price {
                 .flat_amount_decimal
                 .as_deref()
                 .map_or(Ok(zero()), exact)?;
-            total = plus(&total, &plus(&times(&unit, &whole(units))?, &flat)?)?;
+            total = plus(&total, &plus(&times(&unit, &units)?, &flat)?)?;
             if reaches {
                 break;
             }
@@ -399,7 +478,7 @@ mod tests {
             ("volume", 101, 8_080),
             ("graduated", 0, 0),
         ] {
-            let amount = tiered(mode).amount(quantity).unwrap().unwrap();
+            let amount = tiered(mode).amount(&whole(quantity)).unwrap().unwrap();
             assert_eq!(amount, whole(expected), "{mode} {quantity}");
         }
     }
@@ -415,8 +494,17 @@ mod tests {
             }),
             ..Price::default()
         };
-        assert_eq!(price("up").amount(11).unwrap(), Some(whole(1000)));
-        assert_eq!(price("down").amount(11).unwrap(), Some(whole(500)));
+        assert_eq!(price("up").amount(&whole(11)).unwrap(), Some(whole(1000)));
+        assert_eq!(price("down").amount(&whole(11)).unwrap(), Some(whole(500)));
+    }
+
+    #[test]
+    fn a_fraction_of_a_unit_is_priced_exactly() {
+        let quantity = exact("100.5").unwrap();
+        let amount = tiered("graduated").amount(&quantity).unwrap();
+        assert_eq!(amount, Some(whole(10_040)));
+        let amount = tiered("volume").amount(&quantity).unwrap();
+        assert_eq!(amount, Some(whole(8_040)));
     }
 
     #[test]
@@ -433,6 +521,6 @@ mod tests {
             billing_scheme: Some("tiered".into()),
             ..Price::default()
         };
-        assert_eq!(price.amount(3).unwrap(), None);
+        assert_eq!(price.amount(&whole(3)).unwrap(), None);
     }
 }

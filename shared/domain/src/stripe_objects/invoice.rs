@@ -10,7 +10,8 @@ use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::words::words;
 
-/// An invoice as one snapshot shows it. Amounts in minor units of `currency`.
+/// An invoice as one snapshot shows it. Amounts in minor units of `currency`. The total is the subtotal less discounts
+/// and pretax credits, plus exclusive tax and shipping; inclusive tax is inside the subtotal.
 /// Source: <https://docs.stripe.com/api/invoices/object>.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Invoice {
@@ -22,9 +23,17 @@ pub struct Invoice {
     pub status: InvoiceStatus,
     pub currency: Currency,
     pub subtotal_cents: i64,
+    /// All taxes, exclusive and inclusive.
     pub tax_cents: i64,
+    /// The part of the tax that the prices contain.
+    pub inclusive_tax_cents: i64,
     pub discount_cents: i64,
+    /// What billing credits took off before tax.
+    pub pretax_credits_cents: i64,
+    pub shipping_cents: i64,
     pub total_cents: i64,
+    /// What was to be paid before credit notes; `None` in rows of before this was kept.
+    pub due_before_credit_notes_cents: Option<i64>,
     pub amount_paid_cents: i64,
     /// What remains to be paid, from Stripe's `amount_remaining`.
     pub amount_remaining_cents: i64,
@@ -34,9 +43,11 @@ pub struct Invoice {
     pub credit_notes_cents: i64,
     pub billing_period_start: Option<Timestamp>,
     pub billing_period_end: Option<Timestamp>,
+    /// The due date; without one it is due when it is finalised, since it is charged automatically.
     pub due_at: Option<Timestamp>,
     pub paid_at: Option<Timestamp>,
     pub voided_at: Option<Timestamp>,
+    pub uncollectible_at: Option<Timestamp>,
     pub finalized_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
     pub attempt_count: i32,
@@ -108,7 +119,11 @@ pub fn pdf_key(kind: InvoiceKind, issued_on: Date, number: &str) -> String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     pub description: Option<String>,
+    /// Whole units, as Stripe cuts them off.
     pub quantity: Option<i64>,
+    /// The exact quantity; `None` in lines of before this was kept.
+    #[serde(default)]
+    pub quantity_decimal: Option<String>,
     /// The price in whole minor units; `None` when it has decimals. `unit_amount_decimal` is always exact.
     pub unit_price_cents: Option<i64>,
     pub unit_amount_decimal: Option<String>,
@@ -196,6 +211,7 @@ impl Snapshot for Invoice {
         );
         earliest(&mut self.paid_at, earlier.paid_at);
         earliest(&mut self.voided_at, earlier.voided_at);
+        earliest(&mut self.uncollectible_at, earlier.uncollectible_at);
         earliest(&mut self.finalized_at, earlier.finalized_at);
         earliest(&mut self.deleted_at, earlier.deleted_at);
         self.attempt_count = self.attempt_count.max(earlier.attempt_count);
@@ -288,6 +304,10 @@ pub struct CreditNote {
     pub amount_cents: i64,
     /// The part of the note that reduces what is still to be paid.
     pub pre_payment_cents: i64,
+    /// The tax in `amount_cents`, and in what else the note gives back.
+    pub tax_cents: i64,
+    /// Stripe's list of its taxes.
+    pub tax_breakdown: Value,
     pub currency: Currency,
     /// Stripe's word: `issued` or `void`.
     pub status: String,

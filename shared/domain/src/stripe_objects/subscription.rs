@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::money::{self, Currency};
 use crate::stripe_objects::catalog::{
-    self, Coupon, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
+    self, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
 };
 use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED, Snapshot, Version, earliest};
@@ -28,8 +28,25 @@ pub enum Error {
 pub struct Item {
     #[serde(flatten)]
     pub price: Price,
+    /// Whole units, as Stripe cuts them off.
     pub quantity: i64,
+    /// The exact quantity; `None` when `quantity` is exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantity_decimal: Option<String>,
     pub discounts: Vec<Discount>,
+}
+
+impl Item {
+    /// The exact quantity.
+    ///
+    /// # Errors
+    /// When it is not a decimal number.
+    pub fn units(&self) -> Result<ExactAmount, catalog::Error> {
+        match &self.quantity_decimal {
+            Some(quantity) => catalog::exact(quantity),
+            None => Ok(whole(self.quantity)),
+        }
+    }
 }
 
 /// A subscription as one snapshot shows it.
@@ -43,6 +60,8 @@ pub struct Subscription {
     pub currency: Option<Currency>,
     pub items: Vec<Item>,
     pub discounts: Vec<Discount>,
+    /// The discounts of its customer, which count while it has none itself. `None` while the customer is not known.
+    pub inherited_discounts: Option<Vec<Discount>>,
     pub current_period_start: Option<Timestamp>,
     pub current_period_end: Option<Timestamp>,
     pub cancel_at_period_end: bool,
@@ -134,9 +153,15 @@ impl Snapshot for Subscription {
         let incomplete = self.items.iter().filter(|item| !item.price.is_complete());
         ids.prices
             .extend(incomplete.map(|item| item.price.stripe_price_id.clone()));
-        for discount in self.unknown_discounts() {
+        // A customer's discounts are found by the customer.
+        if self.inherits() {
+            ids.discounts.push(self.stripe_customer_id.clone());
+        }
+        for discount in self.all_discounts() {
             ids.discounts.extend(discount.stripe_discount_id.clone());
-            ids.coupons.extend(discount.stripe_coupon_id.clone());
+            if !self.is_complete(discount) {
+                ids.coupons.extend(discount.stripe_coupon_id.clone());
+            }
         }
     }
 
@@ -146,23 +171,28 @@ impl Snapshot for Subscription {
 }
 
 impl Subscription {
-    /// The ids of the prices, coupons and discounts it names that are not known yet.
+    /// The ids of what may still change its amounts: the prices and coupons that are not known, its discounts, which
+    /// may end, and its customer, whose discounts it has while it has none itself.
     #[must_use]
     pub fn waits_for(&self) -> Vec<String> {
-        let prices = self
-            .items
-            .iter()
-            .filter(|item| !item.price.is_complete())
-            .map(|item| item.price.stripe_price_id.clone());
-        let terms = self
-            .unknown_discounts()
-            .filter_map(|discount| {
-                let coupon = discount.stripe_coupon_id.as_ref();
-                coupon.or(discount.stripe_discount_id.as_ref()).cloned()
-            })
-            .chain(prices);
-        let distinct: BTreeSet<String> = terms.collect();
-        distinct.into_iter().collect()
+        let mut terms = BTreeSet::new();
+        let prices = self.items.iter().map(|item| &item.price);
+        let unknown = prices.filter(|price| !price.is_complete());
+        terms.extend(unknown.map(|price| price.stripe_price_id.clone()));
+        for discount in self.all_discounts() {
+            // Nothing of an ended one changes, but it shows its coupons.
+            if discount.coupon.is_some() && self.has_ended() {
+                continue;
+            }
+            if !self.is_complete(discount) {
+                terms.extend(discount.stripe_coupon_id.clone());
+            }
+            terms.extend(discount.stripe_discount_id.clone());
+        }
+        if self.inherits() {
+            terms.insert(self.stripe_customer_id.clone());
+        }
+        terms.into_iter().collect()
     }
 
     /// The discounts, of the subscription and its items, that are known by id only.
@@ -171,6 +201,60 @@ impl Subscription {
         of_items
             .chain(&self.discounts)
             .filter(|discount| discount.coupon.is_none())
+    }
+
+    /// The discounts of its items, its own, and those it inherits.
+    fn all_discounts(&self) -> impl Iterator<Item = &Discount> {
+        let of_items = self.items.iter().flat_map(|item| &item.discounts);
+        of_items.chain(self.effective_discounts())
+    }
+
+    /// The discounts of the whole subscription: its own, otherwise its customer's.
+    fn effective_discounts(&self) -> &[Discount] {
+        if self.discounts.is_empty() {
+            self.inherited_discounts.as_deref().unwrap_or_default()
+        } else {
+            &self.discounts
+        }
+    }
+
+    /// Whether it has its customer's discounts.
+    #[must_use]
+    pub fn inherits(&self) -> bool {
+        self.discounts.is_empty() && !self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        is_ended(&self.status) || self.ended_at.is_some()
+    }
+
+    fn is_complete(&self, discount: &Discount) -> bool {
+        let coupon = discount.coupon.as_ref();
+        coupon.is_some_and(|coupon| coupon.is_complete(self.currency))
+    }
+
+    /// The coupons of its discounts of which something is not known, as far as their ids are.
+    pub fn incomplete_coupons(&self) -> impl Iterator<Item = &String> {
+        let live = self.all_discounts().filter(|_| !self.has_ended());
+        let unknown = live.filter(|discount| !self.is_complete(discount));
+        unknown.filter_map(|discount| discount.stripe_coupon_id.as_ref())
+    }
+
+    /// The instants after this snapshot at which one of its discounts starts or ends, earliest first.
+    #[must_use]
+    pub fn discount_changes(&self) -> Vec<Timestamp> {
+        if self.has_ended() {
+            return Vec::new();
+        }
+        let known = self
+            .all_discounts()
+            .filter(|discount| discount.coupon.is_some());
+        let instants = known.flat_map(|discount| [discount.starts_at, discount.ends_at()]);
+        let later = instants
+            .flatten()
+            .filter(|at| *at > self.version.created_at);
+        let distinct: BTreeSet<Timestamp> = later.collect();
+        distinct.into_iter().collect()
     }
 
     /// What a fetched snapshot implies about the time before it: the subscription at the time money was first expected
@@ -220,42 +304,55 @@ impl Subscription {
         ) && self.pause_behavior.as_deref() != Some("void")
     }
 
-    /// The recurring revenue by `docs/money.md`: each item per month, exact; discounts; rounded
-    /// half-even once, to 10⁻⁶ of a minor unit.
+    /// What it is worth now, as far as is known: after every change of its discounts that counts in the default profile.
+    ///
+    /// # Errors
+    /// As [`Subscription::recurring_revenue`].
+    pub fn current_revenue(&self) -> Result<RecurringRevenue, Error> {
+        let changes = self.discount_changes();
+        let last = changes.last().copied().unwrap_or(self.version.created_at);
+        self.recurring_revenue(DiscountProfile::Stripe, last)
+    }
+
+    /// The recurring revenue at an instant by `docs/money.md`: each item per month, exact; the discounts that count then,
+    /// each item's first; rounded half-even once, to 10⁻⁶ of a minor unit.
     ///
     /// # Errors
     /// When an amount is not a decimal or out of range.
-    pub fn recurring_revenue(&self, profile: DiscountProfile) -> Result<RecurringRevenue, Error> {
-        let mut is_provisional = false;
-        let mut total = zero();
+    pub fn recurring_revenue(
+        &self,
+        profile: DiscountProfile,
+        at: Timestamp,
+    ) -> Result<RecurringRevenue, Error> {
+        let mut is_provisional = self.inherits() && self.inherited_discounts.is_none();
+        let mut monthly = Vec::with_capacity(self.items.len());
         for item in &self.items {
-            let amount = item.price.amount(item.quantity)?;
+            let amount = item.price.amount(&item.units()?)?;
             is_provisional |= amount.is_none();
-            let monthly = item.price.per_month(&amount.unwrap_or_else(zero))?;
-            let discounted = self.discount(
-                monthly,
-                &item.discounts,
-                &item.price,
-                profile,
-                &mut is_provisional,
-            )?;
-            total = plus(&total, &discounted)?;
+            monthly.push(item.price.per_month(&amount.unwrap_or_else(zero))?);
         }
-        // A fixed amount is normalised by the first item's interval (rule 4 of `docs/money.md`).
-        if let Some(first) = self.items.first() {
-            total = self.discount(
-                total,
-                &self.discounts,
-                &first.price,
-                profile,
-                &mut is_provisional,
-            )?;
+        if profile != DiscountProfile::NoDiscounts {
+            for (item, amount) in self.items.iter().zip(&mut monthly) {
+                let (items, amounts) = (std::slice::from_ref(item), std::slice::from_mut(amount));
+                for discount in item.discounts.iter().filter(|one| one.counts_at(at)) {
+                    is_provisional |= !self.reduce(items, amounts, discount, profile)?;
+                }
+            }
+            for discount in self.effective_discounts() {
+                if discount.counts_at(at) {
+                    is_provisional |= !self.reduce(&self.items, &mut monthly, discount, profile)?;
+                }
+            }
+        }
+        let mut total = zero();
+        for amount in &monthly {
+            total = plus(&total, amount)?;
         }
         let micro = times(&total, &whole(1_000_000))?;
         let rounded = money::div_half_even(*micro.numer(), *micro.denom())?;
         let potential = i64::try_from(rounded)
             .map_err(|_too_large| Error::Catalog(catalog::Error::OutOfRange))?;
-        let has_ended = is_ended(&self.status) || self.ended_at.is_some();
+        let has_ended = self.has_ended();
         Ok(RecurringRevenue {
             mrr_microcents: if self.counts() && !has_ended {
                 potential
@@ -267,35 +364,60 @@ impl Subscription {
         })
     }
 
-    fn discount(
+    /// Takes a discount off the items that its coupon is for, each of which costs `monthly`. False when that is not known
+    /// exactly.
+    fn reduce(
         &self,
-        amount: ExactAmount,
-        discounts: &[Discount],
-        price: &Price,
+        items: &[Item],
+        monthly: &mut [ExactAmount],
+        discount: &Discount,
         profile: DiscountProfile,
-        is_provisional: &mut bool,
-    ) -> Result<ExactAmount, Error> {
-        let mut reduced = amount;
-        if profile == DiscountProfile::NoDiscounts {
-            return Ok(reduced);
+    ) -> Result<bool, Error> {
+        let Some(coupon) = &discount.coupon else {
+            return Ok(false);
+        };
+        if profile == DiscountProfile::Stripe && coupon.duration != "forever" {
+            return Ok(true);
         }
-        for discount in discounts {
-            let Some(coupon) = &discount.coupon else {
-                *is_provisional = true;
-                continue;
-            };
-            if profile == DiscountProfile::Stripe && coupon.duration != "forever" {
-                continue;
-            }
-            let is_of_amount = coupon.percent_off.is_none() && coupon.amount_off_cents.is_some();
-            if is_of_amount && coupon.currency.is_some() && coupon.currency != self.currency {
-                // The amount it takes off in the subscription's currency is not known.
-                *is_provisional = true;
-                continue;
-            }
-            reduced = reduce(reduced, coupon, price)?;
+        let Some(amount_off) = coupon.amount_in(self.currency) else {
+            return Ok(false);
+        };
+        let is_reduced = |item: &Item| coupon.reduces(item.price.stripe_product_id.as_deref());
+        let mut total = zero();
+        for (_, amount) in items
+            .iter()
+            .zip(&*monthly)
+            .filter(|(item, _)| is_reduced(item))
+        {
+            total = plus(&total, amount)?;
         }
-        Ok(reduced)
+        let kept = match &coupon.percent_off {
+            Some(percent_off) => {
+                minus_to_zero(&whole(100), &catalog::exact(percent_off)?)? / whole(100)
+            }
+            // Normalised by the first item that it is for, and spread over all of them.
+            None => match items.iter().find(|item| is_reduced(item)) {
+                Some(first) if total > zero() => {
+                    let off = first.price.per_month(&whole(amount_off))?;
+                    minus_to_zero(&total, &off)? / total
+                }
+                _ => whole(1),
+            },
+        };
+        for (_, amount) in items
+            .iter()
+            .zip(monthly)
+            .filter(|(item, _)| is_reduced(item))
+        {
+            *amount = times(amount, &kept)?;
+        }
+        // Which of several products it is for decides the amount.
+        let products: BTreeSet<_> = self
+            .items
+            .iter()
+            .map(|item| &item.price.stripe_product_id)
+            .collect();
+        Ok(coupon.applies_to.is_some() || products.len() < 2)
     }
 
     /// The unit amount × quantity of the first item per interval, in minor units; `None` unless it is a whole number.
@@ -303,7 +425,7 @@ impl Subscription {
     #[must_use]
     pub fn plan_price_cents(&self) -> Option<i64> {
         let item = self.items.first()?;
-        let amount = item.price.amount(item.quantity).ok().flatten()?;
+        let amount = item.price.amount(&item.units().ok()?).ok().flatten()?;
         if amount.is_integer() {
             i64::try_from(amount.to_integer()).ok()
         } else {
@@ -325,18 +447,6 @@ impl Subscription {
             (interval, count) => format!("every {count} {interval}s"),
         })
     }
-}
-
-fn reduce(amount: ExactAmount, coupon: &Coupon, price: &Price) -> Result<ExactAmount, Error> {
-    if let Some(percent_off) = &coupon.percent_off {
-        let kept_percent = minus_to_zero(&whole(100), &catalog::exact(percent_off)?)?;
-        return Ok(times(&amount, &(kept_percent / whole(100)))?);
-    }
-    if let Some(amount_off) = coupon.amount_off_cents {
-        let monthly = price.per_month(&whole(amount_off))?;
-        return Ok(minus_to_zero(&amount, &monthly)?);
-    }
-    Ok(amount)
 }
 
 /// What the plan of one subscription is decided from, in the order `docs/stripe.md` gives.
@@ -419,6 +529,7 @@ pub fn user_plan(entitlements: &[Entitlement]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stripe_objects::catalog::Coupon;
     use serde_json::json;
 
     const MICRO: i64 = 1_000_000;
@@ -433,6 +544,7 @@ mod tests {
                 ..Price::default()
             },
             quantity,
+            quantity_decimal: None,
             discounts: vec![],
         }
     }
@@ -448,7 +560,11 @@ mod tests {
                 currency: None,
                 duration: duration.into(),
                 duration_in_months: None,
+                applies_to: Some(vec![]),
+                currency_options: None,
             }),
+            starts_at: None,
+            ends_at: None,
         }
     }
 
@@ -460,6 +576,7 @@ mod tests {
             currency: Some(Currency::parse("usd").unwrap()),
             items,
             discounts,
+            inherited_discounts: Some(vec![]),
             current_period_start: None,
             current_period_end: None,
             cancel_at_period_end: false,
@@ -480,7 +597,7 @@ mod tests {
 
     fn mrr(subscription: &Subscription) -> i64 {
         subscription
-            .recurring_revenue(DiscountProfile::Stripe)
+            .recurring_revenue(DiscountProfile::Stripe, Timestamp::UNIX_EPOCH)
             .unwrap()
             .mrr_microcents
     }
@@ -547,7 +664,7 @@ mod tests {
             ("incomplete_expired", 0, 0),
         ] {
             let revenue = subscription(status, vec![item("100", "month", 1, 1)], vec![])
-                .recurring_revenue(DiscountProfile::Stripe)
+                .recurring_revenue(DiscountProfile::Stripe, Timestamp::UNIX_EPOCH)
                 .unwrap();
             assert_eq!(
                 (revenue.mrr_microcents, revenue.potential_mrr_microcents),
@@ -591,7 +708,9 @@ mod tests {
             (DiscountProfile::AllDiscounts, 50),
             (DiscountProfile::NoDiscounts, 100),
         ] {
-            let revenue = once.recurring_revenue(profile).unwrap();
+            let revenue = once
+                .recurring_revenue(profile, Timestamp::UNIX_EPOCH)
+                .unwrap();
             assert_eq!(revenue.mrr_microcents, expected * MICRO, "{profile:?}");
         }
     }
@@ -602,9 +721,11 @@ mod tests {
             stripe_discount_id: Some("di_1".into()),
             stripe_coupon_id: None,
             coupon: None,
+            starts_at: None,
+            ends_at: None,
         };
         let revenue = subscription("active", vec![item("100", "month", 1, 1)], vec![unknown])
-            .recurring_revenue(DiscountProfile::Stripe)
+            .recurring_revenue(DiscountProfile::Stripe, Timestamp::UNIX_EPOCH)
             .unwrap();
         assert!(revenue.is_provisional);
         assert_eq!(revenue.mrr_microcents, 100 * MICRO);
@@ -614,7 +735,10 @@ mod tests {
     fn an_amount_that_does_not_fit_is_an_error_and_not_a_figure() {
         let huge = item("79228162514264337593543950335", "day", 1, i64::MAX);
         let huge = subscription("active", vec![huge], vec![]);
-        assert!(huge.recurring_revenue(DiscountProfile::Stripe).is_err());
+        assert!(
+            huge.recurring_revenue(DiscountProfile::Stripe, Timestamp::UNIX_EPOCH)
+                .is_err()
+        );
     }
 
     #[test]

@@ -174,6 +174,28 @@ pub const VARIABLES: &[Variable] = &[
         "address of Stripe's API; admin-revenue's health check asks whether it answers",
     ),
     variable(
+        "STRIPE_LIVEMODE",
+        "`true`",
+        &[
+            "webhook",
+            "admin-revenue",
+            "partner-invoicing",
+            "reconciliation",
+        ],
+        "whose events and objects are taken: live ones (`true`), test ones (`false`) or both (`any`, as on this machine); an event of the other mode is kept as `foreign`, an object of it is refused",
+    ),
+    variable(
+        "STRIPE_ACCOUNT",
+        "events that name an account are foreign",
+        &[
+            "webhook",
+            "admin-revenue",
+            "partner-invoicing",
+            "reconciliation",
+        ],
+        "`acct_…`: events that name this account are taken too",
+    ),
+    variable(
         "PARKED_EVENTS_TABLE",
         "required by webhook and reconciliation",
         &["webhook", "admin-revenue", "reconciliation"],

@@ -162,20 +162,19 @@ fn parts() -> Vec<Part> {
             mirror::select::<CouponSnapshot>(
                 "stripe_coupon_id = ANY (named_coupons || ARRAY(
                      SELECT stripe_coupon_id FROM discounts
-                     WHERE stripe_discount_id = ANY (named_discounts) AND stripe_coupon_id IS NOT NULL))",
+                     WHERE stripe_coupon_id IS NOT NULL
+                       AND (stripe_discount_id = ANY (named_discounts)
+                            OR stripe_customer_id = ANY (named_discounts) AND stripe_subscription_id IS NULL)))",
             ),
         ),
         part(
             "discounts",
             discounts,
-            mirror::select::<DiscountSnapshot>("stripe_discount_id = ANY (named_discounts)"),
-        ),
-        // Subscriptions some of whose snapshots wait for these terms.
-        part(
-            "waiting_customers",
-            "cardinality(named_prices || named_coupons || named_discounts) > 0",
-            "SELECT json_agg(DISTINCT stripe_customer_id) FROM subscription_versions
-             WHERE waits_for <> '{}' AND waits_for && (named_prices || named_coupons || named_discounts || '{*}')",
+            // A customer's are those that are of no subscription.
+            mirror::select::<DiscountSnapshot>(
+                "stripe_discount_id = ANY (named_discounts)
+                 OR stripe_customer_id = ANY (named_discounts) AND stripe_subscription_id IS NULL",
+            ),
         ),
         part(
             "users",

@@ -63,6 +63,7 @@ async fn a_clean_account_of_five_thousand_objects_is_complete() {
     let environment = Environment::from_pairs([
         ("STRIPE_API_BASE", site.stripe.base_url()),
         ("STRIPE_API_KEY", "rk_test_Backfill".to_owned()),
+        ("STRIPE_LIVEMODE", "any".to_owned()),
     ]);
     let stripe = Stripe::from_env(&environment, &aws_types::SdkConfig::builder().build()).unwrap();
     let mut db = site.client().await;

@@ -226,7 +226,16 @@ pub(crate) fn event(detail: Value) -> Value {
 pub(crate) async fn ingest(client: &mut Client, event: Value, now: Timestamp) {
     let payload = event.to_string();
     let event = Event::from_value(event).unwrap();
-    if let Err(error) = ledger::ingest(client, &event, &payload, FEES, now).await {
+    if let Err(error) = ledger::ingest(
+        client,
+        &stripe::account::Account::default(),
+        &event,
+        &payload,
+        FEES,
+        now,
+    )
+    .await
+    {
         let chain = runtime::telemetry::cause_chain(&error);
         panic!("{} {}: {chain}", event.event_type, event.event_id);
     }

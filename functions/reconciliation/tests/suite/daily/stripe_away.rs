@@ -183,3 +183,24 @@ async fn an_object_that_cannot_be_asked_for_is_not_taken_for_missing() {
         1
     );
 }
+
+#[tokio::test]
+async fn lists_of_the_other_mode_are_not_compared() {
+    let site = site().await;
+    let rows = site.count("payment_history").await;
+    let app = site.app_with(&[("STRIPE_LIVEMODE", "true")]);
+    let summary = match handle(&app, event(json!({})), morning()).await {
+        Err(Error::Incomplete { summary }) => *summary,
+        other => panic!("{other:?}"),
+    };
+    assert_counts(&summary, 0, 0);
+    let not_checked = summary["not_checked"].as_array().unwrap();
+    let charges = not_checked.iter().find(|one| one["what"] == "charges");
+    assert_eq!(
+        charges.unwrap()["reason"],
+        "wrong_mode: the object is of the other mode"
+    );
+    // The events that the key shows are of the other mode as well.
+    assert_eq!(summary["events_applied"], 0);
+    assert_eq!(site.count("payment_history").await, rows);
+}

@@ -304,3 +304,36 @@ async fn a_run_that_was_killed_gives_its_look_ups_back() {
     .await;
     assert_eq!(summary["lookups_done"], 4, "{summary}");
 }
+
+#[tokio::test]
+async fn an_object_of_the_other_mode_is_no_answer() {
+    let mut account = Account::new("Mode", spring());
+    let customer = account.create_customer(None, None, Metadata::new());
+    let names: Vec<String> = (0..23).map(|number| format!("Deed {number}")).collect();
+    let lines: Vec<(&str, i64)> = names.iter().map(|name| (name.as_str(), 100)).collect();
+    account.create_invoice(&customer, "usd", &lines).unwrap();
+    let events = account.events(Shape::Basil);
+    let site = Site::new().await;
+    site.deliver(&events).await;
+    let before = site.figures().await;
+    assert!(!open(&site).await.is_empty());
+    let stripe = serve(account, Shape::Basil).await;
+    let base = stripe.base_url();
+    let pairs = [
+        ("STRIPE_API_BASE", base.as_str()),
+        ("STRIPE_API_KEY", "rk_test_healing"),
+    ];
+    let [address, key] = pairs;
+    let app = site.app_with(&[address, key, ("STRIPE_LIVEMODE", "true")]);
+    let summary = run(&app, REDRIVE, Value::Null, later(&stripe)).await;
+    assert_eq!(summary["lookups_done"], 0, "{summary}");
+    assert!(summary["lookups_failed"].as_u64() > Some(0), "{summary}");
+    let first = open(&site).await;
+    assert!(
+        first
+            .iter()
+            .any(|one| one.ends_with("1 wrong_mode: the object is of the other mode")),
+        "{first:?}"
+    );
+    assert_eq!(site.figures().await, before);
+}

@@ -205,3 +205,27 @@ async fn without_a_key_nothing_is_compared_and_that_is_said() {
         "{summary}"
     );
 }
+
+/// The key of another mode shows that mode's events: they are kept, as if they had been delivered.
+#[tokio::test]
+async fn missed_events_of_the_other_mode_are_kept_and_not_applied() {
+    let site = Site::new().await;
+    let account = account();
+    let events = account.events(Shape::Endive);
+    let stripe = serve(account, Shape::Endive).await;
+    let (base, key) = (stripe.base_url(), "rk_test_healing");
+    let app = site.app_with(&[
+        ("STRIPE_API_BASE", &base),
+        ("STRIPE_API_KEY", key),
+        ("STRIPE_LIVEMODE", "true"),
+    ]);
+    let summary = run(&app, MISSED, Value::Null, later(&stripe)).await;
+    assert_eq!(summary["applied"], 0, "{summary}");
+    assert_eq!(summary["parked"], 0, "{summary}");
+    let foreign = site.count("stripe_events WHERE outcome = 'foreign'").await;
+    assert!(foreign > 10, "{foreign} of {}", events.len());
+    assert_eq!(site.count("stripe_events").await, foreign);
+    assert_eq!(site.count("payment_history").await, 0);
+    assert_eq!(site.count("outbox").await, 0);
+    assert_eq!(site.count("stripe_lookups").await, 0);
+}

@@ -94,7 +94,16 @@ impl Site {
             let body = event.to_string();
             let read = Event::parse(body.as_bytes()).unwrap();
             let now = read.created_at.unwrap();
-            if let Err(error) = ledger::ingest(&mut client, &read, &body, FEES, now).await {
+            if let Err(error) = ledger::ingest(
+                &mut client,
+                &stripe::account::Account::default(),
+                &read,
+                &body,
+                FEES,
+                now,
+            )
+            .await
+            {
                 panic!("{}: {}", read.event_type, cause_chain(&error));
             }
         }
