@@ -116,6 +116,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0043__terms_of_discounts.sql",
     "V0044__discounts_stripe_customer_id_idx.concurrent.sql",
     "V0045__subscription_versions_discount_steps_idx.concurrent.sql",
+    "V0046__room_for_updates.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.
