@@ -116,6 +116,7 @@ mirrored!(Payment => "payment_history" by "(payment_key)" {
     created_at,
     ..settlement: Option<domain::payment::Settlement>,
     !released_cents,
+    !charges_short_of_refunds,
     !entries,
 }
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
