@@ -63,7 +63,8 @@ async fn ingest_set(
         .filter_map(|(event, body)| Some((event.as_ref().ok()?, *body)))
         .collect();
     let mut client = app.database.client().await?;
-    let applied = ledger::ingest_all(&mut client, &app.account, &readable, app.fee_estimate, now).await?;
+    let applied =
+        ledger::ingest_all(&mut client, &app.account, &readable, app.fee_estimate, now).await?;
     let mut outcomes = applied.outcomes.into_iter();
     let outcome_of = |event: &Result<Event, String>| match event {
         Ok(_) => outcomes.next().map_or_else(

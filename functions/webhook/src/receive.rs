@@ -199,7 +199,7 @@ async fn apply(
     let (account, estimate) = (&app.account, app.fee_estimate);
     let mut is_repeated = false;
     loop {
-        let mut client = app.database.client().await?;
+        let mut client = app.database.unchecked_client().await?;
         match ledger::ingest(&mut client, account, event, payload, estimate, now).await {
             Ok(applied) => return Ok((client, applied)),
             Err(ledger::Error::Store(error)) if error.is_connection_lost() && !is_repeated => {

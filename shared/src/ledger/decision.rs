@@ -479,13 +479,21 @@ impl Catalog {
         let mut discounts = stored.objects.discounts.clone();
         let mut customers = BTreeSet::new();
         let seen = |customers: &Kind<Customer>| {
-            let seen = customers.iter().filter(|(_, customer)| customer.version.is_seen());
+            let seen = customers
+                .iter()
+                .filter(|(_, customer)| customer.version.is_seen());
             seen.map(|(id, _)| id.clone()).collect::<Vec<_>>()
         };
         for facts in facts {
             prices.extend(facts.prices.values().map(|known| known.price.clone()));
-            facts.coupons.values().for_each(|one| coupons.keep(one.clone()));
-            facts.discounts.values().for_each(|one| discounts.keep(one.clone()));
+            facts
+                .coupons
+                .values()
+                .for_each(|one| coupons.keep(one.clone()));
+            facts
+                .discounts
+                .values()
+                .for_each(|one| discounts.keep(one.clone()));
             customers.extend(seen(&facts.customers));
         }
         let stored_prices = stored.objects.prices.values();

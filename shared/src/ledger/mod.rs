@@ -159,7 +159,9 @@ pub async fn apply_events(
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Vec<outbox::Message>, Error> {
-    let set = deliveries.iter().map(|delivery| Read::of(account, *delivery));
+    let set = deliveries
+        .iter()
+        .map(|delivery| Read::of(account, *delivery));
     let set: Vec<Read<'_>> = set.collect::<Result<_, _>>()?;
     Ok(apply_set(Scope::within(db), &set, estimate, now)
         .await?
@@ -268,7 +270,11 @@ impl<'a> Read<'a> {
         if let Some(reason) = self.foreign {
             let reason = reason.as_str();
             metrics::counter!("foreign_events", "reason" => reason).increment(1);
-            tracing::warn!(event_id = self.event.event_id, reason, "an event is not ours");
+            tracing::warn!(
+                event_id = self.event.event_id,
+                reason,
+                "an event is not ours"
+            );
         }
         self.outcome
     }

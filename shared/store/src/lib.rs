@@ -114,8 +114,7 @@ impl Database {
         }
     }
 
-    /// A connection. One that has not been used for five seconds is checked before, and replaced silently when it died while
-    /// the sandbox was frozen.
+    /// A connection that has just been checked. One that died while the sandbox was frozen is replaced silently.
     ///
     /// When the credentials are a secret and the server refuses them, the secret is fetched again, once. When the server
     /// has no connection left, it is asked again for as long as the caller's time limit allows. When the work that asks is
@@ -124,6 +123,19 @@ impl Database {
     /// # Errors
     /// [`Error::Unavailable`], at once when the sandbox has waited in vain just before.
     pub async fn client(&self) -> Result<Connection, Error> {
+        self.admitted(Check::Always).await
+    }
+
+    /// As [`Database::client`], for work that is repeated on another connection when this one turns out to be dead: it is
+    /// checked only when it has not been used for five seconds.
+    ///
+    /// # Errors
+    /// As [`Database::client`].
+    pub async fn unchecked_client(&self) -> Result<Connection, Error> {
+        self.admitted(Check::WhenIdle).await
+    }
+
+    async fn admitted(&self, check: Check) -> Result<Connection, Error> {
         if !time_limit::is_admitted() {
             return Err(Error::Unavailable(Cause::of_text(
                 "the database was not asked: it timed out twice in a row just before".to_owned(),
@@ -132,7 +144,7 @@ impl Database {
         let patience = time_limit::time_left().unwrap_or(CONNECT_TIMEOUT);
         let until = Instant::now() + patience.saturating_sub(TIME_FOR_WORK);
         loop {
-            let full = match self.connect().await? {
+            let full = match self.connect(check).await? {
                 Ok(client) => return Ok(client),
                 Err(full) => full,
             };
@@ -145,16 +157,16 @@ impl Database {
     }
 
     /// A connection; the inner error is that the server has none left.
-    async fn connect(&self) -> Result<Result<Connection, Error>, Error> {
+    async fn connect(&self, check: Check) -> Result<Result<Connection, Error>, Error> {
         let mut opened = self.opened().await?;
-        let mut got = opened.pool.get().await;
+        let mut got = get(&opened.pool, check).await;
         if let Err(PoolError::Backend(error)) = &got
             && self.shared.config.can_rotate()
             && is_refused_login(error)
         {
             self.forget(&opened.pool).await;
             opened = self.opened().await?;
-            got = opened.pool.get().await;
+            got = get(&opened.pool, check).await;
         }
         let client = match got {
             Ok(client) => client,
@@ -274,6 +286,35 @@ impl Database {
     }
 }
 
+/// When a connection is checked before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Always,
+    /// By the pool, when nobody has used it for [`UNCHECKED`].
+    WhenIdle,
+}
+
+/// A connection of the pool. One that does not answer is closed, and the next one is taken.
+async fn get(pool: &Pool, check: Check) -> Result<Connection, PoolError> {
+    loop {
+        let client = pool.get().await?;
+        let is_new = Connection::metrics(&client).recycle_count == 0;
+        if is_new || check == Check::WhenIdle || answers(&client).await.is_ok() {
+            return Ok(client);
+        }
+        drop(Connection::take(client));
+    }
+}
+
+async fn answers(client: &ClientWrapper) -> Result<(), HookError> {
+    let answer = tokio::time::timeout(RECYCLE_TIMEOUT, client.simple_query(""));
+    match answer.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(HookError::Backend(error)),
+        Err(_elapsed) => Err(HookError::message("it does not answer")),
+    }
+}
+
 /// How many statements an answer is read with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
@@ -353,14 +394,9 @@ async fn open_pool(config: &DatabaseConfig) -> Result<Opened, BoxError> {
         .create_timeout(Some(CONNECT_TIMEOUT))
         .pre_recycle(Hook::async_fn(|client: &mut ClientWrapper, metrics| {
             Box::pin(async move {
-                if metrics.last_used() < UNCHECKED {
-                    return Ok(());
-                }
-                let checked = tokio::time::timeout(RECYCLE_TIMEOUT, client.simple_query(""));
-                match checked.await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(error)) => Err(HookError::Backend(error)),
-                    Err(_elapsed) => Err(HookError::message("it does not answer")),
+                match metrics.last_used() < UNCHECKED {
+                    true => Ok(()),
+                    false => answers(client).await,
                 }
             })
         }))

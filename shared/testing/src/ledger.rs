@@ -33,7 +33,7 @@ pub const LEDGER: &str = "
         UNION ALL SELECT 'discounts', to_jsonb(t) - 'updated_at' FROM discounts t
         UNION ALL SELECT 'fetched_objects', to_jsonb(t) FROM fetched_objects t
         UNION ALL SELECT 'stripe_lookups', to_jsonb(t) - 'id' FROM stripe_lookups t
-        UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' FROM stripe_events t
+        UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' - 'rank' - 'state_digest' - 'previous_digest' FROM stripe_events t
         UNION ALL SELECT 'outbox', jsonb_build_object('key', dedupe_key) FROM outbox t
     ) AS ledger ORDER BY 1";
 

@@ -4,6 +4,7 @@ use domain::money::Currency;
 use domain::payment::FeeEstimate;
 use domain::period::Period;
 use domain::revenue::movement;
+use domain::stripe_objects::objects::Ids;
 use domain::stripe_objects::subscription::DiscountProfile;
 use fake_stripe::account::{NewCoupon, NewPrice};
 use fake_stripe::billing::NewSubscription;
@@ -17,7 +18,6 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use shared::{figures, ledger};
 use store::reports::Scope;
-use store::subscriptions;
 use tokio_postgres::Client;
 
 use super::bundle::{Webhook, deliver};
@@ -364,13 +364,14 @@ async fn recurring(client: &Client) -> String {
 
 /// `kind delta` on a day, of each movement under a profile.
 async fn moved(client: &Client, profile: DiscountProfile) -> Vec<String> {
-    let customers = client
-        .query("SELECT stripe_customer_id FROM subscriptions", &[])
+    let rows = client
+        .query("SELECT stripe_subscription_id FROM subscriptions", &[])
         .await;
-    let customers: Vec<String> = customers.unwrap().iter().map(|row| row.get(0)).collect();
-    let versions = subscriptions::versions(client, &customers, &[])
-        .await
-        .unwrap();
+    let named = Ids {
+        subscriptions: rows.unwrap().iter().map(|row| row.get(0)).collect(),
+        ..Ids::default()
+    };
+    let versions = store::ledger::read(client, &named).await.unwrap().versions;
     let versions: Vec<_> = versions.into_iter().map(|one| one.under(profile)).collect();
     let movements = movement::movements(&versions).unwrap();
     let shown = movements.iter().map(|one| {
