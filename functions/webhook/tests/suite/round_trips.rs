@@ -48,6 +48,7 @@ impl Webhook {
             ("DATABASE_URL", url),
             ("DATABASE_SSLMODE", "disable".to_owned()),
             ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
+            ("STRIPE_LIVEMODE", "any".to_owned()),
             ("PARKED_EVENTS_TABLE", aws.parked_events_table().await),
             ("DOCUMENT_BUCKET", aws.bucket().await),
             ("EVENT_BUS_NAME", aws.event_bus().await),
