@@ -205,26 +205,24 @@ pub async fn ingest_all(
     });
     let (places, set): (Vec<usize>, Vec<Read<'_>>) = set.into_iter().unzip();
     let mut messages = Vec::new();
-    let mut ranges = vec![0..set.len()];
-    while let Some(range) = ranges.pop() {
-        match (
-            range.len(),
-            ingest_set(client, &set[range.clone()], estimate, now).await,
-        ) {
-            (_, Ok(applied)) => {
+    let mut halves = vec![(0, set.len())];
+    while let Some((start, end)) = halves.pop() {
+        let applied = ingest_set(client, &set[start..end], estimate, now).await;
+        match applied {
+            Ok(applied) => {
                 let outcomes_of_set = applied.outcomes.into_iter().map(Ok);
-                outcomes.extend(places[range].iter().copied().zip(outcomes_of_set));
+                outcomes.extend(places[start..end].iter().copied().zip(outcomes_of_set));
                 messages.extend(applied.messages);
             }
-            (_, Err(error)) if error.is_unavailable() && !error.is_time_out() => return Err(error),
-            (..=1, Err(error)) => {
-                let place = places.get(range.start).copied();
+            Err(error) if error.is_unavailable() && !error.is_time_out() => return Err(error),
+            Err(error) if end - start < 2 => {
+                let place = places.get(start).copied();
                 outcomes.extend(place.map(|place| (place, Err(error))));
             }
-            (length, Err(_)) => {
-                let middle = range.start + length / 2;
-                ranges.push(middle..range.end);
-                ranges.push(range.start..middle);
+            Err(_) => {
+                let middle = start + (end - start) / 2;
+                halves.push((middle, end));
+                halves.push((start, middle));
             }
         }
     }
