@@ -195,7 +195,8 @@ BEGIN
         FROM payment_attempts WHERE stripe_charge_id = ANY (named_charges)
         UNION SELECT stripe_customer_id FROM payment_intents
         WHERE stripe_payment_intent_id = ANY (named_payment_intents)
-        UNION SELECT stripe_customer_id FROM invoices WHERE stripe_invoice_id = ANY (named_invoices)
+        UNION SELECT stripe_customer_id FROM invoices
+        WHERE stripe_invoice_id = ANY (named_invoices) AND NOT superseded
         UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id)
         FROM invoice_payments WHERE stripe_invoice_id = ANY (named_invoices));
     -- The users whose plan may change: of every customer when subscriptions are concerned, else of those whose user

@@ -117,6 +117,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0044__discounts_stripe_customer_id_idx.concurrent.sql",
     "V0045__subscription_versions_discount_steps_idx.concurrent.sql",
     "V0046__room_for_updates.sql",
+    "V0047__checkout_sessions_stripe_payment_intent_id_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

@@ -697,3 +697,33 @@ async fn digests_of_every_sequence_are_those_on_record() {
         "the rows of a sequence have changed: {differing:?}"
     );
 }
+
+/// The functions plan without scans where there is an index, whatever the size of a table when they are planned. What is
+/// scanned all the same lacks one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_event_reads_a_table_whole() {
+    let (database, mut client) = database_with_users().await;
+    // What is in no function is planned by the size of its tables, and these are small.
+    client
+        .batch_execute("SET enable_seqscan = off")
+        .await
+        .unwrap();
+    let transaction = client.transaction().await.unwrap();
+    for scenario in scenarios() {
+        apply_all(&transaction, &read(scenario.events(Shape::Endive))).await;
+    }
+    transaction.commit().await.unwrap();
+    client
+        .batch_execute("SELECT pg_stat_force_next_flush()")
+        .await
+        .unwrap();
+    let scanned = "SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE seq_scan > 0 ORDER BY relname";
+    let rows = database.client().await.query(scanned, &[]).await.unwrap();
+    let scanned: Vec<(String, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    // A handful of rows that an operator has set.
+    let scanned: Vec<_> = scanned
+        .iter()
+        .filter(|(table, _)| !matches!(table.as_str(), "plan_prices" | "plan_limits"))
+        .collect();
+    assert!(scanned.is_empty(), "{scanned:?}");
+}
