@@ -13,6 +13,7 @@ pub mod fault_proxy;
 pub mod ledger;
 pub mod logs;
 pub mod places;
+pub mod pooler;
 pub mod roles;
 pub mod runtime_api;
 pub mod services;

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
 use runtime::aws::parked_events::ParkedEvents;
+use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::Value;
 use stripe::signature;
+use testing::pooler::Pooler;
 use testing::roles::as_function;
 use testing::{Surroundings, TestDatabase};
 use webhook::App;
@@ -31,24 +33,25 @@ impl Webhook {
         sandboxes: usize,
         variables: &[(&'static str, &str)],
     ) -> Webhook {
-        let surroundings = Surroundings::new([
-            ("DATABASE_SSLMODE", "disable".to_owned()),
-            ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
-        ])
-        .await;
-        let environment = surroundings.environment(variables);
-        let apps = (0..sandboxes)
-            .map(|_| {
-                Arc::new(
-                    App::from_env(&as_function("webhook", &environment), &surroundings.aws)
-                        .unwrap(),
-                )
-            })
-            .collect();
+        let surroundings = surroundings().await;
+        let environment = as_function("webhook", &surroundings.environment(variables));
+        Webhook::of(surroundings, &environment, sandboxes)
+    }
+
+    /// Behind PgBouncer; `None` where that is not installed.
+    pub(crate) async fn start_pooled(sandboxes: usize) -> Option<(Webhook, Pooler)> {
+        let surroundings = surroundings().await;
+        let pooler = Pooler::start(&surroundings.database)?;
+        let environment = surroundings.environment(&[("DATABASE_URL", &pooler.url())]);
+        Some((Webhook::of(surroundings, &environment, sandboxes), pooler))
+    }
+
+    fn of(surroundings: Surroundings, environment: &Environment, sandboxes: usize) -> Webhook {
+        let app = |_| Arc::new(App::from_env(environment, &surroundings.aws).unwrap());
         Webhook {
+            apps: (0..sandboxes).map(app).collect(),
+            parked_events: ParkedEvents::from_env(environment, &surroundings.aws).unwrap(),
             database: surroundings.database,
-            parked_events: ParkedEvents::from_env(&environment, &surroundings.aws).unwrap(),
-            apps,
         }
     }
 
@@ -62,6 +65,14 @@ impl Webhook {
     pub(crate) fn sandbox(&self, number: usize) -> Arc<App> {
         Arc::clone(&self.apps[number % self.apps.len()])
     }
+}
+
+async fn surroundings() -> Surroundings {
+    Surroundings::new([
+        ("DATABASE_SSLMODE", "disable".to_owned()),
+        ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),
+    ])
+    .await
 }
 
 /// Delivers a body, signed, at the time of the event (or the epoch's).

@@ -474,10 +474,15 @@ async fn any_order_ends_in_the_same_rows_in_endive() {
     any_order_ends_in_the_same_rows(Shape::Endive).await;
 }
 
+const SANDBOXES: usize = 8;
+
+async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
+    deliveries_at_once_end_in_the_same_rows(shape, Webhook::start(SANDBOXES).await).await;
+}
+
 /// Every event of every scenario twice, all at once, over several sandboxes: the same rows as one
 /// after the other.
-async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
-    const SANDBOXES: usize = 8;
+async fn deliveries_at_once_end_in_the_same_rows(shape: Shape, webhook: Webhook) {
     let (_database, mut client) = database_with_users().await;
     let transaction = client.transaction().await.unwrap();
     for scenario in scenarios() {
@@ -485,7 +490,6 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
     }
     let expected = ledger_rows(&transaction).await.unwrap();
 
-    let webhook = Webhook::start(SANDBOXES).await;
     let db = webhook.database.client().await;
     for scenario in scenarios() {
         let user =
@@ -536,6 +540,13 @@ async fn concurrent_deliveries_end_in_the_same_rows(shape: Shape) {
     let name = format!("concurrent deliveries in {shape:?}");
     let checks = Checks::prepare(&db).await;
     checks.assert(&db, &expected, &[], &name).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_through_a_pooler_end_in_the_same_rows() {
+    if let Some((webhook, _pooler)) = Webhook::start_pooled(SANDBOXES).await {
+        deliveries_at_once_end_in_the_same_rows(Shape::Endive, webhook).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
