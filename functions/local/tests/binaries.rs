@@ -60,6 +60,7 @@ const CALLS: [(&str, &[(&str, &str)]); 7] = [
             ),
             // An invoice that is paid, as the first: what that costs a warm process.
             ("eventbridge_stripe_partner", r#"{"outcome": "applied"}"#),
+            ("sqs_stripe_partner", r#"{"batchItemFailures": []}"#),
         ],
     ),
     (

@@ -1,22 +1,22 @@
-//! One event: verified, applied, or parked; 503 only when it could be stored nowhere.
+//! Events: verified, applied, or parked; refused only when they could be stored nowhere.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use lambda_http::http::HeaderMap;
 use runtime::api;
 use runtime::aws;
 use runtime::aws::secrets;
 use runtime::telemetry::cause_chain;
-use runtime::time_limit;
-use serde_json::Value;
-use shared::ledger::{self, Applied};
+use runtime::time_limit::{self, GivenUp};
+use shared::ledger::{self, AppliedSet};
 use shared::publishing::publish_after_commit;
 use store::Connection;
 use stripe::event::{self, Event};
 use stripe::signature;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::Clients;
 
@@ -25,6 +25,11 @@ use crate::Clients;
 const LEDGER_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// What parking may take, and answering.
 const PARKING_TIME: Duration = Duration::from_millis(2_200);
+/// Longest time the ledger may take for a set, which nobody waits for. A hundred events are parked in six seconds at the
+/// most; with the bus that is less than the function's time-out of 29 seconds.
+const SET_TIMEOUT: Duration = Duration::from_secs(20);
+/// Events parked at the same time; two seconds each at the most.
+const PARKED_AT_ONCE: usize = 40;
 
 /// Why a delivery is not answered with 200.
 #[derive(Debug, thiserror::Error)]
@@ -89,13 +94,40 @@ pub(crate) async fn delivery(
     keep(app, std::str::from_utf8(body)?, now).await
 }
 
-/// An event in EventBridge's envelope.
-pub(crate) async fn detail(
+/// An event that has no signature, since the platform has checked where it comes from.
+pub(crate) async fn keep(app: &Clients, text: &str, now: Timestamp) -> Result<Outcome, Error> {
+    let event = Readable::of(text)?;
+    // Checking the signature may have taken some of the request's time.
+    let left = time_limit::time_left().unwrap_or(Duration::MAX);
+    let limit = LEDGER_TIMEOUT.min(left.saturating_sub(PARKING_TIME));
+    let span = event.span();
+    async {
+        let one = std::slice::from_ref(&event);
+        let (outcomes, given_up) = apply_in_time(app, one, limit, now).await;
+        let outcome = outcomes.into_iter().next().unwrap_or_else(no_outcome);
+        let kept = applied_or_parked(app, &event, outcome, now);
+        tokio::join!(kept, stop(given_up)).0
+    }
+    .instrument(span)
+    .await
+}
+
+/// Several events, in one transaction as far as that goes: what became of each, in their order.
+pub(crate) async fn keep_all(
     app: &Clients,
-    detail: &Value,
+    events: &[Readable<'_>],
     now: Timestamp,
-) -> Result<Outcome, Error> {
-    keep(app, &detail.to_string(), now).await
+) -> Vec<Result<Outcome, Error>> {
+    let (outcomes, given_up) = apply_in_time(app, events, SET_TIMEOUT, now).await;
+    let mut outcomes = outcomes.into_iter();
+    let kept = stream::iter(events)
+        .map(|event| {
+            let outcome = outcomes.next().unwrap_or_else(no_outcome);
+            applied_or_parked(app, event, outcome, now).instrument(event.span())
+        })
+        .buffered(PARKED_AT_ONCE)
+        .collect();
+    tokio::join!(kept, stop(given_up)).0
 }
 
 /// Checks the signature against every configured secret. A failed check may mean that the secret
@@ -118,61 +150,89 @@ async fn verify(
     }
 }
 
-/// What is applied is read from what is stored, so that an event means the same when it is
+/// An event, and what is stored of it. What is applied is read from that, so that an event means the same when it is
 /// applied from there.
-async fn keep(app: &Clients, text: &str, now: Timestamp) -> Result<Outcome, Error> {
-    let payload = storable(text);
-    let event = Event::parse(payload.as_bytes())?;
-    let span = tracing::info_span!(
-        "event",
-        event_id = event.event_id,
-        event_type = event.event_type,
-    );
-    apply_or_park(app, &event, &payload, now)
-        .instrument(span)
-        .await
+pub(crate) struct Readable<'a> {
+    event: Event,
+    payload: Cow<'a, str>,
 }
 
-async fn apply_or_park(
+impl<'a> Readable<'a> {
+    pub(crate) fn of(text: &'a str) -> Result<Readable<'a>, event::Error> {
+        let payload = storable(text);
+        let event = Event::parse(payload.as_bytes())?;
+        Ok(Readable { event, payload })
+    }
+
+    fn span(&self) -> Span {
+        tracing::info_span!(
+            "event",
+            event_id = self.event.event_id,
+            event_type = self.event.event_type,
+        )
+    }
+}
+
+/// Why an event was not applied.
+type Reason = String;
+
+fn no_outcome() -> Result<ledger::Outcome, Reason> {
+    Err("the event has no outcome".to_owned())
+}
+
+async fn stop(given_up: Option<GivenUp>) {
+    if let Some(given_up) = given_up {
+        given_up.stop().await;
+    }
+}
+
+/// Applies the events and publishes what they announce: the outcome of each. What was given up is still to be stopped.
+async fn apply_in_time(
     app: &Clients,
-    event: &Event,
-    payload: &str,
+    events: &[Readable<'_>],
+    limit: Duration,
     now: Timestamp,
-) -> Result<Outcome, Error> {
-    // Checking the signature may have taken some of the request's time.
-    let left = time_limit::time_left().unwrap_or(Duration::MAX);
-    let limit = LEDGER_TIMEOUT.min(left.saturating_sub(PARKING_TIME));
+) -> (Vec<Result<ledger::Outcome, Reason>>, Option<GivenUp>) {
     let applied = app
         .time_outs
-        .within(limit, apply(app, event, payload, now), is_time_out);
+        .within(limit, apply(app, events, now), is_time_out);
     let (reason, given_up) = match applied.await {
-        Ok(Ok((connection, Applied { outcome, messages }))) => {
+        Ok(Ok((connection, AppliedSet { outcomes, messages }))) => {
             let bus = Some(&app.event_bus);
             publish_after_commit(&app.database, connection, bus, &messages, now).await;
-            count(outcome.as_str());
-            tracing::info!(outcome = outcome.as_str(), "event kept");
-            return Ok(Outcome::Ledger(outcome));
+            let outcomes = outcomes.into_iter();
+            let outcomes = outcomes.map(|one| one.map_err(|error| cause_chain(&error)));
+            return (outcomes.collect(), None);
         }
         Ok(Err(error)) => (cause_chain(&error), None),
         Err(given_up) => (format!("the ledger: {given_up}"), Some(given_up)),
     };
-    if app.account.foreign(event).is_some() {
-        if let Some(given_up) = given_up {
-            given_up.stop().await;
+    (vec![Err(reason); events.len()], given_up)
+}
+
+/// Parks the event if it was not applied.
+async fn applied_or_parked(
+    app: &Clients,
+    Readable { event, payload }: &Readable<'_>,
+    outcome: Result<ledger::Outcome, Reason>,
+    now: Timestamp,
+) -> Result<Outcome, Error> {
+    let reason = match outcome {
+        Ok(outcome) => {
+            count(outcome.as_str());
+            tracing::info!(outcome = outcome.as_str(), "event kept");
+            return Ok(Outcome::Ledger(outcome));
         }
+        Err(reason) => reason,
+    };
+    if app.account.foreign(event).is_some() {
         tracing::warn!(cause = reason, "an event that is not ours was not stored");
         return Err(Error::ForeignNotStored);
     }
-    let parking = app
+    let parked = app
         .parked_events
         .park(&event.event_id, payload, &reason, now);
-    let stopping = async {
-        if let Some(given_up) = given_up {
-            given_up.stop().await;
-        }
-    };
-    let (parked, ()) = tokio::join!(parking, stopping);
-    parked.map_err(|error| {
+    parked.await.map_err(|error| {
         // The error answered says why it could not be parked; this logs why it had to be.
         tracing::error!(cause = reason, "an event was not applied");
         Error::StoredNowhere(error)
@@ -182,25 +242,34 @@ async fn apply_or_park(
     Ok(Outcome::Parked)
 }
 
-fn is_time_out(applied: &Result<(Connection, Applied), ledger::Error>) -> bool {
-    matches!(applied, Err(ledger::Error::Store(error)) if error.is_time_out())
+fn is_time_out(applied: &Result<(Connection, AppliedSet), ledger::Error>) -> bool {
+    match applied {
+        Ok((_, set)) => set
+            .outcomes
+            .iter()
+            .any(|outcome| matches!(outcome, Err(error) if error.is_time_out())),
+        Err(error) => error.is_time_out(),
+    }
 }
 
 /// The connection comes back with what was applied, for what is to be published.
 ///
-/// A connection may have died since it was last used. The event is applied once more on another one: nothing was
+/// A connection may have died since it was last used. The events are applied once more on another one: nothing was
 /// committed, or it is a duplicate now.
 async fn apply(
     app: &Clients,
-    event: &Event,
-    payload: &str,
+    events: &[Readable<'_>],
     now: Timestamp,
-) -> Result<(Connection, Applied), ledger::Error> {
+) -> Result<(Connection, AppliedSet), ledger::Error> {
+    let deliveries: Vec<ledger::Delivery<'_>> = events
+        .iter()
+        .map(|one| (&one.event, one.payload.as_ref()))
+        .collect();
     let (account, estimate) = (&app.account, app.fee_estimate);
     let mut is_repeated = false;
     loop {
         let mut client = app.database.unchecked_client().await?;
-        match ledger::ingest(&mut client, account, event, payload, estimate, now).await {
+        match ledger::ingest_all(&mut client, account, &deliveries, estimate, now).await {
             Ok(applied) => return Ok((client, applied)),
             Err(ledger::Error::Store(error)) if error.is_connection_lost() && !is_repeated => {
                 tracing::info!(cause = cause_chain(&error), "a connection was lost");

@@ -752,7 +752,10 @@ pub(super) fn nothing_is_lost_silently(tree: &Tree) -> Vec<String> {
         })
     };
     for (name, _) in of_type(&template, "AWS::SQS::Queue") {
-        if !watches("ApproximateNumberOfMessagesVisible", name) {
+        // A queue that is emptied all the time is watched by the age of what lies in it.
+        if !watches("ApproximateNumberOfMessagesVisible", name)
+            && !watches("ApproximateAgeOfOldestMessage", name)
+        {
             complaints.push(format!("no alarm sees what lies in {name}"));
         }
     }

@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// The function, with a proxy between it and the database.
-    fn app_behind_proxy(&self) -> (App, FaultProxy) {
+    pub(crate) fn app_behind_proxy(&self) -> (App, FaultProxy) {
         let (proxy, url) = self.surroundings.database.behind_proxy();
         (
             self.app_with(&[("DATABASE_URL", &url)], &self.surroundings.aws),
@@ -211,7 +211,7 @@ fn renamed(event: &str, name: &str) -> String {
 }
 
 /// Nobody listens on port 1 of this machine.
-async fn no_aws() -> SdkConfig {
+pub(crate) async fn no_aws() -> SdkConfig {
     aws::sdk_config("http://127.0.0.1:1")
 }
 

@@ -8,5 +8,6 @@ mod failures;
 mod foreign;
 mod late_facts;
 mod meanings;
+mod queue;
 mod round_trips;
 mod time_limits;
