@@ -87,7 +87,9 @@ impl<'a> Batch<'a> {
 }
 
 fn readable(body: &str) -> Result<Readable<'_>, Unreadable> {
-    let envelope: Envelope<'_> = serde_json::from_str(body).map_err(|_| Unreadable::Envelope)?;
+    let Ok(envelope) = serde_json::from_str::<Envelope<'_>>(body) else {
+        return Err(Unreadable::Envelope);
+    };
     if !envelope.source.starts_with(crate::PARTNER_SOURCE) {
         return Err(Unreadable::Envelope);
     }

@@ -15,11 +15,11 @@ pub(crate) const SECRET: &str = "whsec_bench";
 /// One event as Stripe sends it, indented.
 pub(crate) struct Delivery {
     pub(crate) event_type: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Delivery {
-    fn of(event: &Value) -> Delivery {
+    pub(crate) fn of(event: &Value) -> Delivery {
         Delivery {
             event_type: event["type"].as_str().unwrap_or_default().to_owned(),
             body: format!("{event:#}"),
