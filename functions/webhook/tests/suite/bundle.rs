@@ -9,7 +9,6 @@ use runtime::config::Environment;
 use secrecy::SecretString;
 use serde_json::Value;
 use stripe::signature;
-use testing::pooler::Pooler;
 use testing::roles::as_function;
 use testing::{Surroundings, TestDatabase};
 use webhook::App;
@@ -38,15 +37,11 @@ impl Webhook {
         Webhook::of(surroundings, &environment, sandboxes)
     }
 
-    /// Behind PgBouncer; `None` where that is not installed.
-    pub(crate) async fn start_pooled(sandboxes: usize) -> Option<(Webhook, Pooler)> {
-        let surroundings = surroundings().await;
-        let pooler = Pooler::start(&surroundings.database)?;
-        let environment = surroundings.environment(&[("DATABASE_URL", &pooler.url())]);
-        Some((Webhook::of(surroundings, &environment, sandboxes), pooler))
-    }
-
-    fn of(surroundings: Surroundings, environment: &Environment, sandboxes: usize) -> Webhook {
+    pub(super) fn of(
+        surroundings: Surroundings,
+        environment: &Environment,
+        sandboxes: usize,
+    ) -> Webhook {
         let app = |_| Arc::new(App::from_env(environment, &surroundings.aws).unwrap());
         Webhook {
             apps: (0..sandboxes).map(app).collect(),
@@ -67,7 +62,7 @@ impl Webhook {
     }
 }
 
-async fn surroundings() -> Surroundings {
+pub(super) async fn surroundings() -> Surroundings {
     Surroundings::new([
         ("DATABASE_SSLMODE", "disable".to_owned()),
         ("STRIPE_WEBHOOK_SECRETS", SECRET.to_owned()),

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use shared::ledger::{apply_event, apply_events, apply_fetched};
 use stripe::account::Account;
 use stripe::event::Event;
+use testing::pooler::Pooler;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
 
@@ -544,7 +545,10 @@ async fn deliveries_at_once_end_in_the_same_rows(shape: Shape, webhook: Webhook)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deliveries_through_a_pooler_end_in_the_same_rows() {
-    if let Some((webhook, _pooler)) = Webhook::start_pooled(SANDBOXES).await {
+    let surroundings = bundle::surroundings().await;
+    if let Some(pooler) = Pooler::start(&surroundings.database) {
+        let environment = surroundings.environment(&[("DATABASE_URL", &pooler.url())]);
+        let webhook = Webhook::of(surroundings, &environment, SANDBOXES);
         deliveries_at_once_end_in_the_same_rows(Shape::Endive, webhook).await;
     }
 }
