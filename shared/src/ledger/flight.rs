@@ -14,23 +14,33 @@ use store::{Error, stripe_events};
 use stripe::event::{Digests, Event};
 
 /// The transaction that an event is applied in: one of its own, or a part of the caller's.
-pub(super) enum Scope<'a> {
-    Own {
-        client: &'a Client,
-        /// Whether a transaction may have begun that is not over.
-        is_open: bool,
-    },
-    Within(&'a Transaction<'a>),
+pub(super) struct Scope<'a> {
+    client: &'a Client,
+    is_own: bool,
+    /// Whether a transaction of its own may have begun that is not over.
+    is_open: bool,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn own(client: &'a Client) -> Scope<'a> {
-        let is_open = false;
-        Scope::Own { client, is_open }
+        Scope {
+            client,
+            is_own: true,
+            is_open: false,
+        }
     }
 
-    pub(super) fn within(db: &'a Transaction<'a>) -> Scope<'a> {
-        Scope::Within(db)
+    pub(super) fn within(db: &'a Transaction<'_>) -> Scope<'a> {
+        Scope {
+            client: db.client(),
+            is_own: false,
+            is_open: false,
+        }
+    }
+
+    /// The connection, for statements between opening and closing.
+    pub(super) fn client(&self) -> &'a Client {
+        self.client
     }
 
     /// Archives an event without locking anything; false when it was archived before.
@@ -41,22 +51,22 @@ impl<'a> Scope<'a> {
         outcome: &str,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        match self {
-            Scope::Own { client, .. } => {
-                stripe_events::insert(*client, event, payload, outcome, now).await
-            }
-            Scope::Within(db) => stripe_events::insert(*db, event, payload, outcome, now).await,
-        }
+        stripe_events::insert(self.client, event, payload, outcome, now).await
     }
 
-    /// Begins, and opens.
+    /// Begins the transaction, or a part of it that can be taken back, and opens.
     pub(super) async fn open(
         &mut self,
         opening: &Opening<'_>,
         now: Timestamp,
     ) -> Result<Option<Opened>, Error> {
-        self.open_after("BEGIN", "SAVEPOINT before_locks", opening, now)
-            .await
+        self.is_open = self.is_own;
+        let begun = match self.is_own {
+            true => self.client.batch_execute("BEGIN"),
+            false => self.client.batch_execute("SAVEPOINT before_locks"),
+        };
+        let opened = ledger::open(self.client, opening, now);
+        Ok(in_one_flight(begin(begun), opened).await?.1)
     }
 
     /// Lets go of everything that [`Scope::open`] has locked and written, and opens more.
@@ -65,13 +75,8 @@ impl<'a> Scope<'a> {
         opening: &Opening<'_>,
         now: Timestamp,
     ) -> Result<Option<Opened>, Error> {
-        self.open_after(
-            "ROLLBACK AND CHAIN",
-            "ROLLBACK TO SAVEPOINT before_locks",
-            opening,
-            now,
-        )
-        .await
+        let opened = ledger::open(self.client, opening, now);
+        Ok(in_one_flight(self.take_back(), opened).await?.1)
     }
 
     /// Lets go of everything that was locked and written, and notes what events of a former release show.
@@ -79,48 +84,22 @@ impl<'a> Scope<'a> {
         &mut self,
         events: &[(String, i32, Option<Digests>)],
     ) -> Result<(), Error> {
-        match self {
-            Scope::Own { client, .. } => {
-                in_one_flight(
-                    begin(client.batch_execute("ROLLBACK AND CHAIN")),
-                    ledger::digest(*client, events),
-                )
-                .await?;
-                begin(client.batch_execute("COMMIT AND CHAIN")).await
-            }
-            Scope::Within(db) => {
-                begin(db.batch_execute("ROLLBACK TO SAVEPOINT before_locks")).await?;
-                ledger::digest(*db, events).await?;
-                begin(db.batch_execute("SAVEPOINT before_locks")).await
-            }
-        }
+        in_one_flight(self.take_back(), ledger::digest(self.client, events)).await?;
+        begin(match self.is_own {
+            true => self.client.batch_execute("COMMIT AND CHAIN"),
+            false => self.client.batch_execute("SAVEPOINT before_locks"),
+        })
+        .await
     }
 
-    async fn open_after(
-        &mut self,
-        own: &'static str,
-        within: &'static str,
-        opening: &Opening<'_>,
-        now: Timestamp,
-    ) -> Result<Option<Opened>, Error> {
-        let (_, opened) = match self {
-            Scope::Own { client, is_open } => {
-                *is_open = true;
-                in_one_flight(
-                    begin(client.batch_execute(own)),
-                    ledger::open(*client, opening, now),
-                )
-                .await?
-            }
-            Scope::Within(db) => {
-                in_one_flight(
-                    begin(db.batch_execute(within)),
-                    ledger::open(*db, opening, now),
-                )
-                .await?
-            }
-        };
-        Ok(opened)
+    async fn take_back(&self) -> Result<(), Error> {
+        begin(match self.is_own {
+            true => self.client.batch_execute("ROLLBACK AND CHAIN"),
+            false => self
+                .client
+                .batch_execute("ROLLBACK TO SAVEPOINT before_locks"),
+        })
+        .await
     }
 
     /// Writes and, in a transaction of its own, commits.
@@ -129,35 +108,27 @@ impl<'a> Scope<'a> {
         writes: &Writes,
         now: Timestamp,
     ) -> Result<Vec<Message>, Error> {
-        match &mut self {
-            Scope::Own { client, is_open } => {
-                let commit = begin(client.batch_execute("COMMIT"));
-                let messages = if writes.is_empty() {
-                    commit.await?;
-                    Vec::new()
-                } else {
-                    in_one_flight(ledger::close(*client, writes, now), commit)
-                        .await?
-                        .0
-                };
-                *is_open = false;
-                Ok(messages)
+        let close = async {
+            match writes.is_empty() {
+                true => Ok(Vec::new()),
+                false => ledger::close(self.client, writes, now).await,
             }
-            Scope::Within(db) if !writes.is_empty() => ledger::close(*db, writes, now).await,
-            Scope::Within(_) => Ok(Vec::new()),
+        };
+        if !self.is_own {
+            return close.await;
         }
+        let commit = begin(self.client.batch_execute("COMMIT"));
+        let (messages, ()) = in_one_flight(close, commit).await?;
+        self.is_open = false;
+        Ok(messages)
     }
 }
 
 /// What was begun and not committed is rolled back. Nobody waits for it: the connection's next statement comes behind it.
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
-        if let Scope::Own {
-            client,
-            is_open: true,
-        } = self
-        {
-            drop(client.batch_execute("ROLLBACK").now_or_never());
+        if self.is_open {
+            drop(self.client.batch_execute("ROLLBACK").now_or_never());
         }
     }
 }

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Error;
 use super::decision::{self, Catalog, LedgerChanges, computed, missing_terms, version};
-use super::flight::Scope;
 use super::same_second::Seconds;
 use super::state::Found;
 use domain::payment::FeeEstimate;
@@ -44,20 +43,14 @@ impl Found<'_> {
             return Ok(scope.close(&Writes::default(), now).await?);
         }
         let others = opened.others_of_second;
-        let seconds = match &scope {
-            Scope::Own { client, .. } => Seconds::read(*client, others, &said, &state).await?,
-            Scope::Within(db) => Seconds::read(*db, others, &said, &state).await?,
-        };
+        let seconds = Seconds::read(scope.client(), others, &said, &state).await?;
         let changes = decision::decide(said, &seconds, &state, estimate)?;
         let mut writes = writes(&changes)?;
         writes.fetched(fetched)?;
         if changes.learned.is_empty() && changes.former_customers.is_empty() {
             return Ok(scope.close(&writes, now).await?);
         }
-        let messages = match &scope {
-            Scope::Own { client, .. } => write_all(*client, &changes, &writes, now).await?,
-            Scope::Within(db) => write_all(*db, &changes, &writes, now).await?,
-        };
+        let messages = write_all(scope.client(), &changes, &writes, now).await?;
         scope.close(&Writes::default(), now).await?;
         Ok(messages)
     }
@@ -247,9 +240,9 @@ async fn archived(db: &impl GenericClient, waiting: &[String]) -> Result<Vec<Obj
 #[derive(Default)]
 struct Repriced {
     versions: Vec<SubscriptionVersion>,
-    /// What it says.
+    /// The subscriptions as the event shows them, with the terms known now.
     said: Vec<Subscription>,
-    /// Subscriptions that show it.
+    /// Those whose rows show this event, with what the ledger adds to them.
     shown: Vec<(Subscription, Computed)>,
 }
 

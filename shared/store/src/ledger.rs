@@ -29,7 +29,7 @@ use super::stripe_lookups::Lookup;
 use super::subscriptions::Computed;
 use domain::money::Currency;
 use domain::payment::Refund;
-use domain::revenue::entries::{EntryKind, Replacement, RevenueEntry};
+use domain::revenue::entries::{Replacement, RevenueEntry};
 use domain::revenue::movement::{Movement, SubscriptionVersion};
 use domain::stripe_objects::invoice::Invoice;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
@@ -98,7 +98,7 @@ pub struct OfSecond {
     pub previous_digest: Option<i64>,
 }
 
-/// What to open.
+/// What `open` archives, locks and reads.
 #[derive(Debug, Default)]
 pub struct Opening<'a> {
     /// Events to archive; none for fetched objects.
@@ -114,7 +114,7 @@ pub struct Opening<'a> {
     pub decides_plans: bool,
 }
 
-/// What `open` answers.
+/// What `open` found, all of it locked until the end of the transaction.
 #[derive(Debug)]
 pub struct Opened {
     /// The events that were not archived before.
@@ -345,8 +345,6 @@ impl State {
             .values_mut()
             .for_each(invoices::as_announced);
         objects.prices.values_mut().for_each(catalog::name_plan);
-        let entries: Vec<StoredEntry> = member(&mut answer, "entries")?;
-        let entries = entries.into_iter().map(StoredEntry::entry);
         Ok(State {
             objects,
             users_of_customers: member(&mut answer, "users_of_customers")?,
@@ -356,43 +354,11 @@ impl State {
                 names: member(&mut answer, "plans")?,
             },
             invoices_paid_at: member(&mut answer, "invoices_paid_at")?,
-            entries: entries.collect::<Result<_, _>>()?,
+            entries: member(&mut answer, "entries")?,
             users: member::<Vec<(i32, Option<String>)>>(&mut answer, "users")?
                 .into_iter()
                 .collect(),
             entitling: member(&mut answer, "entitling")?,
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct StoredEntry {
-    payment_key: String,
-    kind: String,
-    source_id: String,
-    occurred_at: Timestamp,
-    currency: Currency,
-    amount_cents: i64,
-    is_estimated: bool,
-}
-
-impl StoredEntry {
-    fn entry(self) -> Result<RevenueEntry, Error> {
-        let Some(kind) = EntryKind::parse(&self.kind) else {
-            return Err(Error::Unreadable {
-                table: "revenue_entries",
-                column: "kind",
-                row: self.payment_key,
-            });
-        };
-        Ok(RevenueEntry {
-            payment_key: self.payment_key,
-            kind,
-            source_id: self.source_id,
-            occurred_at: self.occurred_at,
-            currency: self.currency,
-            amount_cents: self.amount_cents,
-            is_estimated: self.is_estimated,
         })
     }
 }

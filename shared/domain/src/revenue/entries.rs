@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
+use serde::Deserialize;
 
 use crate::money::{self, Currency};
 use crate::period::day_of;
+use crate::words::words;
 
 /// What a payment adds to the cash figures of a day, for one reason. The amount is in minor units of `currency`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct RevenueEntry {
     pub payment_key: String,
     pub kind: EntryKind,
@@ -32,52 +34,19 @@ impl RevenueEntry {
     }
 }
 
-/// Why the entry exists; decides the figure it counts in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EntryKind {
-    Gross,
-    Fee,
-    Refund,
-    Dispute,
-    DisputeReinstated,
-    DisputeFee,
-    DisputeFeeReinstated,
-    Failed,
-}
-
-impl EntryKind {
-    /// The word that is stored in `revenue_entries.kind`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EntryKind::Gross => "gross",
-            EntryKind::Fee => "fee",
-            EntryKind::Refund => "refund",
-            EntryKind::Dispute => "dispute",
-            EntryKind::DisputeReinstated => "dispute_reinstated",
-            EntryKind::DisputeFee => "dispute_fee",
-            EntryKind::DisputeFeeReinstated => "dispute_fee_reinstated",
-            EntryKind::Failed => "failed",
-        }
+words!(
+    /// Why the entry exists; decides the figure it counts in.
+    EntryKind {
+        Gross = "gross",
+        Fee = "fee",
+        Refund = "refund",
+        Dispute = "dispute",
+        DisputeReinstated = "dispute_reinstated",
+        DisputeFee = "dispute_fee",
+        DisputeFeeReinstated = "dispute_fee_reinstated",
+        Failed = "failed",
     }
-
-    /// The kind that a stored word names; `None` for any other word.
-    #[must_use]
-    pub fn parse(word: &str) -> Option<EntryKind> {
-        [
-            EntryKind::Gross,
-            EntryKind::Fee,
-            EntryKind::Refund,
-            EntryKind::Dispute,
-            EntryKind::DisputeReinstated,
-            EntryKind::DisputeFee,
-            EntryKind::DisputeFeeReinstated,
-            EntryKind::Failed,
-        ]
-        .into_iter()
-        .find(|kind| kind.as_str() == word)
-    }
-}
+);
 
 /// What changes in one row of `revenue_daily`, in minor units of the row's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -162,7 +162,7 @@ objects! {
 #[derive(Debug, Clone)]
 pub struct Verdict {
     pub object_id: String,
-    /// The second.
+    /// The second that the events were created in.
     pub created_at: Timestamp,
     /// The id of the event with the last snapshot of the second.
     pub winner: String,

@@ -372,6 +372,16 @@ fn step(member: &'static str, statements: &str) -> Step {
     }
 }
 
+/// Gives the rows of a table the user of the customer they name.
+fn relink(table: &str) -> String {
+    format!(
+        "UPDATE {table} SET user_id = customers.user_id FROM customers
+             WHERE customers.stripe_customer_id IN (SELECT jsonb_array_elements_text(written))
+               AND customers.user_id IS NOT NULL AND {table}.stripe_customer_id = customers.stripe_customer_id
+               AND {table}.user_id IS DISTINCT FROM customers.user_id"
+    )
+}
+
 /// In the order of who reads whom: customers, then what names them, then payments, which read invoices and sessions; what
 /// many events have in common, the rows of a day, last.
 fn steps() -> Vec<Step> {
@@ -498,25 +508,13 @@ fn steps() -> Vec<Step> {
                  requested_at = least(stored.requested_at, excluded.requested_at)",
         ),
         // A customer's user goes to everything that names the customer.
-        step(
-            "relinked_customers",
-            "UPDATE subscriptions SET user_id = customers.user_id FROM customers
-             WHERE customers.stripe_customer_id IN (SELECT jsonb_array_elements_text(written))
-               AND customers.user_id IS NOT NULL AND subscriptions.stripe_customer_id = customers.stripe_customer_id
-               AND subscriptions.user_id IS DISTINCT FROM customers.user_id;
-             UPDATE invoices SET user_id = customers.user_id FROM customers
-             WHERE customers.stripe_customer_id IN (SELECT jsonb_array_elements_text(written))
-               AND customers.user_id IS NOT NULL AND invoices.stripe_customer_id = customers.stripe_customer_id
-               AND invoices.user_id IS DISTINCT FROM customers.user_id;
-             UPDATE credits SET user_id = customers.user_id FROM customers
-             WHERE customers.stripe_customer_id IN (SELECT jsonb_array_elements_text(written))
-               AND customers.user_id IS NOT NULL AND credits.stripe_customer_id = customers.stripe_customer_id
-               AND credits.user_id IS DISTINCT FROM customers.user_id;
-             UPDATE payment_history SET user_id = customers.user_id FROM customers
-             WHERE customers.stripe_customer_id IN (SELECT jsonb_array_elements_text(written))
-               AND customers.user_id IS NOT NULL AND payment_history.stripe_customer_id = customers.stripe_customer_id
-               AND payment_history.user_id IS DISTINCT FROM customers.user_id",
-        ),
+        Step {
+            member: "relinked_customers",
+            statements: ["subscriptions", "invoices", "credits", "payment_history"]
+                .map(relink)
+                .join(";\n             "),
+            is_counted: false,
+        },
         // `users.stripe_customer_id` is filled when empty. When several customers claim one user, the one that was
         // linked first stands, whatever the order of arrival; what was filled in for a customer that has gone to
         // another user is emptied; what the application itself wrote is never replaced.
