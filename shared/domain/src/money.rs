@@ -65,6 +65,17 @@ impl Currency {
         }
     }
 
+    /// The smallest amount that Stripe charges is a multiple of this many minor units: currencies with three decimals end
+    /// in a 0 there, and ISK and UGX in 00. <https://docs.stripe.com/currencies#special-cases>
+    #[must_use]
+    pub fn stripe_step_cents(self) -> i64 {
+        match &self.0 {
+            b"ISK" | b"UGX" => 100,
+            _ if self.exponent() == 3 => 10,
+            _ => 1,
+        }
+    }
+
     /// The sign printed before an amount, for the currencies whose sign is theirs alone in our documents.
     fn sign(self) -> Option<&'static str> {
         match &self.0 {
@@ -272,6 +283,21 @@ pub fn div_half_even(numerator: i128, denominator: i128) -> Result<i128, Error> 
     quotient.checked_add(step).ok_or(Error::OutOfRange)
 }
 
+/// The quotient rounded to the nearest whole number, a tie to the one farther from zero.
+pub fn div_half_away(numerator: i128, denominator: i128) -> Result<i128, Error> {
+    let twice = denominator.checked_mul(2).ok_or(Error::OutOfRange)?;
+    let half = match (numerator < 0) == (denominator < 0) {
+        true => denominator,
+        false => denominator.checked_neg().ok_or(Error::OutOfRange)?,
+    };
+    numerator
+        .checked_mul(2)
+        .and_then(|numerator| numerator.checked_add(half))
+        .ok_or(Error::OutOfRange)?
+        .checked_div(twice)
+        .ok_or(Error::NothingToDivideBy)
+}
+
 /// [`div_half_even`] for a result that is an amount.
 pub fn div_half_even_cents(numerator: i128, denominator: i128) -> Result<i64, Error> {
     narrow(div_half_even(numerator, denominator)?)
@@ -294,6 +320,39 @@ mod tests {
 
     fn money(amount_cents: i64, currency: &str) -> Money {
         Money::new(amount_cents, Currency::parse(currency).unwrap())
+    }
+
+    #[test]
+    fn a_tie_goes_away_from_zero() {
+        for (numerator, denominator, quotient) in [
+            (5, 2, 3),
+            (-5, 2, -3),
+            (5, -2, -3),
+            (-5, -2, 3),
+            (3, 2, 2),
+            (7, 3, 2),
+            (8, 3, 3),
+            (-7, 3, -2),
+            (0, 7, 0),
+        ] {
+            assert_eq!(div_half_away(numerator, denominator), Ok(quotient));
+        }
+        assert_eq!(div_half_away(1, 0), Err(Error::NothingToDivideBy));
+        assert_eq!(div_half_away(i128::MAX, 3), Err(Error::OutOfRange));
+    }
+
+    #[test]
+    fn stripe_charges_some_currencies_in_steps() {
+        for (currency, step_cents) in [
+            ("USD", 1),
+            ("JPY", 1),
+            ("KWD", 10),
+            ("ISK", 100),
+            ("UGX", 100),
+        ] {
+            let currency = Currency::parse(currency).unwrap();
+            assert_eq!(currency.stripe_step_cents(), step_cents, "{currency}");
+        }
     }
 
     #[test]

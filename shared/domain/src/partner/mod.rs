@@ -5,3 +5,5 @@ pub mod contract;
 pub mod credit;
 pub mod cycle;
 pub mod pricing;
+pub mod status_codes;
+pub mod tax;
