@@ -11,7 +11,8 @@ use domain::money::{self, Currency};
 use domain::partner::contract::PaymentMethod;
 use domain::partner::credit::{self, Application, Available, CreditReason};
 use domain::partner::cycle::BillingPeriod;
-use domain::partner::pricing::{self, Bill, RatedLine};
+use domain::partner::pricing::{self, Bill};
+use domain::partner::tax::{self, Taxable};
 use domain::period::Period;
 use domain::stripe_objects::invoice::InvoiceStatus;
 use futures_util::future::try_join_all;
@@ -204,7 +205,7 @@ impl<'a> Taken<'a> {
             credit_applied_cents,
             amount_due_cents: bill.total_cents - credit_applied_cents,
             line_items: json!({"items": bill.lines}),
-            tax_breakdown: tax_breakdown(&bill.lines, due.plan.contract.terms.tax_rate_bps),
+            tax_breakdown: json!(bill.taxes),
             metadata: metadata(due.plan, due.period),
         }
     }
@@ -323,24 +324,12 @@ pub(crate) fn prefix_in_series(api_key_prefix: &str) -> String {
         .collect()
 }
 
-fn tax_breakdown(lines: &[RatedLine], tax_rate_bps: i32) -> Value {
-    if tax_rate_bps == 0 {
-        return json!([]);
-    }
-    let sum = |of: fn(&RatedLine) -> i64| lines.iter().map(of).sum::<i64>();
-    json!([{
-        "tax_rate_bps": tax_rate_bps,
-        "taxable_cents": sum(|line| line.total_cents),
-        "tax_cents": sum(|line| line.tax_cents),
-    }])
-}
-
 /// What the document shows of the contract, as it was when the invoice was issued.
 fn metadata(plan: &Plan, period: &BillingPeriod) -> Value {
     let terms = &plan.contract.terms;
     let usage = plan.usage(period);
     json!({
-        "rounding": pricing::ROUNDING,
+        "rounding": tax::ROUNDING,
         "pricing_model": terms.pricing_model.as_str(),
         "units": usage.units,
         "requests": usage.requests,
@@ -401,10 +390,15 @@ pub(crate) fn review_reason(
 ) -> Result<Option<&'static str>, money::Error> {
     let total_cents = draft.bill.total_cents;
     // Tax is on both sides: the fixed part is compared with it.
-    let fixed_cents = money::div_half_even_cents(
-        i128::from(draft.fixed_cents) * (10_000 + i128::from(plan.contract.terms.tax_rate_bps)),
-        10_000,
-    )?;
+    let fixed = Taxable {
+        amount_cents: draft.fixed_cents,
+        taxes: &plan.contract.terms.taxes,
+    };
+    let taxes = tax::assess(&[fixed], 1)?.groups;
+    let fixed_cents = taxes
+        .iter()
+        .try_fold(draft.fixed_cents, |sum, tax| sum.checked_add(tax.tax_cents))
+        .ok_or(money::Error::OutOfRange)?;
     if cap_cents.is_some_and(|cap_cents| total_cents > cap_cents) {
         return Ok(Some("above_the_cap"));
     }

@@ -234,11 +234,15 @@ impl Plan {
     /// Finds the periods, invoiced or closed with nothing to bill, whose usage has to be counted again.
     fn thaw(&mut self, since: Timestamp) -> Result<(), Error> {
         let billed = self.billed.iter();
-        let billed = billed.filter_map(|row| Some((row.period, row.terms.as_ref()?)));
-        let settled = self.settled.iter().map(|row| (row.period, &row.terms));
-        for (period, stored) in billed.chain(settled) {
+        let billed =
+            billed.filter_map(|row| Some((row.period, row.terms.as_ref()?, row.tax_rate_bps)));
+        let settled = self
+            .settled
+            .iter()
+            .map(|row| (row.period, &row.terms, None));
+        for (period, stored, tax_rate_bps) in billed.chain(settled) {
             if period.end > since {
-                let terms = FrozenTerms::read(stored).ok_or(Error::Terms)?;
+                let terms = FrozenTerms::read(stored, tax_rate_bps).ok_or(Error::Terms)?;
                 let usage = Usage::default();
                 self.recounted
                     .insert((period.start, period.end), Recount { terms, usage });
@@ -364,6 +368,8 @@ impl Plan {
                 period: corrected,
                 amount_cents,
                 quantity: quantity(&terms.contract, more),
+                counted: pricing::counted(&terms.contract),
+                taxes: terms.contract.taxes.clone(),
             });
             late.billed.push(InvoicedUsage {
                 contract_id,
@@ -371,6 +377,7 @@ impl Plan {
                 usage: more,
                 amount_cents,
                 terms: None,
+                tax_rate_bps: None,
             });
         }
         Ok(late)
@@ -388,6 +395,8 @@ impl Plan {
             period: period.period,
             amount_cents: before_cents.checked_neg().ok_or(money::Error::OutOfRange)?,
             quantity: -quantity(terms, before),
+            counted: pricing::counted(terms),
+            taxes: terms.taxes.clone(),
         };
         let billed = InvoicedUsage {
             contract_id: self.contract.id,
@@ -400,6 +409,7 @@ impl Plan {
                 .checked_sub(before_cents)
                 .ok_or(money::Error::OutOfRange)?,
             terms: Some(freeze(terms, period)?),
+            tax_rate_bps: None,
         };
         Ok((adjustment, billed))
     }

@@ -9,6 +9,7 @@ use serde_json::{Number, Value};
 
 use domain::money::{self, Currency};
 use domain::partner::contract::{Address, BillingDetails, PaymentMethod, PaymentTerms};
+use domain::partner::tax::Percentage;
 use domain::stripe_objects::invoice::InvoiceStatus;
 
 /// What the row of an invoice says. An amount that is `None` is not known, and cannot be printed.
@@ -29,7 +30,8 @@ pub struct InvoiceRecord<'a> {
     pub subtotal_cents: Option<i64>,
     pub discount_cents: Option<i64>,
     pub tax_cents: Option<i64>,
-    /// `[{jurisdiction, tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
+    /// `[{name, jurisdiction, percentage, registration, taxable_cents, tax_cents}]`, the same with `tax_rate_bps` for the
+    /// percentage, or Stripe's shape.
     pub tax_breakdown: Option<&'a Value>,
     pub total_cents: Option<i64>,
     pub credit_applied_cents: i64,
@@ -77,6 +79,8 @@ pub struct InvoiceDocument {
     pub discount_cents: i64,
     /// By rate and jurisdiction; they add up to the invoice's tax.
     pub taxes: Vec<TaxLine>,
+    /// What the contract says of its taxes, such as why there are none.
+    pub tax_note: Option<String>,
     pub total_cents: i64,
     /// Credits taken off the total, one line each.
     pub credits: Vec<CreditLine>,
@@ -160,6 +164,8 @@ struct StoredTax {
     tax_cents: i64,
     #[serde(alias = "taxable_amount")]
     taxable_cents: Option<i64>,
+    name: Option<String>,
+    percentage: Option<Percentage>,
     tax_rate_bps: Option<i64>,
     #[serde(default, deserialize_with = "expanded_rate")]
     tax_rate: StoredRate,
@@ -220,6 +226,7 @@ impl InvoiceDocument {
             subtotal_cents: known("subtotal_cents", invoice.subtotal_cents)?,
             discount_cents: known("discount_cents", invoice.discount_cents)?,
             taxes: taxes(invoice.tax_breakdown, tax_cents)?,
+            tax_note: said(contract.and_then(|contract| contract.tax_note.as_deref())),
             total_cents: known("total_cents", invoice.total_cents)?,
             credits: credit_lines(credits, invoice.credit_applied_cents)?,
             amount_paid_cents: known("amount_paid_cents", invoice.amount_paid_cents)?,
@@ -297,7 +304,7 @@ fn lines(
     Ok(lines.collect())
 }
 
-/// The parts of a tax in our shape (`jurisdiction`, `tax_rate_bps`, `taxable_cents`, `tax_cents`) and in Stripe's; what
+/// The parts of a tax in our shape (`name`, `jurisdiction`, `percentage`, `taxable_cents`, `tax_cents`) and in Stripe's; what
 /// they leave of the invoice's tax is one more.
 fn taxes(breakdown: Option<&Value>, tax_cents: i64) -> Result<Vec<TaxLine>, Unreadable> {
     let parts: Vec<StoredTax> = stored_as("tax_breakdown", breakdown)?.unwrap_or_default();
@@ -309,11 +316,14 @@ fn taxes(breakdown: Option<&Value>, tax_cents: i64) -> Result<Vec<TaxLine>, Unre
             .checked_sub(amount_cents)
             .ok_or(money::Error::OutOfRange)?;
         let rate = part.tax_rate;
-        let percent = match part.tax_rate_bps {
-            Some(bps) => Some(percent(bps)),
-            None => rate.percentage.map(|percentage| percentage.to_string()),
+        let percent = match (part.percentage, part.tax_rate_bps) {
+            (Some(percentage), _) => Some(percentage.to_string()),
+            (None, Some(bps)) => Some(percent(bps)),
+            (None, None) => rate.percentage.map(|percentage| percentage.to_string()),
         };
-        let name = said(rate.display_name.as_deref()).or_else(|| said(part.label.as_deref()));
+        let name = said(part.name.as_deref())
+            .or_else(|| said(rate.display_name.as_deref()))
+            .or_else(|| said(part.label.as_deref()));
         let place =
             said(part.jurisdiction.as_deref()).or_else(|| said(rate.jurisdiction.as_deref()));
         let mut label = name.unwrap_or_else(|| "Tax".to_owned());
@@ -450,7 +460,7 @@ mod tests {
     fn a_partners_invoice_is_read_in_the_days_of_its_contract() {
         let contract: BillingDetails = serde_json::from_value(json!({
             "company": "Alpha Title", "timezone": "Europe/Berlin", "payment_terms": "net_30",
-            "payment_method": "wire", "po_number": "PO-7", "tax_id": "DE123", "billing_email": "ap@example.test",
+            "payment_method": "wire", "po_number": "PO-7", "tax_id": "DE123", "tax_note": "Reverse charge", "billing_email": "ap@example.test",
             "billing_address": {"country": "DE", "line1": "Weg 1", "city": "Berlin", "postal_code": "10115",
                                 "building": "B", "line2": null},
         }))
@@ -461,7 +471,9 @@ mod tests {
         }];
         let (items, taxes) = (
             line_items(),
-            json!([{"jurisdiction": "DE", "tax_rate_bps": 1_900, "taxable_cents": 10_000, "tax_cents": 1_900}]),
+            json!([{"name": "VAT", "jurisdiction": "DE", "percentage": "16.5", "registration": "DE1",
+                    "taxable_cents": 6_000, "tax_cents": 990},
+                   {"jurisdiction": "DE", "tax_rate_bps": 1_900, "taxable_cents": 4_789, "tax_cents": 910}]),
         );
         let document =
             InvoiceDocument::new(&invoice(&items, &taxes), Some(&contract), None, &credits)
@@ -474,7 +486,9 @@ mod tests {
         assert_eq!(document.due_on, Some(date(2025, 12, 1)));
         assert_eq!(document.lines[0].period, None, "the invoice's own");
         assert_eq!(document.lines[0].unit_amount.as_deref(), Some("10000"));
-        assert_eq!(document.taxes[0].label, "Tax 19% (DE)");
+        assert_eq!(document.taxes[0].label, "VAT 16.5% (DE)");
+        assert_eq!(document.taxes[1].label, "Tax 19% (DE)");
+        assert_eq!(document.tax_note.as_deref(), Some("Reverse charge"));
         assert_eq!(document.credits[0].label, "Credit: goodwill");
         assert_eq!(document.po_number.as_deref(), Some("PO-7"));
         assert_eq!(document.payment_method, Some(PaymentMethod::Wire));

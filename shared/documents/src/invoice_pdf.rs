@@ -609,6 +609,10 @@ impl<'a> Setting<'a> {
     }
 
     fn notes(&mut self) {
+        if let Some(note) = &self.invoice.tax_note {
+            let texts = printed_text::lines(note, NOTES_LETTERS);
+            self.paragraphs("Tax", &texts);
+        }
         let notes = [&self.invoice.notes, &self.renderer.issuer.notes];
         let texts: Vec<String> = notes
             .into_iter()

@@ -12,6 +12,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::write::Write;
 
+/// The members that say which taxes there are: one replaces the others.
+const TAXES: [&str; 3] = ["taxes", "tax_percent", "tax_rate_bps"];
+
 /// The members of a contract to change. One that is null gets its default; the prefix stays.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(transparent)]
@@ -71,7 +74,9 @@ pub fn checked(members: ContractMembers) -> Result<Contract, Error> {
 }
 
 fn valid(members: ContractMembers) -> Result<Contract, Error> {
-    Contract::new(members).map_err(|invalid| Error::invalid_member(invalid.field, invalid.expected))
+    let contract = Contract::new(members);
+    let chargeable = contract.and_then(|contract| contract.check_chargeable().map(|()| contract));
+    chargeable.map_err(|invalid| Error::invalid_member(invalid.field, invalid.expected))
 }
 
 /// Enters a contract that was checked.
@@ -105,6 +110,9 @@ pub async fn change(
         return Err(refused.into());
     }
     let mut members = before.members();
+    if TAXES.iter().any(|member| changes.contains_key(*member)) {
+        members.retain(|name, _| !TAXES.contains(&name.as_str()));
+    }
     members.extend(changes);
     let members = object_of(Value::Object(members))
         .map_err(|(field, detail)| Error::invalid_member(field, detail))?;

@@ -15,6 +15,7 @@ use domain::partner::contract::{
     TierMembers, TierMode,
 };
 use domain::partner::cycle::StoredContract;
+use domain::partner::tax::Tax;
 
 columns! {
     /// A contract as it is stored: the predecessor's rows were never checked, so words may be unknown and members may
@@ -64,8 +65,15 @@ columns! {
         #[schema(value_type = Option<BTreeMap<String, Option<String>>>)]
         pub billing_address: Option<Value>,
         pub tax_id: Option<String>,
-        /// Hundredths of a percent, on every line.
+        /// All taxes together, in hundredths of a percent, rounded; `taxes` is exact.
         pub tax_rate_bps: i32,
+        /// Null for one tax of `tax_rate_bps`.
+        #[schema(value_type = Option<Vec<Tax>>)]
+        pub taxes: Option<Value>,
+        /// Printed under the taxes.
+        pub tax_note: Option<String>,
+        /// Which of the gateway's rows are billed; null for all but 429 and 500 to 599.
+        pub billable_status_codes: Option<String>,
         pub po_number: Option<String>,
         pub stripe_customer_id: Option<String>,
         /// When it was suspended; that day is still billed. Null while it is not.
@@ -88,6 +96,13 @@ impl ContractRow {
             return serde_json::Map::new();
         };
         members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
+        // One of the two says it.
+        let shorthand = if self.taxes.is_some() {
+            "tax_rate_bps"
+        } else {
+            "taxes"
+        };
+        members.remove(shorthand);
         members
     }
 }
@@ -179,8 +194,8 @@ pub async fn billing_details(
     columns::first(
         db,
         "-- contracts::billing_details
-         SELECT api_key_prefix, company, billing_address, billing_email, tax_id, po_number, timezone, payment_terms,
-                payment_method
+         SELECT api_key_prefix, company, billing_address, billing_email, tax_id, tax_note, po_number, timezone,
+                payment_terms, payment_method
          FROM api_partner_contracts
          WHERE id = $1 OR (CAST($1 AS bigint) IS NULL AND api_key_prefix = $2)",
         &[(&id, Type::INT8), (&api_key_prefix, Type::TEXT)],
@@ -197,6 +212,7 @@ impl FromRow for BillingDetails {
             billing_address: address.map(|Json(address)| address),
             billing_email: row.try_get("billing_email")?,
             tax_id: row.try_get("tax_id")?,
+            tax_note: row.try_get("tax_note")?,
             po_number: row.try_get("po_number")?,
             timezone: row.try_get("timezone")?,
             // The predecessor's may be other words: then nothing is said about it.
@@ -319,9 +335,10 @@ pub async fn insert(
                  billable_event_types, billing_cycle, payment_terms, payment_method,
                  monthly_request_limit, rate_limit_per_minute, status, contract_start_date,
                  contract_end_date, billed_from, timezone, billing_email, billing_address, tax_id,
-                 tax_rate_bps, po_number, notes, stripe_customer_id, created_at, updated_at)
+                 tax_rate_bps, po_number, notes, stripe_customer_id, taxes, tax_note, billable_status_codes,
+                 created_at, updated_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21, COALESCE($22, $20), $23, $24, $25, $26, $27, $28, $29, $30, $31, $31)
+                 $18, $19, $20, $21, COALESCE($22, $20), $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $34)
              RETURNING id";
     write(
         db,
@@ -384,13 +401,14 @@ pub async fn update(
                  contract_start_date = $20, contract_end_date = $21,
                  billed_from = COALESCE($22, billed_from), timezone = $23, billing_email = $24,
                  billing_address = $25, tax_id = $26, tax_rate_bps = $27, po_number = $28,
-                 notes = $29, stripe_customer_id = $30, updated_at = $31,
-                 suspended_at = CASE $19 WHEN 'suspended' THEN COALESCE(suspended_at, $31)
+                 notes = $29, stripe_customer_id = $30, taxes = $31, tax_note = $32, billable_status_codes = $33,
+                 updated_at = $34,
+                 suspended_at = CASE $19 WHEN 'suspended' THEN COALESCE(suspended_at, $34)
                                          WHEN 'canceled' THEN suspended_at END,
                  suspensions = CASE WHEN $19 = 'active' AND suspended_at IS NOT NULL
-                     THEN suspensions || jsonb_build_object('suspended_at', suspended_at, 'resumed_at', $31)
+                     THEN suspensions || jsonb_build_object('suspended_at', suspended_at, 'resumed_at', $34)
                      ELSE suspensions END,
-                 canceled_at = CASE $19 WHEN 'canceled' THEN COALESCE(canceled_at, $31) END
+                 canceled_at = CASE $19 WHEN 'canceled' THEN COALESCE(canceled_at, $34) END
              WHERE id = $1
              RETURNING id";
     let changed = write(db, statement, &id, Type::INT8, contract, now).await?;
@@ -434,10 +452,13 @@ async fn write(
         (&contract.billing_email, Type::TEXT),
         (&contract.billing_address.as_ref().map(Json), Type::JSONB),
         (&contract.tax_id, Type::TEXT),
-        (&contract.tax_rate_bps, Type::INT4),
+        (&contract.tax_rate_bps(), Type::INT4),
         (&contract.po_number, Type::TEXT),
         (&contract.notes, Type::TEXT),
         (&contract.stripe_customer_id, Type::TEXT),
+        (&Json(&contract.taxes), Type::JSONB),
+        (&contract.tax_note, Type::TEXT),
+        (&contract.billable_status_codes.to_string(), Type::TEXT),
         (&now, Type::TIMESTAMPTZ),
     ];
     let rows = db.query_typed(statement, parameters).await?;

@@ -22,6 +22,8 @@ pub struct InvoicedUsage {
     pub amount_cents: i64,
     /// The terms by which the period is rated again; `None` on an adjustment.
     pub terms: Option<Value>,
+    /// The tax of the invoice in hundredths of a percent, where its terms were stored before they had it.
+    pub tax_rate_bps: Option<i64>,
 }
 
 /// What invoices billed for periods of these contracts that end after `since`, oldest period first. Void invoices are
@@ -38,7 +40,8 @@ pub async fn of_contracts(
         .query_typed(
             "-- invoiced_usage::of_contracts
              SELECT billed.contract_id, billed.period_start, billed.period_end, billed.units, billed.requests,
-                    billed.amount_cents, billed.terms
+                    billed.amount_cents, billed.terms,
+                    CAST(invoices.tax_breakdown -> 0 ->> 'tax_rate_bps' AS bigint) AS tax_rate_bps
              FROM invoiced_usage AS billed
              JOIN invoices ON invoices.id = billed.invoice_id
              WHERE billed.contract_id = ANY($1) AND billed.period_end > $2 AND invoices.status <> 'void'
@@ -97,5 +100,6 @@ fn from_row(row: &Row) -> Result<InvoicedUsage, Error> {
         },
         amount_cents: row.try_get("amount_cents")?,
         terms: row.try_get("terms")?,
+        tax_rate_bps: row.try_get("tax_rate_bps")?,
     })
 }

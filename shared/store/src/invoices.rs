@@ -80,7 +80,8 @@ columns! {
 columns! {
     /// Further members of an invoice that its customer may see.
     pub struct InvoiceDetails of "invoices" {
-        /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
+        /// Tax by tax: `[{name, jurisdiction, percentage, registration, taxable_cents, tax_cents}]`, before those had names
+        /// `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
         pub tax_breakdown: Option<Value>,
         /// The part of the tax that the subtotal contains, in minor units.
         pub inclusive_tax_cents: i64,

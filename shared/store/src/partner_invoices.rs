@@ -29,7 +29,7 @@ pub struct NewInvoice<'a> {
     pub due_at: Timestamp,
     /// The lines to store, as `{"items": […]}`.
     pub line_items: &'a Value,
-    /// The tax by rate, as `[{tax_rate_bps, taxable_cents, tax_cents}]`.
+    /// Tax by tax, as a list of [`domain::partner::tax::TaxGroup`].
     pub tax_breakdown: &'a Value,
     pub po_number: Option<&'a str>,
     /// `send_invoice` when Stripe collects it; `None` when the partner transfers.

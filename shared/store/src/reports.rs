@@ -314,7 +314,7 @@ pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
                     coalesce(part #>> '{tax_rate_details,tax_rate}', part #>> '{tax_rate,id}',
                              CASE WHEN jsonb_typeof(part -> 'tax_rate') <> 'object'
                                   THEN part ->> 'tax_rate' END,
-                             part ->> 'tax_rate_bps') AS tax_rate,
+                             part ->> 'percentage', part ->> 'tax_rate_bps') AS tax_rate,
                     issued.sign * coalesce(part ->> 'taxable_amount', part ->> 'taxable_cents')::bigint
                         AS taxable_cents,
                     issued.sign * coalesce(part ->> 'amount', part ->> 'tax_cents', part ->> 'amount_cents',

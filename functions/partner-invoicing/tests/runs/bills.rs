@@ -404,6 +404,58 @@ async fn a_correction_below_nothing_becomes_a_credit_that_the_next_invoice_takes
 }
 
 #[tokio::test]
+async fn a_correction_has_the_taxes_of_the_month_it_corrects() {
+    let site = Site::new().await;
+    let per_deed = json!({"pricing_model": "per_deed", "per_deed_price_cents": 250, "taxes": [
+        {"name": "State", "jurisdiction": "NY", "percentage": "4", "registration": "NY-1"},
+        {"name": "City", "jurisdiction": "NYC", "percentage": "4.875"}]});
+    site.contract("dp_pk_alpha", per_deed).await;
+    site.served("dp_pk_alpha", 10, "2025-11-10T00:00:00Z").await;
+    let app = site.app();
+    run(&app, "2025-12-01T00:05:00Z").await;
+    site.execute(
+        "UPDATE api_partner_contracts SET taxes = '[{\"name\": \"State\", \"jurisdiction\": \"NY\", \"percentage\": \"5\"}]'",
+    )
+    .await;
+    site.served("dp_pk_alpha", 1, "2025-11-10T00:00:00Z").await;
+    site.served("dp_pk_alpha", 3, "2025-12-10T00:00:00Z").await;
+    run(&app, "2026-01-01T00:05:00Z").await;
+    let client = site.client().await;
+    let select = "SELECT jsonb_agg(jsonb_build_array(tax_cents, metadata -> 'rounding', (
+            SELECT jsonb_agg(jsonb_build_array(tax -> 'name', tax -> 'percentage', tax -> 'registration',
+                                               tax -> 'taxable_cents', tax -> 'tax_cents'))
+            FROM jsonb_array_elements(tax_breakdown) AS tax)) ORDER BY id) FROM invoices";
+    let told: Value = client.query_one(select, &[]).await.unwrap().get(0);
+    let none = Value::Null;
+    assert_eq!(
+        told,
+        json!([
+            // 4 and 4.875 % of 2500: 121.875.
+            [
+                222,
+                "half_away_per_tax",
+                [
+                    ["State", "4", "NY-1", 2_500, 100],
+                    ["City", "4.875", none, 2_500, 122]
+                ]
+            ],
+            [
+                60,
+                "half_away_per_tax",
+                [
+                    ["State", "5", none, 750, 38],
+                    ["State", "4", "NY-1", 250, 10],
+                    ["City", "4.875", none, 250, 12]
+                ]
+            ]
+        ])
+    );
+    let shares = "SELECT count(*) FROM invoices WHERE tax_cents <> (
+        SELECT sum((line ->> 'tax_cents')::bigint) FROM jsonb_array_elements(line_items -> 'items') AS line)";
+    assert_eq!(site.number(shares).await, 0);
+}
+
+#[tokio::test]
 async fn credits_are_taken_by_expiry_and_may_pay_it_all() {
     let site = Site::new().await;
     site.contract("dp_pk_alpha", json!({})).await;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use documents::invoice_document::{CreditLine, InvoiceDocument};
+use documents::invoice_document::{CreditLine, InvoiceDocument, TaxLine};
 use documents::invoice_pdf::InvoiceRenderer;
 use documents::issuer::Issuer;
 use domain::money::Currency;
@@ -212,6 +212,29 @@ fn an_invoice_without_lines_says_so() {
     assert!(read.has("There is nothing to be charged."));
     assert!(read.has("Amount due $0.00"), "{}", read.all());
     assert!(!read.has("How to pay"));
+}
+
+#[test]
+fn each_tax_is_printed_with_what_it_is_of_and_the_note_below() {
+    let mut invoice = invoice(vec![line("Platform fee", 1, 10_000)]);
+    invoice.taxes = [("State 4% (NY)", 400), ("City 4.875% (NYC)", 488)]
+        .map(|(label, amount_cents)| TaxLine {
+            label: label.to_owned(),
+            taxable_cents: Some(10_000),
+            amount_cents,
+        })
+        .to_vec();
+    invoice.tax_note = Some("Reverse charge: the recipient owes the tax.".to_owned());
+    let read = render(&invoice);
+    for text in [
+        "State 4% (NY) on $100.00",
+        "$4.00",
+        "City 4.875% (NYC) on $100.00",
+        "$4.88",
+        "Reverse charge: the recipient owes the tax.",
+    ] {
+        assert!(read.has(text), "{text} is not in\n{}", read.all());
+    }
 }
 
 #[test]

@@ -68,6 +68,7 @@ pub(crate) fn invoice(lines: Vec<DocumentLine>) -> InvoiceDocument {
             taxable_cents: Some(subtotal_cents),
             amount_cents: tax_cents,
         }],
+        tax_note: None,
         total_cents,
         credits: vec![CreditLine {
             label: "Credit: goodwill".to_owned(),

@@ -15,10 +15,12 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::money::Currency;
+use crate::partner::status_codes::StatusCodes;
+use crate::partner::tax::{Percentage, TAXES_MAX, Tax};
 use crate::words::words;
 
 /// The members of a contract that people write.
-pub const MEMBERS: [&str; 30] = [
+pub const MEMBERS: [&str; 33] = [
     "api_key_prefix",
     "company",
     "pricing_model",
@@ -49,6 +51,9 @@ pub const MEMBERS: [&str; 30] = [
     "po_number",
     "stripe_customer_id",
     "notes",
+    "taxes",
+    "tax_note",
+    "billable_status_codes",
 ];
 
 /// The `monthly_request_limit` of a contract without a limit, as the predecessor wrote it.
@@ -102,8 +107,12 @@ pub struct Contract {
     /// A JSON object that is printed on the invoice.
     pub billing_address: Option<Address>,
     pub tax_id: Option<String>,
-    /// The tax rate in basis points; applies to every line.
-    pub tax_rate_bps: i32,
+    /// The taxes on every line, each of its own name, jurisdiction and percentage.
+    pub taxes: Vec<Tax>,
+    /// Printed under the taxes, such as why there are none.
+    pub tax_note: Option<String>,
+    /// Which of the gateway's rows are billed.
+    pub billable_status_codes: StatusCodes,
     pub po_number: Option<String>,
     /// Stripe's customer (`cus_…`); set when invoices are collected through Stripe.
     pub stripe_customer_id: Option<String>,
@@ -182,9 +191,18 @@ pub struct ContractMembers {
     pub billing_address: Option<Address>,
     #[schema(min_length = 1, max_length = 255)]
     pub tax_id: Option<String>,
-    /// Hundredths of a percent, on every line; 0 when not given.
+    /// The taxes on every line; none when not given.
+    #[schema(max_items = 8)]
+    pub taxes: Option<Vec<Tax>>,
+    /// Shorthand for one tax named `Tax`.
+    pub tax_percent: Option<Percentage>,
+    /// The same in hundredths of a percent.
     #[schema(minimum = 0, maximum = 10_000)]
     pub tax_rate_bps: Option<i32>,
+    /// Printed under the taxes: why there are none (reverse charge), or under which rule.
+    pub tax_note: Option<String>,
+    /// Which of the gateway's rows are billed; all but 429 and 500 to 599 when not given.
+    pub billable_status_codes: Option<StatusCodes>,
     #[schema(min_length = 1, max_length = 255)]
     pub po_number: Option<String>,
     /// `cus_…`, when it is collected through Stripe.
@@ -217,6 +235,7 @@ pub struct BillingDetails {
     pub billing_address: Option<Address>,
     pub billing_email: Option<String>,
     pub tax_id: Option<String>,
+    pub tax_note: Option<String>,
     pub po_number: Option<String>,
     /// IANA name of the zone whose days are printed; `None` for UTC.
     pub timezone: Option<String>,
@@ -418,8 +437,9 @@ impl Contract {
             billing_email: email(members.billing_email)?,
             billing_address: members.billing_address,
             tax_id: text("tax_id", members.tax_id, 255)?,
-            tax_rate_bps: within("tax_rate_bps", members.tax_rate_bps, 0..=10_000)?
-                .unwrap_or_default(),
+            taxes: taxes(members.taxes, members.tax_percent, members.tax_rate_bps)?,
+            tax_note: text("tax_note", members.tax_note, 1_000)?,
+            billable_status_codes: members.billable_status_codes.unwrap_or_default(),
             po_number: text("po_number", members.po_number, 255)?,
             stripe_customer_id: text("stripe_customer_id", members.stripe_customer_id, 255)?,
             notes: notes(members.notes)?,
@@ -437,6 +457,7 @@ impl Contract {
             billing_address: self.billing_address.clone(),
             billing_email: self.billing_email.clone(),
             tax_id: self.tax_id.clone(),
+            tax_note: self.tax_note.clone(),
             po_number: self.po_number.clone(),
             timezone: Some(self.timezone.clone()),
             payment_terms: Some(self.payment_terms),
@@ -460,6 +481,70 @@ impl Contract {
             json!({"up_to": tier.up_to, "unit_price_cents": price, "flat_cents": tier.flat_cents})
         });
         Some(tiers.collect())
+    }
+
+    /// Amounts of its invoices are multiples of so many minor units: where Stripe collects, what Stripe can charge.
+    #[must_use]
+    pub fn step_cents(&self) -> i64 {
+        match self.payment_method {
+            PaymentMethod::Stripe => self.currency.stripe_step_cents(),
+            PaymentMethod::Wire | PaymentMethod::Check | PaymentMethod::Ach => 1,
+        }
+    }
+
+    /// Whether Stripe can charge every price, where Stripe collects. Asked when a contract is entered or changed: one that
+    /// is there already is billed, in amounts that are rounded.
+    ///
+    /// # Errors
+    /// Names the price that is no multiple of Stripe's step.
+    pub fn check_chargeable(&self) -> Result<(), Invalid> {
+        let step = self.step_cents();
+        let whole = |cents: Option<i64>| cents.unwrap_or_default() % step == 0;
+        let mut prices = vec![
+            (
+                "monthly_flat_fee_cents".to_owned(),
+                whole(self.monthly_flat_fee_cents),
+            ),
+            (
+                "per_deed_price_cents".to_owned(),
+                whole(self.per_deed_price_cents),
+            ),
+            (
+                "per_1000_requests_cents".to_owned(),
+                whole(self.per_1000_requests_cents),
+            ),
+            (
+                "minimum_commitment_cents".to_owned(),
+                whole(Some(self.minimum_commitment_cents)),
+            ),
+        ];
+        for (index, tier) in self.tiers.iter().enumerate() {
+            let price = tier.unit_price_cents % Decimal::from(step);
+            let is_whole = step == 1 || price.is_zero();
+            prices.push((format!("tiers[{index}].unit_price_cents"), is_whole));
+            let fee = (
+                format!("tiers[{index}].flat_cents"),
+                whole(Some(tier.flat_cents)),
+            );
+            prices.push(fee);
+        }
+        match prices.into_iter().find(|(_, is_whole)| !is_whole) {
+            None => Ok(()),
+            Some((field, _)) => {
+                let currency = self.currency;
+                Err(invalid(
+                    field,
+                    format!("a multiple of {step}: Stripe charges nothing else in {currency}"),
+                ))
+            }
+        }
+    }
+
+    /// Its taxes in hundredths of a percent, added up and rounded half away from zero: what `tax_rate_bps` answers.
+    #[must_use]
+    pub fn tax_rate_bps(&self) -> i32 {
+        let bps: u32 = self.taxes.iter().map(|tax| tax.percentage.bps()).sum();
+        i32::try_from(bps).unwrap_or(i32::MAX)
     }
 
     /// The rules that concern several members at once.
@@ -600,6 +685,61 @@ fn tiers(members: Option<Vec<TierMembers>>) -> Result<Vec<Tier>, Invalid> {
     Ok(read)
 }
 
+/// The taxes, or the one that a shorthand stands for.
+fn taxes(
+    taxes: Option<Vec<Tax>>,
+    percent: Option<Percentage>,
+    bps: Option<i32>,
+) -> Result<Vec<Tax>, Invalid> {
+    let bps = within("tax_rate_bps", bps, 0..=10_000)?;
+    let of_bps = bps
+        .and_then(|bps| u32::try_from(bps).ok())
+        .and_then(Percentage::from_bps);
+    let taxes = match (taxes, percent, of_bps) {
+        (Some(taxes), None, None) => taxes,
+        (None, Some(percentage), None) | (None, None, Some(percentage)) => {
+            // None at all, as 0 always was.
+            let is_taxed = percent.is_some() || bps != Some(0);
+            is_taxed
+                .then(|| Tax::unnamed(percentage))
+                .into_iter()
+                .collect()
+        }
+        (None, None, None) => Vec::new(),
+        (Some(_), Some(_), _) | (None, Some(_), Some(_)) => {
+            return Err(invalid(
+                "tax_percent",
+                "instead of the other members for taxes",
+            ));
+        }
+        (Some(_), None, Some(_)) => {
+            return Err(invalid(
+                "tax_rate_bps",
+                "instead of the other members for taxes",
+            ));
+        }
+    };
+    if taxes.len() > TAXES_MAX {
+        return Err(invalid("taxes", format!("at most {TAXES_MAX} taxes")));
+    }
+    let mut read: Vec<Tax> = Vec::with_capacity(taxes.len());
+    for (index, tax) in taxes.into_iter().enumerate() {
+        let name = |member: &str| format!("taxes[{index}].{member}");
+        let tax = Tax {
+            name: required(&name("name"), text(&name("name"), Some(tax.name), 255)?)?,
+            jurisdiction: text(&name("jurisdiction"), tax.jurisdiction, 255)?,
+            registration: text(&name("registration"), tax.registration, 255)?,
+            percentage: tax.percentage,
+        };
+        if read.iter().any(|other| other.is_same(&tax)) {
+            let expected = "of another name, jurisdiction or percentage than the taxes before it";
+            return Err(invalid(format!("taxes[{index}]"), expected));
+        }
+        read.push(tax);
+    }
+    Ok(read)
+}
+
 /// A civil day, from the year 2000 on.
 fn day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Date>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else {
@@ -735,7 +875,8 @@ mod tests {
         assert_eq!(contract.payment_terms.days(), Some(30));
         assert_eq!(contract.billing_cycle.months(), 1);
         assert_eq!(contract.unit_source, UnitSource::ApiUsage);
-        assert_eq!((contract.included_units, contract.tax_rate_bps), (0, 0));
+        assert_eq!((contract.included_units, contract.tax_rate_bps()), (0, 0));
+        assert_eq!(contract.billable_status_codes, StatusCodes::default());
     }
 
     #[test]
@@ -827,6 +968,13 @@ mod tests {
             ("billing_email", json!(["alpha", "@x", "a@b@c", "a b@c"])),
             ("billing_address", json!(["street", {"line1": 5}])),
             ("tax_rate_bps", json!([-1, 10_001, 7.5])),
+            (
+                "tax_percent",
+                json!([19, "101", "8.87505", "-1", "8,5", ""]),
+            ),
+            ("taxes", json!(["VAT", {}])),
+            ("tax_note", json!(["", 5])),
+            ("billable_status_codes", json!(["2xx", 200, ["200"]])),
             ("notes", json!([5, "a\u{0}"])),
             ("color", json!(["red"])),
             ("id", json!([1])),
@@ -836,6 +984,82 @@ mod tests {
                 changes[name] = value.clone();
                 assert_eq!(with(changes).unwrap_err().field, name, "{value}");
             }
+        }
+    }
+
+    #[test]
+    fn taxes_have_names_and_a_shorthand() {
+        let percentages = |changes: Value| -> Vec<String> {
+            let taxes = with(changes).unwrap().taxes.into_iter();
+            taxes
+                .map(|tax| format!("{} {}", tax.name, tax.percentage))
+                .collect()
+        };
+        assert_eq!(percentages(json!({"tax_rate_bps": 1900})), ["Tax 19"]);
+        assert_eq!(percentages(json!({"tax_percent": "8.875"})), ["Tax 8.875"]);
+        assert_eq!(percentages(json!({"tax_rate_bps": 0})), [""; 0]);
+        let new_york = json!([
+            {"name": "State", "jurisdiction": "NY", "percentage": "4"},
+            {"name": "City", "jurisdiction": "NYC", "percentage": "4.5", "registration": "12-345"},
+            {"name": "MCTD", "percentage": "0.375"}
+        ]);
+        let contract = with(json!({"taxes": new_york})).unwrap();
+        assert_eq!(contract.tax_rate_bps(), 888);
+        assert_eq!(contract.taxes[1].registration.as_deref(), Some("12-345"));
+        let vat = |percentage: &str| json!({"name": "VAT", "percentage": percentage});
+        for (changes, field) in [
+            (json!({"taxes": [], "tax_percent": "5"}), "tax_percent"),
+            (json!({"taxes": [], "tax_rate_bps": 5}), "tax_rate_bps"),
+            (json!({"taxes": [vat("5"), vat("5.0")]}), "taxes[1]"),
+            (
+                json!({"taxes": [vat("5"), vat("5.00001")]}),
+                "taxes[1].percentage",
+            ),
+            (
+                json!({"taxes": [{"name": " ", "percentage": "5"}]}),
+                "taxes[0].name",
+            ),
+            (json!({"taxes": [{"name": "VAT"}]}), "taxes[0]"),
+            (
+                json!({"taxes": (1..10).map(|n| vat(&n.to_string())).collect::<Vec<_>>()}),
+                "taxes",
+            ),
+        ] {
+            assert_eq!(with(changes.clone()).unwrap_err().field, field, "{changes}");
+        }
+    }
+
+    #[test]
+    fn where_stripe_collects_every_price_is_one_that_it_charges() {
+        let refused = |changes: Value| with(changes).unwrap().check_chargeable().err();
+        let field = |changes: Value| refused(changes).map(|invalid| invalid.field);
+        let kwd = |member: &str, price: i64| json!({"currency": "KWD", member: price});
+        assert_eq!(field(json!({"currency": "KWD"})), None);
+        assert_eq!(
+            field(kwd("per_deed_price_cents", 255)).as_deref(),
+            Some("per_deed_price_cents")
+        );
+        assert_eq!(
+            field(kwd("minimum_commitment_cents", 5)).as_deref(),
+            Some("minimum_commitment_cents")
+        );
+        let mut by_wire = kwd("per_deed_price_cents", 255);
+        by_wire["payment_method"] = json!("wire");
+        assert_eq!(field(by_wire), None);
+        assert_eq!(
+            field(json!({"currency": "UGX", "monthly_flat_fee_cents": 50_050})).as_deref(),
+            Some("monthly_flat_fee_cents")
+        );
+        let tiered = |price: Value| {
+            field(
+                json!({"currency": "ISK", "pricing_model": "tiered", "tier_mode": "volume",
+                         "monthly_flat_fee_cents": null, "per_deed_price_cents": null,
+                         "tiers": [{"unit_price_cents": price}]}),
+            )
+        };
+        assert_eq!(tiered(json!(500)), None);
+        for price in [json!(550), json!("100.5")] {
+            assert_eq!(tiered(price).as_deref(), Some("tiers[0].unit_price_cents"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Pricing: turns a contract and the usage of a period into the lines and the total of an invoice.
 //!
-//! A line is rounded to the minor unit where it is rated; a total is the sum of its rounded lines. Tax is rounded on
-//! every line, half-even.
+//! A line is rounded to the minor unit where it is rated, or to Stripe's step where Stripe collects, half-even; a subtotal
+//! is the sum of its rounded lines. Taxes are those of [`super::tax`].
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -10,13 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::money::{self, Currency, Money, div_half_even_cents, narrow};
-use crate::partner::contract::{Contract, PricingModel, Tier, TierMode};
+use crate::money::{self, Currency, Money, div_half_even, narrow};
+use crate::partner::contract::{Contract, PaymentMethod, PricingModel, Tier, TierMode};
 use crate::partner::cycle::{BillingPeriod, Share};
+use crate::partner::status_codes::StatusCodes;
+use crate::partner::tax::{self, LineTax, Tax, TaxGroup, Taxable};
 use crate::period::Period;
-
-/// The rounding rule that is stored with every invoice rated here.
-pub const ROUNDING: &str = "half_even_per_line";
 
 /// Requests of one block of `per_1000_requests_cents`.
 const REQUESTS_PER_BLOCK: i64 = 1_000;
@@ -58,7 +57,11 @@ pub struct RatedLine {
     pub unit_amount_decimal: Option<String>,
     /// The line's amount before tax.
     pub total_cents: i64,
+    /// The sum of the line's shares of its taxes.
     pub tax_cents: i64,
+    /// The line's share of each tax that is on it.
+    #[serde(default)]
+    pub taxes: Vec<LineTax>,
     pub currency: Currency,
     pub price: Option<String>,
     pub product: Option<String>,
@@ -72,7 +75,8 @@ pub struct RatedLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rated {
     pub lines: Vec<RatedLine>,
-    /// Whether the contract has a flat fee or a minimum: then it is invoiced even when nothing was used.
+    /// Whether the contract has a flat fee, a minimum or a fee for its first tier, which zero units reach: then it is
+    /// invoiced even when nothing was used.
     pub is_always_billed: bool,
 }
 
@@ -81,18 +85,22 @@ pub struct Rated {
 pub struct Bill {
     pub currency: Currency,
     pub lines: Vec<RatedLine>,
-    /// The sum of the lines before tax; never negative.
+    /// The sum of the lines before tax.
     pub subtotal_cents: i64,
-    /// The sum of the lines' taxes.
+    /// The sum of the taxes.
     pub tax_cents: i64,
-    /// What is billed: `subtotal_cents` plus `tax_cents`.
+    /// What is billed: `subtotal_cents` plus `tax_cents`; never negative.
     pub total_cents: i64,
+    /// Tax by tax; they add up to `tax_cents`.
+    pub taxes: Vec<TaxGroup>,
     /// What is granted as a credit because the lines would have added up to less than zero; otherwise 0.
     pub carried_over_cents: i64,
+    /// The taxes of what is granted, as positive amounts; empty when nothing is.
+    pub carried_over_taxes: Vec<TaxGroup>,
 }
 
 /// A correction of a period that has been invoiced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adjustment {
     /// First and last day of the period it corrects.
     pub first_day: Date,
@@ -103,6 +111,10 @@ pub struct Adjustment {
     pub amount_cents: i64,
     /// Units (requests for `per_request`) more than were billed; negative when fewer.
     pub quantity: i64,
+    /// What was counted: `units` or `requests`.
+    pub counted: &'static str,
+    /// The taxes of the period it corrects, whatever the contract says today.
+    pub taxes: Vec<Tax>,
 }
 
 impl Rated {
@@ -112,7 +124,7 @@ impl Rated {
     }
 }
 
-/// The lines of a period of a contract, with their tax.
+/// The lines of a period of a contract, before tax.
 pub fn rate(
     contract: &Contract,
     period: &BillingPeriod,
@@ -141,8 +153,19 @@ pub fn rate_again(contract: &Contract, share: Share, usage: Usage) -> Result<i64
     rating.lines(usage)?.subtotal_cents()
 }
 
-/// The invoice of a period and of the adjustments of earlier ones; `None` when there is nothing to bill. When the sum
-/// is negative, a line brings it to zero and the difference is carried over as a credit.
+/// What is counted and priced: requests where they are priced, else units.
+#[must_use]
+pub fn counted(contract: &Contract) -> &'static str {
+    match contract.pricing_model {
+        PricingModel::PerRequest => "requests",
+        PricingModel::Flat
+        | PricingModel::PerDeed
+        | PricingModel::Hybrid
+        | PricingModel::Tiered => "units",
+    }
+}
+
+/// The invoice of a period and of the adjustments of earlier ones; `None` when there is nothing to bill.
 pub fn bill(
     contract: &Contract,
     period: &BillingPeriod,
@@ -150,67 +173,162 @@ pub fn bill(
     adjustments: &[Adjustment],
 ) -> Result<Option<Bill>, money::Error> {
     let rated = rate(contract, period, usage)?;
-    let mut lines = rated.lines;
-    for adjustment in adjustments.iter().filter(|it| it.amount_cents != 0) {
-        let days = Days(adjustment.first_day, adjustment.last_day);
-        let what = match contract.pricing_model {
-            PricingModel::PerRequest => "requests",
-            PricingModel::Flat
-            | PricingModel::PerDeed
-            | PricingModel::Hybrid
-            | PricingModel::Tiered => "units",
-        };
-        let sign = if adjustment.quantity > 0 { "+" } else { "" };
-        let description = format!(
-            "Adjustment for {days}: {sign}{} {what} after invoicing",
-            adjustment.quantity
-        );
-        lines.push(RatedLine {
-            period_start: adjustment.period.start,
-            period_end: adjustment.period.end,
-            ..once(
-                contract,
-                period.period,
-                LineKind::Adjustment,
-                description,
-                adjustment.amount_cents,
-            )?
-        });
+    let mut lines: Vec<(RatedLine, &[Tax])> = Vec::new();
+    for line in rated.lines {
+        lines.push((line, &contract.taxes));
     }
-    if !rated.is_always_billed && lines.iter().all(|line| line.total_cents == 0) {
+    for adjustment in adjustments.iter().filter(|it| it.amount_cents != 0) {
+        lines.push((adjustment.line(contract.currency)?, &adjustment.taxes));
+    }
+    if !rated.is_always_billed && lines.iter().all(|(line, _)| line.total_cents == 0) {
         return Ok(None);
     }
-    let mut subtotal_cents = sum(lines.iter().map(|line| line.total_cents))?;
-    let mut tax_cents = sum(lines.iter().map(|line| line.tax_cents))?;
-    let mut total_cents = sum([subtotal_cents, tax_cents])?;
-    let mut carried_over_cents = 0;
-    // A negative subtotal may hide behind the rounding of taxes: it is carried over as well.
-    if subtotal_cents < 0 || total_cents < 0 {
-        carried_over_cents = total_cents.checked_neg().ok_or(money::Error::OutOfRange)?;
-        let description = "Credited to your account".to_owned();
-        let line = once(
-            contract,
-            period.period,
-            LineKind::CarriedOver,
-            description,
-            subtotal_cents
-                .checked_neg()
-                .ok_or(money::Error::OutOfRange)?,
-        )?;
-        lines.push(RatedLine {
-            tax_cents: tax_cents.checked_neg().ok_or(money::Error::OutOfRange)?,
-            ..line
-        });
-        (subtotal_cents, tax_cents, total_cents) = (0, 0, 0);
-    }
-    Ok(Some(Bill {
-        currency: contract.currency,
+    total(
+        contract.currency,
+        contract.step_cents(),
+        period.period,
         lines,
-        subtotal_cents,
-        tax_cents,
-        total_cents,
-        carried_over_cents: carried_over_cents.max(0),
-    }))
+    )
+    .map(Some)
+}
+
+/// The invoice of a correction alone, of a period in this currency that no other invoice corrects; amounts are multiples
+/// of `step_cents`.
+pub fn bill_correction(
+    adjustment: &Adjustment,
+    currency: Currency,
+    step_cents: i64,
+) -> Result<Bill, money::Error> {
+    let lines = vec![(adjustment.line(currency)?, &adjustment.taxes[..])];
+    total(currency, step_cents, adjustment.period, lines)
+}
+
+impl Adjustment {
+    fn line(&self, currency: Currency) -> Result<RatedLine, money::Error> {
+        let days = Days(self.first_day, self.last_day);
+        let sign = if self.quantity > 0 { "+" } else { "" };
+        let (quantity, counted) = (self.quantity, self.counted);
+        let description =
+            format!("Adjustment for {days}: {sign}{quantity} {counted} after invoicing");
+        let kind = LineKind::Adjustment;
+        Ok(once(
+            currency,
+            self.period,
+            kind,
+            description,
+            self.amount_cents,
+        ))
+    }
+}
+
+/// Adds up lines and taxes. When the total is negative, a line for each set of taxes brings it to zero, and so every tax;
+/// what that takes away is carried over as a credit.
+fn total(
+    currency: Currency,
+    step_cents: i64,
+    period: Period,
+    lines: Vec<(RatedLine, &[Tax])>,
+) -> Result<Bill, money::Error> {
+    let taxable: Vec<Taxable<'_>> = lines
+        .iter()
+        .map(|(line, taxes)| Taxable {
+            amount_cents: line.total_cents,
+            taxes,
+        })
+        .collect();
+    let assessed = tax::assess(&taxable, step_cents)?;
+    let mut rated = Vec::with_capacity(lines.len());
+    for ((line, taxes), shares) in lines.into_iter().zip(assessed.shares) {
+        let tax_cents = sum(shares.iter().map(|share| share.tax_cents))?;
+        let line = RatedLine {
+            tax_cents,
+            taxes: shares,
+            ..line
+        };
+        rated.push((line, taxes));
+    }
+    let subtotal_cents = sum(rated.iter().map(|(line, _)| line.total_cents))?;
+    let tax_cents = sum(assessed.groups.iter().map(|group| group.tax_cents))?;
+    let total_cents = sum([subtotal_cents, tax_cents])?;
+    if total_cents >= 0 {
+        return Ok(Bill {
+            currency,
+            lines: rated.into_iter().map(|(line, _)| line).collect(),
+            subtotal_cents,
+            tax_cents,
+            total_cents,
+            taxes: assessed.groups,
+            carried_over_cents: 0,
+            carried_over_taxes: Vec::new(),
+        });
+    }
+    let mut sets: Vec<&[Tax]> = Vec::new();
+    for (_, taxes) in &rated {
+        if !sets.contains(taxes) {
+            sets.push(taxes);
+        }
+    }
+    let mut balancing = Vec::new();
+    for set in sets {
+        let of_set = || {
+            rated
+                .iter()
+                .filter(|(_, taxes)| *taxes == set)
+                .map(|(line, _)| line)
+        };
+        let amount_cents = opposite(sum(of_set().map(|line| line.total_cents))?)?;
+        let mut line = once(
+            currency,
+            period,
+            LineKind::CarriedOver,
+            "Credited to your account".to_owned(),
+            amount_cents,
+        );
+        for tax in set {
+            let shares =
+                of_set().flat_map(|line| line.taxes.iter().filter(|share| share.is_of(tax)));
+            let tax_cents = opposite(sum(shares.map(|share| share.tax_cents))?)?;
+            line.taxes.push(LineTax {
+                name: tax.name.clone(),
+                jurisdiction: tax.jurisdiction.clone(),
+                percentage: tax.percentage,
+                tax_cents,
+            });
+        }
+        line.tax_cents = sum(line.taxes.iter().map(|share| share.tax_cents))?;
+        if line.total_cents != 0 || line.tax_cents != 0 {
+            balancing.push(line);
+        }
+    }
+    let nothing = |group: &TaxGroup| TaxGroup {
+        taxable_cents: 0,
+        tax_cents: 0,
+        ..group.clone()
+    };
+    let mut carried_over_taxes = Vec::with_capacity(assessed.groups.len());
+    for group in &assessed.groups {
+        carried_over_taxes.push(TaxGroup {
+            taxable_cents: opposite(group.taxable_cents)?,
+            tax_cents: opposite(group.tax_cents)?,
+            ..group.clone()
+        });
+    }
+    let mut lines: Vec<RatedLine> = rated.into_iter().map(|(line, _)| line).collect();
+    lines.extend(balancing);
+    Ok(Bill {
+        currency,
+        lines,
+        subtotal_cents: 0,
+        tax_cents: 0,
+        total_cents: 0,
+        taxes: assessed.groups.iter().map(nothing).collect(),
+        carried_over_cents: opposite(total_cents)?,
+        carried_over_taxes,
+    })
+}
+
+fn opposite(cents: i64) -> Result<i64, money::Error> {
+    cents.checked_neg().ok_or(money::Error::OutOfRange)
 }
 
 /// What an invoiced period is rated by when it is counted again: the prices of that time, and the billed share.
@@ -251,6 +369,9 @@ impl FrozenTerms {
             "minimum_commitment_cents": contract.minimum_commitment_cents,
             "unit_source": contract.unit_source.as_str(),
             "billable_event_types": contract.billable_event_types,
+            "billable_status_codes": contract.billable_status_codes,
+            "payment_method": contract.payment_method,
+            "taxes": contract.taxes,
         });
         let members = members.as_object().cloned().unwrap_or_default();
         serde_json::to_value(StoredTerms {
@@ -269,10 +390,20 @@ impl FrozenTerms {
         })
     }
 
-    /// Reads stored terms; `None` when they are not readable.
+    /// Reads stored terms; `None` when they are not readable. Terms of before taxes had names and rows had statuses had
+    /// neither: their tax is that of the invoice (`tax_rate_bps`), each row counts, and nothing is rounded to a step.
     #[must_use]
-    pub fn read(stored: &Value) -> Option<FrozenTerms> {
-        let stored = StoredTerms::deserialize(stored).ok()?;
+    pub fn read(stored: &Value, tax_rate_bps: Option<i64>) -> Option<FrozenTerms> {
+        let mut stored = StoredTerms::deserialize(stored).ok()?;
+        if !stored.contract.contains_key("taxes") {
+            let before = [
+                ("tax_rate_bps", json!(tax_rate_bps.unwrap_or_default())),
+                ("billable_status_codes", json!(StatusCodes::All)),
+                ("payment_method", json!(PaymentMethod::Wire)),
+            ];
+            let before = before.map(|(name, value)| (name.to_owned(), value));
+            stored.contract.extend(before);
+        }
         let usage = stored.usage.into_iter();
         Some(FrozenTerms {
             contract: Contract::parse(&stored.contract).ok()?,
@@ -340,6 +471,13 @@ impl Rating<'_> {
             PricingModel::PerDeed | PricingModel::PerRequest | PricingModel::Tiered => None,
         }
         .unwrap_or_default();
+        let first_tier_cents = match contract.pricing_model {
+            PricingModel::Tiered => contract.tiers.first().map_or(0, |tier| tier.flat_cents),
+            PricingModel::Flat
+            | PricingModel::PerDeed
+            | PricingModel::Hybrid
+            | PricingModel::PerRequest => 0,
+        };
         let mut lines = Vec::new();
         if flat_fee_cents > 0 {
             lines.push(self.flat_fee(flat_fee_cents)?);
@@ -375,19 +513,21 @@ impl Rating<'_> {
             let minimum = Money::new(minimum_cents, contract.currency);
             let description = format!("Minimum commitment of {minimum}{}", self.part());
             let rest_cents = minimum_cents - so_far;
-            let line = self.line(LineKind::MinimumCommitment, description, rest_cents)?;
+            let line = self.line(LineKind::MinimumCommitment, description, rest_cents);
             lines.push(line);
         }
         Ok(Rated {
             lines,
-            is_always_billed: flat_fee_cents > 0 || contract.minimum_commitment_cents > 0,
+            is_always_billed: flat_fee_cents > 0
+                || contract.minimum_commitment_cents > 0
+                || first_tier_cents > 0,
         })
     }
 
     fn flat_fee(&self, flat_fee_cents: i64) -> Result<RatedLine, money::Error> {
         let total_cents = self.per_month(flat_fee_cents)?;
         let description = format!("Flat fee, {}{}", self.days, self.part());
-        let line = self.line(LineKind::FlatFee, description, total_cents)?;
+        let line = self.line(LineKind::FlatFee, description, total_cents);
         if !self.share.is_whole() {
             return Ok(line);
         }
@@ -426,12 +566,13 @@ impl Rating<'_> {
         self.priced(description, quantity, price).map(Some)
     }
 
+    /// Each slice at its tier's price. The first tier is reached by zero units.
     fn graduated(&self, counted: i64, units: i64) -> Result<Vec<RatedLine>, money::Error> {
         let mut lines = Vec::new();
         let mut below = 0;
-        for tier in &self.contract.tiers {
+        for (place, tier) in self.contract.tiers.iter().enumerate() {
             let reached = tier.up_to.unwrap_or(i64::MAX).min(units);
-            if reached <= below {
+            if reached <= below && place > 0 {
                 break;
             }
             let (first, last) = (grouped(below + 1), grouped(reached));
@@ -440,38 +581,37 @@ impl Rating<'_> {
             } else {
                 String::new()
             };
-            let description = format!("Usage, {}: units {first} to {last}{included}", self.days);
-            lines.push(self.priced(description, reached - below, tier.unit_price_cents)?);
-            lines.extend(self.tier_fee(tier, &first)?);
+            if reached > below {
+                let description =
+                    format!("Usage, {}: units {first} to {last}{included}", self.days);
+                lines.push(self.priced(description, reached - below, tier.unit_price_cents)?);
+            } else {
+                lines.extend(self.used(counted, "units", 0, Decimal::ZERO)?);
+            }
+            lines.extend(self.tier_fee(tier, if below == 0 { "1" } else { &first }));
             below = reached;
-        }
-        if lines.is_empty() {
-            lines.extend(self.used(counted, "units", 0, Decimal::ZERO)?);
         }
         Ok(lines)
     }
 
+    /// All units at the price of the tier that they reach. Zero units reach the first.
     fn volume(&self, counted: i64, units: i64) -> Result<Vec<RatedLine>, money::Error> {
+        let reached =
+            (self.contract.tiers.iter()).find(|tier| tier.up_to.is_none_or(|up_to| units <= up_to));
+        let price = reached
+            .filter(|_| units > 0)
+            .map_or(Decimal::ZERO, |tier| tier.unit_price_cents);
         let mut lines = Vec::new();
-        let reached = (self.contract.tiers.iter())
-            .find(|tier| tier.up_to.is_none_or(|up_to| units <= up_to))
-            .filter(|_| units > 0);
-        let price = reached.map_or(Decimal::ZERO, |tier| tier.unit_price_cents);
         lines.extend(self.used(counted, "units", units, price)?);
-        if let Some(tier) = reached {
-            lines.extend(self.tier_fee(tier, &grouped(units))?);
-        }
+        lines.extend(reached.and_then(|tier| self.tier_fee(tier, &grouped(units))));
         Ok(lines)
     }
 
     /// What reaching a tier costs once.
-    fn tier_fee(&self, tier: &Tier, reached: &str) -> Result<Option<RatedLine>, money::Error> {
-        if tier.flat_cents == 0 {
-            return Ok(None);
-        }
+    fn tier_fee(&self, tier: &Tier, reached: &str) -> Option<RatedLine> {
         let description = format!("Tier of {reached} units, once");
-        self.line(LineKind::Usage, description, tier.flat_cents)
-            .map(Some)
+        let is_due = tier.flat_cents > 0;
+        is_due.then(|| self.line(LineKind::Usage, description, tier.flat_cents))
     }
 
     /// The units or requests that remain when the included ones are taken off.
@@ -497,7 +637,7 @@ impl Rating<'_> {
         )
     }
 
-    /// An amount per month, for the months of the cycle and its billed days, half-even.
+    /// An amount per month, for the months of the cycle and its billed days, half-even to a multiple of the step.
     fn per_month(&self, amount_cents: i64) -> Result<i64, money::Error> {
         let Share {
             months,
@@ -505,7 +645,8 @@ impl Rating<'_> {
             cycle_days,
         } = self.share;
         let whole = i128::from(amount_cents) * i128::from(months);
-        div_half_even_cents(whole * i128::from(billed_days), i128::from(cycle_days))
+        let days = whole * i128::from(billed_days);
+        round_to_step(days, i128::from(cycle_days), self.contract.step_cents())
     }
 
     fn priced(
@@ -514,27 +655,22 @@ impl Rating<'_> {
         quantity: i64,
         price: Decimal,
     ) -> Result<RatedLine, money::Error> {
-        let total_cents = times(quantity, price)?;
+        let total_cents = times(quantity, price, self.contract.step_cents())?;
         let price = price.normalize();
         Ok(RatedLine {
             quantity,
             unit_price_cents: i64::try_from(price).ok().filter(|_| price.is_integer()),
             unit_amount_decimal: Some(price.to_string()),
-            ..self.line(LineKind::Usage, description, total_cents)?
+            ..self.line(LineKind::Usage, description, total_cents)
         })
     }
 
-    fn line(
-        &self,
-        kind: LineKind,
-        description: String,
-        total_cents: i64,
-    ) -> Result<RatedLine, money::Error> {
-        let line = once(self.contract, self.period, kind, description, total_cents)?;
-        Ok(RatedLine {
+    fn line(&self, kind: LineKind, description: String, total_cents: i64) -> RatedLine {
+        let currency = self.contract.currency;
+        RatedLine {
             proration: !self.share.is_whole() && kind != LineKind::Usage,
-            ..line
-        })
+            ..once(currency, self.period, kind, description, total_cents)
+        }
     }
 
     fn included(&self) -> Result<String, money::Error> {
@@ -558,45 +694,52 @@ impl Rating<'_> {
     }
 }
 
-/// A line with a quantity of one.
+/// A line with a quantity of one, before tax.
 fn once(
-    contract: &Contract,
+    currency: Currency,
     period: Period,
     kind: LineKind,
     description: String,
     total_cents: i64,
-) -> Result<RatedLine, money::Error> {
-    Ok(RatedLine {
+) -> RatedLine {
+    RatedLine {
         kind,
         description,
         quantity: 1,
         unit_price_cents: Some(total_cents),
         unit_amount_decimal: Some(total_cents.to_string()),
         total_cents,
-        tax_cents: tax_cents(total_cents, contract.tax_rate_bps)?,
-        currency: contract.currency,
+        tax_cents: 0,
+        taxes: Vec::new(),
+        currency,
         price: None,
         product: None,
         proration: false,
         period_start: period.start,
         period_end: period.end,
-    })
+    }
 }
 
-/// The tax on an amount at a rate in hundredths of a percent, half-even.
-fn tax_cents(amount_cents: i64, tax_rate_bps: i32) -> Result<i64, money::Error> {
-    div_half_even_cents(i128::from(amount_cents) * i128::from(tax_rate_bps), 10_000)
-}
-
-/// Units times a price that may have decimals below a minor unit, half-even.
-fn times(quantity: i64, price: Decimal) -> Result<i64, money::Error> {
+/// Units times a price that may have decimals below a minor unit, half-even to a multiple of the step.
+fn times(quantity: i64, price: Decimal, step_cents: i64) -> Result<i64, money::Error> {
     let wide = i128::from(quantity)
         .checked_mul(price.mantissa())
         .ok_or(money::Error::OutOfRange)?;
     let unit = 10_i128
         .checked_pow(price.scale())
         .ok_or(money::Error::OutOfRange)?;
-    div_half_even_cents(wide, unit)
+    round_to_step(wide, unit, step_cents)
+}
+
+/// A quotient rounded to a multiple of the step, half-even.
+pub fn round_to_step(
+    numerator: i128,
+    denominator: i128,
+    step_cents: i64,
+) -> Result<i64, money::Error> {
+    let step = i128::from(step_cents);
+    let steps = div_half_even(numerator, denominator * step)?;
+    narrow(steps.checked_mul(step).ok_or(money::Error::OutOfRange)?)
 }
 
 fn sum(amounts: impl IntoIterator<Item = i64>) -> Result<i64, money::Error> {

@@ -126,8 +126,23 @@ fn a_tier_that_is_reached_costs_its_fee_once_and_prices_may_be_below_a_cent() {
         ["usage 20 x 0.125 = 2", "usage 1 x 500 = 500"],
         "2.5 as well"
     );
-    assert!(lines(&tiered("graduated"), used(0, 0)).is_empty());
-    assert!(lines(&tiered("volume"), used(0, 0)).is_empty());
+    // Zero units reach the first tier, also when they are all that is left after the included ones.
+    for mode in ["graduated", "volume"] {
+        assert_eq!(lines(&tiered(mode), used(0, 0)), ["usage 1 x 500 = 500"]);
+        let mut included = tiered(mode);
+        included["included_units"] = json!(10);
+        assert_eq!(
+            lines(&included, used(7, 0)),
+            ["usage 0 x 0 = 0", "usage 1 x 500 = 500"]
+        );
+        let contract = contract(&tiered(mode));
+        let nothing_used = bill(&contract, &first_period(&contract), used(0, 0), &[]);
+        assert_eq!(nothing_used.unwrap().unwrap().total_cents, 500);
+        // Whole in a part of a period.
+        let mut part = tiered(mode);
+        part["contract_start_date"] = json!("2025-03-31");
+        assert_eq!(lines(&part, used(0, 0)), ["usage 1 x 500 = 500"]);
+    }
 }
 
 #[test]
@@ -210,6 +225,7 @@ fn a_fixed_amount_is_for_the_months_of_the_cycle_and_its_billed_days() {
         for (currency, exponent) in [("JPY", 0), ("USD", 2), ("KWD", 3)] {
             let members = json!({
                 "pricing_model": "flat", "monthly_flat_fee_cents": 10_000, "currency": currency,
+                "payment_method": "wire",
                 "billing_cycle": cycle, "contract_start_date": start
             });
             let contract = contract(&members);
@@ -268,6 +284,7 @@ fn every_model_in_every_cycle_and_currency() {
                         ("billing_cycle", json!(cycle)),
                         ("contract_start_date", json!(start)),
                         ("currency", json!(currency)),
+                        ("payment_method", json!("wire")),
                         ("monthly_flat_fee_cents", json!(31_000)),
                         ("per_deed_price_cents", json!(7)),
                         ("per_1000_requests_cents", json!(100)),
@@ -283,10 +300,10 @@ fn every_model_in_every_cycle_and_currency() {
                     let bill = bill.unwrap().unwrap();
                     let case = format!("{model} {cycle} {start} {currency}");
                     assert_eq!(bill.subtotal_cents, total_cents, "{case}");
-                    let taxes = bill.lines.iter().map(|line| {
-                        div_half_even_cents(i128::from(line.total_cents) * 19, 100).unwrap()
-                    });
-                    assert_eq!(bill.tax_cents, taxes.sum::<i64>(), "{case}");
+                    let vat = (total_cents * 19 + 50) / 100;
+                    assert_eq!(bill.tax_cents, vat, "{case}");
+                    let shares: i64 = bill.lines.iter().map(|line| line.tax_cents).sum();
+                    assert_eq!(shares, vat, "{case}");
                     assert_eq!(bill.total_cents, total_cents + bill.tax_cents, "{case}");
                     assert!(bill.lines.iter().all(|line| line.currency == bill.currency));
                 }
@@ -315,35 +332,91 @@ fn nothing_to_bill_makes_no_invoice() {
     assert_eq!(of(free, used(5, 5)), None);
 }
 
-#[test]
-fn an_adjustment_is_a_line_and_less_than_nothing_becomes_a_credit() {
-    let contract = contract(&json!({
-        "pricing_model": "per_deed", "per_deed_price_cents": 250, "tax_rate_bps": 1_900
-    }));
-    let period = first_period(&contract);
-    let adjustment = |amount_cents, quantity| Adjustment {
+/// A correction of February, with a tax of this percentage, or none.
+fn correction(
+    period: &BillingPeriod,
+    amount_cents: i64,
+    quantity: i64,
+    vat: Option<&str>,
+) -> Adjustment {
+    let vat = vat.map(|percentage| Tax::unnamed(percentage.parse().unwrap()));
+    Adjustment {
         first_day: "2025-02-01".parse().unwrap(),
         last_day: "2025-02-28".parse().unwrap(),
         period: period.period,
         amount_cents,
         quantity,
+        counted: "units",
+        taxes: vat.into_iter().collect(),
+    }
+}
+
+/// `percentage of taxable: tax` of each tax.
+fn taxes(groups: &[TaxGroup]) -> Vec<String> {
+    let told = groups.iter().map(|group| {
+        format!(
+            "{} of {}: {}",
+            group.percentage, group.taxable_cents, group.tax_cents
+        )
+    });
+    told.collect()
+}
+
+#[test]
+fn an_adjustment_is_a_line_with_the_taxes_of_its_own_period() {
+    let contract = contract(&json!({
+        "pricing_model": "per_deed", "per_deed_price_cents": 250, "tax_percent": "19"
+    }));
+    let period = first_period(&contract);
+    let bill = |usage, amount_cents, quantity, vat| {
+        let adjustment = correction(&period, amount_cents, quantity, Some(vat));
+        bill(&contract, &period, usage, &[adjustment]).unwrap()
     };
-    let bill = |usage, adjustment| bill(&contract, &period, usage, &[adjustment]).unwrap();
-    let more = bill(used(2, 2), adjustment(750, 3)).unwrap();
+    let more = bill(used(2, 2), 750, 3, "19").unwrap();
     assert_eq!(more.lines[1].kind, LineKind::Adjustment);
     assert_eq!(
         more.lines[1].description,
         "Adjustment for 2025-02-01 to 2025-02-28: +3 units after invoicing"
     );
-    // 500 + 95 and 750 + 142 (142.5 goes to the even neighbour).
+    // 237.5: one rounding for one tax.
     assert_eq!(
         (more.subtotal_cents, more.tax_cents, more.total_cents),
-        (1_250, 237, 1_487)
+        (1_250, 238, 1_488)
     );
-    let alone = bill(used(0, 0), adjustment(750, 3)).unwrap();
-    assert_eq!(alone.total_cents, 892);
-    let negative = bill(used(2, 2), adjustment(-1_000, -4)).unwrap();
-    assert_eq!(negative.carried_over_cents, 595, "500 − 1000, with tax");
+    assert_eq!(taxes(&more.taxes), ["19 of 1250: 238"]);
+    // In February it was 16 %.
+    let then = bill(used(2, 2), 750, 3, "16").unwrap();
+    assert_eq!(taxes(&then.taxes), ["19 of 500: 95", "16 of 750: 120"]);
+    let alone = bill(used(0, 0), 750, 3, "16").unwrap();
+    assert_eq!(alone.total_cents, 870);
+    assert_eq!(bill(used(0, 0), 0, 3, "16"), None);
+    let by_itself = correction(&period, 750, 3, Some("16"));
+    let by_itself = bill_correction(&by_itself, Currency::USD, 1).unwrap();
+    assert_eq!(
+        (by_itself.total_cents, taxes(&by_itself.taxes)),
+        (870, vec!["16 of 750: 120".to_owned()])
+    );
+}
+
+#[test]
+fn less_than_nothing_is_an_invoice_of_zero_and_a_credit_tax_by_tax() {
+    let contract = contract(&json!({
+        "pricing_model": "per_deed", "per_deed_price_cents": 250, "tax_percent": "19"
+    }));
+    let period = first_period(&contract);
+    let adjustments = [
+        correction(&period, -1_000, -4, Some("16")),
+        correction(&period, -25, -1, None),
+    ];
+    let negative = bill(&contract, &period, used(2, 2), &adjustments)
+        .unwrap()
+        .unwrap();
+    // 500 + 95 − 1000 − 160 − 25.
+    assert_eq!(negative.carried_over_cents, 590);
+    assert_eq!(
+        taxes(&negative.carried_over_taxes),
+        ["19 of -500: -95", "16 of 1000: 160"]
+    );
     assert_eq!(
         (
             negative.subtotal_cents,
@@ -352,12 +425,44 @@ fn an_adjustment_is_a_line_and_less_than_nothing_becomes_a_credit() {
         ),
         (0, 0, 0)
     );
-    let last = negative.lines.last().unwrap();
+    assert_eq!(taxes(&negative.taxes), ["19 of 0: 0", "16 of 0: 0"]);
+    let lines: Vec<(LineKind, i64, i64)> = negative
+        .lines
+        .iter()
+        .map(|line| (line.kind, line.total_cents, line.tax_cents))
+        .collect();
     assert_eq!(
-        (last.kind, last.total_cents, last.tax_cents),
-        (LineKind::CarriedOver, 500, 95)
+        lines,
+        [
+            (LineKind::Usage, 500, 95),
+            (LineKind::Adjustment, -1_000, -160),
+            (LineKind::Adjustment, -25, 0),
+            (LineKind::CarriedOver, -500, -95),
+            (LineKind::CarriedOver, 1_000, 160),
+            (LineKind::CarriedOver, 25, 0),
+        ]
     );
-    assert_eq!(bill(used(0, 0), adjustment(0, 3)), None);
+}
+
+#[test]
+fn where_stripe_collects_lines_and_taxes_are_what_it_charges() {
+    let members = |method: &str| {
+        json!({
+            "pricing_model": "hybrid", "monthly_flat_fee_cents": 10_000, "per_deed_price_cents": 30,
+            "currency": "KWD", "payment_method": method, "tax_percent": "5",
+            "contract_start_date": "2025-03-31"
+        })
+    };
+    let amounts = |method: &str| {
+        let contract = contract(&members(method));
+        let bill = bill(&contract, &first_period(&contract), used(1, 1), &[]);
+        let bill = bill.unwrap().unwrap();
+        let lines: Vec<i64> = bill.lines.iter().map(|line| line.total_cents).collect();
+        (lines, bill.tax_cents)
+    };
+    // A day of 31: 322.6. 5 % of 353 and of 350.
+    assert_eq!(amounts("wire"), (vec![323, 30], 18));
+    assert_eq!(amounts("stripe"), (vec![320, 30], 20));
 }
 
 #[test]
@@ -464,6 +569,9 @@ proptest! {
             period: period.period,
             amount_cents: *amount_cents,
             quantity: 1,
+            counted: "units",
+            taxes: [vec![], contract.taxes.clone(), vec![Tax::unnamed("7.5".parse().unwrap())]]
+                [usize::try_from(amount_cents.rem_euclid(3)).unwrap()].clone(),
         }).collect();
         if let Some(bill) = bill(&contract, &period, used(units, requests), &adjustments).unwrap() {
             let totals: i64 = bill.lines.iter().map(|line| line.total_cents).sum();
@@ -471,7 +579,17 @@ proptest! {
             prop_assert_eq!(bill.subtotal_cents, totals);
             prop_assert_eq!(bill.tax_cents, taxes);
             prop_assert_eq!(bill.total_cents, totals + taxes);
-            prop_assert!(bill.subtotal_cents >= 0 && bill.total_cents >= 0);
+            let groups: i64 = bill.taxes.iter().map(|group| group.tax_cents).sum();
+            prop_assert_eq!(groups, taxes);
+            for group in &bill.taxes {
+                prop_assert_eq!(
+                    group.tax_cents,
+                    tax::tax_of(group.percentage, group.taxable_cents, contract.step_cents()).unwrap()
+                );
+            }
+            prop_assert!(bill.total_cents >= 0);
+            let balance: i64 = bill.carried_over_taxes.iter().map(|group| group.tax_cents).sum();
+            prop_assert!(bill.carried_over_cents > 0 || balance == 0);
             prop_assert!(bill.carried_over_cents == 0 || bill.total_cents == 0);
             // What is due or given: what the period and the corrections come to, with tax.
             let own = rate(&contract, &period, used(units, requests)).unwrap();
@@ -532,11 +650,17 @@ fn frozen_terms_rate_as_the_contract_did() {
         "pricing_model": "tiered", "tier_mode": "graduated",
         "tiers": [{"up_to": 10, "unit_price_cents": "0.125"}, {"up_to": null, "unit_price_cents": 3}],
         "included_units": 5, "minimum_commitment_cents": 7, "currency": "KWD", "unit_source": "both",
-        "billable_event_types": ["deed"], "contract_start_date": "2025-03-11"
+        "billable_event_types": ["deed"], "contract_start_date": "2025-03-11", "tax_percent": "8.875",
+        "billable_status_codes": "200-299"
     }));
     let period = first_period(&contract);
     let stored = FrozenTerms::freeze(&contract, &period).unwrap();
-    let frozen = FrozenTerms::read(&stored).unwrap();
+    let frozen = FrozenTerms::read(&stored, None).unwrap();
+    assert_eq!(frozen.contract.taxes, contract.taxes);
+    assert_eq!(
+        frozen.contract.billable_status_codes,
+        contract.billable_status_codes
+    );
     assert_eq!(frozen.share, period.share);
     assert_eq!(frozen.usage, period.usage);
     assert_eq!(
@@ -549,5 +673,14 @@ fn frozen_terms_rate_as_the_contract_did() {
             .unwrap()
             .subtotal_cents()
     );
-    assert_eq!(FrozenTerms::read(&json!({"contract": {}})), None);
+    assert_eq!(FrozenTerms::read(&json!({"contract": {}}), None), None);
+    // As they were stored before: the invoice knows the tax, and each row counted.
+    let mut before = stored;
+    for member in ["taxes", "billable_status_codes", "payment_method"] {
+        before["contract"].as_object_mut().unwrap().remove(member);
+    }
+    let frozen = FrozenTerms::read(&before, Some(1_900)).unwrap();
+    assert_eq!(frozen.contract.tax_rate_bps(), 1_900);
+    assert_eq!(frozen.contract.billable_status_codes, StatusCodes::All);
+    assert_eq!(frozen.contract.step_cents(), 1);
 }
