@@ -6,5 +6,6 @@ pub mod csv_rows;
 pub mod figures;
 pub mod invoice_archive;
 pub mod ledger;
+pub mod partner_billing;
 pub mod publishing;
 pub mod write;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_types::SdkConfig;
 use domain::money::Currency;
+use domain::partner::draft::Rules;
 use domain::payment::FeeEstimate;
 use jiff::Timestamp;
 use lambda_http::{Body, Request, Response};
@@ -17,6 +18,7 @@ use runtime::aws::event_bus::EventBus;
 use runtime::aws::parked_events::ParkedEvents;
 use runtime::config::{self, DatabaseConfig, Environment};
 use runtime::routes;
+use shared::partner_billing;
 use shared::write::WriteState;
 use store::Database;
 use stripe::account::Account;
@@ -25,6 +27,7 @@ mod audit_log;
 mod contracts;
 mod credits;
 mod customers;
+mod drafts;
 mod events;
 mod exports;
 mod health;
@@ -86,6 +89,12 @@ fn table() -> Routes<Arc<Clients>> {
         .add(Access::Viewer, routes!(statement::get))
         .add_write(Access::Admin, optional, routes!(contracts::create))
         .add_write(Access::Admin, optional, routes!(contracts::change))
+        .add(Access::Viewer, routes!(contracts::changes))
+        .add(Access::Viewer, routes!(contracts::terms))
+        .add_write(Access::Admin, optional, routes!(contracts::revoke_change))
+        .add(Access::Viewer, routes!(drafts::list))
+        .add_write(Access::Finance, required, routes!(drafts::approve))
+        .add_write(Access::Finance, required, routes!(drafts::waive))
         .add(Access::Viewer, routes!(credits::list))
         .add_write(Access::Finance, optional, routes!(credits::create))
         .add_write(Access::Finance, required, routes!(credits::void))
@@ -103,6 +112,8 @@ pub(crate) struct Clients {
     stripe_api_base: String,
     account: Account,
     fee_estimate: FeeEstimate,
+    /// What of partners' invoices somebody has to look at first.
+    draft_rules: Rules,
 }
 
 impl App {
@@ -122,6 +133,7 @@ impl App {
                 .unwrap_or_else(|| "https://api.stripe.com".to_owned()),
             account: Account::from_env(environment)?,
             fee_estimate: config::fee_estimate(environment)?,
+            draft_rules: partner_billing::rules(environment)?,
         });
         let authenticator = Authenticator::of_people(JwtVerifier::from_env(environment, sdk));
         Ok(App {

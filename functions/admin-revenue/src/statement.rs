@@ -44,8 +44,8 @@ pub(crate) async fn get(
     let client = app.database.client().await?;
     let contract = contracts::find(&**client, id).await?;
     let contract = contract.ok_or(Error::NotFound)?;
-    let currency = Currency::parse(&contract.currency)?;
-    let entries = statements::entries(&**client, &contract.api_key_prefix).await?;
+    let currency = Currency::parse(&contract.row.currency)?;
+    let entries = statements::entries(&**client, &contract.row.api_key_prefix).await?;
     let lines = account_statement::lines(entries, currency, from, to)?;
     let file = exports::File {
         app: &app,

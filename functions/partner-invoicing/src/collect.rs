@@ -8,14 +8,13 @@
 
 use domain::money;
 use domain::partner::pricing::RatedLine;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use runtime::telemetry::cause_chain;
 use serde_json::{Map, Value, json};
 use store::partner_invoices::{self, Uncollected};
 use store::{contracts, customers, ledger};
 use stripe::client::{self, Client, IdempotencyKey};
 
-use crate::issue::days_until;
 use crate::run::Run;
 use crate::{App, Summary};
 
@@ -290,9 +289,18 @@ fn items(invoice: &Uncollected) -> Result<Vec<(String, i64)>, Error> {
 /// The key of one step of an invoice: the same for every run, another for a reissue.
 fn key(invoice: &Uncollected, step: &str) -> Result<IdempotencyKey, Error> {
     let (contract_id, id) = (invoice.contract_id, invoice.id);
-    let period = invoice.period_start.as_second();
+    let period = invoice.period_start.map_or(0, Timestamp::as_second);
     let key = format!("partner-invoice:{contract_id}:{period}:{id}:{step}");
     IdempotencyKey::new(key).map_err(|_never_too_long| Error::Key)
+}
+
+/// Days from an instant until an invoice is due, a started one counts; not negative.
+fn days_until(due_at: Timestamp, from: Timestamp) -> i64 {
+    let seconds = due_at
+        .duration_since(from)
+        .max(SignedDuration::ZERO)
+        .as_secs();
+    seconds / 86_400 + i64::from(seconds % 86_400 > 0)
 }
 
 fn id_of(object: &Value) -> Result<String, Error> {

@@ -2,19 +2,19 @@
 
 mod collect;
 mod file;
-mod issue;
-mod plan;
 mod request;
 mod run;
 mod summary;
 
 use aws_types::SdkConfig;
+use domain::partner::draft::Rules;
 use jiff::Timestamp;
 use runtime::aws::event_bus::EventBus;
 use runtime::config::{self, DatabaseConfig, Environment};
 use runtime::telemetry::log_failure;
 use serde_json::Value;
 use shared::invoice_archive::InvoiceArchive;
+use shared::partner_billing;
 use store::Database;
 
 pub use runtime::deadline::Deadline;
@@ -28,10 +28,10 @@ pub struct App {
     /// Or why invoices are issued and not printed.
     archive: Result<InvoiceArchive, config::Error>,
     stripe: stripe::client::Client,
-    /// Groups of contracts, and of documents, under way at once.
+    /// Contracts, and groups of documents, under way at once.
     concurrency: usize,
-    /// A total above it is looked at by somebody first, in minor units of any currency.
-    review_cap_cents: Option<i64>,
+    /// What somebody has to look at first.
+    draft_rules: Rules,
 }
 
 /// Why an invocation failed. The platform tries again, then dead-letters.
@@ -65,14 +65,13 @@ impl App {
     /// When a variable is missing or not valid; the error names it.
     pub fn from_env(environment: &Environment, aws: &SdkConfig) -> Result<App, config::Error> {
         let database = DatabaseConfig::from_env(environment, aws)?;
-        let cap: i64 = environment.parsed_or("PARTNER_INVOICE_REVIEW_CAP_CENTS", 0)?;
         Ok(App {
             concurrency: database.pool_size(),
             database: Database::connect_lazily(&database),
             event_bus: EventBus::from_env(environment, aws)?,
             archive: InvoiceArchive::from_env(environment, aws),
             stripe: stripe::client::Client::from_env(environment, aws)?,
-            review_cap_cents: (cap > 0).then_some(cap),
+            draft_rules: partner_billing::rules(environment)?,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! What an event may ask for: `{contract_id, period_start, dry_run, reviewed}`, each of them optional.
 
-use domain::partner::cycle::BillingPeriod;
+use domain::partner::draft::Draft;
 use jiff::civil::Date;
 use serde_json::Value;
 
@@ -65,10 +65,10 @@ impl Request {
         Ok(request)
     }
 
-    /// Whether a period is asked for.
-    pub(crate) fn selects(&self, period: &BillingPeriod) -> bool {
+    /// Whether a draft is asked for.
+    pub(crate) fn selects(&self, draft: &Draft) -> bool {
         self.period_start
-            .is_none_or(|day| day == period.first_day || day == period.cycle_from)
+            .is_none_or(|day| day == draft.first_day || day == draft.cycle_from)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use domain::money::{self, Currency};
+use domain::partner::draft::{Draft, DraftReason};
 use domain::period::Period;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -81,9 +82,40 @@ pub struct Review {
     /// The word `needs_review`: a person has to look before it is billed.
     pub status: &'static str,
     /// Why, such as `above_the_cap` or `late_usage_after_the_last_invoice`.
-    pub reason: &'static str,
+    pub reason: DraftReason,
+    /// Of `catch_up`, how many drafts wait, from this one on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<i64>,
+    /// What it comes to, of several together; negative when it is a credit.
     pub total_cents: i64,
     pub currency: Currency,
+}
+
+impl Review {
+    /// The drafts of a contract that has missed too many periods, together: one for each currency.
+    pub(crate) fn of_catch_up(contract_id: i64, drafts: &[&Draft]) -> Vec<Review> {
+        let mut reviews: Vec<Review> = Vec::new();
+        for draft in drafts {
+            let bill = &draft.bill;
+            let of_currency = |review: &&mut Review| review.currency == bill.currency;
+            match reviews.iter_mut().find(of_currency) {
+                Some(review) => {
+                    review.count = review.count.map(|count| count + 1);
+                    review.total_cents = review.total_cents.saturating_add(bill.total_cents);
+                }
+                None => reviews.push(Review {
+                    contract_id,
+                    period_start: draft.period.start,
+                    status: "needs_review",
+                    reason: DraftReason::CatchUp,
+                    count: Some(1),
+                    total_cents: bill.total_cents,
+                    currency: bill.currency,
+                }),
+            }
+        }
+        reviews
+    }
 }
 
 impl Summary {

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use domain::money::Currency;
-use domain::partner::cycle::{BillingPeriod, Calendar, StoredContract};
-use domain::partner::pricing::{self, RatedLine, Usage};
-use domain::period::Period;
+use domain::partner::cycle::BillingPeriod;
+use domain::partner::draft::{self, Draft, DraftKind, Plan, Rules};
+use domain::partner::pricing::{RatedLine, Usage};
+use domain::partner::tax::TaxGroup;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use runtime::api::Error;
 use runtime::api::extract::{Json, Now, Path};
 use serde::Serialize;
-use store::contract_usage::{self, Window};
-use store::{contracts, usage_terms};
-use tokio_postgres::GenericClient;
+use shared::partner_billing;
+use store::contracts;
 use utoipa::ToSchema;
 
 use crate::Clients;
@@ -43,12 +43,13 @@ pub(crate) struct CurrentInvoice {
     period: Option<CurrentPeriod>,
     /// What was used of the period.
     usage: Usage,
-    /// As the invoice will have them; none when there would be no invoice.
+    /// As the invoice will have them, corrections of earlier periods among them; none when there would be no invoice.
     lines: Vec<RatedLine>,
+    taxes: Vec<TaxGroup>,
     /// Sum of the lines before tax, in minor units of `currency`.
     subtotal_cents: i64,
     tax_cents: i64,
-    /// Before credits, and before corrections of earlier periods.
+    /// Before credits.
     total_cents: i64,
 }
 
@@ -86,86 +87,63 @@ pub(crate) async fn get(
     let read = contracts::of_prefix(db, prefix.as_str()).await?;
     let read = read.ok_or(Error::NotFound)?;
     let contract = read
-        .contract
-        .map_err(|invalid| unpriceable(read.id, invalid.field, invalid.expected))?;
-    let period = running_period(db, &contract, now).await?;
+        .contract(now)
+        .map_err(|invalid| unpriceable(read.row.id, invalid.field, invalid.expected))?;
+    let rated = |error: draft::Error| match error {
+        draft::Error::Cycle(error) => {
+            unpriceable(contract.id, "timezone".to_owned(), error.to_string())
+        }
+        other => Error::Internal(Box::new(other)),
+    };
+    let terms = contract
+        .history
+        .at(now)
+        .map_err(|error| rated(error.into()))?;
+    let billed = partner_billing::billed(db, contract.id).await?;
+    let (plan, period) = Plan::current(&contract.history, &billed, now).map_err(rated)?;
+    let counted = partner_billing::count(db, &plan).await?;
+    let drafts = plan.drafts(&counted, &LOOKED_AT).map_err(rated)?;
+    let is_running = |draft: &Draft| {
+        let first_day = period.as_ref().map(|period| period.first_day);
+        draft.kind == DraftKind::Period && Some(draft.first_day) == first_day
+    };
+    let bill = drafts
+        .drafts
+        .into_iter()
+        .find(is_running)
+        .map(|draft| draft.bill);
+    let usage = plan.usage_of(period.as_ref(), &counted);
+    let priced = period.as_ref().map_or(terms, |period| &period.terms);
     let mut current = CurrentInvoice {
-        api_key_prefix: read.api_key_prefix,
+        api_key_prefix: read.row.api_key_prefix,
         contract_id: contract.id,
-        pricing_model: contract.terms.pricing_model.as_str(),
-        currency: contract.terms.currency,
+        pricing_model: priced.pricing_model.as_str(),
+        currency: priced.currency,
         as_of: now,
         period: period.as_ref().map(CurrentPeriod::from),
-        usage: Usage::default(),
+        usage,
         lines: Vec::new(),
+        taxes: Vec::new(),
         subtotal_cents: 0,
         tax_cents: 0,
         total_cents: 0,
     };
-    if let Some(period) = period {
-        current.usage = used(db, &contract, &period, now).await?;
-        let bill = pricing::bill(&contract.terms, &period, current.usage, &[])
-            .map_err(|error| Error::Internal(Box::new(error)))?;
-        if let Some(bill) = bill {
-            current.lines = bill.lines;
-            current.subtotal_cents = bill.subtotal_cents;
-            current.tax_cents = bill.tax_cents;
-            current.total_cents = bill.total_cents;
-        }
+    if let Some(bill) = bill {
+        current.lines = bill.lines;
+        current.taxes = bill.taxes;
+        current.subtotal_cents = bill.subtotal_cents;
+        current.tax_cents = bill.tax_cents;
+        current.total_cents = bill.total_cents;
     }
     Ok(Json(current))
 }
 
-async fn running_period(
-    db: &impl GenericClient,
-    contract: &StoredContract,
-    now: Timestamp,
-) -> Result<Option<BillingPeriod>, Error> {
-    let prefix = contract.terms.api_key_prefix.as_str();
-    let invoiced = usage_terms::invoiced_periods(db, &[prefix], Timestamp::UNIX_EPOCH).await?;
-    let invoiced: Vec<Period> = invoiced
-        .iter()
-        .map(|invoiced| Period {
-            start: invoiced.start,
-            end: invoiced.end,
-        })
-        .collect();
-    let dates = |error: domain::partner::cycle::Error| {
-        unpriceable(contract.id, "timezone".to_owned(), error.to_string())
-    };
-    Calendar::new(contract, &invoiced)
-        .and_then(|calendar| calendar.current(now))
-        .map_err(dates)
-}
-
-/// What was used of the period up to and including `now`: events of the next minutes are there already.
-async fn used(
-    db: &impl GenericClient,
-    contract: &StoredContract,
-    period: &BillingPeriod,
-    now: Timestamp,
-) -> Result<Usage, Error> {
-    let after_now = now.saturating_add(jiff::SignedDuration::from_micros(1));
-    let after_now = after_now.unwrap_or(Timestamp::MAX);
-    let windows: Vec<Window<'_>> = period
-        .usage
-        .iter()
-        .filter(|stretch| stretch.start < after_now)
-        .map(|stretch| Window {
-            contract: &contract.terms,
-            period: Period {
-                start: stretch.start,
-                end: stretch.end.min(after_now),
-            },
-        })
-        .collect();
-    let mut used = Usage::default();
-    for counted in contract_usage::read(db, &windows).await? {
-        used.units = used.units.saturating_add(counted.units);
-        used.requests = used.requests.saturating_add(counted.requests);
-    }
-    Ok(used)
-}
+/// The running invoice is shown, whatever would hold it back.
+const LOOKED_AT: Rules = Rules {
+    cap_cents: None,
+    catch_up: usize::MAX,
+    reviewed: true,
+};
 
 fn unpriceable(id: i64, field: String, expected: String) -> Error {
     Error::NotConfigured(Box::new(Unpriceable {

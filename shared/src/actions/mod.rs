@@ -2,4 +2,5 @@
 
 pub mod contracts;
 pub mod credits;
+pub mod drafts;
 pub mod invoices;

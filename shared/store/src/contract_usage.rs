@@ -12,17 +12,9 @@ use tokio_postgres::types::{Json, Type};
 
 use super::Error;
 use domain::partner::contract::{Contract, PricingModel, UnitSource};
+use domain::partner::draft::Window;
 use domain::partner::pricing::Usage;
 use domain::period::Period;
-
-/// A stretch of a contract's time whose usage is counted.
-#[derive(Debug, Clone, Copy)]
-pub struct Window<'a> {
-    /// Says which partner, source and event types count.
-    pub contract: &'a Contract,
-    /// The stretch `[start, end)`.
-    pub period: Period,
-}
 
 /// Usage under a prefix that no contract has.
 #[derive(Debug, Clone, PartialEq, Eq)]

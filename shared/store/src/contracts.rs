@@ -14,8 +14,8 @@ use domain::partner::contract::{
     self, Address, BillingDetails, Contract, ContractStatus, PaymentMethod, PaymentTerms,
     TierMembers, TierMode,
 };
-use domain::partner::cycle::StoredContract;
-use domain::partner::tax::Tax;
+use domain::partner::tax::{self, Tax};
+use domain::partner::terms::{Change, Projection, StoredContract, StoredRow};
 
 columns! {
     /// A contract as it is stored: the predecessor's rows were never checked, so words may be unknown and members may
@@ -96,12 +96,13 @@ impl ContractRow {
             return serde_json::Map::new();
         };
         members.retain(|name, _| contract::MEMBERS.contains(&name.as_str()));
-        // One of the two says it.
-        let shorthand = if self.taxes.is_some() {
-            "tax_rate_bps"
-        } else {
-            "taxes"
-        };
+        // One of the two says it: the list, unless somebody who does not know it has written the other.
+        let taxes: Option<Vec<Tax>> = self
+            .taxes
+            .as_ref()
+            .and_then(|taxes| serde_json::from_value(taxes.clone()).ok());
+        let is_told = taxes.is_some_and(|taxes| tax::sum_bps(&taxes) == self.tax_rate_bps);
+        let shorthand = if is_told { "tax_rate_bps" } else { "taxes" };
         members.remove(shorthand);
         members
     }
@@ -112,6 +113,36 @@ impl ContractRow {
 pub struct Filter<'a> {
     pub status: Option<ContractStatus>,
     pub api_key_prefix: Option<&'a str>,
+}
+
+impl ContractRow {
+    /// Shows what the contract says on a day, whatever the columns still say.
+    pub fn show(&mut self, projection: &Projection) {
+        let terms = &projection.terms;
+        let text = |word: &str| word.to_owned();
+        self.pricing_model = text(terms.pricing_model.as_str());
+        self.currency = text(terms.currency.as_str());
+        self.monthly_flat_fee_cents = terms.monthly_flat_fee_cents;
+        self.per_deed_price_cents = terms.per_deed_price_cents;
+        self.per_1000_requests_cents = terms.per_1000_requests_cents;
+        self.tiers = terms.tiers_as_json();
+        self.tier_mode = terms.tier_mode.map(|mode| text(mode.as_str()));
+        self.included_units = terms.included_units;
+        self.minimum_commitment_cents = terms.minimum_commitment_cents;
+        self.unit_source = text(terms.unit_source.as_str());
+        self.billable_event_types
+            .clone_from(&terms.billable_event_types);
+        self.billing_cycle = text(terms.billing_cycle.as_str());
+        self.status = text(terms.status.as_str());
+        self.contract_start_date = terms.contract_start_date;
+        self.contract_end_date = terms.contract_end_date;
+        self.timezone.clone_from(&terms.timezone);
+        self.tax_rate_bps = terms.tax_rate_bps();
+        self.taxes = serde_json::to_value(&terms.taxes).ok();
+        self.billable_status_codes = Some(terms.billable_status_codes.to_string());
+        self.suspended_at = projection.suspended_at;
+        self.canceled_at = projection.canceled_at;
+    }
 }
 
 /// A page of contracts.
@@ -144,40 +175,6 @@ pub async fn list(
         ],
         Span::default(),
         page,
-    )
-    .await
-}
-
-/// One contract.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow>, Error> {
-    columns::first(
-        db,
-        &format!(
-            "-- contracts::find
-             SELECT {} FROM api_partner_contracts WHERE id = $1",
-            ContractRow::COLUMNS
-        ),
-        &[(&id, Type::INT8)],
-    )
-    .await
-}
-
-/// One contract, locked until the end of the transaction.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<ContractRow>, Error> {
-    columns::first(
-        db,
-        &format!(
-            "-- contracts::lock
-             SELECT {} FROM api_partner_contracts WHERE id = $1 FOR UPDATE",
-            ContractRow::COLUMNS
-        ),
-        &[(&id, Type::INT8)],
     )
     .await
 }
@@ -223,14 +220,92 @@ impl FromRow for BillingDetails {
 }
 
 /// A row that may not be a valid contract: the predecessor's rows were never checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Read {
-    /// Our number of the contract, the column `api_partner_contracts.id`.
-    pub id: i64,
-    /// The partner's API key prefix.
-    pub api_key_prefix: String,
-    /// The contract, or which of its members is not valid.
-    pub contract: Result<StoredContract, contract::Invalid>,
+    /// The row as its columns are.
+    pub row: ContractRow,
+    /// The same for the terms, with the changes that are not revoked.
+    pub stored: StoredRow,
+}
+
+impl Read {
+    /// The contract, as it is read at an instant, or which of its members is not valid.
+    ///
+    /// # Errors
+    /// Names the member.
+    pub fn contract(&self, now: Timestamp) -> Result<StoredContract, contract::Invalid> {
+        self.stored.read(now)
+    }
+
+    /// The contract as its changes say, whatever its columns do.
+    ///
+    /// # Errors
+    /// Names the member that is not valid.
+    pub fn contract_of_changes(&self) -> Result<StoredContract, contract::Invalid> {
+        self.stored.read_changes()
+    }
+}
+
+/// Which contracts are read.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    Ids(&'a [i64]),
+    Prefixes(&'a [&'a str]),
+}
+
+/// Contracts with their changes, by id.
+///
+/// # Errors
+/// When the statement fails or a column is not what it was written as.
+pub async fn read(db: &impl GenericClient, which: Which<'_>) -> Result<Vec<Read>, Error> {
+    let (ids, prefixes) = match which {
+        Which::Ids(ids) => (Some(ids), None),
+        Which::Prefixes(prefixes) => (None, Some(prefixes)),
+    };
+    columns::all(
+        db,
+        &format!(
+            "-- contracts::read
+             SELECT {}, suspensions, terms_since, projected_on,
+                    (SELECT jsonb_agg(jsonb_build_object('id', changes.id, 'effective_from', changes.effective_from,
+                                                         'members', changes.members,
+                                                         'created_at', changes.created_at))
+                     FROM contract_changes AS changes
+                     WHERE changes.contract_id = api_partner_contracts.id AND revoked_at IS NULL) AS changes
+             FROM api_partner_contracts
+             WHERE id = ANY($1) OR api_key_prefix = ANY($2)
+             ORDER BY id",
+            ContractRow::COLUMNS
+        ),
+        &[
+            (&ids, Type::INT8_ARRAY),
+            (&prefixes, Type::TEXT_ARRAY),
+        ],
+    )
+    .await
+}
+
+/// The ids of the contracts behind `after`, ascending, at most `limit`.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn ids_after(db: &impl GenericClient, after: i64, limit: i64) -> Result<Vec<i64>, Error> {
+    let rows = db
+        .query_typed(
+            "-- contracts::ids_after
+             SELECT id FROM api_partner_contracts WHERE id > $1 ORDER BY id LIMIT $2",
+            &[(&after, Type::INT8), (&limit, Type::INT8)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+}
+
+/// One contract with its changes; `None` when there is none.
+///
+/// # Errors
+/// When the statement fails or a column is not what it was written as.
+pub async fn find(db: &impl GenericClient, id: i64) -> Result<Option<Read>, Error> {
+    Ok(read(db, Which::Ids(&[id])).await?.pop())
 }
 
 /// The contract of a partner; `None` when it has none.
@@ -241,79 +316,63 @@ pub async fn of_prefix(
     db: &impl GenericClient,
     api_key_prefix: &str,
 ) -> Result<Option<Read>, Error> {
-    columns::first(
-        db,
-        &format!(
-            "-- contracts::of_prefix
-             SELECT {}, suspensions FROM api_partner_contracts WHERE api_key_prefix = $1",
-            ContractRow::COLUMNS
-        ),
-        &[(&api_key_prefix, Type::TEXT)],
-    )
-    .await
+    Ok(read(db, Which::Prefixes(&[api_key_prefix])).await?.pop())
 }
 
-/// The contracts after `after`, by id, at most `limit`; only `only` when it is given.
+/// One contract, locked until the end of the transaction, with its changes as they are under the lock.
 ///
 /// # Errors
-/// When the statement fails or a column is not what it was written as.
-pub async fn after(
-    db: &impl GenericClient,
-    after: i64,
-    only: Option<i64>,
-    limit: i64,
-) -> Result<Vec<Read>, Error> {
-    columns::all(
-        db,
-        &format!(
-            "-- contracts::after
-             SELECT {}, suspensions FROM api_partner_contracts
-             WHERE id > $1 AND (CAST($2 AS bigint) IS NULL OR id = $2) ORDER BY id LIMIT $3",
-            ContractRow::COLUMNS
-        ),
-        &[
-            (&after, Type::INT8),
-            (&only, Type::INT8),
-            (&limit, Type::INT8),
-        ],
+/// When a statement fails or a column is not what it was written as.
+pub async fn lock(db: &impl GenericClient, id: i64) -> Result<Option<Read>, Error> {
+    db.query_typed(
+        "-- contracts::lock
+         SELECT id FROM api_partner_contracts WHERE id = $1 FOR UPDATE",
+        &[(&id, Type::INT8)],
     )
-    .await
+    .await?;
+    // What was written while it was waited for is seen by another statement only.
+    find(db, id).await
 }
 
-/// These contracts, locked in ascending order until the end of the transaction; those there are, by id.
-///
-/// # Errors
-/// When the statement fails or a column is not what it was written as.
-pub async fn lock_and_read(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Read>, Error> {
-    columns::all(
-        db,
-        &format!(
-            "-- contracts::lock_and_read
-             SELECT {}, suspensions FROM api_partner_contracts WHERE id = ANY($1) ORDER BY id FOR UPDATE",
-            ContractRow::COLUMNS
-        ),
-        &[(&ids, Type::INT8_ARRAY)],
-    )
-    .await
+/// A change as `contracts::read` selects it.
+#[derive(serde::Deserialize)]
+struct StoredChange {
+    id: i64,
+    effective_from: Option<Date>,
+    members: serde_json::Map<String, Value>,
+    created_at: Timestamp,
 }
 
 impl FromRow for Read {
     fn from_row(row: &Row) -> Result<Read, Error> {
         let stored = ContractRow::from_row(row)?;
         let id = stored.id;
-        let suspensions =
-            columns::json(row, "api_partner_contracts", "suspensions", &id.to_string())?;
-        let contract = Contract::parse(&stored.members()).map(|terms| StoredContract {
-            id,
-            terms,
-            suspended_at: stored.suspended_at,
-            canceled_at: stored.canceled_at,
-            suspensions,
+        let key = id.to_string();
+        let suspensions = columns::json(row, "api_partner_contracts", "suspensions", &key)?;
+        let changes: Option<Value> = row.try_get("changes")?;
+        let changes: Vec<StoredChange> = match changes {
+            None => Vec::new(),
+            Some(_) => columns::json(row, "contract_changes", "changes", &key)?,
+        };
+        let changes = changes.into_iter().map(|change| Change {
+            id: change.id,
+            effective_from: change.effective_from,
+            members: change.members,
+            created_at: change.created_at,
         });
         Ok(Read {
-            id,
-            api_key_prefix: stored.api_key_prefix,
-            contract,
+            stored: StoredRow {
+                id,
+                members: stored.members(),
+                suspended_at: stored.suspended_at,
+                canceled_at: stored.canceled_at,
+                suspensions,
+                updated_at: stored.updated_at,
+                terms_since: row.try_get("terms_since")?,
+                projected_on: row.try_get("projected_on")?,
+                changes: changes.collect(),
+            },
+            row: stored,
         })
     }
 }
@@ -343,10 +402,10 @@ pub async fn insert(
     write(
         db,
         statement,
-        &contract.api_key_prefix,
-        Type::TEXT,
+        (&contract.api_key_prefix, Type::TEXT),
         contract,
         now,
+        &[],
     )
     .await?
     .ok_or(Error::RowCount {
@@ -380,18 +439,18 @@ pub async fn set_stripe_customer(
     Ok(())
 }
 
-/// Replaces what a contract says, but its prefix. It is suspended, or canceled, from the first time its status says so;
-/// an active one is neither, and remembers the suspension that is over.
+/// Writes what a contract says on a day into its columns, all but the prefix.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn update(
+pub async fn project(
     db: &impl GenericClient,
     id: i64,
-    contract: &Contract,
+    projection: &Projection,
+    day: Date,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let statement = "-- contracts::update
+    let statement = "-- contracts::project
              UPDATE api_partner_contracts SET company = $2, pricing_model = $3, currency = $4,
                  monthly_flat_fee_cents = $5, per_deed_price_cents = $6,
                  per_1000_requests_cents = $7, tiers = $8, tier_mode = $9, included_units = $10,
@@ -402,65 +461,88 @@ pub async fn update(
                  billed_from = COALESCE($22, billed_from), timezone = $23, billing_email = $24,
                  billing_address = $25, tax_id = $26, tax_rate_bps = $27, po_number = $28,
                  notes = $29, stripe_customer_id = $30, taxes = $31, tax_note = $32, billable_status_codes = $33,
-                 updated_at = $34,
-                 suspended_at = CASE $19 WHEN 'suspended' THEN COALESCE(suspended_at, $34)
-                                         WHEN 'canceled' THEN suspended_at END,
-                 suspensions = CASE WHEN $19 = 'active' AND suspended_at IS NOT NULL
-                     THEN suspensions || jsonb_build_object('suspended_at', suspended_at, 'resumed_at', $34)
-                     ELSE suspensions END,
-                 canceled_at = CASE $19 WHEN 'canceled' THEN COALESCE(canceled_at, $34) END
+                 updated_at = $34, suspended_at = $35, canceled_at = $36, projected_on = $37
              WHERE id = $1
              RETURNING id";
-    let changed = write(db, statement, &id, Type::INT8, contract, now).await?;
-    Error::check_row_count("contracts::update", 1, changed.map_or(0, |_id| 1))
+    let dates: [(&(dyn ToSql + Sync), Type); 3] = [
+        (&projection.suspended_at, Type::TIMESTAMPTZ),
+        (&projection.canceled_at, Type::TIMESTAMPTZ),
+        (&day, Type::DATE),
+    ];
+    let changed = write(
+        db,
+        statement,
+        (&id, Type::INT8),
+        &projection.terms,
+        now,
+        &dates,
+    )
+    .await?;
+    Error::check_row_count("contracts::project", 1, changed.map_or(0, |_id| 1))
 }
 
-/// Runs a statement that writes a contract: `$1` is `key`, what follows are the contract's members but its prefix, the
-/// last is `now`. Returns the id of the row.
+/// Runs a statement that writes a contract: `$1` is `key`, what follows are the contract's members but its prefix, then
+/// `now`, then `more`. Returns the id of the row.
 async fn write(
     db: &impl GenericClient,
     statement: &str,
-    key: &(dyn ToSql + Sync),
-    key_type: Type,
+    key: (&(dyn ToSql + Sync), Type),
     contract: &Contract,
     now: Timestamp,
+    more: &[(&(dyn ToSql + Sync), Type)],
 ) -> Result<Option<i64>, Error> {
-    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[
-        (key, key_type),
+    let taxes = Json(&contract.taxes);
+    let billing_address = contract.billing_address.as_ref().map(Json);
+    let status_codes = contract.billable_status_codes.to_string();
+    let (tiers, tax_rate_bps) = (contract.tiers_as_json(), contract.tax_rate_bps());
+    let words = [
+        contract.pricing_model.as_str(),
+        contract.currency.as_str(),
+        contract.unit_source.as_str(),
+        contract.billing_cycle.as_str(),
+        contract.payment_terms.as_str(),
+        contract.payment_method.as_str(),
+        contract.status.as_str(),
+    ];
+    let [model, currency, source, cycle, terms, method, status] = &words;
+    let tier_mode = contract.tier_mode.map(TierMode::as_str);
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+        key,
         (&contract.company, Type::TEXT),
-        (&contract.pricing_model.as_str(), Type::TEXT),
-        (&contract.currency.as_str(), Type::TEXT),
+        (model, Type::TEXT),
+        (currency, Type::TEXT),
         (&contract.monthly_flat_fee_cents, Type::INT8),
         (&contract.per_deed_price_cents, Type::INT8),
         (&contract.per_1000_requests_cents, Type::INT8),
-        (&contract.tiers_as_json(), Type::JSONB),
-        (&contract.tier_mode.map(TierMode::as_str), Type::TEXT),
+        (&tiers, Type::JSONB),
+        (&tier_mode, Type::TEXT),
         (&contract.included_units, Type::INT8),
         (&contract.minimum_commitment_cents, Type::INT8),
-        (&contract.unit_source.as_str(), Type::TEXT),
+        (source, Type::TEXT),
         (&contract.billable_event_types, Type::TEXT_ARRAY),
-        (&contract.billing_cycle.as_str(), Type::TEXT),
-        (&contract.payment_terms.as_str(), Type::TEXT),
-        (&contract.payment_method.as_str(), Type::TEXT),
+        (cycle, Type::TEXT),
+        (terms, Type::TEXT),
+        (method, Type::TEXT),
         (&contract.monthly_request_limit, Type::INT8),
         (&contract.rate_limit_per_minute, Type::INT8),
-        (&contract.status.as_str(), Type::TEXT),
+        (status, Type::TEXT),
         (&contract.contract_start_date, Type::DATE),
         (&contract.contract_end_date, Type::DATE),
         (&contract.billed_from, Type::DATE),
         (&contract.timezone, Type::TEXT),
         (&contract.billing_email, Type::TEXT),
-        (&contract.billing_address.as_ref().map(Json), Type::JSONB),
+        (&billing_address, Type::JSONB),
         (&contract.tax_id, Type::TEXT),
-        (&contract.tax_rate_bps(), Type::INT4),
+        (&tax_rate_bps, Type::INT4),
         (&contract.po_number, Type::TEXT),
         (&contract.notes, Type::TEXT),
         (&contract.stripe_customer_id, Type::TEXT),
-        (&Json(&contract.taxes), Type::JSONB),
+        (&taxes, Type::JSONB),
         (&contract.tax_note, Type::TEXT),
-        (&contract.billable_status_codes.to_string(), Type::TEXT),
+        (&status_codes, Type::TEXT),
         (&now, Type::TIMESTAMPTZ),
     ];
-    let rows = db.query_typed(statement, parameters).await?;
+    parameters.extend(more.iter().cloned());
+    let rows = db.query_typed(statement, &parameters).await?;
     rows.first().map(|row| Ok(row.try_get("id")?)).transpose()
 }

@@ -247,84 +247,72 @@ pub async fn void(db: &impl GenericClient, id: i64, now: Timestamp) -> Result<bo
     Ok(changed == 1)
 }
 
-/// What remains of partners' credits, each partner's in one currency, with the partner's prefix; locked in ascending
-/// order until the end of the transaction.
+/// What remains of a partner's credits in one currency; locked in ascending order until the end of the transaction.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn lock_available(
     db: &impl GenericClient,
-    partners: &[(&str, Currency)],
-) -> Result<Vec<(String, Available)>, Error> {
-    let prefixes: Vec<&str> = partners.iter().map(|(prefix, _)| *prefix).collect();
-    let currencies: Vec<&str> = partners
-        .iter()
-        .map(|(_, currency)| currency.as_str())
-        .collect();
+    api_key_prefix: &str,
+    currency: Currency,
+) -> Result<Vec<Available>, Error> {
     let rows = db
         .query_typed(
             "-- credits::lock_available
-             SELECT credits.id, credits.api_key_prefix, credits.remaining_cents, credits.expires_at
+             SELECT id, remaining_cents, expires_at
              FROM credits
-             JOIN unnest($1, $2) AS asked (prefix, currency)
-                 ON credits.api_key_prefix = asked.prefix AND credits.currency = asked.currency
-             WHERE credits.remaining_cents > 0 AND credits.voided_at IS NULL
-             ORDER BY credits.id FOR UPDATE OF credits",
+             WHERE api_key_prefix = $1 AND currency = $2 AND remaining_cents > 0 AND voided_at IS NULL
+             ORDER BY id FOR UPDATE",
             &[
-                (&prefixes, Type::TEXT_ARRAY),
-                (&currencies, Type::TEXT_ARRAY),
+                (&api_key_prefix, Type::TEXT),
+                (&currency.as_str(), Type::TEXT),
             ],
         )
         .await?;
     rows.iter()
         .map(|row| {
-            let available = Available {
+            Ok(Available {
                 credit_id: row.try_get("id")?,
                 remaining_cents: row.try_get("remaining_cents")?,
                 expires_at: row.try_get("expires_at")?,
-            };
-            Ok((row.try_get("api_key_prefix")?, available))
+            })
         })
         .collect()
 }
 
-/// Takes from credits, which are locked, for invoices, each credit for one of them.
+/// Takes from credits, which are locked, for an invoice.
 ///
 /// # Errors
 /// When the statement fails, also because a credit has less than is taken.
 pub async fn apply(
     db: &impl GenericClient,
-    applications: &[(i64, Application)],
+    invoice_id: i64,
+    applications: &[Application],
     now: Timestamp,
 ) -> Result<(), Error> {
     if applications.is_empty() {
         return Ok(());
     }
-    let invoice_ids: Vec<i64> = applications.iter().map(|(invoice, _)| *invoice).collect();
-    let ids: Vec<i64> = applications
-        .iter()
-        .map(|(_, taken)| taken.credit_id)
-        .collect();
+    let ids: Vec<i64> = applications.iter().map(|taken| taken.credit_id).collect();
     let amounts: Vec<i64> = applications
         .iter()
-        .map(|(_, taken)| taken.amount_cents)
+        .map(|taken| taken.amount_cents)
         .collect();
     let changed = db
         .execute_typed(
             "-- credits::apply
              WITH taken AS (
-                 SELECT invoice_id, credit_id, amount_cents, position
-                 FROM unnest($1, $2, $3) WITH ORDINALITY AS taken (invoice_id, credit_id, amount_cents, position)
+                 SELECT credit_id, amount_cents, position
+                 FROM unnest($2, $3) WITH ORDINALITY AS taken (credit_id, amount_cents, position)
              ), applied AS (
                  INSERT INTO credit_applications (credit_id, invoice_id, amount_cents, applied_at)
-                 SELECT credit_id, invoice_id, amount_cents, $4 FROM taken ORDER BY position
+                 SELECT credit_id, $1, amount_cents, $4 FROM taken ORDER BY position
              )
              UPDATE credits
-             SET remaining_cents = credits.remaining_cents - taken.amount_cents,
-                 applied_to_invoice_id = taken.invoice_id
+             SET remaining_cents = credits.remaining_cents - taken.amount_cents, applied_to_invoice_id = $1
              FROM taken WHERE credits.id = taken.credit_id",
             &[
-                (&invoice_ids, Type::INT8_ARRAY),
+                (&invoice_id, Type::INT8),
                 (&ids, Type::INT8_ARRAY),
                 (&amounts, Type::INT8_ARRAY),
                 (&now, Type::TIMESTAMPTZ),

@@ -6,77 +6,72 @@ use tokio_postgres::types::{Json, Type};
 use tokio_postgres::{GenericClient, Row};
 
 use super::{Error, columns};
+use domain::partner::draft::BilledUsage;
 use domain::partner::pricing::Usage;
-use domain::period::Period;
 
-/// What one invoice billed of one period. Amounts in minor units of the contract's currency.
-#[derive(Debug, Clone, PartialEq)]
-pub struct InvoicedUsage {
-    /// The contract that was billed.
-    pub contract_id: i64,
-    /// The period the usage belongs to.
-    pub period: Period,
-    /// The usage that was billed; negative when an adjustment takes some back.
-    pub usage: Usage,
-    /// In minor units before tax; may be negative.
-    pub amount_cents: i64,
-    /// The terms by which the period is rated again; `None` on an adjustment.
-    pub terms: Option<Value>,
-    /// The tax of the invoice in hundredths of a percent, where its terms were stored before they had it.
-    pub tax_rate_bps: Option<i64>,
-}
-
-/// What invoices billed for periods of these contracts that end after `since`, oldest period first. Void invoices are
-/// left out.
-pub async fn of_contracts(
+/// What invoices billed of the periods of a contract, oldest period first. Void invoices are left out. A period that came
+/// to nothing before terms were dated (`settled_periods`) counts as billed with nothing, by the terms of then.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn of_contract(
     db: &impl GenericClient,
-    contract_ids: &[i64],
-    since: Timestamp,
-) -> Result<Vec<InvoicedUsage>, Error> {
-    if contract_ids.is_empty() {
-        return Ok(Vec::new());
-    }
+    contract_id: i64,
+) -> Result<Vec<BilledUsage>, Error> {
     let rows = db
         .query_typed(
-            "-- invoiced_usage::of_contracts
-             SELECT billed.contract_id, billed.period_start, billed.period_end, billed.units, billed.requests,
-                    billed.amount_cents, billed.terms,
-                    CAST(invoices.tax_breakdown -> 0 ->> 'tax_rate_bps' AS bigint) AS tax_rate_bps
-             FROM invoiced_usage AS billed
-             JOIN invoices ON invoices.id = billed.invoice_id
-             WHERE billed.contract_id = ANY($1) AND billed.period_end > $2 AND invoices.status <> 'void'
-             ORDER BY billed.contract_id, billed.period_start, billed.period_end, billed.invoice_id",
-            &[
-                (&contract_ids, Type::INT8_ARRAY),
-                (&since, Type::TIMESTAMPTZ),
-            ],
+            "-- invoiced_usage::of_contract
+             SELECT period_start, period_end, units, requests, amount_cents, terms, tax_rate_bps
+             FROM (
+                 SELECT billed.period_start, billed.period_end, billed.units, billed.requests, billed.amount_cents,
+                        billed.terms, CAST(invoices.tax_breakdown -> 0 ->> 'tax_rate_bps' AS bigint) AS tax_rate_bps,
+                        billed.invoice_id
+                 FROM invoiced_usage AS billed
+                 JOIN invoices ON invoices.id = billed.invoice_id
+                 WHERE billed.contract_id = $1 AND invoices.status <> 'void'
+                 UNION ALL
+                 SELECT settled.period_start, settled.period_end, 0, 0, 0, settled.terms, NULL, 0
+                 FROM settled_periods AS settled
+                 WHERE settled.contract_id = $1 AND NOT EXISTS (
+                     SELECT FROM invoices
+                     WHERE invoices.contract_id = settled.contract_id
+                       AND billing_period_start = settled.period_start AND billing_period_end = settled.period_end)
+             ) AS decided
+             ORDER BY period_start, period_end, invoice_id",
+            &[(&contract_id, Type::INT8)],
         )
         .await?;
     rows.iter().map(from_row).collect()
 }
 
-/// Records what invoices bill, each by the invoice's id.
+/// Records what an invoice of a contract bills.
+///
+/// # Errors
+/// When the statement fails.
 pub async fn insert_all(
     db: &impl GenericClient,
-    billed: &[(i64, &InvoicedUsage)],
+    invoice_id: i64,
+    contract_id: i64,
+    billed: &[BilledUsage],
 ) -> Result<(), Error> {
-    let invoice_ids: Vec<i64> = billed.iter().map(|(invoice, _)| *invoice).collect();
-    let rows = || billed.iter().map(|(_, row)| *row);
-    let column = |of: fn(&InvoicedUsage) -> i64| -> Vec<i64> { rows().map(of).collect() };
-    let starts: Vec<Timestamp> = rows().map(|row| row.period.start).collect();
-    let ends: Vec<Timestamp> = rows().map(|row| row.period.end).collect();
-    let terms: Vec<Option<Json<&Value>>> = rows().map(|row| row.terms.as_ref().map(Json)).collect();
+    let column = |of: fn(&BilledUsage) -> i64| -> Vec<i64> { billed.iter().map(of).collect() };
+    let starts: Vec<Timestamp> = billed.iter().map(|row| row.period.start).collect();
+    let ends: Vec<Timestamp> = billed.iter().map(|row| row.period.end).collect();
+    let terms: Vec<Option<Json<&Value>>> = billed
+        .iter()
+        .map(|row| row.terms.as_ref().map(Json))
+        .collect();
     let changed = db
         .execute_typed(
             "-- invoiced_usage::insert_all
              INSERT INTO invoiced_usage
                  (invoice_id, contract_id, period_start, period_end, units, requests, amount_cents, terms)
-             SELECT invoice_id, contract_id, period_start, period_end, units, requests, amount_cents, terms
-             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) AS new
-                 (invoice_id, contract_id, period_start, period_end, units, requests, amount_cents, terms)",
+             SELECT $1, $2, period_start, period_end, units, requests, amount_cents, terms
+             FROM unnest($3, $4, $5, $6, $7, $8) AS new
+                 (period_start, period_end, units, requests, amount_cents, terms)",
             &[
-                (&invoice_ids, Type::INT8_ARRAY),
-                (&column(|row| row.contract_id), Type::INT8_ARRAY),
+                (&invoice_id, Type::INT8),
+                (&contract_id, Type::INT8),
                 (&starts, Type::TIMESTAMPTZ_ARRAY),
                 (&ends, Type::TIMESTAMPTZ_ARRAY),
                 (&column(|row| row.usage.units), Type::INT8_ARRAY),
@@ -90,9 +85,8 @@ pub async fn insert_all(
     Error::check_row_count("invoiced_usage::insert_all", expected, changed)
 }
 
-fn from_row(row: &Row) -> Result<InvoicedUsage, Error> {
-    Ok(InvoicedUsage {
-        contract_id: row.try_get("contract_id")?,
+fn from_row(row: &Row) -> Result<BilledUsage, Error> {
+    Ok(BilledUsage {
         period: columns::period(row, "period_start", "period_end")?,
         usage: Usage {
             units: row.try_get("units")?,

@@ -30,6 +30,7 @@ pub mod audit_log;
 pub mod catalog;
 pub mod checkout_sessions;
 mod columns;
+pub mod contract_changes;
 pub mod contract_usage;
 pub mod contracts;
 pub mod credits;
@@ -59,7 +60,6 @@ pub mod revenue_daily;
 pub mod revenue_report;
 pub mod roles;
 pub mod row;
-pub mod settled_periods;
 pub mod statements;
 pub mod stripe_events;
 pub mod stripe_lookups;
@@ -68,6 +68,7 @@ pub mod usage_alerts;
 pub mod usage_daily;
 pub mod usage_events;
 pub mod usage_terms;
+pub mod waived_periods;
 
 /// How long to wait for a connection: the webhook has to answer within 5 seconds, whatever is unavailable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

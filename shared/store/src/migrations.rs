@@ -119,6 +119,8 @@ const VERSIONED: &[Migration] = migrations![
     "V0046__room_for_updates.sql",
     "V0047__checkout_sessions_stripe_payment_intent_id_idx.concurrent.sql",
     "V0060__taxes_of_contracts.sql",
+    "V0061__contract_changes.sql",
+    "V0062__waived_periods.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

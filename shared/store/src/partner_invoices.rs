@@ -1,7 +1,5 @@
 //! `invoices` that we issue to partners: their numbers, and what is left to do with them.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::GenericClient;
@@ -12,7 +10,7 @@ use domain::money::Currency;
 use domain::period::Period;
 use domain::stripe_objects::invoice::InvoiceStatus;
 
-/// An invoice about to be issued: of several at once, each of another contract.
+/// An invoice about to be issued.
 #[derive(Debug, Clone)]
 pub struct NewInvoice<'a> {
     pub contract_id: i64,
@@ -25,7 +23,8 @@ pub struct NewInvoice<'a> {
     pub total_cents: i64,
     pub credit_applied_cents: i64,
     pub amount_due_cents: i64,
-    pub period: Period,
+    /// The period it bills; `None` of one that only corrects others.
+    pub period: Option<Period>,
     pub due_at: Timestamp,
     /// The lines to store, as `{"items": […]}`.
     pub line_items: &'a Value,
@@ -49,7 +48,8 @@ pub struct Uncollected {
     pub amount_due_cents: i64,
     pub credit_applied_cents: i64,
     pub tax_cents: i64,
-    pub period_start: Timestamp,
+    /// `None` of one that only corrects others.
+    pub period_start: Option<Timestamp>,
     pub finalized_at: Timestamp,
     pub due_at: Option<Timestamp>,
     /// The lines as issued, `{"items": […]}`.
@@ -60,7 +60,7 @@ pub struct Uncollected {
     pub billing_email: Option<String>,
 }
 
-/// The periods of these contracts' invoices that are not void.
+/// The periods of these contracts' invoices that are not void, with whose they are.
 ///
 /// # Errors
 /// When the statement fails.
@@ -87,163 +87,122 @@ pub async fn periods(
         .collect()
 }
 
-/// The totals of the last six invoices of each contract and currency, newest first.
+/// The totals of the last six invoices of a contract in each currency, newest first.
 ///
 /// # Errors
 /// When the statement fails or a row cannot be read.
 pub async fn last_totals(
     db: &impl GenericClient,
-    contract_ids: &[i64],
-) -> Result<Vec<(i64, Currency, i64)>, Error> {
+    contract_id: i64,
+) -> Result<Vec<(Currency, i64)>, Error> {
     let rows = db
         .query_typed(
             "-- partner_invoices::last_totals
-             SELECT id, contract_id, currency, total_cents
+             SELECT id, currency, total_cents
              FROM (
-                 SELECT id, contract_id, currency, COALESCE(total_cents, 0) AS total_cents,
-                        row_number() OVER (PARTITION BY contract_id, currency
-                                           ORDER BY billing_period_start DESC, id DESC) AS place
+                 SELECT id, currency, COALESCE(total_cents, 0) AS total_cents,
+                        row_number() OVER (PARTITION BY currency
+                                           ORDER BY billing_period_start DESC NULLS LAST, id DESC) AS place
                  FROM invoices
-                 WHERE contract_id = ANY($1) AND status <> 'void' AND NOT superseded
+                 WHERE contract_id = $1 AND status <> 'void' AND NOT superseded
                    AND finalized_at IS NOT NULL
              ) AS ranked
              WHERE place <= 6
-             ORDER BY contract_id, currency, place",
-            &[(&contract_ids, Type::INT8_ARRAY)],
+             ORDER BY currency, place",
+            &[(&contract_id, Type::INT8)],
         )
         .await?;
     rows.iter()
         .map(|row| {
             let id: i64 = row.try_get("id")?;
             let currency = columns::currency(row, "invoices", &id.to_string())?;
-            Ok((
-                row.try_get("contract_id")?,
-                currency,
-                row.try_get("total_cents")?,
-            ))
+            Ok((currency, row.try_get("total_cents")?))
         })
         .collect()
 }
 
-/// The next number of each series, in their order: the series itself, then with `-2`, `-3` behind it. The counters are
-/// locked until the end of the transaction, so that a number is neither given twice nor left out. `None` when another
-/// series (or the predecessor) has given this number already: ask again. No series may be asked for twice.
+/// The next number of a series: the series itself, then with `-2`, `-3` behind it. The counter is locked until the end of
+/// the transaction, so that a number is neither given twice nor left out. `None` when another series (or the predecessor)
+/// has given this number already: ask again.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn take_numbers(
-    db: &impl GenericClient,
-    series: &[&str],
-) -> Result<Vec<Option<String>>, Error> {
+pub async fn take_number(db: &impl GenericClient, series: &str) -> Result<Option<String>, Error> {
     let rows = db
         .query_typed(
-            "-- partner_invoices::take_numbers
+            "-- partner_invoices::take_number
              WITH taken AS (
-                 INSERT INTO invoice_number_counters AS counters (series, next_value)
-                 SELECT series, 2 FROM unnest($1) AS asked (series) ORDER BY series
+                 INSERT INTO invoice_number_counters AS counters (series, next_value) VALUES ($1, 2)
                  ON CONFLICT (series) DO UPDATE SET next_value = counters.next_value + 1
                  RETURNING series, next_value - 1 AS value
              ), named AS (
-                 SELECT series, series || CASE WHEN value = 1 THEN '' ELSE '-' || value END AS number FROM taken
+                 SELECT series || CASE WHEN value = 1 THEN '' ELSE '-' || value END AS number FROM taken
              )
-             SELECT number,
-                    EXISTS (SELECT FROM invoices WHERE invoice_number = number AND NOT superseded) AS is_given
-             FROM unnest($1) WITH ORDINALITY AS asked (series, position) JOIN named USING (series)
-             ORDER BY position",
-            &[(&series, Type::TEXT_ARRAY)],
+             SELECT number FROM named
+             WHERE NOT EXISTS (SELECT FROM invoices WHERE invoice_number = number AND NOT superseded)",
+            &[(&series, Type::TEXT)],
         )
         .await?;
-    check_count("partner_invoices::take_numbers", series.len(), rows.len())?;
-    rows.iter()
-        .map(|row| {
-            let is_given: bool = row.try_get("is_given")?;
-            let number = row.try_get("number")?;
-            Ok((!is_given).then_some(number))
-        })
-        .collect()
+    rows.first()
+        .map(|row| Ok(row.try_get("number")?))
+        .transpose()
 }
 
-/// Issues invoices and returns their ids, in their order. A second one of the same period of a contract is refused by
-/// `invoices_contract_period_live_key`, and with it all of them.
+/// Issues an invoice and returns its id. A second one of the same period of a contract is refused by
+/// `invoices_contract_period_live_key`.
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn insert_all(
+pub async fn insert(
     db: &impl GenericClient,
-    invoices: &[NewInvoice<'_>],
+    invoice: &NewInvoice<'_>,
     now: Timestamp,
-) -> Result<Vec<i64>, Error> {
-    let cents = |of: fn(&NewInvoice<'_>) -> i64| -> Vec<i64> { invoices.iter().map(of).collect() };
-    let instants = |of: fn(&NewInvoice<'_>) -> Timestamp| -> Vec<Timestamp> {
-        invoices.iter().map(of).collect()
-    };
-    let prefixes: Vec<&str> = invoices.iter().map(|new| new.api_key_prefix).collect();
-    let numbers: Vec<&str> = invoices.iter().map(|new| new.invoice_number).collect();
-    let statuses: Vec<&str> = invoices.iter().map(|new| new.status.as_str()).collect();
-    let currencies: Vec<&str> = invoices.iter().map(|new| new.currency.as_str()).collect();
-    let lines: Vec<Json<&Value>> = invoices.iter().map(|new| Json(new.line_items)).collect();
-    let taxes: Vec<Json<&Value>> = invoices.iter().map(|new| Json(new.tax_breakdown)).collect();
-    let po_numbers: Vec<Option<&str>> = invoices.iter().map(|new| new.po_number).collect();
-    let methods: Vec<Option<&str>> = invoices.iter().map(|new| new.collection_method).collect();
-    let metadata: Vec<Json<&Value>> = invoices.iter().map(|new| Json(new.metadata)).collect();
+) -> Result<i64, Error> {
+    let (start, end) = invoice.period.map_or((None, None), |period| {
+        (Some(period.start), Some(period.end))
+    });
     let rows = db
         .query_typed(
-            "-- partner_invoices::insert_all
+            "-- partner_invoices::insert
              INSERT INTO invoices (contract_id, api_key_prefix, invoice_number, kind, status, currency,
                  subtotal_cents, tax_cents, discount_cents, total_cents, credit_applied_cents,
                  amount_paid_cents, amount_due_cents, billing_period_start, billing_period_end, due_date,
                  line_items, tax_breakdown, po_number, collection_method, metadata, finalized_at, paid_at,
                  created_at, updated_at)
-             SELECT contract_id, api_key_prefix, invoice_number, 'partner', status, currency,
-                 subtotal_cents, tax_cents, 0, total_cents, credit_applied_cents,
-                 0, amount_due_cents, billing_period_start, billing_period_end, due_date,
-                 line_items, tax_breakdown, po_number, collection_method, metadata, $19,
-                 CASE WHEN status = 'paid' THEN $19 END, $19, $19
-             FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-                 WITH ORDINALITY AS new
-                 (contract_id, api_key_prefix, invoice_number, status, currency, subtotal_cents, tax_cents,
-                  total_cents, credit_applied_cents, amount_due_cents, billing_period_start, billing_period_end,
-                  due_date, line_items, tax_breakdown, po_number, collection_method, metadata, position)
-             ORDER BY position
-             RETURNING id, contract_id",
+             VALUES ($1, $2, $3, 'partner', $4, $5, $6, $7, 0, $8, $9, 0, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                 $19, CASE WHEN $4 = 'paid' THEN $19 END, $19, $19)
+             RETURNING id",
             &[
-                (&cents(|new| new.contract_id), Type::INT8_ARRAY),
-                (&prefixes, Type::TEXT_ARRAY),
-                (&numbers, Type::TEXT_ARRAY),
-                (&statuses, Type::TEXT_ARRAY),
-                (&currencies, Type::TEXT_ARRAY),
-                (&cents(|new| new.subtotal_cents), Type::INT8_ARRAY),
-                (&cents(|new| new.tax_cents), Type::INT8_ARRAY),
-                (&cents(|new| new.total_cents), Type::INT8_ARRAY),
-                (&cents(|new| new.credit_applied_cents), Type::INT8_ARRAY),
-                (&cents(|new| new.amount_due_cents), Type::INT8_ARRAY),
-                (&instants(|new| new.period.start), Type::TIMESTAMPTZ_ARRAY),
-                (&instants(|new| new.period.end), Type::TIMESTAMPTZ_ARRAY),
-                (&instants(|new| new.due_at), Type::TIMESTAMPTZ_ARRAY),
-                (&lines, Type::JSONB_ARRAY),
-                (&taxes, Type::JSONB_ARRAY),
-                (&po_numbers, Type::TEXT_ARRAY),
-                (&methods, Type::TEXT_ARRAY),
-                (&metadata, Type::JSONB_ARRAY),
+                (&invoice.contract_id, Type::INT8),
+                (&invoice.api_key_prefix, Type::TEXT),
+                (&invoice.invoice_number, Type::TEXT),
+                (&invoice.status.as_str(), Type::TEXT),
+                (&invoice.currency.as_str(), Type::TEXT),
+                (&invoice.subtotal_cents, Type::INT8),
+                (&invoice.tax_cents, Type::INT8),
+                (&invoice.total_cents, Type::INT8),
+                (&invoice.credit_applied_cents, Type::INT8),
+                (&invoice.amount_due_cents, Type::INT8),
+                (&start, Type::TIMESTAMPTZ),
+                (&end, Type::TIMESTAMPTZ),
+                (&invoice.due_at, Type::TIMESTAMPTZ),
+                (&Json(invoice.line_items), Type::JSONB),
+                (&Json(invoice.tax_breakdown), Type::JSONB),
+                (&invoice.po_number, Type::TEXT),
+                (&invoice.collection_method, Type::TEXT),
+                (&Json(invoice.metadata), Type::JSONB),
                 (&now, Type::TIMESTAMPTZ),
             ],
         )
         .await?;
-    check_count("partner_invoices::insert_all", invoices.len(), rows.len())?;
-    let mut ids = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let contract_id: i64 = row.try_get("contract_id")?;
-        ids.insert(contract_id, row.try_get("id")?);
+    match rows.first() {
+        Some(row) => Ok(row.try_get("id")?),
+        None => Err(Error::RowCount {
+            statement: "partner_invoices::insert",
+            expected: 1,
+            changed: 0,
+        }),
     }
-    let of = |new: &NewInvoice<'_>| ids.get(&new.contract_id).copied();
-    let in_order: Vec<i64> = invoices.iter().filter_map(of).collect();
-    check_count("partner_invoices::insert_all", invoices.len(), ids.len())?;
-    Ok(in_order)
-}
-
-fn check_count(statement: &'static str, expected: usize, changed: usize) -> Result<(), Error> {
-    let count = |rows: usize| u64::try_from(rows).unwrap_or(u64::MAX);
-    Error::check_row_count(statement, count(expected), count(changed))
 }
 
 /// Invoices behind `after`, by id, that have no PDF yet; of one contract when it is given.

@@ -16,7 +16,7 @@ use crate::ledger::{JWT_SECRET, app, bearer, body, handle, request};
 const NOW: &str = "2025-10-20T12:00:00Z";
 
 /// Who may call which route.
-const ROWS: [(&str, Row); 30] = [
+const ROWS: [(&str, Row); 36] = [
     ("GET /admin/revenue", VIEWER),
     ("GET /admin/revenue/movements", VIEWER),
     ("GET /admin/revenue/cohorts", VIEWER),
@@ -37,6 +37,12 @@ const ROWS: [(&str, Row); 30] = [
     ("GET /admin/contracts/{id}/statement.csv", VIEWER),
     ("POST /admin/contracts", ADMIN),
     ("PATCH /admin/contracts/{id}", ADMIN),
+    ("GET /admin/contracts/{id}/changes", VIEWER),
+    ("GET /admin/contracts/{id}/terms", VIEWER),
+    ("DELETE /admin/contracts/{id}/changes/{change_id}", ADMIN),
+    ("GET /admin/drafts", VIEWER),
+    ("POST /admin/drafts/approve", FINANCE),
+    ("POST /admin/drafts/waive", FINANCE),
     ("GET /admin/credits", VIEWER),
     ("POST /admin/credits", FINANCE),
     ("POST /admin/credits/{id}/void", FINANCE),

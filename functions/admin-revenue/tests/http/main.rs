@@ -2,6 +2,8 @@
 
 mod authorization;
 mod cohorts;
+mod contract_terms;
+mod drafts;
 mod exports;
 mod gateway;
 mod health;

@@ -39,7 +39,7 @@ async fn send(
     send_at(app, method, path, content, key, NOW).await
 }
 
-async fn send_at(
+pub(crate) async fn send_at(
     app: &App,
     method: &str,
     path: &str,
@@ -136,23 +136,29 @@ async fn a_contract_is_entered_once_and_changed_as_a_whole() {
     assert_eq!(resumed["suspended_at"], Value::Null);
     let (_, canceled) = ledger.patch(&path, json!({"status": "canceled"})).await;
     assert_eq!(canceled["canceled_at"], NOW);
-    let (status, problem) = ledger.patch(&path, json!({"status": "active"})).await;
-    assert_eq!(
-        (status, &problem["code"]),
-        (409, &json!("contract_canceled"))
-    );
 
     let (_, log) = ledger.get("/admin/audit-log?target=contract:1", NOW).await;
     let log = log["data"].as_array().unwrap();
     let actions: Vec<&Value> = log.iter().map(|entry| &entry["action"]).collect();
     let update = "contract.update";
     assert_eq!(actions, [update, update, update, update, "contract.create"]);
+    // The log has the row, without what follows from it.
+    let row = |answer: &Value| {
+        let mut row = answer.clone();
+        for member in ["next_change", "warnings"] {
+            row.as_object_mut().unwrap().remove(member);
+        }
+        row
+    };
     assert_eq!(
         (&log[4]["actor"], &log[4]["before"]),
         (&json!("ops"), &Value::Null)
     );
-    assert_eq!(log[4]["after"], created);
-    assert_eq!((&log[3]["before"], &log[3]["after"]), (&created, &changed));
+    assert_eq!(log[4]["after"], row(&created));
+    assert_eq!(
+        (&log[3]["before"], &log[3]["after"]),
+        (&row(&created), &row(&changed))
+    );
 }
 
 #[tokio::test]

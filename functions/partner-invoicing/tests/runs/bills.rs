@@ -1,11 +1,12 @@
 //! What is billed: usage, changes inside a period, late usage, credits, review, edges of time.
 
+use domain::partner::draft::Window;
 use domain::partner::pricing::Usage;
 use domain::period::Period;
 use jiff::Timestamp;
 use partner_invoicing::{Error, handle};
 use serde_json::{Value, json};
-use store::contract_usage::{self, Window};
+use store::contract_usage;
 use store::contracts;
 
 use crate::site::{Site, at, event, run, run_in_part, run_with};
@@ -193,7 +194,8 @@ async fn a_change_of_price_or_currency_counts_from_the_period_that_is_not_invoic
     let app = site.app();
     run(&app, "2025-12-01T00:05:00Z").await;
     site.execute(&format!(
-        "UPDATE api_partner_contracts SET currency = 'EUR', per_deed_price_cents = 300 WHERE id = {id};
+        "UPDATE api_partner_contracts SET currency = 'EUR', per_deed_price_cents = 300, updated_at = '2025-12-02Z'
+         WHERE id = {id};
          INSERT INTO credits (api_key_prefix, amount_cents, remaining_cents, currency, reason)
          VALUES ('dp_pk_alpha', 700, 700, 'USD', 'goodwill')"
     ))
@@ -246,38 +248,92 @@ async fn nothing_used_makes_no_invoice_without_a_fee_or_a_minimum() {
 async fn what_is_agreed_later_is_not_charged_for_months_that_came_to_nothing() {
     let site = Site::new().await;
     let per_deed = json!({"pricing_model": "per_deed", "per_deed_price_cents": 250});
-    let id = site.contract("dp_pk_alpha", per_deed).await;
+    site.contract("dp_pk_alpha", per_deed).await;
     let app = site.app();
     for run_at in ["2025-12-01T00:05:00Z", "2026-01-01T00:05:00Z"] {
         let summary = run(&app, run_at).await;
         assert_eq!(summary["invoices_created"], 0);
     }
-    // From now on there is a fee, every quarter, and a deed costs more.
+    // From now on there is a fee, and a deed costs more: the host writes columns, and it counts from the running cycle on.
     site.execute(
         "UPDATE api_partner_contracts SET pricing_model = 'hybrid', monthly_flat_fee_cents = 50000,
-             per_deed_price_cents = 300",
+             per_deed_price_cents = 300, updated_at = '2026-01-09Z'",
     )
     .await;
     assert_eq!(
         run(&app, "2026-01-10T00:05:00Z").await["invoices_created"],
         0
     );
-    // Used in November, told in January: at the price of November, on the next invoice.
+    let written = "SELECT count(*) FROM contract_changes WHERE created_by = 'host' AND effective_from = '2026-01-01'";
+    assert_eq!(site.number(written).await, 1);
+    // Used in November, told in January: at the price of November.
     site.served("dp_pk_alpha", 2, "2025-11-20T00:00:00Z").await;
     site.served("dp_pk_alpha", 1, "2026-01-20T00:00:00Z").await;
-    assert_eq!(
-        run(&app, "2026-01-21T00:05:00Z").await["invoices_created"],
-        0
-    );
+    run(&app, "2026-01-21T00:05:00Z").await;
     run(&app, "2026-02-01T00:05:00Z").await;
     run(&app, "2026-02-02T00:05:00Z").await;
-    let january = "API-202601-dp_pk_alpha open 50800";
-    assert_eq!(site.invoices().await, [january]);
-    // Somebody who means December to be charged as well says so.
-    let december = json!({"contract_id": id, "period_start": "2025-12-01", "reviewed": true});
-    run_with(&app, "2026-02-03T00:05:00Z", december).await;
-    let december = "API-202512-dp_pk_alpha open 50000";
-    assert_eq!(site.invoices().await, [january, december]);
+    assert_eq!(
+        site.invoices().await,
+        [
+            "API-202511-dp_pk_alpha open 500",
+            "API-202601-dp_pk_alpha open 50300"
+        ]
+    );
+}
+
+/// What a run of the release before has left: a month that came to nothing, by other terms than those of today.
+#[tokio::test]
+async fn a_month_that_was_settled_before_terms_were_dated_stays_so() {
+    let site = Site::new().await;
+    let id = site.contract("dp_pk_alpha", json!({})).await;
+    site.execute(&format!(
+        r#"INSERT INTO settled_periods (contract_id, period_start, period_end, terms, settled_at) VALUES
+           ({id}, '2025-11-01Z', '2025-12-01Z', '{{"contract": {{"api_key_prefix": "dp_pk_alpha",
+             "pricing_model": "per_deed", "per_deed_price_cents": 100, "currency": "USD"}},
+             "share": {{"months": 1, "billed_days": 30, "cycle_days": 30}}, "first_day": "2025-11-01",
+             "last_day": "2025-11-30", "usage": [["2025-11-01T00:00:00Z", "2025-12-01T00:00:00Z"]]}}', '2025-12-01Z')"#
+    ))
+    .await;
+    let app = site.app();
+    assert_eq!(
+        run(&app, "2025-12-02T00:05:00Z").await["invoices_created"],
+        0
+    );
+    site.served("dp_pk_alpha", 3, "2025-11-20T00:00:00Z").await;
+    run(&app, "2026-01-01T00:05:00Z").await;
+    // 50000, and three at the price of then.
+    assert_eq!(site.invoices().await, ["API-202512-dp_pk_alpha open 50300"]);
+}
+
+#[tokio::test]
+async fn a_start_ten_years_ago_issues_nothing_until_somebody_has_looked() {
+    let site = Site::new().await;
+    let flat = |start: &str| json!({"pricing_model": "flat", "monthly_flat_fee_cents": 10_000, "contract_start_date": start});
+    let id = site.contract("dp_pk_alpha", flat("2016-01-01")).await;
+    // Three missed months are issued with the newest.
+    site.contract("dp_pk_beta", flat("2025-07-01")).await;
+    site.contract("dp_pk_gamma", flat("2025-06-01")).await;
+    let app = site.app();
+    let summary = run(&app, "2025-11-01T00:05:00Z").await;
+    assert_eq!(summary["invoices_created"], 4);
+    assert_eq!(
+        summary["needs_review"][0],
+        json!({
+            "contract_id": id, "period_start": "2016-01-01T00:00:00Z", "status": "needs_review",
+            "reason": "catch_up", "count": 118, "total_cents": 1_180_000, "currency": "USD",
+        })
+    );
+    assert_eq!(summary["needs_review"][1]["count"], 5);
+    let of = format!("SELECT count(*) FROM invoices WHERE contract_id = {id}");
+    assert_eq!(site.number(&of).await, 0);
+    // Somebody has looked.
+    run_with(
+        &app,
+        "2025-11-02T00:05:00Z",
+        json!({"contract_id": id, "reviewed": true}),
+    )
+    .await;
+    assert_eq!(site.number(&of).await, 118);
 }
 
 #[tokio::test]
@@ -414,7 +470,7 @@ async fn a_correction_has_the_taxes_of_the_month_it_corrects() {
     let app = site.app();
     run(&app, "2025-12-01T00:05:00Z").await;
     site.execute(
-        "UPDATE api_partner_contracts SET taxes = '[{\"name\": \"State\", \"jurisdiction\": \"NY\", \"percentage\": \"5\"}]'",
+        "UPDATE api_partner_contracts SET tax_rate_bps = 500, taxes = '[{\"name\": \"State\", \"jurisdiction\": \"NY\", \"percentage\": \"5\"}]', updated_at = '2025-12-02Z'",
     )
     .await;
     site.served("dp_pk_alpha", 1, "2025-11-10T00:00:00Z").await;
@@ -686,11 +742,11 @@ async fn assert_split_adds_up(site: &Site, instants: &[Timestamp], whole: i64) {
         ))
         .await;
         let client = site.client().await;
-        let read = contracts::after(&client, 0, None, 1).await.unwrap();
-        let contract = &read[0].contract.as_ref().unwrap().terms;
-        let window = |start: Timestamp, end: Timestamp| Window {
-            contract,
-            period: Period::new(start, end).unwrap(),
+        let read = contracts::of_prefix(&client, "dp_pk_alpha").await.unwrap();
+        let contract = read.unwrap().contract(from).unwrap();
+        let contract = contract.history.at(from).unwrap();
+        let window = |start: Timestamp, end: Timestamp| {
+            Window::of(contract, Period::new(start, end).unwrap())
         };
         let mut windows = vec![window(from, to)];
         for at in instants {

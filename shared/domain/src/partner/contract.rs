@@ -16,7 +16,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::money::Currency;
 use crate::partner::status_codes::StatusCodes;
-use crate::partner::tax::{Percentage, TAXES_MAX, Tax};
+use crate::partner::tax::{self, Percentage, TAXES_MAX, Tax};
 use crate::words::words;
 
 /// The members of a contract that people write.
@@ -543,8 +543,7 @@ impl Contract {
     /// Its taxes in hundredths of a percent, added up and rounded half away from zero: what `tax_rate_bps` answers.
     #[must_use]
     pub fn tax_rate_bps(&self) -> i32 {
-        let bps: u32 = self.taxes.iter().map(|tax| tax.percentage.bps()).sum();
-        i32::try_from(bps).unwrap_or(i32::MAX)
+        tax::sum_bps(&self.taxes)
     }
 
     /// The rules that concern several members at once.
@@ -683,6 +682,16 @@ fn tiers(members: Option<Vec<TierMembers>>) -> Result<Vec<Tier>, Invalid> {
         });
     }
     Ok(read)
+}
+
+impl ContractMembers {
+    /// The taxes that the members name, or the one that a shorthand stands for.
+    ///
+    /// # Errors
+    /// Names the member that is not valid.
+    pub fn named_taxes(&self) -> Result<Vec<Tax>, Invalid> {
+        taxes(self.taxes.clone(), self.tax_percent, self.tax_rate_bps)
+    }
 }
 
 /// The taxes, or the one that a shorthand stands for.

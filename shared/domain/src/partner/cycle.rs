@@ -1,16 +1,17 @@
 //! The calendar of a contract: its cycles, which of their days are billed, and which of them are not billed yet.
 //!
-//! Days are the contract's own: they begin at midnight in its time zone. A cycle begins on the 1st, counted from the
-//! Days are the contract's days: they begin at midnight in its time zone. A cycle begins on the 1st, counted from the
-//! month the contract starts in. The billed part of a cycle is the part inside the contract, less suspended days and
-//! days that an invoice has billed already. No change of cycle, dates or time zone therefore bills a day twice.
+//! Days are the contract's own: they begin at midnight in its time zone. A cycle begins on the 1st, counted from the month
+//! the contract starts, or comes back, in. The billed part of a cycle is the part inside the contract, less suspended days
+//! and days that an invoice has billed already. No change of cycle, dates or time zone therefore bills a day twice. A
+//! period has one set of terms: where other terms begin within a cycle, so does another period.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use serde::{Deserialize, Serialize};
 
-use crate::partner::contract::{BillingCycle, Contract, PaymentTerms};
+use crate::partner::contract::{BillingCycle, Contract, ContractStatus, PaymentTerms};
+use crate::partner::terms::{History, zone};
 use crate::period::Period;
 
 /// Why the calendar of a contract cannot be computed.
@@ -24,30 +25,6 @@ pub enum Error {
     OutOfRange,
 }
 
-/// A contract as it is stored, with the dates of its status.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StoredContract {
-    /// The id in `api_partner_contracts`.
-    pub id: i64,
-    /// The members that people write.
-    pub terms: Contract,
-    /// When a suspended contract was suspended; that day is the last one billed.
-    pub suspended_at: Option<Timestamp>,
-    /// When a canceled contract was canceled; that day is the last one billed.
-    pub canceled_at: Option<Timestamp>,
-    /// The suspensions that have ended.
-    pub suspensions: Vec<Suspension>,
-}
-
-/// A suspension that has ended. Its first and last day are billed, the days between are not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspension {
-    /// When the contract was suspended.
-    pub suspended_at: Timestamp,
-    /// When the contract was resumed.
-    pub resumed_at: Timestamp,
-}
-
 /// The days `[from, to)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Days {
@@ -58,6 +35,12 @@ struct Days {
 impl Days {
     fn count(self) -> i64 {
         i64::from((self.to - self.from).get_days())
+    }
+
+    /// The days of both; `None` when there are none.
+    fn and(self, other: Days) -> Option<Days> {
+        let (from, to) = (self.from.max(other.from), self.to.min(other.to));
+        (from < to).then_some(Days { from, to })
     }
 }
 
@@ -81,8 +64,10 @@ impl Share {
 }
 
 /// The part of one cycle that is to be billed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BillingPeriod {
+    /// The terms of its first billed day: all of it is billed by them.
+    pub terms: Contract,
     /// The first day of the cycle.
     pub cycle_from: Date,
     /// The first day of the next cycle.
@@ -120,96 +105,136 @@ impl BillingPeriod {
     }
 }
 
-/// The calendar of one contract.
+/// A stretch of days with one set of terms, but for the status.
 #[derive(Debug, Clone)]
-pub struct Calendar {
+struct Segment {
+    days: Days,
+    terms: Contract,
     zone: TimeZone,
     /// The first of the month that cycles are counted from.
     anchor: Date,
-    cycle: BillingCycle,
     /// The days that can be billed, in order and without overlap.
-    days: Vec<Days>,
-    /// The first day that will never be billed; `None` while the contract is open.
-    closed_on: Option<Date>,
+    billed: Vec<Days>,
+}
+
+/// The calendar of one contract.
+#[derive(Debug, Clone)]
+pub struct Calendar {
+    /// In order, without gaps.
+    segments: Vec<Segment>,
+    /// The days on which the contract is over.
+    over: Vec<Days>,
     /// The periods that invoices have billed.
     invoiced: Vec<Period>,
 }
 
 impl Calendar {
     /// The calendar of a contract; `invoiced` are the periods that its invoices have billed.
-    pub fn new(contract: &StoredContract, invoiced: &[Period]) -> Result<Calendar, Error> {
-        let terms = &contract.terms;
-        let zone =
-            TimeZone::get(&terms.timezone).map_err(|_not_in_the_database| Error::TimeZone)?;
-        let day_of = |instant: Timestamp| zone.to_datetime(instant).date();
-        let after = |day: Date| day.saturating_add(1.day());
-        let billed_from = terms.billed_from;
-        let start = terms.contract_start_date;
-        // A contract of the predecessor without a start date is billed from the upgrade on.
-        let (Some(anchor), Some(first)) = (start.or(billed_from), start.max(billed_from)) else {
-            return Ok(Calendar {
-                zone,
-                anchor: Date::ZERO,
-                cycle: terms.billing_cycle,
-                days: Vec::new(),
-                closed_on: None,
-                invoiced: invoiced.to_vec(),
+    ///
+    /// # Errors
+    /// When a time zone is not known.
+    pub fn new(history: &History, invoiced: &[Period]) -> Result<Calendar, Error> {
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut over = Vec::new();
+        let mut spans = history.spans().iter().peekable();
+        while let Some(span) = spans.next() {
+            let next = spans.peek().and_then(|next| next.from);
+            let days = Days {
+                from: span.from.unwrap_or(Date::MIN),
+                to: next.unwrap_or(Date::MAX),
+            };
+            if span.terms.status == ContractStatus::Canceled {
+                over.push(days);
+            }
+            let same = segments.last_mut().filter(|before| {
+                let status = before.terms.status;
+                let terms = Contract {
+                    status,
+                    ..span.terms.clone()
+                };
+                before.terms == terms
             });
-        };
-        let canceled_on = contract.canceled_at.map(day_of).map(after);
-        let closed_on = [terms.contract_end_date.map(after), canceled_on]
-            .into_iter()
-            .flatten()
-            .min();
-        let suspended_on = contract.suspended_at.map(day_of).map(after);
-        let last = [closed_on, suspended_on].into_iter().flatten().min();
-        let mut days = Vec::new();
-        let to = last.unwrap_or(Date::MAX);
-        if first < to {
-            days.push(Days { from: first, to });
-        }
-        for suspension in &contract.suspensions {
-            let from = after(day_of(suspension.suspended_at));
-            let to = day_of(suspension.resumed_at);
-            days = without(days, Days { from, to });
+            let segment = match same {
+                Some(segment) => {
+                    segment.days.to = days.to;
+                    segment
+                }
+                None => {
+                    let anchor = anchor(&span.terms, days.from, segments.last());
+                    segments.push(Segment {
+                        days,
+                        zone: zone(&span.terms)?,
+                        terms: span.terms.clone(),
+                        anchor,
+                        billed: Vec::new(),
+                    });
+                    let last = segments.len() - 1;
+                    &mut segments[last]
+                }
+            };
+            // A contract of the predecessor without a start date is billed from the upgrade on.
+            let first = span.terms.contract_start_date.max(span.terms.billed_from);
+            let inside = first.and_then(|first| {
+                days.and(Days {
+                    from: first,
+                    to: Date::MAX,
+                })
+            });
+            if span.terms.status == ContractStatus::Active {
+                segment.billed.extend(inside);
+            }
         }
         Ok(Calendar {
-            anchor: anchor.first_of_month(),
-            cycle: terms.billing_cycle,
-            days,
-            closed_on,
+            segments,
+            over,
             invoiced: invoiced.to_vec(),
-            zone,
         })
     }
 
     /// The parts of cycles that have ended by `now` and are not billed yet, oldest first.
+    ///
+    /// # Errors
+    /// When a day is beyond the calendar.
     pub fn unbilled(&self, now: Timestamp) -> Result<Vec<BillingPeriod>, Error> {
-        let Some(first) = self.days.first() else {
-            return Ok(Vec::new());
-        };
-        let today = self.zone.to_datetime(now).date();
         let mut periods = Vec::new();
-        let mut cycle = self.cycle_of(first.from);
-        while cycle.from <= today {
-            if let Some(period) = self.billing_period(cycle)?
-                && period.ends_at <= now
-            {
-                periods.push(period);
+        for segment in &self.segments {
+            let today = segment.zone.to_datetime(now).date();
+            for billed in &segment.billed {
+                let mut cycle = segment.cycle_of(billed.from);
+                while cycle.from <= today && cycle.from < billed.to {
+                    // Where billed days of a cycle lie apart, they are one period.
+                    let is_new = periods.last().is_none_or(|last: &BillingPeriod| {
+                        last.cycle_from != cycle.from || last.last_day < segment.days.from
+                    });
+                    if is_new
+                        && let Some(period) = self.billing_period(segment, cycle)?
+                        && period.ends_at <= now
+                    {
+                        periods.push(period);
+                    }
+                    cycle = segment.cycle_of(cycle.to);
+                }
             }
-            cycle = self.cycle_of(cycle.to);
         }
         Ok(periods)
     }
 
     /// The part of the cycle containing `now` that will be billed when it ends; `None` when no day of it will be
     /// billed.
+    ///
+    /// # Errors
+    /// When a day is beyond the calendar.
     pub fn current(&self, now: Timestamp) -> Result<Option<BillingPeriod>, Error> {
-        let today = self.zone.to_datetime(now).date();
-        self.billing_period(self.cycle_of(today))
+        let Some((segment, today)) = self.segment_at(now) else {
+            return Ok(None);
+        };
+        self.billing_period(segment, segment.cycle_of(today))
     }
 
     /// Whether the newest billed cycle that ended by `now` has been invoiced to its last day.
+    ///
+    /// # Errors
+    /// When a day is beyond the calendar.
     pub fn is_last_ended_invoiced(&self, now: Timestamp) -> Result<bool, Error> {
         let bare = Calendar {
             invoiced: Vec::new(),
@@ -219,42 +244,101 @@ impl Calendar {
         let Some(last) = ended.last() else {
             return Ok(false);
         };
-        let cycle = Days {
-            from: last.cycle_from,
-            to: last.cycle_to,
-        };
-        Ok(self.billing_period(cycle)?.is_none())
+        let unbilled = self.unbilled(now)?;
+        Ok(unbilled
+            .last()
+            .is_none_or(|period| period.last_day < last.first_day))
     }
 
-    /// Whether the contract has ended for good by `now`.
+    /// Whether the contract is over at `now`.
     #[must_use]
     pub fn is_closed(&self, now: Timestamp) -> bool {
-        let today = self.zone.to_datetime(now).date();
-        self.closed_on.is_some_and(|closed_on| closed_on <= today)
+        self.segment_at(now)
+            .is_some_and(|(_, today)| self.is_over(today))
     }
 
-    fn cycle_of(&self, day: Date) -> Days {
-        let months = |day: Date| i64::from(day.year()) * 12 + i64::from(day.month());
-        let length = self.cycle.months();
-        let into = (months(day) - months(self.anchor)).rem_euclid(length);
-        let from = day.first_of_month().saturating_sub(into.months());
-        Days {
-            from,
-            to: from.saturating_add(length.months()),
+    /// The first day of the cycle that contains a day.
+    #[must_use]
+    pub fn cycle_first_day(&self, day: Date) -> Date {
+        self.segment_of(day).cycle_of(day).from
+    }
+
+    /// The first day of the cycle after the one that contains a day.
+    #[must_use]
+    pub fn next_cycle_first_day(&self, day: Date) -> Date {
+        self.segment_of(day).cycle_of(day).to
+    }
+
+    /// The first day of the cycle that contains a day, or of the first cycle after it of which nothing is invoiced.
+    ///
+    /// # Errors
+    /// When a day is beyond the calendar.
+    pub fn first_open_cycle(&self, day: Date) -> Result<Date, Error> {
+        let mut first = self.cycle_first_day(day);
+        loop {
+            let from = self.edge(first)?;
+            if self.invoiced.iter().all(|period| period.end <= from) {
+                return Ok(first);
+            }
+            first = self.next_cycle_first_day(first);
         }
     }
 
+    /// The billed part of the contract's days, as instants, oldest first: also of days that are still to come.
+    ///
+    /// # Errors
+    /// When a day is beyond the calendar.
+    pub fn billed_days(&self, until: Timestamp) -> Result<Vec<(Period, &Contract)>, Error> {
+        let mut periods = Vec::new();
+        for segment in &self.segments {
+            for days in &segment.billed {
+                let start = self.edge(days.from)?;
+                let end = if days.to == Date::MAX {
+                    until
+                } else {
+                    self.edge(days.to)?.min(until)
+                };
+                if let Ok(period) = Period::new(start, end) {
+                    periods.push((period, &segment.terms));
+                }
+            }
+        }
+        Ok(periods)
+    }
+
+    fn is_over(&self, day: Date) -> bool {
+        self.over
+            .iter()
+            .any(|days| days.from <= day && day < days.to)
+    }
+
+    /// The segment that an instant falls into, and its day.
+    fn segment_at(&self, instant: Timestamp) -> Option<(&Segment, Date)> {
+        self.segments.iter().rev().find_map(|segment| {
+            let day = segment.zone.to_datetime(instant).date();
+            (segment.days.from <= day).then_some((segment, day))
+        })
+    }
+
+    fn segment_of(&self, day: Date) -> &Segment {
+        let holds = |segment: &&Segment| segment.days.from <= day;
+        // The first begins before every day.
+        let found = self.segments.iter().rev().find(holds);
+        found.unwrap_or(&self.segments[0])
+    }
+
     /// The part of a cycle that is not billed yet.
-    fn billing_period(&self, cycle: Days) -> Result<Option<BillingPeriod>, Error> {
-        let inside = self.days.iter().filter_map(|days| {
-            let (from, to) = (days.from.max(cycle.from), days.to.min(cycle.to));
-            (from < to).then_some(Days { from, to })
-        });
+    fn billing_period(
+        &self,
+        segment: &Segment,
+        cycle: Days,
+    ) -> Result<Option<BillingPeriod>, Error> {
+        let inside = segment.billed.iter().filter_map(|days| days.and(cycle));
         let mut billed: Vec<Days> = inside.collect();
         for invoiced in &self.invoiced {
             let days = Days {
-                from: self.nearest_day(invoiced.start),
-                to: self.nearest_day(invoiced.end),
+                from: nearest_day(invoiced.start, &segment.zone),
+                to: nearest_day(invoiced.end, &segment.zone),
             };
             billed = without(billed, days);
         }
@@ -269,18 +353,20 @@ impl Calendar {
         let (Some(start), Some(end)) = (usage.first(), usage.last()) else {
             return Ok(None);
         };
-        // A suspended contract may go on within the cycle; one that is closed will not.
-        let is_closed = self
-            .closed_on
-            .is_some_and(|closed_on| closed_on <= cycle.to && closed_on <= last.to);
-        let ends_on = if is_closed { last.to } else { cycle.to };
+        // A suspended contract may go on within the cycle; one that is over will not.
+        let ends_on = if self.is_over(last.to) {
+            last.to
+        } else {
+            cycle.to.min(segment.days.to)
+        };
         Ok(Some(BillingPeriod {
+            terms: segment.terms.clone(),
             cycle_from: cycle.from,
             cycle_to: cycle.to,
             first_day: first.from,
             last_day: last.to.saturating_sub(1.day()),
             share: Share {
-                months: self.cycle.months(),
+                months: segment.terms.billing_cycle.months(),
                 billed_days: billed.iter().map(|days| days.count()).sum(),
                 cycle_days: cycle.count(),
             },
@@ -290,7 +376,7 @@ impl Calendar {
             },
             ends_at: self.edge(ends_on)?,
             ends_on,
-            zone: self.zone.clone(),
+            zone: segment.zone.clone(),
             usage,
         }))
     }
@@ -298,28 +384,60 @@ impl Calendar {
     /// The first instant of a day, or the edge of the invoice that billed up to it or from it on: after a change of the
     /// time zone the two are hours apart, and usage in between is counted once.
     fn edge(&self, day: Date) -> Result<Timestamp, Error> {
+        let zone = &self.segment_of(day).zone;
         let edges = self
             .invoiced
             .iter()
             .flat_map(|period| [period.start, period.end]);
-        let mut at_this_day = edges.filter(|edge| self.nearest_day(*edge) == day);
+        let mut at_this_day = edges.filter(|edge| nearest_day(*edge, zone) == day);
         if let Some(edge) = at_this_day.next() {
             return Ok(edge);
         }
-        midnight(day, &self.zone)
-    }
-
-    /// The day whose midnight is nearest to the instant.
-    fn nearest_day(&self, instant: Timestamp) -> Date {
-        let noon = instant
-            .saturating_add(SignedDuration::from_hours(12))
-            .unwrap_or(Timestamp::MAX);
-        self.zone.to_datetime(noon).date()
+        midnight(day, zone)
     }
 }
 
+impl Segment {
+    fn cycle_of(&self, day: Date) -> Days {
+        let cycle = self.terms.billing_cycle;
+        let from = cycle_of(day, self.anchor, cycle);
+        Days {
+            from,
+            to: from.saturating_add(cycle.months().months()),
+        }
+    }
+}
+
+/// The month that a stretch's cycles are counted from: the one before's, unless it has another start or another length.
+fn anchor(terms: &Contract, from: Date, before: Option<&Segment>) -> Date {
+    let start = terms.contract_start_date.or(terms.billed_from);
+    let start = start.unwrap_or(Date::ZERO);
+    let month = match before {
+        Some(before) if before.terms.contract_start_date != terms.contract_start_date => start,
+        Some(before) if before.terms.billing_cycle == terms.billing_cycle => return before.anchor,
+        Some(_) => from.max(start),
+        None => start,
+    };
+    month.first_of_month()
+}
+
+/// The first day of the cycle that contains a day; cycles are counted from the month of `anchor`.
+pub(crate) fn cycle_of(day: Date, anchor: Date, cycle: BillingCycle) -> Date {
+    let months = |day: Date| i64::from(day.year()) * 12 + i64::from(day.month());
+    let into = (months(day) - months(anchor)).rem_euclid(cycle.months());
+    day.first_of_month().saturating_sub(into.months())
+}
+
+/// The day whose midnight is nearest to the instant.
+fn nearest_day(instant: Timestamp, zone: &TimeZone) -> Date {
+    let noon = instant
+        .saturating_add(SignedDuration::from_hours(12))
+        .unwrap_or(Timestamp::MAX);
+    zone.to_datetime(noon).date()
+}
+
 /// The first instant of a day.
-fn midnight(day: Date, zone: &TimeZone) -> Result<Timestamp, Error> {
+pub(crate) fn midnight(day: Date, zone: &TimeZone) -> Result<Timestamp, Error> {
     day.to_zoned(zone.clone())
         .map(|midnight| midnight.timestamp())
         .map_err(|_beyond| Error::OutOfRange)
@@ -351,22 +469,51 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::partner::terms::{StoredRow, Suspension};
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
     }
 
-    fn contract(changes: Value) -> StoredContract {
+    /// A row from before changes were dated, with its dates.
+    struct Row {
+        members: Value,
+        suspended_at: Option<Timestamp>,
+        canceled_at: Option<Timestamp>,
+        suspensions: Vec<Suspension>,
+    }
+
+    impl Row {
+        fn history(&self) -> History {
+            let row = StoredRow {
+                id: 1,
+                members: self.members.as_object().unwrap().clone(),
+                suspended_at: self.suspended_at,
+                canceled_at: self.canceled_at,
+                suspensions: self.suspensions.clone(),
+                updated_at: None,
+                terms_since: "2000-01-01".parse().unwrap(),
+                projected_on: None,
+                changes: Vec::new(),
+            };
+            row.read(at("2026-01-01T00:00:00Z")).unwrap().history
+        }
+
+        fn calendar(&self, invoiced: &[Period]) -> Calendar {
+            Calendar::new(&self.history(), invoiced).unwrap()
+        }
+    }
+
+    fn contract(changes: Value) -> Row {
         let mut members = json!({
             "api_key_prefix": "dp_pk_alpha", "pricing_model": "flat", "monthly_flat_fee_cents": 31_000,
-            "contract_start_date": "2025-11-01"
+            "contract_start_date": "2025-11-01", "billable_status_codes": "all"
         });
         for (name, value) in changes.as_object().unwrap() {
             members[name] = value.clone();
         }
-        StoredContract {
-            id: 1,
-            terms: Contract::parse(members.as_object().unwrap()).unwrap(),
+        Row {
+            members,
             suspended_at: None,
             canceled_at: None,
             suspensions: Vec::new(),
@@ -374,9 +521,8 @@ mod tests {
     }
 
     /// `first..last (billed/cycle)` of each period to be billed.
-    fn unbilled(contract: &StoredContract, invoiced: &[Period], now: &str) -> Vec<String> {
-        let calendar = Calendar::new(contract, invoiced).unwrap();
-        let periods = calendar.unbilled(at(now)).unwrap();
+    fn unbilled(contract: &Row, invoiced: &[Period], now: &str) -> Vec<String> {
+        let periods = contract.calendar(invoiced).unbilled(at(now)).unwrap();
         periods.iter().map(printed).collect()
     }
 
@@ -488,13 +634,13 @@ mod tests {
                 .remove("canceled_at")
                 .map(|at| at.as_str().unwrap().parse().unwrap());
             if let Some(start) = with.get("start") {
-                contract.terms.contract_start_date = Some(start.as_str().unwrap().parse().unwrap());
+                contract.members["contract_start_date"] = start.clone();
             }
             if let Some(end) = with.get("end") {
-                contract.terms.contract_end_date = Some(end.as_str().unwrap().parse().unwrap());
+                contract.members["contract_end_date"] = end.clone();
             }
             if let Some(from) = with.get("billed_from") {
-                contract.terms.billed_from = Some(from.as_str().unwrap().parse().unwrap());
+                contract.members["billed_from"] = from.clone();
             }
             unbilled(&contract, &[], "2025-04-01T00:00:00Z")
         };
@@ -542,7 +688,7 @@ mod tests {
             unbilled(&contract, &[], "2025-11-11T00:00:00Z"),
             ["2025-11-01..2025-11-10 (10/30)"]
         );
-        contract.terms.contract_end_date = None;
+        contract.members["contract_end_date"] = Value::Null;
         contract.suspended_at = Some(at("2025-11-10T08:00:00Z"));
         assert!(unbilled(&contract, &[], "2025-11-30T23:00:00Z").is_empty());
         assert_eq!(
@@ -558,7 +704,7 @@ mod tests {
             suspended_at: at("2025-11-10T08:00:00Z"),
             resumed_at: at("2025-11-20T08:00:00Z"),
         }];
-        let calendar = Calendar::new(&contract, &[]).unwrap();
+        let calendar = contract.calendar(&[]);
         let periods = calendar.unbilled(at("2025-12-01T00:00:00Z")).unwrap();
         assert_eq!(printed(&periods[0]), "2025-11-01..2025-11-30 (21/30)");
         let span = |start: &str, end: &str| Period::new(at(start), at(end)).unwrap();
@@ -582,11 +728,11 @@ mod tests {
     #[test]
     fn what_is_invoiced_is_not_billed_again_whatever_changes() {
         let mut contract = contract(json!({}));
-        let calendar = Calendar::new(&contract, &[]).unwrap();
+        let calendar = contract.calendar(&[]);
         let november = calendar.unbilled(at("2025-12-01T00:00:00Z")).unwrap();
         let invoiced = [november[0].period];
         assert!(unbilled(&contract, &invoiced, "2025-12-31T00:00:00Z").is_empty());
-        let calendar = Calendar::new(&contract, &invoiced).unwrap();
+        let calendar = contract.calendar(&invoiced);
         assert!(
             calendar
                 .is_last_ended_invoiced(at("2025-12-31T00:00:00Z"))
@@ -598,21 +744,21 @@ mod tests {
                 .unwrap()
         );
         // The cycle becomes longer: the rest of it is left.
-        contract.terms.billing_cycle = BillingCycle::Quarterly;
+        contract.members["billing_cycle"] = json!("quarterly");
         assert_eq!(
             unbilled(&contract, &invoiced, "2026-02-01T00:00:00Z"),
             ["2025-12-01..2026-01-31 (62/92)"]
         );
         // The partner moves west: the five hours between the two midnights are counted in December.
-        contract.terms.billing_cycle = BillingCycle::Monthly;
-        contract.terms.timezone = "America/New_York".to_owned();
-        let calendar = Calendar::new(&contract, &invoiced).unwrap();
+        contract.members["billing_cycle"] = json!("monthly");
+        contract.members["timezone"] = json!("America/New_York");
+        let calendar = contract.calendar(&invoiced);
         let december = calendar.unbilled(at("2026-01-01T05:00:00Z")).unwrap();
         assert_eq!(printed(&december[0]), "2025-12-01..2025-12-31 (31/31)");
         assert_eq!(december[0].usage[0].start, at("2025-12-01T00:00:00Z"));
         assert_eq!(december[0].usage[0].end, at("2026-01-01T05:00:00Z"));
         // A contract that is extended after its last invoice goes on the day after.
-        contract.terms.timezone = "UTC".to_owned();
+        contract.members["timezone"] = json!("UTC");
         let ended = [Period::new(at("2025-11-01T00:00:00Z"), at("2025-11-11T00:00:00Z")).unwrap()];
         assert_eq!(
             unbilled(&contract, &ended, "2025-12-01T00:00:00Z"),
@@ -648,7 +794,7 @@ mod tests {
             ),
         ] {
             let contract = contract(json!({"timezone": zone}));
-            let calendar = Calendar::new(&contract, &[]).unwrap();
+            let calendar = contract.calendar(&[]);
             assert!(
                 calendar
                     .unbilled(at(end) - SignedDuration::from_nanos(1))
@@ -664,7 +810,7 @@ mod tests {
         // Where clocks skip midnight, the day begins when they go on.
         let contract =
             contract(json!({"timezone": "Africa/Cairo", "contract_start_date": "2024-04-26"}));
-        let calendar = Calendar::new(&contract, &[]).unwrap();
+        let calendar = contract.calendar(&[]);
         let april = calendar.unbilled(at("2024-05-01T00:00:00Z")).unwrap();
         assert_eq!(april[0].period.start, at("2024-04-25T22:00:00Z"));
     }
@@ -672,7 +818,7 @@ mod tests {
     #[test]
     fn an_invoice_is_due_by_the_terms_and_never_before_it_is_issued() {
         let contract = contract(json!({}));
-        let calendar = Calendar::new(&contract, &[]).unwrap();
+        let calendar = contract.calendar(&[]);
         let november = &calendar.unbilled(at("2025-12-01T00:05:00Z")).unwrap()[0];
         let issued_at = at("2025-12-01T00:05:00Z");
         for (terms, due) in [
@@ -713,7 +859,7 @@ mod tests {
             ),
         ] {
             let contract = contract(json!({"timezone": zone, "contract_start_date": start}));
-            let calendar = Calendar::new(&contract, &[]).unwrap();
+            let calendar = contract.calendar(&[]);
             let period = &calendar.unbilled(at(now)).unwrap()[0];
             assert_eq!(
                 period.due_at(PaymentTerms::Net30, at(now)),
@@ -726,7 +872,7 @@ mod tests {
     #[test]
     fn the_current_period_is_the_whole_cycle_that_goes_on() {
         let contract = contract(json!({"contract_start_date": "2025-11-11"}));
-        let calendar = Calendar::new(&contract, &[]).unwrap();
+        let calendar = contract.calendar(&[]);
         let current = |now: &str| calendar.current(at(now)).unwrap().as_ref().map(printed);
         assert_eq!(
             current("2025-11-12T00:00:00Z").as_deref(),

@@ -4,6 +4,8 @@ pub mod account_statement;
 pub mod contract;
 pub mod credit;
 pub mod cycle;
+pub mod draft;
 pub mod pricing;
 pub mod status_codes;
 pub mod tax;
+pub mod terms;

@@ -159,6 +159,13 @@ impl Tax {
     }
 }
 
+/// Taxes in hundredths of a percent, each rounded half away from zero, and added up.
+#[must_use]
+pub fn sum_bps(taxes: &[Tax]) -> i32 {
+    let bps: u32 = taxes.iter().map(|tax| tax.percentage.bps()).sum();
+    i32::try_from(bps).unwrap_or(i32::MAX)
+}
+
 /// One tax of a document, as it is stored in `invoices.tax_breakdown`. Amounts in minor units of the document's currency.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaxGroup {

@@ -295,8 +295,14 @@ pub const VARIABLES: &[Variable] = &[
     variable(
         "PARTNER_INVOICE_REVIEW_CAP_CENTS",
         "`0`: none",
-        &["partner-invoicing"],
+        &["partner-invoicing", "admin-revenue"],
         "an invoice with a higher total, in minor units of any currency, waits for a person's review",
+    ),
+    variable(
+        "PARTNER_INVOICE_CATCH_UP",
+        "`3`",
+        &["partner-invoicing", "admin-revenue"],
+        "a contract that has missed more periods than these waits for a person's review",
     ),
     variable(
         "RUST_LOG",

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::partner::cycle::{Calendar, StoredContract};
+use crate::partner::cycle::Calendar;
+use crate::partner::terms::{Change, History};
 
 fn contract(members: &Value) -> Contract {
     let mut all = json!({"api_key_prefix": "dp_pk_alpha", "contract_start_date": "2025-03-01"});
@@ -16,14 +17,26 @@ fn contract(members: &Value) -> Contract {
 
 /// The first period of the contract.
 fn first_period(contract: &Contract) -> BillingPeriod {
-    let stored = StoredContract {
+    let mut members = contract.dated();
+    members.insert("api_key_prefix".to_owned(), json!(contract.api_key_prefix));
+    members.insert("payment_method".to_owned(), json!(contract.payment_method));
+    let since_ever = Change {
         id: 1,
-        terms: contract.clone(),
-        suspended_at: None,
-        canceled_at: None,
-        suspensions: Vec::new(),
+        effective_from: None,
+        members: members.clone(),
+        created_at: Timestamp::UNIX_EPOCH,
     };
-    let calendar = Calendar::new(&stored, &[]).unwrap();
+    let mut changes = vec![since_ever];
+    if let Some(end) = contract.contract_end_date {
+        changes.push(Change {
+            id: 2,
+            effective_from: Some(end.tomorrow().unwrap()),
+            members: json!({"status": "canceled"}).as_object().unwrap().clone(),
+            created_at: Timestamp::UNIX_EPOCH,
+        });
+    }
+    let history = History::new(members, changes).unwrap();
+    let calendar = Calendar::new(&history, &[]).unwrap();
     let now = "2027-01-01T00:00:00Z".parse().unwrap();
     calendar.unbilled(now).unwrap().remove(0)
 }
