@@ -2,6 +2,7 @@
 
 pub mod account_statement;
 pub mod contract;
+pub mod coverage;
 pub mod credit;
 pub mod cycle;
 pub mod draft;
