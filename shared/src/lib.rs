@@ -8,4 +8,5 @@ pub mod invoice_archive;
 pub mod ledger;
 pub mod partner_billing;
 pub mod publishing;
+pub mod unbilled_usage;
 pub mod write;

@@ -39,6 +39,7 @@ mod reports;
 mod revenue;
 mod statement;
 mod subscriptions;
+mod unbilled_usage;
 
 /// Reading a large table takes longer than a figure.
 const EXPORT_TIME_LIMIT: Duration = Duration::from_secs(25);
@@ -63,6 +64,8 @@ fn table() -> Routes<Arc<Clients>> {
         .add(Access::Viewer, routes!(revenue::movements))
         .add(Access::Viewer, routes!(revenue::cohorts))
         .add(Access::Viewer, routes!(reports::get))
+        .add(Access::Viewer, routes!(unbilled_usage::get))
+        .add(Access::Viewer, routes!(unbilled_usage::file))
         .add(
             Access::Viewer,
             routes!(exports::get).with_time_limit(EXPORT_TIME_LIMIT),

@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use runtime::telemetry::cause_chain;
 use serde_json::{Value, json};
 use shared::partner_billing::{self, DraftInvoice};
-use shared::publishing;
-use store::{contract_usage, contracts, invoice_runs};
+use shared::{publishing, unbilled_usage};
+use store::{contract_usage, contracts, invoice_runs, outbox};
 use tokio_postgres::Client;
 
 use crate::request::Request;
@@ -63,6 +63,7 @@ async fn work(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
     }
     issue_all(run, summary).await?;
     report_unknown_prefixes(run, summary).await?;
+    report_unbilled_usage(run, summary).await?;
     if run.request.dry_run {
         return Ok(());
     }
@@ -306,6 +307,22 @@ async fn report_unknown_prefixes(run: Run<'_>, summary: &mut Summary) -> Result<
             "events": prefix.events,
         }));
     }
+    Ok(())
+}
+
+/// Lists usage that is on no invoice, and announces it: once for each prefix, reason and month.
+async fn report_unbilled_usage(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Error> {
+    if run.request.contract_id.is_some() {
+        return Ok(());
+    }
+    let client = run.app.database.client().await?;
+    let period = unbilled_usage::looked_for(run.now);
+    let rows = unbilled_usage::list(&**client, period, run.now).await?;
+    if !run.request.dry_run {
+        let messages = unbilled_usage::messages(&rows, run.now);
+        outbox::insert_all(&**client, &messages, run.now).await?;
+    }
+    summary.list_unbilled(rows);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use domain::period::Period;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use shared::unbilled_usage::UnbilledUsage;
 use store::invoice_runs::Done;
 
 /// Lists in a summary are cut off after so many: an answer may have six megabytes.
@@ -47,6 +48,8 @@ pub struct Summary {
     pub publish_failed: i64,
     /// Usage in the last month of prefixes that no contract has.
     pub unknown_prefixes: Vec<Value>,
+    /// Usage of the last 396 days that is on no invoice, and why.
+    pub unbilled_usage: Vec<UnbilledUsage>,
     /// The deadline came first; the next run goes on.
     pub stopped_early: bool,
     /// The last contract looked at when it did.
@@ -182,6 +185,12 @@ impl Summary {
             period_start: None,
             error,
         });
+    }
+
+    /// Keeps what is on no invoice, as far as the list has room.
+    pub(crate) fn list_unbilled(&mut self, mut rows: Vec<UnbilledUsage>) {
+        rows.truncate(LISTED);
+        self.unbilled_usage = rows;
     }
 
     /// Adds an invoice to the list of a dry run, as long as it has room.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use domain::partner::coverage::UnbillableReason;
 use domain::usage::{Event, Rejection, UsageEvent};
 use jiff::Timestamp;
 use lambda_http::RequestExt;
@@ -103,6 +104,7 @@ pub(crate) struct UsageVerdicts {
     conflict: usize,
     rejected: usize,
     late: usize,
+    unbillable: usize,
 }
 
 /// The verdict on one event.
@@ -119,6 +121,10 @@ pub(crate) struct UsageVerdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     message: Option<String>,
+    /// Why no invoice counts an event that was stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    reason: Option<UnbillableReason>,
 }
 
 /// The possible verdicts on an event.
@@ -128,6 +134,8 @@ enum VerdictWord {
     Accepted,
     /// Accepted into a period that is invoiced: it goes on the next invoice.
     Late,
+    /// Stored, and counted by no invoice as long as `reason` holds.
+    Unbillable,
     /// The same event was stored before; it is counted once.
     Duplicate,
     /// An event with this key and other content was stored before; this one is not stored.
@@ -182,6 +190,7 @@ pub(crate) async fn post(
             verdict: VerdictWord::Rejected,
             field,
             message,
+            reason: None,
         });
     }
     if !candidates.is_empty() {
@@ -205,6 +214,7 @@ pub(crate) async fn post(
         conflict: count(VerdictWord::Conflict),
         rejected: count(VerdictWord::Rejected),
         late: count(VerdictWord::Late),
+        unbillable: count(VerdictWord::Unbillable),
         results,
     }))
 }
@@ -250,6 +260,10 @@ fn tell(result: &mut UsageVerdict, verdict: Verdict) {
     result.verdict = match verdict {
         Verdict::Accepted => VerdictWord::Accepted,
         Verdict::Late => VerdictWord::Late,
+        Verdict::Unbillable(reason) => {
+            result.reason = Some(reason);
+            VerdictWord::Unbillable
+        }
         Verdict::Duplicate => VerdictWord::Duplicate,
         Verdict::Conflict => {
             result.field = Some("idempotency_key".to_owned());

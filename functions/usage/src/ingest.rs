@@ -5,14 +5,17 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ptr;
 
 use domain::money::Currency;
-use domain::period::Month;
+use domain::partner::coverage::{Coverage, UnbillableReason, UsageSource, coverage};
+use domain::partner::draft::last_instant;
+use domain::partner::terms::History;
+use domain::period::{Month, Period};
 use domain::usage::{Event, Subject};
 use futures_util::try_join;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use store::usage_events::NewEvent;
 use store::usage_terms::{InvoicedPeriod, PartnerTerms, UserPlan};
-use store::{locks, outbox, usage_events, usage_terms};
+use store::{contracts, locks, outbox, usage_events, usage_terms, waived_periods};
 use tokio_postgres::{Client, Transaction};
 
 use crate::meter::{Meter, standings};
@@ -46,6 +49,8 @@ pub(crate) enum Verdict {
     Accepted,
     /// Accepted into a month that is invoiced: it goes on the next invoice.
     Late,
+    /// Accepted, and counted by no invoice.
+    Unbillable(UnbillableReason),
     /// The same event was stored before.
     Duplicate,
     /// An event with this key and other content was stored before.
@@ -112,7 +117,7 @@ async fn write(
     atomic: bool,
     now: Timestamp,
 ) -> Result<Ingested, store::Error> {
-    let terms = Terms::load(db, candidates).await?;
+    let terms = Terms::load(db, candidates, now).await?;
     // Of a key that comes twice the first counts.
     let mut of_keys = HashMap::with_capacity(candidates.len());
     let mut firsts = Vec::with_capacity(candidates.len());
@@ -175,12 +180,25 @@ async fn write(
 struct Terms {
     users: HashMap<i32, UserPlan>,
     partners: HashMap<String, PartnerTerms>,
+    contracts: HashMap<String, Contract>,
     invoiced: Vec<InvoicedPeriod>,
+    now: Timestamp,
+}
+
+/// What is agreed with a partner, on every day.
+struct Contract {
+    /// `None` when its row cannot be read: then nobody can say what is billed.
+    history: Option<History>,
+    waived: Vec<Period>,
 }
 
 impl Terms {
     /// Locks the subjects' meters and reads their terms, in one flight.
-    async fn load(db: &Transaction<'_>, candidates: &[Candidate]) -> Result<Terms, store::Error> {
+    async fn load(
+        db: &Transaction<'_>,
+        candidates: &[Candidate],
+        now: Timestamp,
+    ) -> Result<Terms, store::Error> {
         let subjects: BTreeSet<&str> = candidates
             .iter()
             .map(|candidate| candidate.subject.as_str())
@@ -201,19 +219,34 @@ impl Terms {
             .map(|candidate| candidate.event.occurred_at)
             .min()
             .unwrap_or(Timestamp::MAX);
-        let ((), users, partners, invoiced) = try_join!(
+        let ((), users, partners, read, waived, invoiced) = try_join!(
             locks::take_meters(db, &subjects),
             usage_terms::of_users(db, &user_ids),
             usage_terms::of_partners(db, &prefixes),
+            contracts_of(db, &prefixes),
+            waived_of(db, &prefixes),
             usage_terms::invoiced_periods(db, &prefixes, oldest),
         )?;
+        let mut contracts = HashMap::new();
+        for read in read {
+            let of_contract = waived
+                .iter()
+                .filter(|(prefix, _)| *prefix == read.row.api_key_prefix);
+            let contract = Contract {
+                history: read.contract(now).ok().map(|contract| contract.history),
+                waived: of_contract.map(|(_, period)| *period).collect(),
+            };
+            contracts.insert(read.row.api_key_prefix, contract);
+        }
         Ok(Terms {
             users: users.into_iter().map(|plan| (plan.user_id, plan)).collect(),
             partners: partners
                 .into_iter()
                 .map(|terms| (terms.api_key_prefix.clone(), terms))
                 .collect(),
+            contracts,
             invoiced,
+            now,
         })
     }
 
@@ -277,15 +310,63 @@ impl Terms {
 
     fn verdict(&self, candidate: &Candidate) -> Verdict {
         let event = &candidate.event;
-        let is_invoiced = |period: &InvoicedPeriod| {
+        if let Some(reason) = self.unbillable(event) {
+            return Verdict::Unbillable(reason);
+        }
+        match self.invoiced_period(event) {
+            Some(period) if event.billable && self.now > last_instant(period) => {
+                Verdict::Unbillable(UnbillableReason::TooLate)
+            }
+            Some(_) => Verdict::Late,
+            None => Verdict::Accepted,
+        }
+    }
+
+    /// Why no invoice will count a billable event of a partner; what users do is on no invoice of ours.
+    fn unbillable(&self, event: &Event) -> Option<UnbillableReason> {
+        let prefix = event.subject.api_key_prefix().filter(|_| event.billable)?;
+        let contract = self.contracts.get(prefix);
+        let (history, waived) = match contract {
+            None => (None, [].as_slice()),
+            Some(contract) => (Some(contract.history.as_ref()?), contract.waived.as_slice()),
+        };
+        let source = UsageSource::UsageEvents;
+        let event_type = Some(event.event_type.as_str());
+        match coverage(history, waived, event.occurred_at, source, event_type) {
+            Ok(Coverage::Unbillable(reason)) => Some(reason),
+            Ok(Coverage::Billed | Coverage::Unpriced) | Err(_) => None,
+        }
+    }
+
+    /// The invoiced period that an event falls into.
+    fn invoiced_period(&self, event: &Event) -> Option<Period> {
+        let is_invoiced = |period: &&InvoicedPeriod| {
             event.subject.api_key_prefix() == Some(period.api_key_prefix.as_str())
                 && period.start <= event.occurred_at
                 && event.occurred_at < period.end
         };
-        if self.invoiced.iter().any(is_invoiced) {
-            Verdict::Late
-        } else {
-            Verdict::Accepted
-        }
+        let period = self.invoiced.iter().find(is_invoiced)?;
+        Period::new(period.start, period.end).ok()
     }
+}
+
+/// No statement for no partners.
+async fn contracts_of(
+    db: &Transaction<'_>,
+    prefixes: &[&str],
+) -> Result<Vec<contracts::Read>, store::Error> {
+    if prefixes.is_empty() {
+        return Ok(Vec::new());
+    }
+    contracts::read(db, contracts::Which::Prefixes(prefixes)).await
+}
+
+async fn waived_of(
+    db: &Transaction<'_>,
+    prefixes: &[&str],
+) -> Result<Vec<(String, Period)>, store::Error> {
+    if prefixes.is_empty() {
+        return Ok(Vec::new());
+    }
+    waived_periods::of_partners(db, prefixes).await
 }

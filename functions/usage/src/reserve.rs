@@ -38,6 +38,8 @@ enum Refusal {
     NoSuchPlan(String),
     #[error("the key was used before for something else")]
     KeyReused,
+    #[error("the reservation of this key was voided: another one needs another key")]
+    Voided,
     #[error("the answer that the reservation got is not readable any more")]
     Unreadable(#[source] serde_json::Error),
     #[error("the price is out of range")]
@@ -118,12 +120,17 @@ pub(crate) enum ReserveError {
 }
 
 /// The codes of a reservation's refusals besides 402.
-const REFUSALS: [(u16, &str, &str); 2] = [
+const REFUSALS: [(u16, &str, &str); 3] = [
     (404, "not_found", "there is no such user"),
     (
         409,
         "idempotency_key_reused",
         "the key was used before for something else",
+    ),
+    (
+        409,
+        "reservation_voided",
+        "the reservation of this key was voided: another one needs another key",
     ),
 ];
 
@@ -142,6 +149,10 @@ impl From<Refusal> for ReserveError {
             Refusal::KeyReused => Error::Conflict {
                 code: "idempotency_key_reused",
                 detail: format!("idempotency_key: {refusal}"),
+            },
+            Refusal::Voided => Error::Conflict {
+                code: "reservation_voided",
+                detail: refusal.to_string(),
             },
             Refusal::Price(error) => Error::invalid_member("units", error.to_string()),
             Refusal::Store(error) => Error::from(error),
@@ -307,6 +318,9 @@ async fn decide(
 fn first_verdict(earlier: Stored, digest: &str) -> Result<Reserved, Refusal> {
     if earlier.payload_sha256.as_deref() != Some(digest) {
         return Err(Refusal::KeyReused);
+    }
+    if earlier.voided_at.is_some() {
+        return Err(Refusal::Voided);
     }
     let mut metadata = earlier.metadata.unwrap_or_default();
     match metadata.get_mut(VERDICT) {

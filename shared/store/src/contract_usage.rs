@@ -27,7 +27,8 @@ pub struct UnknownPrefix {
     pub events: i64,
 }
 
-/// The usage in each window, in their order. `units` come from the contract's unit source: the sum of the cost units of
+/// The usage in each window, in their order. Rows of `api_usage` count by their status, and of a request that was written
+/// several times the earliest that counts; with `all` statuses each row counts. `units` come from the contract's unit source: the sum of the cost units of
 /// `api_usage`, of the billable events of `usage_events` that were not voided, or of both. `requests` are rows of
 /// `api_usage`, and 0 where the contract uses neither.
 pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec<Usage>, Error> {
@@ -47,6 +48,13 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
         .iter()
         .map(|window| window.contract.billable_event_types.as_ref().map(Json))
         .collect();
+    let since: Vec<Timestamp> = windows.iter().map(|window| window.since).collect();
+    let until: Vec<Option<Timestamp>> =
+        windows.iter().map(|window| window.ingested_until).collect();
+    let statuses: Vec<Option<String>> = windows
+        .iter()
+        .map(|window| window.contract.billable_status_codes.multirange())
+        .collect();
     let rows = db
         .query_typed(
             "-- contract_usage::read
@@ -54,13 +62,17 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
                     CAST(CASE WHEN windows.counts_api_usage THEN served.units ELSE 0 END + metered.units AS bigint)
                         AS units
              FROM (
-                 SELECT prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types,
-                        position,
+                 SELECT prefix, start_at, end_at, since_at, ingested_until, counts_api_usage, counts_events, event_types,
+                        position, CAST(statuses AS int4multirange) AS statuses,
+                        reads_api_usage AND statuses IS NULL AS reads_each_row,
+                        reads_api_usage AND statuses IS NOT NULL AS reads_requests,
                         start_at + interval '24 hours' AS inside_from,
                         greatest(start_at + interval '24 hours', end_at - interval '24 hours') AS inside_to,
-                        date_part('epoch', start_at) AS start_epoch, date_part('epoch', end_at) AS end_epoch
-                 FROM unnest($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS asked
-                     (prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types, position)
+                        date_part('epoch', start_at) AS start_epoch, date_part('epoch', end_at) AS end_epoch,
+                        date_part('epoch', since_at) - 86400 AS since_epoch
+                 FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY AS asked
+                     (prefix, start_at, end_at, reads_api_usage, counts_api_usage, counts_events, event_types, since_at,
+                      ingested_until, statuses, position)
                  -- Keeps what is computed here from being computed again for each row counted.
                  OFFSET 0
              ) AS windows
@@ -69,22 +81,51 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
                  FROM (
                      SELECT count(*) AS requests, COALESCE(sum(cost_units), 0) AS units
                      FROM api_usage
-                     WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
+                     WHERE windows.reads_each_row AND api_key_prefix = windows.prefix
                        AND created_at >= windows.inside_from AND created_at < windows.inside_to
                      UNION ALL
                      SELECT count(*), COALESCE(sum(cost_units), 0)
                      FROM api_usage
-                     WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
+                     WHERE windows.reads_each_row AND api_key_prefix = windows.prefix
                        AND created_at > windows.start_at - interval '24 hours' AND created_at < windows.inside_from
                        AND date_part('epoch', created_at) >= windows.start_epoch
                        AND date_part('epoch', created_at) < windows.end_epoch
                      UNION ALL
                      SELECT count(*), COALESCE(sum(cost_units), 0)
                      FROM api_usage
-                     WHERE windows.reads_api_usage AND api_key_prefix = windows.prefix
+                     WHERE windows.reads_each_row AND api_key_prefix = windows.prefix
                        AND created_at >= windows.inside_to AND created_at < windows.end_at + interval '24 hours'
                        AND date_part('epoch', created_at) >= windows.start_epoch
                        AND date_part('epoch', created_at) < windows.end_epoch
+                     UNION ALL
+                     -- Rows that name no request, each by itself.
+                     SELECT count(*), COALESCE(sum(cost_units), 0)
+                     FROM api_usage
+                     WHERE windows.reads_requests AND api_key_prefix = windows.prefix AND request_id IS NULL
+                       AND (status_code IS NULL OR windows.statuses @> CAST(status_code AS int))
+                       AND created_at > windows.start_at - interval '24 hours'
+                       AND created_at < windows.end_at + interval '24 hours'
+                       AND (created_at >= windows.inside_from AND created_at < windows.inside_to
+                            OR date_part('epoch', created_at) >= windows.start_epoch
+                               AND date_part('epoch', created_at) < windows.end_epoch)
+                     UNION ALL
+                     -- Of each request its earliest billable row, where that is of this stretch.
+                     SELECT count(*), COALESCE(sum(cost_units), 0)
+                     FROM (
+                         SELECT DISTINCT ON (request_id) cost_units,
+                                created_at >= windows.inside_from AND created_at < windows.inside_to
+                                OR date_part('epoch', created_at) >= windows.start_epoch AS is_of_stretch
+                         FROM api_usage
+                         WHERE windows.reads_requests AND api_key_prefix = windows.prefix AND request_id IS NOT NULL
+                           AND (status_code IS NULL OR windows.statuses @> CAST(status_code AS int))
+                           AND created_at > windows.since_at - interval '48 hours'
+                           AND created_at < windows.end_at + interval '24 hours'
+                           AND (created_at >= windows.inside_from AND created_at < windows.inside_to
+                                OR date_part('epoch', created_at) >= windows.since_epoch
+                                   AND date_part('epoch', created_at) < windows.end_epoch)
+                         ORDER BY request_id, created_at, id
+                     ) AS earliest
+                     WHERE is_of_stretch
                  ) AS parts
              ) AS served
              CROSS JOIN LATERAL (
@@ -93,6 +134,7 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
                  WHERE windows.counts_events AND subject = 'partner:' || windows.prefix
                    AND created_at >= windows.start_at AND created_at < windows.end_at
                    AND billable AND voided_at IS NULL
+                   AND (windows.ingested_until IS NULL OR ingested_at <= windows.ingested_until)
                    AND (windows.event_types IS NULL OR windows.event_types ? event_type)
              ) AS metered
              ORDER BY windows.position",
@@ -104,6 +146,9 @@ pub async fn read(db: &impl GenericClient, windows: &[Window<'_>]) -> Result<Vec
                 (&column(counts_api_usage), Type::BOOL_ARRAY),
                 (&column(counts_events), Type::BOOL_ARRAY),
                 (&event_types, Type::JSONB_ARRAY),
+                (&since, Type::TIMESTAMPTZ_ARRAY),
+                (&until, Type::TIMESTAMPTZ_ARRAY),
+                (&statuses, Type::TEXT_ARRAY),
             ],
         )
         .await?;

@@ -395,24 +395,23 @@ pub async fn insert(
                  monthly_request_limit, rate_limit_per_minute, status, contract_start_date,
                  contract_end_date, billed_from, timezone, billing_email, billing_address, tax_id,
                  tax_rate_bps, po_number, notes, stripe_customer_id, taxes, tax_note, billable_status_codes,
-                 created_at, updated_at)
+                 created_at, updated_at, suspended_at, canceled_at, projected_on)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                 $18, $19, $20, $21, COALESCE($22, $20), $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $34)
+                 $18, $19, $20, $21, COALESCE($22, $20), $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $34, $35, $36, $37)
              RETURNING id";
-    write(
-        db,
-        statement,
-        (&contract.api_key_prefix, Type::TEXT),
-        contract,
-        now,
-        &[],
-    )
-    .await?
-    .ok_or(Error::RowCount {
-        statement: "contracts::insert",
-        expected: 1,
-        changed: 0,
-    })
+    let projection = Projection {
+        terms: contract.clone(),
+        suspended_at: None,
+        canceled_at: None,
+    };
+    let key = &contract.api_key_prefix;
+    write(db, statement, key, Type::TEXT, &projection, None, now)
+        .await?
+        .ok_or(Error::RowCount {
+            statement: "contracts::insert",
+            expected: 1,
+            changed: 0,
+        })
 }
 
 /// Notes the customer at Stripe that a contract is collected from, unless it has one.
@@ -464,85 +463,61 @@ pub async fn project(
                  updated_at = $34, suspended_at = $35, canceled_at = $36, projected_on = $37
              WHERE id = $1
              RETURNING id";
-    let dates: [(&(dyn ToSql + Sync), Type); 3] = [
-        (&projection.suspended_at, Type::TIMESTAMPTZ),
-        (&projection.canceled_at, Type::TIMESTAMPTZ),
-        (&day, Type::DATE),
-    ];
-    let changed = write(
-        db,
-        statement,
-        (&id, Type::INT8),
-        &projection.terms,
-        now,
-        &dates,
-    )
-    .await?;
+    let changed = write(db, statement, &id, Type::INT8, projection, Some(day), now).await?;
     Error::check_row_count("contracts::project", 1, changed.map_or(0, |_id| 1))
 }
 
 /// Runs a statement that writes a contract: `$1` is `key`, what follows are the contract's members but its prefix, then
-/// `now`, then `more`. Returns the id of the row.
+/// `now`, the dates of its status, and the day that the columns are the terms of. Returns the id of the row.
 async fn write(
     db: &impl GenericClient,
     statement: &str,
-    key: (&(dyn ToSql + Sync), Type),
-    contract: &Contract,
+    key: &(dyn ToSql + Sync),
+    key_type: Type,
+    projection: &Projection,
+    day: Option<Date>,
     now: Timestamp,
-    more: &[(&(dyn ToSql + Sync), Type)],
 ) -> Result<Option<i64>, Error> {
-    let taxes = Json(&contract.taxes);
-    let billing_address = contract.billing_address.as_ref().map(Json);
-    let status_codes = contract.billable_status_codes.to_string();
-    let (tiers, tax_rate_bps) = (contract.tiers_as_json(), contract.tax_rate_bps());
-    let words = [
-        contract.pricing_model.as_str(),
-        contract.currency.as_str(),
-        contract.unit_source.as_str(),
-        contract.billing_cycle.as_str(),
-        contract.payment_terms.as_str(),
-        contract.payment_method.as_str(),
-        contract.status.as_str(),
-    ];
-    let [model, currency, source, cycle, terms, method, status] = &words;
-    let tier_mode = contract.tier_mode.map(TierMode::as_str);
-    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
-        key,
+    let contract = &projection.terms;
+    let parameters: &[(&(dyn ToSql + Sync), Type)] = &[
+        (key, key_type),
         (&contract.company, Type::TEXT),
-        (model, Type::TEXT),
-        (currency, Type::TEXT),
+        (&contract.pricing_model.as_str(), Type::TEXT),
+        (&contract.currency.as_str(), Type::TEXT),
         (&contract.monthly_flat_fee_cents, Type::INT8),
         (&contract.per_deed_price_cents, Type::INT8),
         (&contract.per_1000_requests_cents, Type::INT8),
-        (&tiers, Type::JSONB),
-        (&tier_mode, Type::TEXT),
+        (&contract.tiers_as_json(), Type::JSONB),
+        (&contract.tier_mode.map(TierMode::as_str), Type::TEXT),
         (&contract.included_units, Type::INT8),
         (&contract.minimum_commitment_cents, Type::INT8),
-        (source, Type::TEXT),
+        (&contract.unit_source.as_str(), Type::TEXT),
         (&contract.billable_event_types, Type::TEXT_ARRAY),
-        (cycle, Type::TEXT),
-        (terms, Type::TEXT),
-        (method, Type::TEXT),
+        (&contract.billing_cycle.as_str(), Type::TEXT),
+        (&contract.payment_terms.as_str(), Type::TEXT),
+        (&contract.payment_method.as_str(), Type::TEXT),
         (&contract.monthly_request_limit, Type::INT8),
         (&contract.rate_limit_per_minute, Type::INT8),
-        (status, Type::TEXT),
+        (&contract.status.as_str(), Type::TEXT),
         (&contract.contract_start_date, Type::DATE),
         (&contract.contract_end_date, Type::DATE),
         (&contract.billed_from, Type::DATE),
         (&contract.timezone, Type::TEXT),
         (&contract.billing_email, Type::TEXT),
-        (&billing_address, Type::JSONB),
+        (&contract.billing_address.as_ref().map(Json), Type::JSONB),
         (&contract.tax_id, Type::TEXT),
-        (&tax_rate_bps, Type::INT4),
+        (&contract.tax_rate_bps(), Type::INT4),
         (&contract.po_number, Type::TEXT),
         (&contract.notes, Type::TEXT),
         (&contract.stripe_customer_id, Type::TEXT),
-        (&taxes, Type::JSONB),
+        (&Json(&contract.taxes), Type::JSONB),
         (&contract.tax_note, Type::TEXT),
-        (&status_codes, Type::TEXT),
+        (&contract.billable_status_codes.to_string(), Type::TEXT),
         (&now, Type::TIMESTAMPTZ),
+        (&projection.suspended_at, Type::TIMESTAMPTZ),
+        (&projection.canceled_at, Type::TIMESTAMPTZ),
+        (&day, Type::DATE),
     ];
-    parameters.extend(more.iter().cloned());
-    let rows = db.query_typed(statement, &parameters).await?;
+    let rows = db.query_typed(statement, parameters).await?;
     rows.first().map(|row| Ok(row.try_get("id")?)).transpose()
 }

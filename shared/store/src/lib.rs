@@ -64,6 +64,7 @@ pub mod statements;
 pub mod stripe_events;
 pub mod stripe_lookups;
 pub mod subscriptions;
+pub mod unbilled_usage;
 pub mod usage_alerts;
 pub mod usage_daily;
 pub mod usage_events;

@@ -121,6 +121,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0060__taxes_of_contracts.sql",
     "V0061__contract_changes.sql",
     "V0062__waived_periods.sql",
+    "V0063__api_usage_billing_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

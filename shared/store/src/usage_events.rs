@@ -61,6 +61,8 @@ pub struct Stored {
     pub payload_sha256: Option<String>,
     /// Any JSON the sender added. A reservation keeps its answer here.
     pub metadata: Option<Value>,
+    /// When it was voided; `None` while it counts.
+    pub voided_at: Option<Timestamp>,
 }
 
 /// An event that has been voided.
@@ -262,7 +264,7 @@ pub async fn get(
     let rows = db
         .query_typed(
             "-- usage_events::get
-             SELECT payload_sha256, metadata FROM usage_events WHERE subject = $1 AND idempotency_key = $2",
+             SELECT payload_sha256, metadata, voided_at FROM usage_events WHERE subject = $1 AND idempotency_key = $2",
             &[(&subject, Type::TEXT), (&idempotency_key, Type::TEXT)],
         )
         .await?;
@@ -271,6 +273,7 @@ pub async fn get(
             Ok(Stored {
                 payload_sha256: row.try_get("payload_sha256")?,
                 metadata: row.try_get("metadata")?,
+                voided_at: row.try_get("voided_at")?,
             })
         })
         .transpose()

@@ -31,6 +31,31 @@ pub async fn of_contracts(
         .collect()
 }
 
+/// The waived periods of these partners, with their prefixes.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn of_partners(
+    db: &impl GenericClient,
+    api_key_prefixes: &[&str],
+) -> Result<Vec<(String, Period)>, Error> {
+    let rows = db
+        .query_typed(
+            "-- waived_periods::of_partners
+             SELECT api_key_prefix, period_start, period_end
+             FROM waived_periods JOIN api_partner_contracts AS contracts ON contracts.id = contract_id
+             WHERE api_key_prefix = ANY($1)",
+            &[(&api_key_prefixes, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let period = columns::period(row, "period_start", "period_end")?;
+            Ok((row.try_get("api_key_prefix")?, period))
+        })
+        .collect()
+}
+
 /// Records that a period is never billed. One that is recorded already stays as it is.
 ///
 /// # Errors

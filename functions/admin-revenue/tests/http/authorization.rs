@@ -16,11 +16,13 @@ use crate::ledger::{JWT_SECRET, app, bearer, body, handle, request};
 const NOW: &str = "2025-10-20T12:00:00Z";
 
 /// Who may call which route.
-const ROWS: [(&str, Row); 36] = [
+const ROWS: [(&str, Row); 38] = [
     ("GET /admin/revenue", VIEWER),
     ("GET /admin/revenue/movements", VIEWER),
     ("GET /admin/revenue/cohorts", VIEWER),
     ("GET /admin/reports/{report}", VIEWER),
+    ("GET /admin/reports/unbilled-usage", VIEWER),
+    ("GET /admin/reports/unbilled-usage.csv", VIEWER),
     ("GET /admin/exports/{export}", VIEWER),
     ("GET /admin/health", VIEWER),
     ("GET /admin/invoices", VIEWER_OR_PARTNER),

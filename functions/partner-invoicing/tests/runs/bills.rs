@@ -596,6 +596,113 @@ async fn usage_without_a_contract_is_reported() {
 }
 
 #[tokio::test]
+async fn a_failed_request_is_free_and_a_repeated_one_counts_once() {
+    let site = Site::new().await;
+    let per_deed = |codes: Value| json!({"pricing_model": "per_deed", "per_deed_price_cents": 100, "billable_status_codes": codes});
+    site.contract("a_default", per_deed(Value::Null)).await;
+    site.contract("b_all", per_deed(json!("all"))).await;
+    site.contract("c_some", per_deed(json!("200-299,404")))
+        .await;
+    for prefix in ["a_default", "b_all", "c_some"] {
+        site.execute(&format!(
+            "INSERT INTO api_usage (api_key_prefix, status_code, request_id, cost_units, created_at) VALUES
+                 ('{prefix}', 200, NULL, 1, '2025-11-02Z'), ('{prefix}', 500, NULL, 1, '2025-11-02Z'),
+                 ('{prefix}', 503, NULL, 1, '2025-11-02Z'), ('{prefix}', 429, NULL, 1, '2025-11-02Z'),
+                 ('{prefix}', 404, NULL, 10, '2025-11-03Z'), ('{prefix}', 403, NULL, 100, '2025-11-03Z'),
+                 ('{prefix}', NULL, NULL, 1000, '2025-11-03Z'),
+                 -- Failed, then served, then written again.
+                 ('{prefix}', 500, 'r1', 9, '2025-11-04Z'), ('{prefix}', 200, 'r1', 10000, '2025-11-05Z'),
+                 ('{prefix}', 200, 'r1', 9, '2025-11-25Z'),
+                 -- Served in the last day of October, and written again.
+                 ('{prefix}', 200, 'r2', 7, '2025-10-31 00:30Z'), ('{prefix}', 200, 'r2', 9, '2025-11-01 00:30Z'),
+                 -- Another partner's request of that name, and one from before that day.
+                 ('x', 200, 'r3', 9, '2025-11-01Z'),
+                 ('{prefix}', 200, 'r3', 100000, '2025-11-02Z'), ('{prefix}', 200, 'r4', 9, '2025-10-30 23:59Z'),
+                 ('{prefix}', 200, 'r4', 1000000, '2025-11-02Z')"
+        ))
+        .await;
+    }
+    run(&site.app(), "2025-12-01T00:05:00Z").await;
+    let mut invoices = site.invoices().await;
+    invoices.sort();
+    assert_eq!(
+        invoices,
+        [
+            "API-202511-a_default open 111111100",
+            "API-202511-b_all open 111114100",
+            "API-202511-c_some open 111101100",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn usage_that_is_on_no_invoice_is_listed_and_announced_once() {
+    let site = Site::new().await;
+    let per_deed = |more: Value| {
+        let mut members = json!({"pricing_model": "per_deed", "per_deed_price_cents": 100,
+                                 "contract_start_date": "2025-11-11"});
+        for (name, value) in more.as_object().unwrap() {
+            members[name] = value.clone();
+        }
+        members
+    };
+    site.contract("a_gateway", per_deed(json!({}))).await;
+    let types = json!({"unit_source": "usage_events", "billable_event_types": ["deed"]});
+    site.contract("b_events", per_deed(types)).await;
+    site.contract("c_flat", json!({"pricing_model": "flat"}))
+        .await;
+    for prefix in ["a_gateway", "b_events", "c_flat", "d_nobody"] {
+        site.served(prefix, 2, "2025-11-10T23:59:59Z").await;
+        site.served(prefix, 3, "2025-11-11T00:00:00Z").await;
+        site.execute(&format!(
+            "INSERT INTO usage_events (subject, idempotency_key, api_key_prefix, event_type, billable, cost_units,
+                                       currency, created_at, voided_at)
+             VALUES ('partner:{prefix}', '1', '{prefix}', 'deed', true, 5, 'USD', '2025-11-15Z', NULL),
+                    ('partner:{prefix}', '2', '{prefix}', 'lien', true, 7, 'USD', '2025-11-15Z', NULL),
+                    ('partner:{prefix}', '3', '{prefix}', 'lien', false, 7, 'USD', '2025-11-15Z', NULL),
+                    ('partner:{prefix}', '4', '{prefix}', 'lien', true, 7, 'USD', '2025-11-15Z', '2025-11-16Z')"
+        ))
+        .await;
+    }
+    let app = site.app();
+    let summary = run(&app, "2025-12-01T00:05:00Z").await;
+    let told: Vec<String> = summary["unbilled_usage"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let word = |name: &str| row[name].as_str().unwrap();
+            let (prefix, source, of) = (word("api_key_prefix"), word("source"), word("event_type"));
+            let (reason, month) = (word("reason"), word("month"));
+            format!(
+                "{prefix} {month} {reason} {source} {of} {} {}",
+                row["events"], row["units"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "a_gateway 2025-11 before_start api_usage api_request 2 2",
+            "a_gateway 2025-11 source_not_counted usage_events deed 1 5",
+            "a_gateway 2025-11 source_not_counted usage_events lien 1 7",
+            "b_events 2025-11 before_start api_usage api_request 2 2",
+            "b_events 2025-11 event_type_not_counted usage_events lien 1 7",
+            "d_nobody 2025-11 no_contract api_usage api_request 5 5",
+            "d_nobody 2025-11 no_contract usage_events deed 1 5",
+            "d_nobody 2025-11 no_contract usage_events lien 1 7",
+        ]
+    );
+    run(&app, "2025-12-02T00:05:00Z").await;
+    let announced = "SELECT count(*) FROM outbox WHERE detail_type = 'usage.unbillable'";
+    assert_eq!(
+        site.number(announced).await,
+        5,
+        "each prefix, reason and month once"
+    );
+}
+
+#[tokio::test]
 async fn metered_events_count_where_the_contract_says_so() {
     let site = Site::new().await;
     let per_deed = |source: &str, types: Value| {

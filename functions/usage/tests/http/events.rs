@@ -19,7 +19,7 @@ async fn an_event_is_counted_once_however_often_it_is_sent() {
         let (status, body) = ledger.post("/usage/events", &event, now).await;
         assert_eq!(status, 200, "{body}");
         let mut expected = json!({"accepted": 0, "duplicate": 0, "conflict": 0, "rejected": 0, "late": 0,
-                                  "results": [{"idempotency_key": "k", "verdict": verdict}]});
+                                  "unbillable": 0, "results": [{"idempotency_key": "k", "verdict": verdict}]});
         expected[verdict] = 1.into();
         assert_eq!(body, expected);
     }
@@ -326,7 +326,8 @@ async fn a_leap_day_is_of_its_february() {
     ];
     assert_eq!(
         ledger.ingest(&sent, leap).await,
-        ["accepted", "accepted", "late", "accepted", "accepted"]
+        // The invoiced one came years after its invoice: nothing bills it any more.
+        ["accepted", "accepted", "unbillable", "accepted", "accepted"]
     );
     for (now, used, resets_at) in [
         (leap, 1, "2024-03-01T00:00:00Z"),
@@ -419,6 +420,110 @@ async fn an_event_of_an_invoiced_month_is_late_and_stored() {
     let single = partner_event("dp_pk_alpha", "h", "2025-10-15T00:00:00Z");
     let (status, body) = ledger.post("/usage/events", &single, NOW).await;
     assert_eq!((status, verdicts(&body)), (200, vec!["late".to_owned()]));
+}
+
+#[tokio::test]
+async fn usage_that_no_invoice_will_carry_is_stored_and_says_why() {
+    let ledger = Ledger::create().await;
+    ledger
+        .run(
+            "INSERT INTO api_partner_contracts (id, api_key_prefix, pricing_model, per_deed_price_cents, unit_source, \
+             currency, contract_start_date, billed_from, contract_end_date, billable_event_types) VALUES \
+             (1, 'events', 'per_deed', 250, 'usage_events', 'USD', '2025-09-11', '2025-09-11', '2025-11-15', '{deed}'), \
+             (2, 'gateway', 'per_deed', 250, 'api_usage', 'USD', '2025-09-01', '2025-09-01', NULL, NULL); \
+             INSERT INTO api_partner_contracts (id, api_key_prefix, pricing_model, monthly_flat_fee_cents, \
+             contract_start_date, billed_from) VALUES (3, 'flat', 'flat', 5, '2025-09-01', '2025-09-01'); \
+             INSERT INTO contract_changes (contract_id, members, reviewed, created_by, created_at) \
+             SELECT 2, jsonb_build_object('pricing_model', 'per_deed', 'per_deed_price_cents', 250, \
+                    'contract_start_date', '2025-09-01', 'status', 'active'), false, 'ops', '2025-09-01Z'; \
+             INSERT INTO contract_changes (contract_id, effective_from, members, reviewed, created_by, created_at) VALUES \
+             (2, '2025-10-01', '{\"unit_source\": \"usage_events\"}', false, 'ops', '2025-09-01Z'), \
+             (2, '2025-10-11', '{\"status\": \"suspended\"}', false, 'ops', '2025-09-01Z'), \
+             (2, '2025-10-21', '{\"status\": \"active\"}', false, 'ops', '2025-09-01Z'), \
+             (2, '2025-11-01', '{\"unit_source\": \"api_usage\"}', false, 'ops', '2025-09-01Z'); \
+             INSERT INTO waived_periods (contract_id, period_start, period_end, reason, waived_by, waived_at) \
+             VALUES (1, '2025-10-01Z', '2025-11-01Z', 'a trial', 'ops', '2025-11-02Z'); \
+             INSERT INTO invoices (invoice_number, kind, contract_id, api_key_prefix, total_cents, currency, status, \
+             billing_period_start, billing_period_end, finalized_at) VALUES \
+             ('1', 'partner', 1, 'events', 0, 'USD', 'open', '2025-09-11Z', '2025-10-01Z', now())",
+        )
+        .await;
+    let mut sent = Vec::new();
+    let mut expected = Vec::new();
+    for (prefix, occurred_at, event_type, verdict) in [
+        ("nobody", "2025-11-01T00:00:00Z", "deed", "no_contract"),
+        ("events", "2025-09-10T23:59:59Z", "deed", "before_start"),
+        ("events", "2025-09-11T00:00:00Z", "deed", "late"),
+        ("events", "2025-10-15T00:00:00Z", "deed", "waived"),
+        ("events", "2025-11-15T23:59:59Z", "deed", "accepted"),
+        (
+            "events",
+            "2025-11-15T23:59:59Z",
+            "lien",
+            "event_type_not_counted",
+        ),
+        ("events", "2025-11-16T00:00:00Z", "deed", "after_end"),
+        ("gateway", "2025-10-05T00:00:00Z", "deed", "accepted"),
+        ("gateway", "2025-10-15T00:00:00Z", "deed", "suspended"),
+        ("gateway", "2025-10-25T00:00:00Z", "deed", "accepted"),
+        (
+            "gateway",
+            "2025-11-05T00:00:00Z",
+            "deed",
+            "source_not_counted",
+        ),
+        ("flat", "2020-11-05T00:00:00Z", "deed", "accepted"),
+    ] {
+        let key = format!("{}", sent.len());
+        let mut event = partner_event(prefix, &key, occurred_at);
+        event["event_type"] = event_type.into();
+        sent.push(event);
+        expected.push(verdict);
+    }
+    let told = |body: &Value| -> Vec<String> {
+        let results = body["results"].as_array().unwrap().iter();
+        let word = |result: &Value| {
+            let verdict = result["verdict"].as_str().unwrap();
+            let reason = result["reason"].as_str();
+            assert_eq!(verdict == "unbillable", reason.is_some(), "{result}");
+            reason.unwrap_or(verdict).to_owned()
+        };
+        results.map(word).collect()
+    };
+    let (status, body) = ledger
+        .post("/usage/events", &json!({"events": sent}), NOW)
+        .await;
+    assert_eq!(
+        (status, told(&body)),
+        (
+            200,
+            expected.iter().map(|word| (*word).to_owned()).collect()
+        )
+    );
+    assert_eq!(
+        (&body["unbillable"], &body["accepted"], &body["late"]),
+        (&json!(7), &json!(4), &json!(1))
+    );
+    assert_eq!(
+        ledger.number("SELECT count(*) FROM usage_events").await,
+        12,
+        "all of them are stored"
+    );
+    // A day more than 396 days after the period's end, and what nobody wants billed.
+    let too_late = partner_event("events", "late", "2025-09-20T00:00:00Z");
+    let (_, body) = ledger
+        .post("/usage/events", &too_late, "2026-11-01T00:00:00Z")
+        .await;
+    assert_eq!(told(&body), ["late"]);
+    let too_late = partner_event("events", "too late", "2025-09-20T00:00:00Z");
+    let (_, body) = ledger
+        .post("/usage/events", &too_late, "2026-11-01T00:00:01Z")
+        .await;
+    assert_eq!(told(&body), ["too_late"]);
+    let mut free = partner_event("nobody", "free", "2025-11-01T00:00:00Z");
+    free["billable"] = false.into();
+    let (_, body) = ledger.post("/usage/events", &free, NOW).await;
+    assert_eq!(told(&body), ["accepted"]);
 }
 
 #[tokio::test]
@@ -527,7 +632,9 @@ async fn the_currency_is_the_plans_or_the_contracts() {
         partner_event("dp_pk_alpha", "k", NOW),
         partner_event("stranger", "k", NOW),
     ];
-    assert_eq!(ledger.ingest(&sent, NOW).await, vec!["accepted"; 7]);
+    let mut verdicts = vec!["accepted"; 6];
+    verdicts.push("unbillable");
+    assert_eq!(ledger.ingest(&sent, NOW).await, verdicts);
     let currencies: Vec<String> = ledger
         .client
         .query(

@@ -60,7 +60,8 @@ impl Ledger {
     pub(crate) async fn contract(&self, prefix: &str, unit_source: &str, limit: i64) {
         self.run(&format!(
             "INSERT INTO api_partner_contracts (api_key_prefix, pricing_model, per_deed_price_cents, unit_source, \
-             monthly_request_limit, currency) VALUES ('{prefix}', 'per_deed', 250, '{unit_source}', {limit}, 'EUR')"
+             monthly_request_limit, currency, contract_start_date, billed_from) \
+             VALUES ('{prefix}', 'per_deed', 250, '{unit_source}', {limit}, 'EUR', '2015-01-01', '2015-01-01')"
         ))
         .await;
     }

@@ -64,11 +64,16 @@ async fn voiding_frees_the_quota() {
     );
     assert_eq!(ledger.get("/usage/user/1/monthly", NOW).await.1, json!([]));
     assert_eq!(ledger.reserve(1, 5, "b", false).await.0, 200);
-    let (status, first) = ledger.reserve(1, 5, "a", false).await;
+    // Its units are somebody else's by now: the key is spent.
+    let (status, spent) = ledger.reserve(1, 5, "a", false).await;
     assert_eq!(
-        (status, &first["used"]),
-        (200, &json!(5)),
-        "the first verdict, for ever"
+        (status, &spent["code"]),
+        (409, &json!("reservation_voided"))
+    );
+    let (status, other) = ledger.reserve(1, 4, "a", false).await;
+    assert_eq!(
+        (status, &other["code"]),
+        (409, &json!("idempotency_key_reused"))
     );
 }
 

@@ -148,6 +148,8 @@ pub struct CoveredSpan {
     pub period: Period,
     /// Why usage of it is on no invoice; `None` when it is, or costs nothing.
     pub reason: Option<UnbillableReason>,
+    /// Whether an invoice counts it.
+    pub is_billed: bool,
     /// Of billed events, the types that count; `None` for all.
     pub counted_types: Option<Vec<String>>,
 }
@@ -192,13 +194,19 @@ pub fn spans(
             }
             (Coverage::Billed | Coverage::Unpriced, _) => (None, None),
         };
+        let is_billed = covered == Coverage::Billed;
         match spans.last_mut() {
-            Some(last) if last.reason == reason && last.counted_types == counted_types => {
+            Some(last)
+                if last.reason == reason
+                    && last.is_billed == is_billed
+                    && last.counted_types == counted_types =>
+            {
                 last.period.end = end;
             }
             Some(_) | None => spans.push(CoveredSpan {
                 period: Period { start: *start, end },
                 reason,
+                is_billed,
                 counted_types,
             }),
         }
