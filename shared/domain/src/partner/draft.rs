@@ -627,3 +627,6 @@ fn quantity(contract: &Contract, usage: Usage) -> i64 {
         | PricingModel::Tiered => usage.units,
     }
 }
+
+#[cfg(test)]
+mod tests;
