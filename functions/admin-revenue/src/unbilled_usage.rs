@@ -19,8 +19,6 @@ use crate::reports::text;
 /// Usage that is on no invoice.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UnbilledUsageReport {
-    /// The word `unbilled-usage`.
-    report: &'static str,
     /// `[from, to)`, by when it was used.
     from: Timestamp,
     to: Timestamp,
@@ -51,7 +49,6 @@ pub(crate) async fn get(
 ) -> Result<Json<UnbilledUsageReport>, Error> {
     let (period, rows) = read(&app, span, now).await?;
     Ok(Json(UnbilledUsageReport {
-        report: "unbilled-usage",
         from: period.start,
         to: period.end,
         rows,

@@ -93,7 +93,9 @@ pub(crate) async fn get(
         draft::Error::Cycle(error) => {
             unpriceable(contract.id, "timezone".to_owned(), error.to_string())
         }
-        other => Error::Internal(Box::new(other)),
+        other @ (draft::Error::Money(_) | draft::Error::Terms | draft::Error::Counts { .. }) => {
+            Error::Internal(Box::new(other))
+        }
     };
     let terms = contract
         .history

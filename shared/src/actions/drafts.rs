@@ -148,7 +148,9 @@ impl From<partner_billing::Error> for ApproveDraftsError {
     fn from(error: partner_billing::Error) -> ApproveDraftsError {
         match error {
             partner_billing::Error::Store(error) => error.into(),
-            _ => ApproveDraftsError::NotValid,
+            partner_billing::Error::Invalid(_) | partner_billing::Error::Draft(_) => {
+                ApproveDraftsError::NotValid
+            }
         }
     }
 }
@@ -157,7 +159,9 @@ impl From<partner_billing::Error> for WaiveDraftError {
     fn from(error: partner_billing::Error) -> WaiveDraftError {
         match error {
             partner_billing::Error::Store(error) => error.into(),
-            _ => WaiveDraftError::NotValid,
+            partner_billing::Error::Invalid(_) | partner_billing::Error::Draft(_) => {
+                WaiveDraftError::NotValid
+            }
         }
     }
 }

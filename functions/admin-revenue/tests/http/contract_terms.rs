@@ -17,7 +17,7 @@ impl Terms {
         };
         let mut contract = json!({"api_key_prefix": "dp_pk_alpha", "pricing_model": "flat",
             "monthly_flat_fee_cents": 10_000, "contract_start_date": "2025-10-01", "payment_method": "wire"});
-        for (name, value) in members.as_object().unwrap() {
+        for (name, value) in members.as_object().expect("it is there") {
             contract[name] = value.clone();
         }
         let created = terms.post("2025-09-20T12:00:00Z", contract).await;
@@ -52,8 +52,10 @@ impl Terms {
     async fn on(&self, day: &str) -> (bool, i64) {
         let path = format!("/admin/contracts/1/terms?on={day}");
         let terms = self.get(&path, "2025-11-30T12:00:00Z").await;
-        let fee = terms["terms"]["monthly_flat_fee_cents"].as_i64().unwrap();
-        (terms["billed"].as_bool().unwrap(), fee)
+        let fee = terms["terms"]["monthly_flat_fee_cents"]
+            .as_i64()
+            .expect("it is there");
+        (terms["billed"].as_bool().expect("it is there"), fee)
     }
 }
 
@@ -93,7 +95,7 @@ async fn a_price_has_a_day_from_which_on_it_holds() {
     let changes = terms.get("/admin/contracts/1/changes", now).await;
     let told: Vec<Value> = changes["data"]
         .as_array()
-        .unwrap()
+        .expect("it is there")
         .iter()
         .map(|change| {
             json!([
@@ -112,7 +114,7 @@ async fn a_price_has_a_day_from_which_on_it_holds() {
         ]
     );
     // It is taken back before it is in force, and stays in the list.
-    let id = changes["data"][0]["id"].as_i64().unwrap();
+    let id = changes["data"][0]["id"].as_i64().expect("it is there");
     let path = format!("/admin/contracts/1/changes/{id}");
     let app = &terms.ledger.app;
     let delete =
@@ -128,13 +130,13 @@ async fn a_price_has_a_day_from_which_on_it_holds() {
     assert_eq!(terms.on("2026-01-01").await, (true, 20_000));
     assert_eq!(delete(&path, now).await.0, 404);
     assert_eq!(delete("/admin/contracts/1/changes/99", now).await.0, 404);
-    let since_ever = changes["data"][2]["id"].as_i64().unwrap();
+    let since_ever = changes["data"][2]["id"].as_i64().expect("it is there");
     let path = format!("/admin/contracts/1/changes/{since_ever}");
     assert_eq!(delete(&path, now).await.1["code"], "change_in_force");
     assert_eq!(
         terms.get("/admin/contracts/1/changes", now).await["data"]
             .as_array()
-            .unwrap()
+            .expect("it is there")
             .len(),
         3
     );
@@ -179,7 +181,10 @@ async fn a_date_in_the_past_needs_somebody_who_has_looked_and_says_why() {
     let (_, problem) = terms.patch(now, per_deed).await;
     assert_eq!(problem["field"], "per_deed_price_cents");
     assert!(
-        problem["detail"].as_str().unwrap().contains("2026-02-01"),
+        problem["detail"]
+            .as_str()
+            .expect("it is there")
+            .contains("2026-02-01"),
         "{problem}"
     );
     // Stripe cannot charge it.
@@ -344,7 +349,7 @@ async fn a_repeated_change_is_one_and_a_row_of_the_predecessors_is_made_valid() 
         assert_eq!(status, 200);
     }
     let changes = terms.get("/admin/contracts/1/changes", now).await;
-    assert_eq!(changes["data"].as_array().unwrap().len(), 2);
+    assert_eq!(changes["data"].as_array().expect("it is there").len(), 2);
     terms
         .ledger
         .run(

@@ -9,7 +9,7 @@ const NOW: &str = "2025-11-01T06:00:00Z";
 
 async fn contract(ledger: &Ledger, members: Value) -> i64 {
     let mut contract = json!({"pricing_model": "flat", "monthly_flat_fee_cents": 10_000, "payment_method": "wire"});
-    for (name, value) in members.as_object().unwrap() {
+    for (name, value) in members.as_object().expect("it is there") {
         contract[name] = value.clone();
     }
     let (status, created) = send_at(
@@ -22,13 +22,13 @@ async fn contract(ledger: &Ledger, members: Value) -> i64 {
     )
     .await;
     assert_eq!(status, 201, "{created}");
-    created["id"].as_i64().unwrap()
+    created["id"].as_i64().expect("it is there")
 }
 
 async fn waiting(ledger: &Ledger, query: &str) -> Vec<Value> {
     let (status, drafts) = ledger.get(&format!("/admin/drafts{query}"), NOW).await;
     assert_eq!(status, 200, "{drafts}");
-    drafts["data"].as_array().unwrap().clone()
+    drafts["data"].as_array().expect("it is there").clone()
 }
 
 async fn post(ledger: &Ledger, path: &str, content: Value, key: &str) -> (u16, Value) {
@@ -44,7 +44,12 @@ fn approval(drafts: &[Value]) -> Value {
 
 async fn numbers(ledger: &Ledger) -> Value {
     let select = "SELECT jsonb_agg(invoice_number ORDER BY id) FROM invoices";
-    ledger.client.query_one(select, &[]).await.unwrap().get(0)
+    ledger
+        .client
+        .query_one(select, &[])
+        .await
+        .expect("it is there")
+        .get(0)
 }
 
 #[tokio::test]
@@ -112,7 +117,14 @@ async fn what_waits_is_listed_approved_and_waived() {
     )
     .await;
     assert_eq!((status, &problem["code"]), (409, &json!("draft_changed")));
-    assert_eq!(numbers(&ledger).await.as_array().unwrap().len(), 2);
+    assert_eq!(
+        numbers(&ledger)
+            .await
+            .as_array()
+            .expect("it is there")
+            .len(),
+        2
+    );
     // Never billed.
     let waive = json!({"draft_id": drafts[2]["draft_id"], "reason": "before we had a contract"});
     let (status, waived) = post(&ledger, "/admin/drafts/waive", waive.clone(), "k4").await;
@@ -137,7 +149,7 @@ async fn what_waits_is_listed_approved_and_waived() {
             &[],
         )
         .await
-        .unwrap()
+        .expect("it is there")
         .get(0);
     assert_eq!(actions, json!(["draft.approve", "draft.waive"]));
     let issued = "SELECT count(*) FROM outbox WHERE detail_type = 'partner_invoice.issued'";
@@ -146,7 +158,7 @@ async fn what_waits_is_listed_approved_and_waived() {
             .client
             .query_one(issued, &[])
             .await
-            .unwrap()
+            .expect("it is there")
             .get::<_, i64>(0),
         2
     );
@@ -240,6 +252,45 @@ async fn late_usage_of_a_contract_that_has_ended_is_a_draft() {
         (1, &json!(250)),
         "only September is corrected again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_approvals_and_a_change_at_once_are_one_after_the_other() {
+    let ledger = Ledger::create().await;
+    let id = contract(
+        &ledger,
+        json!({"api_key_prefix": "dp_pk_alpha", "contract_start_date": "2025-01-01"}),
+    )
+    .await;
+    let drafts = waiting(&ledger, "").await;
+    assert_eq!(drafts.len(), 10);
+    let (path, patch) = ("/admin/drafts/approve", format!("/admin/contracts/{id}"));
+    let dearer = json!({"monthly_flat_fee_cents": 20_000, "effective_from": "2025-01-01", "reviewed": true, "reason": "x"});
+    let (one, two, changed) = tokio::join!(
+        post(&ledger, path, approval(&drafts), "k1"),
+        post(&ledger, path, approval(&drafts), "k2"),
+        send_at(&ledger.app, "PATCH", &patch, &dearer, None, NOW)
+    );
+    assert_eq!(changed.0, 200, "{}", changed.1);
+    let mut statuses = [one.0, two.0];
+    statuses.sort_unstable();
+    assert!(
+        statuses == [200, 409] || statuses == [409, 409],
+        "{statuses:?}: the change came first"
+    );
+    // Ten invoices at the old price, or none; the other approval has seen what came before it.
+    let issued = "SELECT count(*), COALESCE(sum(total_cents), 0)::bigint FROM invoices";
+    let issued = ledger
+        .client
+        .query_one(issued, &[])
+        .await
+        .expect("it is there");
+    let expected = if statuses[0] == 200 {
+        (10, 100_000)
+    } else {
+        (0, 0)
+    };
+    assert_eq!((issued.get::<_, i64>(0), issued.get::<_, i64>(1)), expected);
 }
 
 #[tokio::test]

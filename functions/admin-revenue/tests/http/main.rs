@@ -18,4 +18,5 @@ mod scans;
 mod statement;
 mod story;
 mod time_limits;
+mod unbilled_usage;
 mod writes;

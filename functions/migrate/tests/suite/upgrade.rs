@@ -161,6 +161,7 @@ async fn an_empty_database_gets_every_table() {
             "billing_migrations",
             "billing_repeatables",
             "checkout_sessions",
+            "contract_changes",
             "coupons",
             "credit_applications",
             "credit_notes",
@@ -206,6 +207,7 @@ async fn an_empty_database_gets_every_table() {
             "usage_events",
             "user_plans",
             "users",
+            "waived_periods",
         ])
     );
     assert_eq!(
@@ -1058,6 +1060,52 @@ async fn a_key_holds_across_the_upgrade_that_gives_it_an_owner() {
 }
 
 /// What was entered in whole shillings is in hundredths afterwards, as is what Stripe sent all along; nothing else moves.
+/// A contract as the release before wrote it: its terms since ever, its suspensions, and each of the gateway's rows
+/// counts until the cycle that runs at the upgrade.
+#[tokio::test]
+async fn a_contract_from_before_terms_were_dated_is_read_as_it_was() {
+    let database = TestDatabase::empty().await;
+    let mut client = database.client().await;
+    migrate_to(47, &mut client).await;
+    client
+        .batch_execute(
+            r#"INSERT INTO api_partner_contracts (api_key_prefix, pricing_model, per_deed_price_cents, tax_rate_bps,
+                   contract_start_date, billed_from, status, suspended_at, suspensions)
+               VALUES ('dp_pk_alpha', 'per_deed', 250, 1900, '2025-01-01', '2025-01-01', 'suspended', '2025-06-10 12:00Z',
+                   '[{"suspended_at": "2025-02-10T08:00:00Z", "resumed_at": "2025-02-20T08:00:00Z"}]')"#,
+        )
+        .await
+        .unwrap();
+    migrate(&database).await.unwrap();
+    let now: Timestamp = "2025-07-01T00:00:00Z".parse().unwrap();
+    let read = store::contracts::of_prefix(&client, "dp_pk_alpha").await;
+    let history = read.unwrap().unwrap().contract(now).unwrap().history;
+    let on = |day: &str| history.on(day.parse().unwrap());
+    let billed = |day: &str| history.is_billed(day.parse().unwrap());
+    let days = [
+        "2024-12-31",
+        "2025-01-01",
+        "2025-02-10",
+        "2025-02-11",
+        "2025-02-20",
+        "2025-06-10",
+        "2025-06-11",
+    ];
+    assert_eq!(
+        days.map(billed),
+        [false, true, true, false, true, true, false]
+    );
+    assert_eq!(on("2025-01-01").tax_rate_bps(), 1_900);
+    assert_eq!(on("2025-01-01").billable_status_codes.to_string(), "all");
+    assert_eq!(
+        on("2100-01-01").billable_status_codes.to_string(),
+        "0-428,430-499,600-999"
+    );
+    let unstored = "SELECT jsonb_build_array(projected_on, (SELECT count(*) FROM contract_changes),
+        terms_since = (now() AT TIME ZONE 'UTC')::date) FROM api_partner_contracts";
+    assert_eq!(json_of(&client, unstored).await, json!([null, 0, true]));
+}
+
 #[tokio::test]
 async fn shillings_become_hundredths_once() {
     let database = TestDatabase::empty().await;

@@ -4,6 +4,7 @@
 
 mod bills;
 mod failures;
+mod histories;
 mod killed;
 mod once;
 mod site;

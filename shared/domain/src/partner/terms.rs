@@ -578,7 +578,9 @@ impl StoredRow {
             .amend(&wanted, &[], written_at)
             .map_err(|refused| match refused {
                 Refused::Invalid(error) => error.invalid,
-                other => unreadable(&other),
+                other @ (Refused::Invoiced | Refused::Ended | Refused::Cycle(_)) => {
+                    unreadable(&other)
+                }
             })
     }
 }
