@@ -76,7 +76,7 @@ pub fn rules(environment: &Environment) -> Result<Rules, config::Error> {
 ///
 /// # Errors
 /// When the row is not valid, or a statement fails.
-pub async fn settle(
+pub async fn store_terms(
     db: &impl GenericClient,
     read: &Read,
     now: Timestamp,

@@ -223,7 +223,7 @@ async fn bill_once(
     let Some(read) = contracts::lock(&transaction, contract_id).await? else {
         return Ok(None);
     };
-    let stored = partner_billing::settle(&transaction, &read, run.now).await?;
+    let stored = partner_billing::store_terms(&transaction, &read, run.now).await?;
     let drafts = partner_billing::drafts(&transaction, &stored, &rules, run.now).await?;
     for draft in contract.take(run, drafts) {
         let issued = partner_billing::issue(&transaction, contract_id, &draft, run.now).await?;

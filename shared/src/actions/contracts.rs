@@ -302,7 +302,7 @@ async fn come_back(
         return Err(CreateContractError::Exists);
     };
     let before = ContractToday::new(read.clone(), cx.now);
-    let stored = partner_billing::settle(cx.db, &read, cx.now)
+    let stored = partner_billing::store_terms(cx.db, &read, cx.now)
         .await
         .map_err(billing)?;
     let mut dated = contract.dated();
@@ -422,6 +422,10 @@ pub async fn change(
             at_once.insert(name, value);
         }
     }
+    if about.effective_from.is_some() && members.is_empty() {
+        let expected = "only with a member that holds from a day on";
+        return Err(Error::invalid_member(FROM, expected).into());
+    }
     move_billed_from(&before.contract, &members, &mut at_once);
     let invoiced = partner_invoices::periods(cx.db, &[id]).await?;
     let invoiced: Vec<_> = invoiced.into_iter().map(|(_, period)| period).collect();
@@ -466,7 +470,7 @@ async fn repaired(
             read.stored.members.insert(name.clone(), value.clone());
         }
     }
-    partner_billing::settle(cx.db, &read, cx.now)
+    partner_billing::store_terms(cx.db, &read, cx.now)
         .await
         .map_err(billing)
 }
@@ -531,7 +535,7 @@ pub async fn revoke(
     change_id: i64,
 ) -> Result<ContractChange, RevokeChangeError> {
     let read = contracts::lock(cx.db, id).await?.ok_or(Error::NotFound)?;
-    let stored = partner_billing::settle(cx.db, &read, cx.now)
+    let stored = partner_billing::store_terms(cx.db, &read, cx.now)
         .await
         .map_err(billing)?;
     let before = contract_changes::find(cx.db, id, change_id).await?;

@@ -139,7 +139,7 @@ async fn locked(
     let Some(read) = contracts::lock(cx.db, contract_id).await? else {
         return Ok(None);
     };
-    let stored = partner_billing::settle(cx.db, &read, cx.now).await?;
+    let stored = partner_billing::store_terms(cx.db, &read, cx.now).await?;
     let drafts = partner_billing::drafts(cx.db, &stored, rules, cx.now).await?;
     Ok(Some((stored, drafts.drafts)))
 }

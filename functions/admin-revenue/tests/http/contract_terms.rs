@@ -176,6 +176,9 @@ async fn a_date_in_the_past_needs_somebody_who_has_looked_and_says_why() {
         ),
         (10_000, 5)
     );
+    // A name has no day from which on it holds.
+    let name = json!({"company": "Alpha", "effective_from": "2026-01-01"});
+    assert_eq!(terms.refused(now, name).await, refused);
     // What would not be valid from a day on says from which.
     let per_deed = json!({"pricing_model": "per_deed", "effective_from": "2026-02-01"});
     let (_, problem) = terms.patch(now, per_deed).await;

@@ -1,6 +1,6 @@
 //! The report of partners' usage that is on no invoice.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::ledger::{Ledger, admin, body, handle, request};
 
@@ -21,9 +21,9 @@ async fn rows(ledger: &Ledger, query: &str) -> Vec<String> {
             "events",
             "units",
         ];
-        let words = names.map(|name| match &row[name] {
-            Value::String(word) => word.clone(),
-            other => other.to_string(),
+        let words = names.map(|name| {
+            let word = row[name].as_str().map(str::to_owned);
+            word.unwrap_or_else(|| row[name].to_string())
         });
         words.join(",")
     });
