@@ -378,7 +378,7 @@ fn steps() -> impl Strategy<Value = Vec<(i64, Step)>> {
         1 => (0_usize..20).prop_map(Step::Void),
         1 => (0_usize..5).prop_map(Step::Waive),
     ];
-    proptest::collection::vec((0_i64..25, step), 1..30)
+    proptest::collection::vec((0_i64..25, step), 1..22)
 }
 
 fn check_bill(draft: &Draft) {
