@@ -19,6 +19,7 @@ const SUBSCRIPTION: [&[&str]; 3] = [
 ];
 /// The payments of an invoice are shown from basil on; before, it names its payment itself.
 const INVOICE: [&[&str]; 2] = [&["payments"], &[]];
+const RECORD: &str = "data.payment.payment_record";
 const CHARGE: [&[&str]; 1] = [&["balance_transaction", "refunds"]];
 const PRICE: [&[&str]; 1] = [&["tiers"]];
 /// What a price costs in its other currencies, and the tiers that a price without any may have.
@@ -91,7 +92,7 @@ pub(crate) fn is_unknown_expansion(error: &Error) -> bool {
     matches!(error, Error::Invalid { param: Some(param), .. } if param.starts_with("expand"))
 }
 
-/// Adds the lines beyond the tenth and the payments beyond the first page.
+/// Adds the lines beyond the tenth, the payments beyond the first page, and its payment records.
 pub(crate) async fn complete_invoice(
     stripe: &Client,
     invoice: &mut Value,
@@ -105,8 +106,14 @@ pub(crate) async fn complete_invoice(
         invoice["lines"]["data"] = lines.into();
         invoice["lines"]["has_more"] = false.into();
     }
-    if invoice["payments"]["has_more"] == true {
-        let of_it = Map::from_iter([("invoice".to_owned(), json!(id))]);
+    // Only the record itself says who reported it.
+    let has_record = elements(&invoice["payments"]["data"])
+        .any(|payment| payment["payment"]["payment_record"].is_string());
+    if has_record || invoice["payments"]["has_more"] == true {
+        let mut of_it = Map::from_iter([("invoice".to_owned(), json!(id))]);
+        if has_record {
+            of_it.insert("expand".to_owned(), json!([RECORD]));
+        }
         let payments = all(stripe, &["invoice_payments"], of_it, now).await?;
         invoice["payments"]["data"] = payments.into();
         invoice["payments"]["has_more"] = false.into();

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Discount, Dispute, Invoice,
-    InvoiceItem, InvoicePayment, Metadata, Object, PaymentIntent, Payout, Price, Product, Refund,
+    InvoiceItem, InvoicePayment, Metadata, Object, PaymentIntent, PaymentRecord, Payout, Price, Product, Refund,
     Session, Subscription, Tier,
 };
 use super::render::{instant, previous_attributes};
@@ -254,6 +254,7 @@ pub struct Account {
     pub(super) invoices: Shelf<Invoice>,
     pub(super) invoice_items: Shelf<InvoiceItem>,
     pub(super) invoice_payments: Shelf<InvoicePayment>,
+    pub(super) payment_records: Shelf<PaymentRecord>,
     pub(super) intents: Shelf<PaymentIntent>,
     pub(super) charges: Shelf<Charge>,
     pub(super) refunds: Shelf<Refund>,
@@ -290,6 +291,7 @@ impl Account {
             invoices: Shelf::new("invoice"),
             invoice_items: Shelf::new("invoiceitem"),
             invoice_payments: Shelf::new("invoice_payment"),
+            payment_records: Shelf::new("payment_record"),
             intents: Shelf::new("payment_intent"),
             charges: Shelf::new("charge"),
             refunds: Shelf::new("refund"),

@@ -13,7 +13,7 @@ use super::server::{Fault, State};
 
 /// Every operation of `POST /_fake/operations/<name>` and the members of its body; `?` marks those that may be left out,
 /// with the default in brackets. `outcome` is `succeeds` (the default), `fails` or `fails_for_good`.
-const OPERATIONS: [(&str, &str); 31] = [
+const OPERATIONS: [(&str, &str); 33] = [
     (
         "create_price",
         "unit_amount, currency? (usd), interval? (month), plan?",
@@ -53,6 +53,8 @@ const OPERATIONS: [(&str, &str); 31] = [
     ("send_invoice", "invoice"),
     ("pay_invoice", "invoice, outcome?"),
     ("pay_out_of_band", "invoice"),
+    ("pay_part", "invoice, amount"),
+    ("report_payment", "invoice, amount"),
     ("void_invoice", "invoice"),
     ("mark_uncollectible", "invoice"),
     ("credit", "invoice, amount"),
@@ -341,6 +343,14 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             account.pay_out_of_band(arguments.text("invoice")?)?;
             json!({})
         }
+        "pay_part" => json!({"payment_intent": account.pay_part(
+            arguments.text("invoice")?,
+            arguments.required_integer("amount")?,
+        )?}),
+        "report_payment" => json!({"payment_record": account.report_payment(
+            arguments.text("invoice")?,
+            arguments.required_integer("amount")?,
+        )?}),
         "void_invoice" => {
             account.by_request();
             account.void_invoice(arguments.text("invoice")?)?;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Shape;
 use super::account::{Account, Refusal, Shelf};
 use super::form::Form;
-use super::objects::{Object, Stored};
+use super::objects::{Object, PaymentOfInvoice, Stored};
 use super::render::{INLINE_LINES, list, render_line, render_refunds, render_tiers};
 
 /// A row of a list before it is rendered: only those of the page are.
@@ -201,6 +201,20 @@ impl Account {
         Ok(value)
     }
 
+    /// The object with this id as Stripe answers for it, with what these paths expand.
+    ///
+    /// # Errors
+    /// When there is no such object, or it has no such path.
+    pub fn show(&self, id: &str, expand: &[&str], shape: Shape) -> Result<Value, Refusal> {
+        let object = self.find(id).ok_or_else(|| Refusal::missing("object", id))?;
+        let mut value = object.answer(shape);
+        for path in expand {
+            let segments: Vec<&str> = path.split('.').collect();
+            self.expand_path(&mut value, &segments, path, shape)?;
+        }
+        Ok(value)
+    }
+
     /// `GET /v1/invoices/<id>/lines`: all of them, page by page.
     pub(super) fn invoice_lines(
         &self,
@@ -241,6 +255,7 @@ impl Account {
             "in" => on_shelf(&self.invoices, id),
             "ii" => on_shelf(&self.invoice_items, id),
             "inpay" => on_shelf(&self.invoice_payments, id),
+            "pr" => on_shelf(&self.payment_records, id),
             "pi" => self.intent_snapshot(id).ok(),
             "ch" => on_shelf(&self.charges, id),
             "re" => on_shelf(&self.refunds, id),
@@ -336,8 +351,11 @@ impl Account {
                 .collect(),
             "invoice_payments" => objects(self.invoice_payments.iter().filter(|one| {
                 is("invoice", Some(&one.invoice))
-                    && is("payment[payment_intent]", Some(&one.payment_intent))
-                    && is("payment[type]", Some("payment_intent"))
+                    && is("payment[payment_intent]", one.payment.intent())
+                    && is("payment[type]", Some(match one.payment {
+                        PaymentOfInvoice::Intent(_) => "payment_intent",
+                        PaymentOfInvoice::Record(_) => "payment_record",
+                    }))
                     && is("status", Some(one.status))
             })),
             "credit_notes" => objects(self.credit_notes.iter().filter(|one| {
@@ -422,6 +440,10 @@ impl Account {
         {
             value[*segment] = included;
         }
+        // What pays an invoice is one of several kinds.
+        if path.contains("payment.payment_") && value.get(segment).is_none() {
+            return Ok(());
+        }
         let Some(field) = value.get_mut(segment) else {
             return Err(Refusal::parameter(
                 "expand",
@@ -469,14 +491,7 @@ impl Account {
             ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
             ("invoice", "amount_paid_off_stripe") if shape >= Shape::Endive => {
                 let invoice = self.invoices.get(id).ok()?;
-                Some(
-                    if invoice.out_of_band {
-                        invoice.amount_paid
-                    } else {
-                        0
-                    }
-                    .into(),
-                )
+                Some(invoice.outside.into())
             }
             ("invoice", "payments") if shape >= Shape::Basil => {
                 let payments = self
@@ -517,6 +532,7 @@ fn list_of(object: &Object) -> &'static str {
         Object::Invoice(_) => "invoices",
         Object::InvoiceItem(_) => "invoiceitems",
         Object::InvoicePayment(_) => "invoice_payments",
+        Object::PaymentRecord(_) => "payment_records",
         Object::PaymentIntent(..) => "payment_intents",
         Object::Charge(_) => "charges",
         Object::Refund(_) => "refunds",

@@ -196,7 +196,8 @@ pub struct Invoice {
     pub(crate) amount_paid: i64,
     pub(crate) pre_payment_credit: i64,
     pub(crate) post_payment_credit: i64,
-    pub(crate) out_of_band: bool,
+    /// What of `amount_paid` came outside Stripe.
+    pub(crate) outside: i64,
     pub(crate) attempt_count: i64,
     pub(crate) next_payment_attempt: Option<i64>,
     pub(crate) due_date: Option<i64>,
@@ -229,11 +230,42 @@ pub struct InvoiceItem {
 pub struct InvoicePayment {
     pub(crate) id: String,
     pub(crate) invoice: String,
-    pub(crate) payment_intent: String,
+    pub(crate) payment: PaymentOfInvoice,
+    /// Made with the invoice; canceled when the money comes another way.
+    pub(crate) is_default: bool,
     pub(crate) amount: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) paid_at: Option<i64>,
+    pub(crate) created: i64,
+}
+
+/// What pays an invoice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaymentOfInvoice {
+    Intent(String),
+    Record(String),
+}
+
+impl PaymentOfInvoice {
+    pub(crate) fn intent(&self) -> Option<&str> {
+        match self {
+            PaymentOfInvoice::Intent(id) => Some(id),
+            PaymentOfInvoice::Record(_) => None,
+        }
+    }
+}
+
+/// A payment that was reported to Stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRecord {
+    pub(crate) id: String,
+    pub(crate) customer: Option<String>,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    /// `self`, or `stripe` for a payment that Stripe itself has reported.
+    pub(crate) reported_by: &'static str,
+    pub(crate) reference: String,
     pub(crate) created: i64,
 }
 
@@ -402,6 +434,7 @@ pub enum Object {
     Invoice(Box<Invoice>),
     InvoiceItem(Box<InvoiceItem>),
     InvoicePayment(InvoicePayment),
+    PaymentRecord(PaymentRecord),
     /// The intent with its charges, oldest first: the oldest shape shows them inside.
     PaymentIntent(PaymentIntent, Vec<Charge>),
     Charge(Charge),
@@ -427,6 +460,7 @@ impl Object {
             Object::Invoice(invoice) => &invoice.id,
             Object::InvoiceItem(item) => &item.id,
             Object::InvoicePayment(payment) => &payment.id,
+            Object::PaymentRecord(record) => &record.id,
             Object::PaymentIntent(intent, _) => &intent.id,
             Object::Charge(charge) => &charge.id,
             Object::Refund(refund) => &refund.id,
@@ -473,6 +507,7 @@ stored! {
     Invoice => |invoice| Object::Invoice(Box::new(invoice));
     InvoiceItem => |item| Object::InvoiceItem(Box::new(item));
     InvoicePayment => Object::InvoicePayment;
+    PaymentRecord => Object::PaymentRecord;
     Charge => Object::Charge;
     Refund => Object::Refund;
     Dispute => Object::Dispute;

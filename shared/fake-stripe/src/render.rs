@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value, json};
 use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Decline, Discount, Dispute, Invoice,
-    InvoiceItem, InvoicePayment, Line, Metadata, Object, PaymentIntent, Payout, Price, Product,
+    InvoiceItem, InvoicePayment, Line, Metadata, Object, PaymentIntent, PaymentOfInvoice, PaymentRecord, Payout, Price, Product,
     Refund, Session, Subscription,
 };
 
@@ -27,6 +27,7 @@ impl Object {
             Object::Invoice(invoice) => render_invoice(invoice, shape),
             Object::InvoiceItem(item) => render_invoice_item(item, shape),
             Object::InvoicePayment(payment) => render_invoice_payment(payment),
+            Object::PaymentRecord(record) => render_payment_record(record),
             Object::PaymentIntent(intent, charges) => render_intent(intent, charges, shape),
             Object::Charge(charge) => render_charge(charge, shape),
             Object::Refund(refund) => render_refund(refund, shape),
@@ -450,9 +451,9 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
         .into_iter()
         .collect();
     let paid = invoice.status == "paid";
-    // Before basil an invoice paid out of band stays without a paid amount.
-    let amount_paid = if invoice.out_of_band && shape < Shape::Basil {
-        0
+    // Before basil what came outside Stripe was left out of the paid amount.
+    let amount_paid = if shape < Shape::Basil {
+        invoice.amount_paid - invoice.outside
     } else {
         invoice.amount_paid
     };
@@ -523,7 +524,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
             json!({
                 "application_fee_amount": null, "charge": invoice.charge,
                 "discount": invoice.discounts.first().map(|one| render_discount(one, shape)),
-                "paid": paid, "paid_out_of_band": invoice.out_of_band,
+                "paid": paid, "paid_out_of_band": paid && invoice.outside > 0,
                 "payment_intent": invoice.payment_intent, "quote": null,
                 "subscription": invoice.subscription,
                 "tax": (invoice.tax_total != 0).then_some(invoice.tax_total),
@@ -608,15 +609,37 @@ fn render_invoice_item(item: &InvoiceItem, shape: Shape) -> Value {
 }
 
 fn render_invoice_payment(payment: &InvoicePayment) -> Value {
+    let paid_with = match &payment.payment {
+        PaymentOfInvoice::Intent(id) => json!({"payment_intent": id, "type": "payment_intent"}),
+        PaymentOfInvoice::Record(id) => json!({"payment_record": id, "type": "payment_record"}),
+    };
     json!({
         "id": payment.id, "object": "invoice_payment",
         "amount_paid": (payment.status == "paid").then_some(payment.amount),
         "amount_requested": payment.amount, "created": payment.created,
-        "currency": payment.currency, "invoice": payment.invoice, "is_default": true,
-        "livemode": false,
-        "payment": {"payment_intent": payment.payment_intent, "type": "payment_intent"},
-        "status": payment.status,
-        "status_transitions": {"canceled_at": null, "paid_at": payment.paid_at},
+        "currency": payment.currency, "invoice": payment.invoice, "is_default": payment.is_default,
+        "livemode": false, "payment": paid_with, "status": payment.status,
+        "status_transitions": {
+            "canceled_at": (payment.status == "canceled").then_some(payment.created),
+            "paid_at": payment.paid_at,
+        },
+    })
+}
+
+fn render_payment_record(record: &PaymentRecord) -> Value {
+    let amount = |value: i64| json!({"currency": record.currency, "value": value});
+    json!({
+        "id": record.id, "object": "payment_record", "amount": amount(record.amount),
+        "amount_authorized": amount(0), "amount_canceled": amount(0), "amount_failed": amount(0),
+        "amount_guaranteed": amount(record.amount), "amount_refunded": amount(0),
+        "amount_requested": amount(record.amount), "created": record.created,
+        "customer_details": {"customer": record.customer}, "customer_presence": null,
+        "description": null, "latest_payment_attempt_record": null, "livemode": false,
+        "metadata": {}, "payment_method_details": {"type": "custom"},
+        "processor_details": {
+            "custom": {"payment_reference": record.reference}, "type": "custom",
+        },
+        "reported_by": record.reported_by, "shipping_details": null,
     })
 }
 

@@ -10,12 +10,12 @@ use super::payments;
 use super::same_second::Seconds;
 use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
-use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
+use domain::payment::{self, Charge, FeeEstimate, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
 use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
-use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus};
+use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceMoney, InvoiceStatus};
 use domain::stripe_objects::objects::{Keep, Kind, Objects, Verdict};
 use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
@@ -46,8 +46,8 @@ pub(super) struct LedgerChanges {
     pub(super) movements: BTreeMap<String, Vec<Movement>>,
     /// Customers (of the predecessor's rows) that had subscriptions of this customer under another key.
     pub(super) former_customers: BTreeSet<String>,
-    /// What is due of each invoice that is written, in minor units.
-    pub(super) amounts_due: BTreeMap<String, i64>,
+    /// What is due of each invoice that is written, and what came outside Stripe, in minor units.
+    pub(super) invoice_figures: BTreeMap<String, (i64, i64)>,
     pub(super) users: UserChanges,
     pub(super) payments: Vec<Payment>,
     pub(super) obsolete_payments: Vec<String>,
@@ -133,7 +133,7 @@ pub(super) fn decide(
     let subscribed = said.iter().flat_map(|one| one.facts.subscriptions.keys());
     subscriptions(subscribed, &all, stored, &verdicts, &mut changes)?;
     payment_parts(&all, &mut changes);
-    invoices(&all, &mut changes)?;
+    invoices(&mut all, stored, &mut changes)?;
     payments(&all, stored, estimate, &mut changes)?;
     changes.users = users::decide(&all, stored, &changes);
     changes.messages = announcements::announce(&said, &changes);
@@ -667,25 +667,49 @@ fn request_settlement(charge: &Charge, changes: &mut LedgerChanges) {
     }
 }
 
-fn invoices(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
-    let notes = changes.objects.credit_notes.values();
-    let credited = notes.map(|note| &note.stripe_invoice_id);
-    let touched: BTreeSet<String> = credited
-        .chain(changes.objects.invoices.keys())
-        .cloned()
-        .collect();
-    for id in touched {
-        let Some(invoice) = all.invoices.get(&id) else {
-            continue;
-        };
-        let notes = all.credit_notes.values();
-        let notes = notes.filter(|note| note.stripe_invoice_id == id).cloned();
-        let amount_due_cents = invoice.amount_due_cents(&notes.collect::<Vec<CreditNote>>())?;
-        changes.amounts_due.insert(id.clone(), amount_due_cents);
-        changes.objects.invoices.insert(id, invoice.clone());
+fn invoices(
+    all: &mut Objects,
+    stored: &State,
+    changes: &mut LedgerChanges,
+) -> Result<(), Error> {
+    // Only the invoice says whose a payment record is.
+    for (key, link) in &mut all.invoice_payments {
+        let invoice = all.invoices.get(&link.stripe_invoice_id);
+        let customer = invoice.and_then(|invoice| invoice.stripe_customer_id.as_ref());
+        if link.stripe_payment_record_id.is_some()
+            && link.stripe_customer_id.is_none()
+            && let Some(customer) = customer
+        {
+            link.stripe_customer_id = Some(customer.clone());
+            let written = &mut changes.objects.invoice_payments;
+            written.insert(key.clone(), link.clone());
+        }
     }
-    for invoice in all.invoices.values() {
-        request_missing_parts(invoice, &all.invoice_payments, changes);
+    let notes = changes.objects.credit_notes.values();
+    let credited: BTreeSet<String> = notes.map(|note| note.stripe_invoice_id.clone()).collect();
+    for (id, invoice) in &all.invoices {
+        let money = invoice.money(all.invoice_payments.values())?;
+        request_missing_parts(invoice, &money, changes);
+        let before = stored.objects.invoices.get(id).map(|before| {
+            let links = stored.objects.invoice_payments.values();
+            before.money(links)
+        });
+        let outside_before = before.transpose()?.map(|before| before.outside_cents);
+        let is_touched = changes.objects.invoices.contains_key(id)
+            || credited.contains(id)
+            || outside_before != Some(money.outside_cents);
+        if is_touched {
+            let notes = all.credit_notes.values();
+            let notes = notes.filter(|note| note.stripe_invoice_id == *id).cloned();
+            let due_cents = invoice.amount_due_cents(&notes.collect::<Vec<CreditNote>>())?;
+            let figures = (due_cents, money.outside_cents);
+            changes.invoice_figures.insert(id.clone(), figures);
+        }
+    }
+    for id in changes.invoice_figures.keys() {
+        let invoice = all.invoices.get_key_value(id);
+        let invoice = invoice.map(|(id, invoice)| (id.clone(), invoice.clone()));
+        changes.objects.invoices.extend(invoice);
     }
     Ok(())
 }
@@ -735,12 +759,9 @@ fn second_looks(
     }
 }
 
-/// Requests the lines after the tenth, and the payment of a paid invoice that names none.
-fn request_missing_parts(
-    invoice: &Invoice,
-    links: &Kind<InvoicePayment>,
-    changes: &mut LedgerChanges,
-) {
+/// Requests the lines after the tenth, and the payments when they do not explain what was paid. An open invoice that was
+/// tried in vain names none from API version basil on.
+fn request_missing_parts(invoice: &Invoice, money: &InvoiceMoney, changes: &mut LedgerChanges) {
     let stripe_id = &invoice.stripe_invoice_id;
     let requested_at = invoice.created_at;
     let mut request = |kind, is_missing: bool, reason, requested_at| {
@@ -761,12 +782,13 @@ fn request_missing_parts(
         "lines",
         requested_at,
     );
-    let is_explained = invoice.out_of_band_cents > 0
-        || links
-            .values()
-            .any(|link| link.stripe_invoice_id == *stripe_id);
-    let is_missing = invoice.is_paid_with_money() && !is_explained;
-    let paid_at = invoice.paid_at.unwrap_or(requested_at);
+    let is_tried_in_vain = invoice.status == InvoiceStatus::Open
+        && invoice.attempt_count > 0
+        && !money.has_payment
+        && invoice.names_payment == Some(false);
+    let is_missing = money.unexplained_cents > 0 || is_tried_in_vain;
+    let paid_at = invoice.paid_at.or(invoice.finalized_at);
+    let paid_at = paid_at.unwrap_or(requested_at);
     request("invoice_payments", is_missing, "payments", paid_at);
 }
 
@@ -778,7 +800,8 @@ fn payments(
 ) -> Result<(), Error> {
     let invoices = &all.invoices;
     let paid_now = invoices.values().filter_map(|invoice| {
-        let is_paid = invoice.status == InvoiceStatus::Paid && invoice.out_of_band_cents == 0;
+        let money = invoice.money(all.invoice_payments.values()).ok()?;
+        let is_paid = invoice.status == InvoiceStatus::Paid && money.outside_cents == 0;
         let paid_at = invoice.paid_at.filter(|_| is_paid)?;
         Some((invoice.stripe_invoice_id.as_str(), paid_at))
     });
@@ -810,9 +833,8 @@ fn payments(
         }
         changes.payments.extend(payment);
     }
-    for invoice in invoices.values() {
-        changes.payments.extend(out_of_band(invoice));
-    }
+    let outside = payment::outside_stripe(invoices.values(), &all.invoice_payments)?;
+    changes.payments.extend(outside);
     let shown: BTreeSet<&str> = changes
         .payments
         .iter()
@@ -840,17 +862,4 @@ fn payments(
         .collect();
     changes.entries = entries::replacement(&stored.entries, &derived)?;
     Ok(())
-}
-
-fn out_of_band(invoice: &Invoice) -> Option<Payment> {
-    if invoice.status != InvoiceStatus::Paid || invoice.out_of_band_cents <= 0 {
-        return None;
-    }
-    Some(payment::out_of_band(
-        &invoice.stripe_invoice_id,
-        invoice.stripe_customer_id.as_deref(),
-        invoice.out_of_band_cents,
-        invoice.currency,
-        invoice.paid_at?,
-    ))
 }

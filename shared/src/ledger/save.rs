@@ -118,8 +118,11 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
         }))
     });
     writes.list("collected", collected)?;
-    let due = |(id, invoice)| Some((invoice, *changes.amounts_due.get(id)?));
-    writes.invoices(objects.invoices.iter().filter_map(due))?;
+    let figures = |(id, invoice)| {
+        let (due, outside) = *changes.invoice_figures.get(id)?;
+        Some((invoice, due, outside))
+    };
+    writes.invoices(objects.invoices.iter().filter_map(figures))?;
     let void = objects.invoices.values();
     let void = void.filter(|invoice| invoice.status == InvoiceStatus::Void);
     writes.list(

@@ -118,6 +118,7 @@ fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool 
         &reached.coupons,
         &reached.payment_intents,
         &reached.charges,
+        &reached.invoice_payments,
     ];
     is_wider |= !needs_lock
         .into_iter()
@@ -167,7 +168,7 @@ fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool 
 }
 
 /// The customers, coupons and payments that the stored objects lead to. A payment is locked by its intent, or by its
-/// charge when it has no intent.
+/// charge or payment record when it has no intent.
 fn reached(state: &State) -> Ids {
     let mut reached = Ids::default();
     for intent in state.objects.payment_intents.values() {
@@ -187,6 +188,8 @@ fn reached(state: &State) -> Ids {
             Some(intent) => reached.payment_intents.push(intent.clone()),
             None => reached.charges.extend(link.stripe_charge_id.clone()),
         }
+        let record = link.stripe_payment_record_id.clone();
+        reached.invoice_payments.extend(record);
     }
     // A discount names its coupon: what waits for that coupon waits now.
     let discounts = state.objects.discounts.values();

@@ -15,6 +15,7 @@ use super::list::{self, Order, few, sorted};
 use super::mirror::{self, Cells, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
+use domain::stripe_objects::invoice::OutsideStripe;
 use domain::stripe_objects::invoice::{
     CreditNote, Invoice, InvoiceKind, InvoiceStatus, PartnerInvoice,
 };
@@ -236,7 +237,7 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
     due_before_credit_notes_cents,
     amount_paid_cents,
     amount_remaining_cents or default,
-    out_of_band_cents,
+    names_payment,
     credit_notes_cents,
     billing_period_start,
     billing_period_end,
@@ -257,9 +258,10 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
     notes,
     metadata or default,
     created_at,
+    ..stated: Option<OutsideStripe>,
     ..version: Version,
 }
-const ADDED: &'static [&'static str] = &["kind", "amount_due_cents"];
+const ADDED: &'static [&'static str] = &["kind", "amount_due_cents", "out_of_band_cents"];
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
     mirror::USER,
     ("line_items", "jsonb_build_object('items', new.line_items)"),
@@ -272,8 +274,21 @@ const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
          THEN new.invoice_number || ' (' || new.stripe_invoice_id || ')' ELSE new.invoice_number END",
     ),
 ];
-// `{"items": […]}`, the predecessor's shape.
-const READ_AS: &'static [(&'static str, &'static str)] = &[("line_items", "line_items -> 'items'")];
+const READ_AS: &'static [(&'static str, &'static str)] = &[
+    // `{"items": […]}`, the predecessor's shape.
+    ("line_items", "line_items -> 'items'"),
+    // Rows of before V0048 have what was stated last in another column.
+    (
+        "outside_stripe_stated_at",
+        "CASE WHEN names_payment IS NULL AND out_of_band_cents > 0 THEN source_created_at
+              ELSE outside_stripe_stated_at END",
+    ),
+    (
+        "outside_stripe_stated_cents",
+        "CASE WHEN names_payment IS NULL AND out_of_band_cents > 0 THEN out_of_band_cents
+              ELSE outside_stripe_stated_cents END",
+    ),
+];
 const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[
     ("old.contract_id IS NULL", &[
         "invoice_number", "user_id", "kind", "currency", "subtotal_cents", "tax_cents", "inclusive_tax_cents",

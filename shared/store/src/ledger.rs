@@ -421,17 +421,21 @@ impl Writes {
         self.list("subscriptions", mirror::rows_with(rows)?)
     }
 
-    /// Replaces the rows of invoices, each with what is due of it, in minor units.
+    /// Replaces the rows of invoices, each with what is due of it and what came outside Stripe, in minor units.
     ///
     /// # Errors
     /// When a value cannot be written.
     pub fn invoices<'a>(
         &mut self,
-        invoices: impl IntoIterator<Item = (&'a Invoice, i64)>,
+        invoices: impl IntoIterator<Item = (&'a Invoice, i64, i64)>,
     ) -> Result<(), Error> {
-        let rows = invoices.into_iter().map(|(invoice, amount_due_cents)| {
-            let added = ("amount_due_cents".to_owned(), amount_due_cents.into());
-            (invoice, Cells::from_iter([added]))
+        let rows = invoices.into_iter();
+        let rows = rows.map(|(invoice, amount_due_cents, out_of_band_cents)| {
+            let added = [
+                ("amount_due_cents".to_owned(), amount_due_cents.into()),
+                ("out_of_band_cents".to_owned(), out_of_band_cents.into()),
+            ];
+            (invoice, Cells::from_iter(added))
         });
         self.list("invoices", mirror::rows_with(rows)?)
     }

@@ -11,6 +11,7 @@ use super::Error;
 use domain::money::Currency;
 use domain::payment::Settlement;
 use domain::stripe_objects::customer::{LinkSource, UserLink};
+use domain::stripe_objects::invoice::OutsideStripe;
 use domain::stripe_objects::snapshot::Version;
 
 /// A row as JSON: the value of each column by its name.
@@ -313,6 +314,31 @@ impl Columns for Option<Settlement> {
         put(row, table, "settlement_amount_cents", &known.amount_cents)?;
         put(row, table, "settlement_fee_cents", &known.fee_cents)?;
         put(row, table, "exchange_rate", &known.exchange_rate)
+    }
+}
+
+/// Both NULL until a snapshot has stated it.
+impl Columns for Option<OutsideStripe> {
+    fn names() -> Vec<&'static str> {
+        vec!["outside_stripe_stated_at", "outside_stripe_stated_cents"]
+    }
+
+    fn read(row: &mut Cells, table: &'static str) -> Result<Option<OutsideStripe>, Error> {
+        let stated_at: Option<Timestamp> = take(row, table, "outside_stripe_stated_at")?;
+        let amount_cents: Option<i64> = take(row, table, "outside_stripe_stated_cents")?;
+        let stated = stated_at.zip(amount_cents);
+        Ok(stated.map(|(stated_at, amount_cents)| OutsideStripe {
+            stated_at,
+            amount_cents,
+        }))
+    }
+
+    fn write(&self, table: &'static str, row: &mut Cells) -> Result<(), Error> {
+        let Some(stated) = self else {
+            return Ok(());
+        };
+        put(row, table, "outside_stripe_stated_at", &stated.stated_at)?;
+        put(row, table, "outside_stripe_stated_cents", &stated.amount_cents)
     }
 }
 

@@ -20,7 +20,9 @@ use domain::stripe_objects::catalog::{
     TransformQuantity,
 };
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
-use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line};
+use domain::stripe_objects::invoice::{
+    self, CreditNote, Invoice, InvoiceStatus, Line, OutsideStripe,
+};
 use domain::stripe_objects::objects::{Keep, Objects};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
 use domain::stripe_objects::status::{
@@ -420,21 +422,17 @@ impl Source<'_> {
         let lines = lines(object);
         let total_cents = required_int(object, OBJECT, &["total", "amount_due"], "total")?;
         let amount_due_cents = int(object, &["amount_due"]).unwrap_or(total_cents);
-        let out_of_band_cents = match out_of_band(object, status, amount_due_cents) {
-            0 if self.is_fetched() && status == InvoiceStatus::Paid && lists_no_payment(object) => {
-                amount_due_cents.max(0)
-            }
-            amount => amount,
-        };
-        let reported_paid = int(object, &["amount_paid"]).unwrap_or_else(|| {
-            if status == InvoiceStatus::Paid {
-                amount_due_cents
-            } else {
-                0
-            }
-        });
-        let amount_paid_cents = reported_paid.max(out_of_band_cents);
+        let is_out_of_band = status == InvoiceStatus::Paid
+            && flag(object, &["paid_out_of_band"]) == Some(true);
         let is_paid = status == InvoiceStatus::Paid;
+        let own_paid_cents = int(object, &["amount_paid"])
+            .unwrap_or(if is_paid && !is_out_of_band { amount_due_cents } else { 0 });
+        // Before basil a flag says that the rest came outside Stripe, and `amount_paid` leaves that out.
+        let amount_paid_cents = if is_out_of_band {
+            own_paid_cents.max(amount_due_cents)
+        } else {
+            own_paid_cents
+        };
         let paid_at = time(object, &["status_transitions.paid_at"]).or(is_paid.then_some(self.at));
         let credit_notes_cents = int(object, &["pre_payment_credit_notes_amount"]).unwrap_or(0);
         let tax_breakdown = taxes(object, &["total_taxes", "total_tax_amounts"]);
@@ -454,14 +452,17 @@ impl Source<'_> {
             named,
             LinkSource::InvoiceMetadata,
         );
-        self.payments_of_invoice(
-            object,
-            status,
-            amount_paid_cents,
-            out_of_band_cents,
-            paid_at,
-            facts,
-        )?;
+        let names_payment = id(object, &["payment_intent", "charge"]).is_some();
+        let stated_cents = if is_out_of_band {
+            Some(amount_paid_cents - own_paid_cents)
+        } else if self.is_fetched() && !names_payment {
+            // What the whole list of its payments does not hold came outside Stripe.
+            paid_by_stripe(object).map(|by_stripe| (own_paid_cents - by_stripe).max(0))
+        } else {
+            None
+        };
+        let paid_cents = Some(own_paid_cents).filter(|paid| is_paid && *paid > 0);
+        self.payments_of_invoice(object, paid_cents, paid_at, facts)?;
         facts.invoices.keep(Invoice {
             number: text(object, &["number"]),
             stripe_subscription_id: id(
@@ -484,7 +485,11 @@ impl Source<'_> {
             amount_paid_cents,
             amount_remaining_cents: int(object, &["amount_remaining"])
                 .unwrap_or(amount_due_cents - amount_paid_cents),
-            out_of_band_cents,
+            stated: stated_cents.map(|amount_cents| OutsideStripe {
+                stated_at: self.at,
+                amount_cents,
+            }),
+            names_payment: Some(names_payment),
             credit_notes_cents,
             billing_period_start,
             billing_period_end,
@@ -520,13 +525,11 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// The links that an invoice itself names: `payments.data[]`, or one intent or charge.
+    /// The links that an invoice itself names: `payments.data[]`, or one intent or charge, which has paid `paid_cents`.
     fn payments_of_invoice(
         &self,
         object: &Value,
-        status: InvoiceStatus,
-        amount_paid_cents: i64,
-        out_of_band_cents: i64,
+        paid_cents: Option<i64>,
         paid_at: Option<Timestamp>,
         facts: &mut Objects,
     ) -> Result<(), Error> {
@@ -541,19 +544,18 @@ impl Source<'_> {
         if intent.is_none() && charge.is_none() {
             return Ok(());
         }
-        let is_paid =
-            status == InvoiceStatus::Paid && out_of_band_cents == 0 && amount_paid_cents > 0;
         facts.invoice_payments.keep(InvoicePayment {
-            stripe_invoice_id: required_text(object, "invoice", "id")?,
-            stripe_payment_intent_id: intent,
             stripe_charge_id: charge,
-            stripe_invoice_payment_id: None,
-            stripe_customer_id: id(object, &["customer"]),
-            amount_paid_cents: is_paid.then_some(amount_paid_cents),
+            amount_paid_cents: paid_cents,
             currency: currency(object, &["currency"]),
-            status: is_paid.then(|| "paid".to_owned()),
-            paid_at: paid_at.filter(|_| is_paid),
-            version: self.version(0),
+            status: paid_cents.map(|_| "paid".to_owned()),
+            paid_at: paid_at.filter(|_| paid_cents.is_some()),
+            ..self.link(
+                &required_text(object, "invoice", "id")?,
+                intent.as_deref(),
+                None,
+                &id(object, &["customer"]),
+            )
         });
         for (path, kind) in [("payment_intent", "payment_intent"), ("charge", "charge")] {
             self.expanded(object, path, kind, facts)?;
@@ -570,8 +572,9 @@ impl Source<'_> {
         const OBJECT: &str = "invoice payment";
         let intent = id(object, &["payment.payment_intent"]);
         let charge = id(object, &["payment.charge"]);
-        if intent.is_none() && charge.is_none() {
-            // It was paid by something that is no payment here (a payment record, or outside Stripe).
+        let record = id(object, &["payment.payment_record"]);
+        if intent.is_none() && charge.is_none() && record.is_none() {
+            // It was paid by something that has no id here: what nobody can name came outside Stripe.
             return Ok(());
         }
         let invoice_id = id(object, &["invoice"])
@@ -582,19 +585,19 @@ impl Source<'_> {
             })?;
         let status = text(object, &["status"]);
         let is_paid = status.as_deref() == Some("paid");
+        let customer = invoice.and_then(|invoice| id(invoice, &["customer"]));
         facts.invoice_payments.keep(InvoicePayment {
-            stripe_invoice_id: invoice_id,
-            stripe_payment_intent_id: intent,
-            stripe_charge_id: charge,
+            stripe_payment_record_id: record,
+            reported_by: text(object, &["payment.payment_record.reported_by"]),
             stripe_invoice_payment_id: text(object, &["id"]),
-            stripe_customer_id: invoice.and_then(|invoice| id(invoice, &["customer"])),
+            is_default: flag(object, &["is_default"]),
             amount_paid_cents: int(object, &["amount_paid"]).filter(|_| is_paid),
             currency: currency(object, &["currency"]),
             paid_at: time(object, &["status_transitions.paid_at"])
                 .or(is_paid.then_some(self.at))
                 .filter(|_| is_paid),
             status,
-            version: self.version(0),
+            ..self.link(&invoice_id, intent.as_deref(), charge.as_deref(), &customer)
         });
         for (path, kind) in [
             ("payment.payment_intent", "payment_intent"),
@@ -701,7 +704,10 @@ impl Source<'_> {
             stripe_invoice_id: invoice.to_owned(),
             stripe_payment_intent_id: intent.map(str::to_owned),
             stripe_charge_id: charge.map(str::to_owned),
+            stripe_payment_record_id: None,
+            reported_by: None,
             stripe_invoice_payment_id: None,
+            is_default: None,
             stripe_customer_id: customer.clone(),
             amount_paid_cents: None,
             currency: None,
@@ -1272,27 +1278,20 @@ fn invoice_status(object: &Value, event_type: &str) -> Option<InvoiceStatus> {
     }
 }
 
-/// The amount paid outside Stripe. Before basil there is a flag, and `amount_paid` is 0; from then on no event says it.
-fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> i64 {
-    if status != InvoiceStatus::Paid {
-        return 0;
+/// What the intents, the charges and Stripe's own payment records of an invoice's list have paid; `None` unless the list
+/// is whole.
+fn paid_by_stripe(object: &Value) -> Option<i64> {
+    let payments = at(object, "payments.data")?.as_array()?;
+    if flag(object, &["payments.has_more"]) == Some(true) {
+        return None;
     }
-    match flag(object, &["paid_out_of_band"]) {
-        Some(true) => amount_due_cents,
-        Some(false) | None => 0,
-    }
-}
-
-/// Whether a complete list of an invoice's payments has no payment of this account: then it was paid outside Stripe.
-/// Some versions have no field that says so.
-fn lists_no_payment(object: &Value) -> bool {
-    let Some(Value::Array(payments)) = at(object, "payments.data") else {
-        return false;
-    };
-    let is_payment = |payment| id(payment, &["payment.payment_intent", "payment.charge"]).is_some();
-    flag(object, &["payments.has_more"]) != Some(true)
-        && !payments.iter().any(is_payment)
-        && id(object, &["payment_intent", "charge"]).is_none()
+    let paid = payments.iter().filter(|payment| {
+        let reported_by = text(payment, &["payment.payment_record.reported_by"]);
+        let is_by_stripe = id(payment, &["payment.payment_intent", "payment.charge"]).is_some()
+            || reported_by.as_deref() == Some("stripe");
+        is_by_stripe && text(payment, &["status"]).as_deref() == Some("paid")
+    });
+    Some(paid.filter_map(|payment| int(payment, &["amount_paid"])).sum())
 }
 
 fn tax(object: &Value) -> i64 {

@@ -245,10 +245,9 @@ impl Rows {
         if subject != Subject::Invoice {
             return false;
         }
-        let is_linked = self.links.values().any(|link| link.stripe_invoice_id == id);
         self.invoices.get(id).is_some_and(|row| {
-            let invoice = &row.invoice;
-            invoice.is_paid_with_money() && invoice.out_of_band_cents == 0 && !is_linked
+            let money = row.invoice.money(self.links.values());
+            money.is_ok_and(|money| money.unexplained_cents > 0)
         })
     }
 

@@ -350,6 +350,148 @@ async fn a_total_is_what_its_parts_make() {
     }
 }
 
+/// `key amount method` of every payment that counts, the gross revenue, and how many look-ups of payments are unfinished.
+async fn gross(client: &Client) -> String {
+    let row = client.query_one(
+        "SELECT concat_ws(', ',
+                (SELECT string_agg(CASE WHEN payment_key LIKE 'pi%' THEN 'card' ELSE left(payment_key, 2) END
+                     || ' ' || amount_cents, ' + ' ORDER BY amount_cents, payment_key)
+                 FROM payment_history WHERE succeeded_at IS NOT NULL),
+                (SELECT sum(gross_cents) || ' on ' || count(*) || ' days, fees ' || sum(fees_cents)
+                 FROM revenue_daily WHERE payments > 0),
+                (SELECT NULLIF(count(*), 0) || ' look-ups' FROM stripe_lookups
+                 WHERE done_at IS NULL AND kind = 'invoice_payments'))", &[]).await.unwrap();
+    row.get(0)
+}
+
+/// The invoice as Stripe answers for it with all its payments.
+fn with_payments(account: &Account, invoice: &str, shape: Shape, day: i8) -> Value {
+    // Before basil an invoice had no list of them.
+    let paths: &[&str] = match shape < Shape::Basil {
+        true => &[],
+        false => &["payments.data.payment.payment_record"],
+    };
+    fetched(account.show(invoice, paths, shape).unwrap(), october(day))
+}
+
+#[tokio::test]
+async fn money_outside_stripe_counts_once_whatever_tells_of_it() {
+    // By card 400.00 of 1,000.00, then 600.00 by wire, recorded.
+    let (mut account, customer) = account("Parts");
+    let invoice = sent(&mut account, &customer, 100_000);
+    account.set_now(october(10));
+    account.pay_part(&invoice, 40_000).unwrap();
+    account.set_now(october(12));
+    account.report_payment(&invoice, 60_000).unwrap();
+    for shape in Shape::ALL {
+        let name = format!("{shape:?}");
+        let record = if shape < Shape::Basil { "in" } else { "pr" };
+        let expected = format!("card 40000 + {record} 60000, 100000 on 2 days, fees 1190");
+        in_any_order(&name, &account.events(shape), async |client, name| {
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+        let mut events = account.events(shape);
+        events.push(with_payments(&account, &invoice, shape, 20));
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_no_record_stands_for_is_booked_once_the_list_is_known() {
+    // Nobody has recorded 640.00 by wire; the intent that was made with the invoice is canceled.
+    let (mut account, customer) = account("Wire");
+    let invoice = sent(&mut account, &customer, 64_000);
+    account.set_now(october(10));
+    account.pay_out_of_band(&invoice).unwrap();
+    // And 20.00 of 100.00.
+    let (mut rest, customer) = self::account("Rest");
+    let of_rest = sent(&mut rest, &customer, 10_000);
+    rest.set_now(october(10));
+    rest.pay_part(&of_rest, 8_000).unwrap();
+    rest.set_now(october(12));
+    rest.pay_out_of_band(&of_rest).unwrap();
+    for shape in Shape::ALL {
+        let name = format!("{shape:?}");
+        let mut events = account.events(shape);
+        if shape >= Shape::Basil {
+            in_any_order(&name, &events, async |client, name| {
+                assert_eq!(gross(client).await, "1 look-ups", "{name}");
+            })
+            .await;
+        }
+        events.push(with_payments(&account, &invoice, shape, 20));
+        in_any_order(&name, &events, async |client, name| {
+            let expected = "in 64000, 64000 on 1 days, fees 0";
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+        let mut events = rest.events(shape);
+        events.push(with_payments(&rest, &of_rest, shape, 20));
+        in_any_order(&name, &events, async |client, name| {
+            let expected = "in 2000 + card 8000, 10000 on 2 days, fees 262";
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_flag_says_what_came_outside_stripe_beside_the_paid_amount() {
+    let invoice = json!({"id": "in_1", "object": "invoice", "customer": "cus_1", "currency": "usd", "status": "paid",
+        "number": "A-1", "created": october(1).as_second(), "total": 100_000, "amount_due": 100_000,
+        "amount_paid": 40_000, "amount_remaining": 60_000, "paid_out_of_band": true, "charge": "ch_1",
+        "payment_intent": "pi_1", "status_transitions": {"paid_at": october(3).as_second()},
+        "lines": {"data": [], "has_more": false}});
+    let events = [event("invoice.paid", invoice)];
+    in_any_order("flagged", &events, async |client, name| {
+        let expected = "card 40000 + in 60000, 100000 on 1 days, fees 1190";
+        assert_eq!(gross(client).await, expected, "{name}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_payment_of_several_invoices_counts_once() {
+    let paid = |id: &str, invoice: &str, payment: Value, amount: i64| {
+        json!({"id": format!("evt_{id}"), "object": "event", "type": "invoice_payment.paid", "livemode": false,
+            "created": october(2).as_second(), "data": {"object": {
+                "id": id, "object": "invoice_payment", "invoice": invoice, "amount_paid": amount,
+                "currency": "usd", "status": "paid", "payment": payment, "is_default": false,
+                "status_transitions": {"paid_at": october(2).as_second()}}}})
+    };
+    let invoice = |id: &str, amount: i64| {
+        let mut event = event("invoice.paid", json!({"id": id, "object": "invoice", "customer": "cus_1",
+            "currency": "usd", "status": "paid", "number": id, "created": october(1).as_second(), "total": amount,
+            "amount_due": amount, "amount_paid": amount, "amount_remaining": 0,
+            "status_transitions": {"paid_at": october(2).as_second()}, "lines": {"data": [], "has_more": false}}));
+        event["id"] = format!("evt_{id}").into();
+        event
+    };
+    for (payment, gross_of) in [
+        (json!({"type": "payment_intent", "payment_intent": "pi_1"}), "card 90000, 90000 on 1 days, fees 2640"),
+        (json!({"type": "payment_record", "payment_record": "pr_1"}), "pr 90000, 90000 on 1 days, fees 0"),
+    ] {
+        let events = [
+            paid("inpay_1", "in_1", payment.clone(), 50_000),
+            paid("inpay_2", "in_2", payment.clone(), 40_000),
+            invoice("in_1", 50_000),
+            invoice("in_2", 40_000),
+        ];
+        in_any_order(gross_of, &events, async |client, name| {
+            assert_eq!(gross(client).await, gross_of, "{name}");
+            let row = client.query_one(
+                "SELECT stripe_invoice_id, stripe_customer_id FROM payment_history", &[]).await.unwrap();
+            assert_eq!(row.get::<_, &str>(0), "in_1", "the larger part: {name}");
+            assert_eq!(row.get::<_, Option<&str>>(1), Some("cus_1").filter(|_| gross_of.starts_with("pr")), "{name}");
+        })
+        .await;
+    }
+}
+
 /// What the subscription is worth per month, in minor units, whether that is final, and the unfinished look-ups.
 async fn recurring(client: &Client) -> String {
     let row = client.query_one(

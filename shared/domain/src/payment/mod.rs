@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::money::{self, Currency, div_half_even};
 use crate::payment::key::PaymentKey;
 use crate::revenue::entries::{EntryKind, RevenueEntry};
-use crate::stripe_objects::objects::Ids;
+use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
+use crate::stripe_objects::objects::{Ids, Kind};
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, RefundStatus};
 use crate::words::words;
@@ -153,17 +154,26 @@ pub struct DisputeTransaction {
     pub currency: Currency,
 }
 
-/// The link that says a payment pays an invoice. From API version basil on only `invoice_payment.paid` has it.
+/// The link that says a payment pays an invoice: an intent, a charge or a payment record. One payment may pay several
+/// invoices, and several payments one invoice. From API version basil on only `invoice_payment.paid` has it.
+/// Source: <https://docs.stripe.com/api/invoice-payment/object>.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvoicePayment {
     pub stripe_invoice_id: String,
     pub stripe_payment_intent_id: Option<String>,
     pub stripe_charge_id: Option<String>,
+    /// A payment that somebody has reported to Stripe; mostly money that came outside Stripe.
+    pub stripe_payment_record_id: Option<String>,
+    /// Who reported the payment record, in Stripe's words (`self`, `stripe`); known once it was fetched.
+    pub reported_by: Option<String>,
     pub stripe_invoice_payment_id: Option<String>,
+    /// Whether Stripe made it with the invoice; it is canceled when the money comes another way.
+    pub is_default: Option<bool>,
     pub stripe_customer_id: Option<String>,
+    /// The part of the payment that pays this invoice.
     pub amount_paid_cents: Option<i64>,
     pub currency: Option<Currency>,
-    /// `paid` once a fact says so.
+    /// `open`, `paid` or `canceled`; only paid ones count.
     pub status: Option<String>,
     pub paid_at: Option<Timestamp>,
     pub version: Version,
@@ -530,11 +540,15 @@ impl Snapshot for InvoicePayment {
         ids.payment_intents
             .extend(self.stripe_payment_intent_id.clone());
         ids.charges.extend(self.stripe_charge_id.clone());
+        ids.invoice_payments
+            .extend(self.stripe_payment_record_id.clone());
         ids.customers.extend(self.stripe_customer_id.clone());
     }
 
     fn absorb(&mut self, earlier: &InvoicePayment) {
         known(&mut self.stripe_charge_id, &earlier.stripe_charge_id);
+        known(&mut self.reported_by, &earlier.reported_by);
+        known(&mut self.is_default, &earlier.is_default);
         known(
             &mut self.stripe_invoice_payment_id,
             &earlier.stripe_invoice_payment_id,
@@ -556,13 +570,36 @@ impl InvoicePayment {
             .stripe_payment_intent_id
             .as_deref()
             .or(self.stripe_charge_id.as_deref())
+            .or(self.stripe_payment_record_id.as_deref())
             .unwrap_or_default();
         format!("{}:{payment}", self.stripe_invoice_id)
+    }
+
+    /// What it has paid of the invoice, in minor units; 0 while it is not paid.
+    #[must_use]
+    pub fn applied_cents(&self) -> i64 {
+        let paid = self.amount_paid_cents.filter(|_| self.is_paid());
+        paid.unwrap_or(0)
+    }
+
+    /// The payment record, when it stands for money that came outside Stripe.
+    #[must_use]
+    pub fn record_outside_stripe(&self) -> Option<&String> {
+        let record = self.stripe_payment_record_id.as_ref();
+        record.filter(|_| self.reported_by.as_deref() != Some("stripe"))
     }
 
     fn is_paid(&self) -> bool {
         self.status.as_deref() == Some("paid")
     }
+}
+
+/// The link with the largest part, of equal ones that of the smaller invoice id.
+fn main_link<'a>(links: impl Iterator<Item = &'a InvoicePayment>) -> Option<&'a InvoicePayment> {
+    links.max_by_key(|link| {
+        let id = std::cmp::Reverse(&link.stripe_invoice_id);
+        (link.is_paid(), link.applied_cents(), id)
+    })
 }
 
 /// The payment that these facts add up to; `None` while they do not name one (a refund whose charge has not arrived).
@@ -580,12 +617,19 @@ pub fn derive(
         .iter()
         .max_by_key(|charge| (charge.attempted_at, &charge.stripe_charge_id));
     let shown_charge = paid_charge.or(newest_charge);
-    let paid_link = facts
-        .invoice_payments
-        .iter()
-        .filter(|link| link.is_paid())
-        .max_by_key(|link| link.link_key());
     let intent = facts.intent.as_ref();
+    // An older invoice goes on naming the intent it was made with when the money has come another way.
+    let is_canceled =
+        intent.is_some_and(|intent| intent.known_status() == IntentStatus::Canceled);
+    let paid_links = || {
+        let links = facts.invoice_payments.iter();
+        links.filter(|link| link.is_paid() && !is_canceled)
+    };
+    let paid_link = main_link(paid_links());
+    // What is known of the payment from its invoices alone.
+    let has_applied = paid_links().any(|link| link.amount_paid_cents.is_some());
+    let applied_cents = sum(paid_links().map(InvoicePayment::applied_cents))?;
+    let applied_cents = has_applied.then_some(applied_cents);
 
     let Some(currency) = intent
         .map(|intent| intent.currency)
@@ -606,7 +650,7 @@ pub fn derive(
     let Some(amount_cents) = intent_paid
         .map(|intent| intent.amount_received_cents.unwrap_or(intent.amount_cents))
         .or(paid_charge.map(|charge| charge.amount_captured_cents))
-        .or(paid_link.and_then(|link| link.amount_paid_cents))
+        .or(applied_cents)
         .or(intent.map(|intent| intent.amount_cents))
         .or(newest_charge.map(|charge| charge.amount_cents))
     else {
@@ -697,15 +741,8 @@ pub fn derive(
                 .filter_map(|l| l.stripe_customer_id.clone())
                 .max(),
         ]),
-        stripe_invoice_id: paid_link
-            .map(|link| link.stripe_invoice_id.clone())
-            .or_else(|| {
-                facts
-                    .invoice_payments
-                    .iter()
-                    .map(|l| l.stripe_invoice_id.clone())
-                    .max()
-            }),
+        stripe_invoice_id: main_link(facts.invoice_payments.iter())
+            .map(|link| link.stripe_invoice_id.clone()),
         user_id: intent
             .and_then(|intent| intent.user_id)
             .or(shown_charge.and_then(|charge| charge.user_id)),
@@ -1155,30 +1192,30 @@ fn entries(
     Ok(entries)
 }
 
-/// The payment row of an invoice that was paid outside Stripe: no fee, dated by the invoice.
+/// Money that came outside Stripe: no fee, dated when it was paid. `payment_key` is the id of the payment record that
+/// stands for it, or of the invoice when none does.
 #[must_use]
 pub fn out_of_band(
-    stripe_invoice_id: &str,
-    stripe_customer_id: Option<&str>,
+    payment_key: &str,
     amount_cents: i64,
     currency: Currency,
     paid_at: Timestamp,
 ) -> Payment {
     let entry = |kind, amount_cents| RevenueEntry {
-        payment_key: stripe_invoice_id.to_owned(),
+        payment_key: payment_key.to_owned(),
         kind,
-        source_id: stripe_invoice_id.to_owned(),
+        source_id: payment_key.to_owned(),
         occurred_at: paid_at,
         currency,
         amount_cents,
         is_estimated: false,
     };
     Payment {
-        payment_key: stripe_invoice_id.to_owned(),
+        payment_key: payment_key.to_owned(),
         stripe_payment_intent_id: None,
         stripe_charge_id: None,
-        stripe_customer_id: stripe_customer_id.map(str::to_owned),
-        stripe_invoice_id: Some(stripe_invoice_id.to_owned()),
+        stripe_customer_id: None,
+        stripe_invoice_id: None,
         user_id: None,
         amount_cents,
         currency,
@@ -1219,10 +1256,55 @@ pub fn manual(
     paid_at: Timestamp,
 ) -> Payment {
     Payment {
-        stripe_invoice_id: None,
         payment_method: Some(method.as_str().to_owned()),
-        ..out_of_band(payment_key, None, amount_cents, currency, paid_at)
+        ..out_of_band(payment_key, amount_cents, currency, paid_at)
     }
+}
+
+/// The payments that came outside Stripe for some invoices: each payment record with all its known links, and what no
+/// record stands for, once the invoice is paid.
+///
+/// # Errors
+/// When a sum is out of range.
+pub fn outside_stripe<'a>(
+    invoices: impl Iterator<Item = &'a Invoice>,
+    links: &Kind<InvoicePayment>,
+) -> Result<Vec<Payment>, money::Error> {
+    let mut of_records: BTreeMap<&String, Vec<&InvoicePayment>> = BTreeMap::new();
+    for link in links.values() {
+        if let Some(record) = link.record_outside_stripe().filter(|_| link.is_paid()) {
+            of_records.entry(record).or_default().push(link);
+        }
+    }
+    let mut payments = Vec::new();
+    for (record, links) in of_records {
+        let amount_cents = sum(links.iter().map(|link| link.applied_cents()))?;
+        let customers = links.iter().filter_map(|link| link.stripe_customer_id.clone());
+        let currency = links.iter().find_map(|link| link.currency);
+        let paid_at = links.iter().filter_map(|link| link.paid_at).min();
+        let (Some(currency), Some(paid_at)) = (currency, paid_at) else {
+            continue;
+        };
+        payments.push(Payment {
+            stripe_customer_id: customers.max(),
+            stripe_invoice_id: main_link(links.iter().copied())
+                .map(|link| link.stripe_invoice_id.clone()),
+            ..out_of_band(record, amount_cents, currency, paid_at)
+        });
+    }
+    for invoice in invoices {
+        let money = invoice.money(links.values())?;
+        let paid_at = invoice.paid_at.filter(|_| invoice.status == InvoiceStatus::Paid);
+        if let Some(paid_at) = paid_at.filter(|_| money.unrecorded_cents > 0) {
+            let id = &invoice.stripe_invoice_id;
+            payments.push(Payment {
+                stripe_customer_id: invoice.stripe_customer_id.clone(),
+                stripe_invoice_id: Some(id.clone()),
+                ..out_of_band(id, money.unrecorded_cents, invoice.currency, paid_at)
+            });
+        }
+    }
+    Ok(payments)
 }
 
 fn first_known<T, const N: usize>(candidates: [Option<T>; N]) -> Option<T> {
@@ -2015,7 +2097,10 @@ mod tests {
             stripe_invoice_id: "in_1".into(),
             stripe_payment_intent_id: Some("pi_1".into()),
             stripe_charge_id: None,
+            stripe_payment_record_id: None,
+            reported_by: None,
             stripe_invoice_payment_id: None,
+            is_default: None,
             stripe_customer_id: None,
             amount_paid_cents: Some(2900),
             currency: Some(Currency::USD),
@@ -2048,7 +2133,7 @@ mod tests {
     #[test]
     fn a_payment_outside_stripe_is_gross_without_a_fee() {
         let paid_at = at("2026-04-13T00:01:00Z");
-        let payment = out_of_band("in_1", Some("cus_1"), 12_000, Currency::USD, paid_at);
+        let payment = out_of_band("in_1", 12_000, Currency::USD, paid_at);
         assert_eq!(payment.payment_key, "in_1");
         assert_eq!(payment.payment_method.as_deref(), Some("out_of_band"));
         assert_eq!(payment.status, PaymentStatus::Succeeded);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::money::{self, Currency};
+use crate::payment::InvoicePayment;
 use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::words::words;
@@ -34,11 +35,15 @@ pub struct Invoice {
     pub total_cents: i64,
     /// What was to be paid before credit notes; `None` in rows of before this was kept.
     pub due_before_credit_notes_cents: Option<i64>,
+    /// What was paid, in whatever way.
     pub amount_paid_cents: i64,
     /// What remains to be paid, from Stripe's `amount_remaining`.
     pub amount_remaining_cents: i64,
-    /// What was paid outside Stripe.
-    pub out_of_band_cents: i64,
+    /// What came outside Stripe as the latest snapshot that says so states it, and the time of that snapshot.
+    pub stated: Option<OutsideStripe>,
+    /// Whether this snapshot names its payment itself, as it did before API version basil; `None` in rows of before
+    /// this was kept.
+    pub names_payment: Option<bool>,
     /// Credit notes before payment that this snapshot takes into account.
     pub credit_notes_cents: i64,
     pub billing_period_start: Option<Timestamp>,
@@ -215,10 +220,8 @@ impl Snapshot for Invoice {
         earliest(&mut self.finalized_at, earlier.finalized_at);
         earliest(&mut self.deleted_at, earlier.deleted_at);
         self.attempt_count = self.attempt_count.max(earlier.attempt_count);
-        // Once known it stays known: the snapshots of some API versions do not show it.
-        if self.status == InvoiceStatus::Paid {
-            self.out_of_band_cents = self.out_of_band_cents.max(earlier.out_of_band_cents);
-        }
+        // Most snapshots do not state it.
+        known(&mut self.stated, &earlier.stated);
         // A webhook carries ten lines at most; the full list was read once and is frozen.
         let is_fuller = earlier.lines.len() > self.lines.len();
         if earlier.lines_complete && !self.lines_complete && is_fuller {
@@ -287,11 +290,60 @@ impl Invoice {
             .map(|sum| sum.min(self.credit_notes_cents))
     }
 
-    /// Whether money is known to have arrived, without saying from which payment (API version basil and later).
-    #[must_use]
-    pub fn is_paid_with_money(&self) -> bool {
-        self.status == InvoiceStatus::Paid && self.amount_paid_cents > 0
+    /// From where the money came that `links` and the invoice itself tell of; links of other invoices are left out.
+    ///
+    /// # Errors
+    /// When a sum is out of range.
+    pub fn money<'a>(
+        &self,
+        links: impl Iterator<Item = &'a InvoicePayment>,
+    ) -> Result<InvoiceMoney, money::Error> {
+        let (mut by_stripe, mut recorded) = (0_i64, 0_i64);
+        let mut has_payment = false;
+        for link in links.filter(|link| link.stripe_invoice_id == self.stripe_invoice_id) {
+            let sum = match link.record_outside_stripe() {
+                Some(_) => &mut recorded,
+                None => &mut by_stripe,
+            };
+            let added = sum.checked_add(link.applied_cents());
+            *sum = added.ok_or(money::Error::OutOfRange)?;
+            has_payment = true;
+        }
+        let stated = self.stated.as_ref().map_or(0, |stated| stated.amount_cents);
+        let outside_cents = recorded.max(stated);
+        let rest = self.amount_paid_cents.checked_sub(outside_cents);
+        let rest = rest.and_then(|rest| rest.checked_sub(by_stripe));
+        let unexplained = rest.ok_or(money::Error::OutOfRange)?.max(0);
+        // The payment that the invoice names explains the rest, whether or not it was seen.
+        let is_explained = self.names_payment.unwrap_or(has_payment);
+        Ok(InvoiceMoney {
+            outside_cents,
+            unrecorded_cents: outside_cents - recorded,
+            unexplained_cents: if is_explained { 0 } else { unexplained },
+            has_payment,
+        })
     }
+}
+
+/// What a snapshot says about money that came outside Stripe. The later snapshot counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutsideStripe {
+    pub stated_at: Timestamp,
+    /// In minor units of the invoice's currency.
+    pub amount_cents: i64,
+}
+
+/// From where the money of an invoice came, in minor units of its currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvoiceMoney {
+    /// What came outside Stripe: as its payment records say, or as Stripe states it when that is more.
+    pub outside_cents: i64,
+    /// The part of that for which there is no payment record.
+    pub unrecorded_cents: i64,
+    /// What was paid by nobody knows which payment: its list has to be fetched.
+    pub unexplained_cents: i64,
+    /// Whether any payment of the invoice is known, paid or not.
+    pub has_payment: bool,
 }
 
 /// A credit note as one snapshot shows it.

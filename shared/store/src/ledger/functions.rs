@@ -128,7 +128,9 @@ fn parts() -> Vec<Part> {
         part(
             "invoice_payments",
             payments,
-            mirror::select::<InvoicePayment>(&read("stripe_invoice_id = ANY (named_invoices)")),
+            mirror::select::<InvoicePayment>(&read(
+                "stripe_invoice_id = ANY (named_invoices) OR stripe_payment_record_id = ANY (reached_records)",
+            )),
         ),
         // An invoice that was paid with money, of whatever reached payment.
         part(
@@ -148,7 +150,8 @@ fn parts() -> Vec<Part> {
             payments,
             "SELECT json_agg(one) FROM (
                  SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
-                 FROM revenue_entries WHERE payment_key = ANY (reached_charges || reached_intents || named_invoices)
+                 FROM revenue_entries
+                 WHERE payment_key = ANY (reached_charges || reached_intents || reached_records || named_invoices)
              ) AS one",
         ),
         part(
@@ -232,13 +235,17 @@ fn read_function() -> String {
 RETURNS JSON LANGUAGE plpgsql STABLE {SETTINGS} AS $$
 DECLARE
     has_payments BOOLEAN := cardinality(named_payment_intents || named_charges || named_refunds || named_disputes
-                                        || named_invoices) > 0;
+                                        || named_invoices || named_invoice_payments) > 0;
     reached_intents TEXT[];
     reached_charges TEXT[];
+    reached_records TEXT[];
 {variables}BEGIN
     IF has_payments THEN
         SELECT intents, charges INTO reached_intents, reached_charges
         FROM billing_reached_payments(named_payment_intents, named_charges, named_invoices);
+        reached_records := named_invoice_payments
+            || ARRAY(SELECT stripe_payment_record_id FROM invoice_payments
+                     WHERE stripe_invoice_id = ANY (named_invoices) AND stripe_payment_record_id IS NOT NULL);
     END IF;
 {reads}    RETURN json_build_object(
         {members}
@@ -301,7 +308,7 @@ BEGIN
         WHERE stripe_payment_intent_id = ANY (named_payment_intents)
         UNION SELECT stripe_customer_id FROM invoices
         WHERE stripe_invoice_id = ANY (named_invoices) AND NOT superseded
-        UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id)
+        UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id, stripe_payment_record_id)
         FROM invoice_payments WHERE stripe_invoice_id = ANY (named_invoices));
     -- The users whose plan may change: of every customer when subscriptions are concerned, else of those whose user
     -- was not known.
