@@ -347,7 +347,7 @@ async fn parked_page(
     Ok((parked, next))
 }
 
-fn table(app: &Clients) -> Result<&ParkedEvents, Error> {
+pub(crate) fn table(app: &Clients) -> Result<&ParkedEvents, Error> {
     app.parked_events
         .as_ref()
         .map_err(|error| Error::NotConfigured(Box::new(error.clone())))

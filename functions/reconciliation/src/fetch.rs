@@ -60,8 +60,9 @@ pub(crate) async fn answer(
             complete_invoice(stripe, &mut invoice, now).await?;
             invoice
         }
-        "subscription" | "subscription_discounts" => {
-            let subscription = retrieved("subscriptions", &SUBSCRIPTION).await?;
+        "subscription" | "subscription_items" | "subscription_discounts" => {
+            let mut subscription = retrieved("subscriptions", &SUBSCRIPTION).await?;
+            complete_items(stripe, &mut subscription, now).await?;
             return with_its_terms(stripe, subscription, now).await.map(Some);
         }
         _ => return Ok(None),
@@ -117,6 +118,22 @@ pub(crate) async fn complete_invoice(
         let payments = all(stripe, &["invoice_payments"], of_it, now).await?;
         invoice["payments"]["data"] = payments.into();
         invoice["payments"]["has_more"] = false.into();
+    }
+    Ok(())
+}
+
+/// Replaces the items by all of them when the subscription shows only the first ones, or none.
+async fn complete_items(
+    stripe: &Client,
+    subscription: &mut Value,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let is_empty = elements(&subscription["items"]["data"]).next().is_none();
+    if is_empty || subscription["items"]["has_more"] == true {
+        let of_it = Map::from_iter([("subscription".to_owned(), subscription["id"].clone())]);
+        let items = all(stripe, &["subscription_items"], of_it, now).await?;
+        subscription["items"]["data"] = items.into();
+        subscription["items"]["has_more"] = false.into();
     }
     Ok(())
 }

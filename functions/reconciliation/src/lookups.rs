@@ -1,8 +1,7 @@
 //! The open `stripe_lookups`: what events named and did not carry, fetched and applied.
 //!
-//! A run leases a batch (so that no other asks for the same), asks Stripe a few at a time without
-//! any transaction open, and applies each answer with the closing of its look-up in one
-//! transaction. Each failed look-up waits before it is tried again. When Stripe is away, limits the rate or refuses
+//! A run leases a batch (so that no other asks for the same), asks Stripe a few at a time without any transaction open, and
+//! applies each answer with the closing of the look-ups that it answers in one transaction. Each failed look-up waits before it is tried again. When Stripe is away, limits the rate or refuses
 //! the key, the rest is left for the next run.
 
 use futures_util::StreamExt;
@@ -92,7 +91,10 @@ async fn batch(
     if leased.is_empty() {
         return Ok(Batch::Empty);
     }
-    let ids: Vec<i64> = leased.iter().map(|lookup| lookup.id).collect();
+    let ids: Vec<i64> = leased
+        .iter()
+        .flat_map(|lookup| lookup.ids.clone())
+        .collect();
     let mut number = 0;
     let mut stop = None;
     {
@@ -132,14 +134,8 @@ async fn settle(
     let objects = match answer {
         Ok(Some(objects)) => objects,
         Ok(None) => {
-            fail(
-                app,
-                lookup,
-                "nothing is fetched for this kind",
-                now,
-                summary,
-            )
-            .await?;
+            let reason = "nothing is fetched for this kind";
+            fail(app, lookup, reason, now, summary).await?;
             return Ok(None);
         }
         Err(error @ StripeError::NotFound { .. }) => {
@@ -200,18 +196,17 @@ async fn apply(
 ) -> Result<Applied, ledger::Error> {
     let mut client = app.database.client().await?;
     let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if !stripe_lookups::complete(&*transaction, lookup.id, now).await? {
+    let (kind, id) = (lookup.kind.as_str(), lookup.stripe_id.as_str());
+    let completed = stripe_lookups::complete(&*transaction, kind, id, now).await?;
+    if completed.is_empty() {
         return Ok(Applied::Obsolete);
     }
     ledger::apply_fetched(&transaction, objects, now, app.fee_estimate).await?;
-    let is_asked_again = stripe_lookups::withdraw_repetition(&*transaction, lookup.id).await?;
-    if is_asked_again {
-        let next = now + pause(lookup.attempts);
-        let reason = "Stripe's answer does not tell it";
-        stripe_lookups::fail(&*transaction, lookup.id, reason, next).await?;
-    }
+    let next = now + pause(lookup.attempts);
+    let reason = "Stripe's answer does not tell it";
+    let reopened = stripe_lookups::reopen(&*transaction, &completed, reason, next).await?;
     transaction.commit().await.map_err(store::Error::from)?;
-    Ok(if is_asked_again {
+    Ok(if reopened > 0 {
         Applied::Unanswered
     } else {
         Applied::Answered
@@ -226,7 +221,9 @@ async fn fail(
     summary: &mut Summary,
 ) -> Result<(), store::Error> {
     let client = app.database.client().await?;
-    stripe_lookups::fail(&**client, lookup.id, reason, now + pause(lookup.attempts)).await?;
+    let (kind, id) = (&lookup.kind, &lookup.stripe_id);
+    let next = now + pause(lookup.attempts);
+    stripe_lookups::fail(&**client, kind, id, (reason, false), next).await?;
     note_failure(lookup, reason, summary);
     Ok(())
 }
@@ -254,7 +251,9 @@ async fn not_found(
 ) -> Result<(), store::Error> {
     let client = app.database.client().await?;
     let reason = error.to_string();
-    stripe_lookups::fail(&**client, lookup.id, &reason, now + LONGEST_PAUSE).await?;
+    let (kind, id) = (&lookup.kind, &lookup.stripe_id);
+    let next = now + LONGEST_PAUSE;
+    stripe_lookups::fail(&**client, kind, id, (&reason, true), next).await?;
     summary.lookups_not_found += 1;
     metrics::counter!("stripe_lookups", "outcome" => "not_found").increment(1);
     metrics::counter!("failures").increment(1);

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Discount, Dispute, Invoice,
-    InvoiceItem, InvoicePayment, Metadata, Object, PaymentIntent, PaymentRecord, Payout, Price, Product, Refund,
-    Session, Subscription, Tier,
+    InvoiceItem, InvoicePayment, Metadata, Object, PaymentIntent, PaymentRecord, Payout, Price,
+    Product, Refund, Session, Subscription, Tier,
 };
 use super::render::{instant, previous_attributes};
 

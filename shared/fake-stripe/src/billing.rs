@@ -2,8 +2,8 @@
 
 use super::account::{Account, Refusal, add_intervals, divide_half_even};
 use super::objects::{
-    CreditNote, Discount, Invoice, InvoiceItem, InvoicePayment, Item, Line, Metadata, Object, PaymentOfInvoice, PaymentRecord,
-    Session, Subscription,
+    CreditNote, Discount, Invoice, InvoiceItem, InvoicePayment, Item, Line, Metadata, Object,
+    PaymentOfInvoice, PaymentRecord, Session, Subscription,
 };
 use super::payments::{NewIntent, Outcome};
 

@@ -6,7 +6,7 @@ use super::Shape;
 use super::account::{Account, Refusal, Shelf};
 use super::form::Form;
 use super::objects::{Object, PaymentOfInvoice, Stored};
-use super::render::{INLINE_LINES, list, render_line, render_refunds, render_tiers};
+use super::render::{list, render_line, render_refunds, render_subscription_item, render_tiers};
 
 /// A row of a list before it is rendered: only those of the page are.
 struct Row<'a> {
@@ -206,7 +206,9 @@ impl Account {
     /// # Errors
     /// When there is no such object, or it has no such path.
     pub fn show(&self, id: &str, expand: &[&str], shape: Shape) -> Result<Value, Refusal> {
-        let object = self.find(id).ok_or_else(|| Refusal::missing("object", id))?;
+        let object = self
+            .find(id)
+            .ok_or_else(|| Refusal::missing("object", id))?;
         let mut value = object.answer(shape);
         for path in expand {
             let segments: Vec<&str> = path.split('.').collect();
@@ -239,6 +241,22 @@ impl Account {
         Ok(json!({
             "object": "list", "data": data, "has_more": page.has_more,
             "url": format!("/v1/invoices/{}/lines", invoice.id),
+        }))
+    }
+
+    /// `GET /v1/subscription_items?subscription=<id>`: all of them, page by page.
+    pub(super) fn subscription_items(&self, form: &Form, shape: Shape) -> Result<Value, Refusal> {
+        let subscription = self.subscriptions.get(form.required("subscription")?)?;
+        let rows = subscription.items.iter().map(|item| Row {
+            id: &item.id,
+            created: item.created,
+            render: Box::new(|shape| render_subscription_item(subscription, item, shape)),
+        });
+        let page = page(rows.collect(), form)?;
+        let data: Vec<Value> = page.rows.iter().map(|row| (row.render)(shape)).collect();
+        Ok(json!({
+            "object": "list", "data": data, "has_more": page.has_more,
+            "url": "/v1/subscription_items",
         }))
     }
 
@@ -352,10 +370,13 @@ impl Account {
             "invoice_payments" => objects(self.invoice_payments.iter().filter(|one| {
                 is("invoice", Some(&one.invoice))
                     && is("payment[payment_intent]", one.payment.intent())
-                    && is("payment[type]", Some(match one.payment {
-                        PaymentOfInvoice::Intent(_) => "payment_intent",
-                        PaymentOfInvoice::Record(_) => "payment_record",
-                    }))
+                    && is(
+                        "payment[type]",
+                        Some(match one.payment {
+                            PaymentOfInvoice::Intent(_) => "payment_intent",
+                            PaymentOfInvoice::Record(_) => "payment_record",
+                        }),
+                    )
                     && is("status", Some(one.status))
             })),
             "credit_notes" => objects(self.credit_notes.iter().filter(|one| {
@@ -498,7 +519,6 @@ impl Account {
                     .invoice_payments
                     .iter()
                     .filter(|one| one.invoice == id)
-                    .take(INLINE_LINES)
                     .map(|one| Object::InvoicePayment(one.clone()).render(shape))
                     .collect();
                 Some(list(format!("/v1/invoices/{id}/payments"), payments))

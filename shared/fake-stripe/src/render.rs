@@ -6,8 +6,8 @@ use serde_json::{Map, Number, Value, json};
 use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Decline, Discount, Dispute, Invoice,
-    InvoiceItem, InvoicePayment, Line, Metadata, Object, PaymentIntent, PaymentOfInvoice, PaymentRecord, Payout, Price, Product,
-    Refund, Session, Subscription,
+    InvoiceItem, InvoicePayment, Item, Line, Metadata, Object, PaymentIntent, PaymentOfInvoice,
+    PaymentRecord, Payout, Price, Product, Refund, Session, Subscription,
 };
 
 /// How many lines an invoice shows inline; the rest have to be listed.
@@ -63,8 +63,14 @@ fn extend(object: &mut Value, more: Value) {
 }
 
 /// A list that holds all it has, as Stripe wraps it.
-pub(super) fn list(url: String, data: Vec<Value>) -> Value {
-    json!({"object": "list", "data": data, "has_more": false, "total_count": data.len(), "url": url})
+/// A list inside an object: the first ten.
+pub(super) fn list(url: String, mut data: Vec<Value>) -> Value {
+    let total = data.len();
+    data.truncate(INLINE_LINES);
+    json!({
+        "object": "list", "data": data, "has_more": total > INLINE_LINES, "total_count": total,
+        "url": url,
+    })
 }
 
 fn metadata(metadata: &Metadata) -> Value {
@@ -227,29 +233,34 @@ fn render_customer(customer: &Customer, shape: Shape) -> Value {
     })
 }
 
+pub(super) fn render_subscription_item(
+    subscription: &Subscription,
+    item: &Item,
+    shape: Shape,
+) -> Value {
+    let mut value = json!({
+        "id": item.id, "object": "subscription_item", "billing_thresholds": null,
+        "created": item.created, "metadata": {}, "plan": render_plan(&item.price),
+        "price": render_price(&item.price, shape), "quantity": item.quantity,
+        "subscription": subscription.id, "tax_rates": [],
+    });
+    if shape >= Shape::Basil {
+        extend(
+            &mut value,
+            json!({
+                "current_period_end": subscription.current_period_end,
+                "current_period_start": subscription.current_period_start,
+                "discounts": [],
+            }),
+        );
+    }
+    value
+}
+
 fn render_subscription(subscription: &Subscription, shape: Shape) -> Value {
-    let items: Vec<Value> = subscription
-        .items
-        .iter()
-        .map(|item| {
-            let mut value = json!({
-                "id": item.id, "object": "subscription_item", "billing_thresholds": null,
-                "created": item.created, "metadata": {}, "plan": render_plan(&item.price),
-                "price": render_price(&item.price, shape), "quantity": item.quantity,
-                "subscription": subscription.id, "tax_rates": [],
-            });
-            if shape >= Shape::Basil {
-                extend(
-                    &mut value,
-                    json!({
-                        "current_period_end": subscription.current_period_end,
-                        "current_period_start": subscription.current_period_start,
-                        "discounts": [],
-                    }),
-                );
-            }
-            value
-        })
+    let items = subscription.items.iter();
+    let items: Vec<Value> = items
+        .map(|item| render_subscription_item(subscription, item, shape))
         .collect();
     let mut value = json!({
         "id": subscription.id, "object": "subscription", "application_fee_percent": null,

@@ -1042,11 +1042,7 @@ mod tests {
             };
             let net: i64 = expected.days.iter().map(net_of).sum();
             let account = scenario.account();
-            let outside: i64 = account
-                .invoices
-                .iter()
-                .map(|invoice| invoice.outside)
-                .sum();
+            let outside: i64 = account.invoices.iter().map(|invoice| invoice.outside).sum();
             let balance: i64 = account
                 .balance_transactions
                 .iter()

@@ -10,6 +10,7 @@ mod decision;
 mod derived;
 mod fetched;
 mod flight;
+mod parts;
 mod payments;
 mod same_second;
 mod save;

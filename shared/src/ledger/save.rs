@@ -1,12 +1,13 @@
 //! Writes what was decided, and then what only its rows can say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::Error;
-use super::decision::{self, Catalog, LedgerChanges, computed, missing_terms, version};
+use super::decision::{self, Catalog, LedgerChanges, computed, version};
+use super::parts;
 use super::same_second::Seconds;
 use super::state::Found;
 use domain::payment::FeeEstimate;
@@ -16,9 +17,8 @@ use domain::stripe_objects::objects::{Ids, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::Subscription;
 use store::fetched_objects::{self, FetchedObject};
-use store::ledger::{self, Opening, State, Writes};
+use store::ledger::{self, Opening, Partial, State, Writes};
 use store::outbox::Message;
-use store::subscriptions::Computed;
 use store::{self, stripe_events, subscriptions};
 use stripe::event::Event;
 use stripe::reader;
@@ -91,13 +91,13 @@ async fn write_all(
 }
 
 fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
-    let objects = &changes.objects;
+    let (objects, partial) = (&changes.objects, &changes.partial);
     let mut writes = Writes::default();
-    writes.objects(objects.customers.values())?;
-    writes.objects(objects.checkout_sessions.values())?;
-    writes.objects(objects.prices.values())?;
-    writes.objects(objects.coupons.values())?;
-    writes.objects(objects.discounts.values())?;
+    writes.objects(objects.customers.values(), partial)?;
+    writes.objects(objects.checkout_sessions.values(), partial)?;
+    writes.objects(objects.prices.values(), partial)?;
+    writes.objects(objects.coupons.values(), partial)?;
+    writes.objects(objects.discounts.values(), partial)?;
     let named = changes.named_by_session.iter().map(|(id, session)| {
         json!({
             "stripe_subscription_id": id,
@@ -108,8 +108,8 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     });
     writes.list("named_by_session", named)?;
     let computed = |(id, subscription)| Some((subscription, changes.computed.get(id)?));
-    writes.subscriptions(objects.subscriptions.iter().filter_map(computed))?;
-    writes.objects(objects.credit_notes.values())?;
+    writes.subscriptions(objects.subscriptions.iter().filter_map(computed), partial)?;
+    writes.objects(objects.credit_notes.values(), partial)?;
     let collected = objects.invoices.values().filter_map(|invoice| {
         Some(json!({
             "id": invoice.collects()?,
@@ -122,24 +122,24 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
         let (due, outside) = *changes.invoice_figures.get(id)?;
         Some((invoice, due, outside))
     };
-    writes.invoices(objects.invoices.iter().filter_map(figures))?;
+    writes.invoices(objects.invoices.iter().filter_map(figures), partial)?;
     let void = objects.invoices.values();
     let void = void.filter(|invoice| invoice.status == InvoiceStatus::Void);
     writes.list(
         "void_invoices",
         void.map(|invoice| &invoice.stripe_invoice_id),
     )?;
-    writes.objects(objects.payment_intents.values())?;
-    writes.objects(objects.charges.values())?;
-    writes.objects(objects.refunds.values())?;
-    writes.objects(objects.disputes.values())?;
-    writes.objects(objects.invoice_payments.values())?;
+    writes.objects(objects.payment_intents.values(), partial)?;
+    writes.objects(objects.charges.values(), partial)?;
+    writes.objects(objects.refunds.values(), partial)?;
+    writes.objects(objects.disputes.values(), partial)?;
+    writes.objects(objects.invoice_payments.values(), partial)?;
     writes.list("obsolete_payments", &changes.obsolete_payments)?;
-    writes.objects(&changes.payments)?;
+    writes.derived(&changes.payments)?;
     writes.list("invoices_of_payments", objects.invoices.keys())?;
     writes.store_credits(&changes.store_credits)?;
     writes.list("revoked_credits", &changes.revoked_credits)?;
-    writes.lookups(&changes.looked_up, &changes.lookups)?;
+    writes.lookups(&changes.lookups)?;
     let users = &changes.users;
     writes.list("relinked_customers", &users.relinked_customers)?;
     writes.list("claimed_users", &users.claimed)?;
@@ -147,7 +147,7 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     writes.list("plans_set", users.plans_set.iter().map(plan))?;
     writes.list("plans_restored", &users.plans_restored)?;
     writes.messages(&changes.messages)?;
-    writes.objects(&changes.versions)?;
+    writes.derived(&changes.versions)?;
     writes.movements(&changes.movements)?;
     writes.entries(&changes.entries)?;
     Ok(writes)
@@ -168,30 +168,21 @@ async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) ->
         let Some(opened) = ledger::open(db, &opening, now).await? else {
             continue;
         };
-        let versions = opened.state.versions;
+        let state = opened.state;
+        let versions = &state.versions;
         let waiting: Vec<String> = versions
             .iter()
             .filter(|version| !version.waits_for.is_empty())
             .map(|version| version.source_event_id.clone())
             .collect();
         let mut repriced = versions.clone();
-        let mut shown = Vec::new();
-        let mut lookups = Vec::new();
-        let mut unknown = BTreeSet::new();
+        let mut shown = state.objects.subscriptions.clone();
         for facts in archived(db, &waiting).await? {
             let of_event = reprice_event(db, &facts).await?;
             shown.extend(of_event.shown);
-            for subscription in &of_event.said {
-                lookups.extend(missing_terms(subscription));
-                if subscription.unknown_discounts().next().is_some() {
-                    unknown.insert(subscription.stripe_subscription_id.clone());
-                }
-            }
             for version in of_event.versions {
                 for stored in &mut repriced {
-                    if stored.stripe_subscription_id == version.stripe_subscription_id
-                        && stored.source_event_id == version.source_event_id
-                    {
+                    if stored.is_of_the_same_snapshot(&version) {
                         let overruled = stored.overruled;
                         *stored = version.clone();
                         stored.overruled = overruled;
@@ -200,23 +191,31 @@ async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) ->
             }
         }
         movement::choose_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
+        movement::complete_cut_lists(&mut repriced.iter_mut().collect::<Vec<_>>());
         let changed = versions.iter().zip(&repriced);
         let changed = changed.filter(|(before, after)| before != after);
-        let answered: Vec<(&'static str, String)> = repriced
-            .iter()
-            .map(|version| &version.stripe_subscription_id)
-            .filter(|id| !unknown.contains(*id))
-            .map(|id| ("subscription_discounts", id.clone()))
-            .collect();
+        let changed: Vec<&SubscriptionVersion> = changed.map(|(_, after)| after).collect();
         let mut writes = Writes::default();
-        writes.subscriptions(
-            shown
-                .iter()
-                .map(|(snapshot, computed)| (snapshot, computed)),
-        )?;
-        writes.objects(changed.map(|(_, after)| after))?;
+        let mut rows = BTreeMap::new();
+        let mut partial = Partial::new();
+        let mut lookups = BTreeMap::new();
+        shown.retain(|_, one| one.stripe_customer_id == customer);
+        for (id, subscription) in &shown {
+            let sessions = state.objects.checkout_sessions.values();
+            let computed = computed(subscription, sessions, repriced.iter(), &state.plans)?;
+            let mut wanted = parts::of_subscription(subscription, repriced.iter(), &computed);
+            if parts::is_undecided(id, &state.partial) {
+                wanted.extend(parts::second_look(id, &state.objects));
+            }
+            partial.insert(id.clone(), parts::reasons(&wanted));
+            lookups.extend(parts::subject(id, &state.objects).map(|subject| (subject, wanted)));
+            rows.insert(id, (subscription, computed));
+        }
+        let rows = rows.values();
+        writes.subscriptions(rows.map(|(one, computed)| (*one, computed)), &partial)?;
+        writes.derived(changed)?;
         writes.list("repriced", &waiting)?;
-        writes.lookups(&answered, &lookups)?;
+        writes.lookups(&lookups)?;
         writes.movements(&BTreeMap::from([(
             customer,
             movement::movements(&repriced)?,
@@ -243,10 +242,8 @@ async fn archived(db: &impl GenericClient, waiting: &[String]) -> Result<Vec<Obj
 #[derive(Default)]
 struct Repriced {
     versions: Vec<SubscriptionVersion>,
-    /// The subscriptions as the event shows them, with the terms known now.
-    said: Vec<Subscription>,
-    /// Those whose rows show this event, with what the ledger adds to them.
-    shown: Vec<(Subscription, Computed)>,
+    /// Those whose rows show this event, with the terms known now.
+    shown: Vec<(String, Subscription)>,
 }
 
 /// What one archived event says with what is known now.
@@ -254,27 +251,20 @@ async fn reprice_event(db: &impl GenericClient, facts: &Objects) -> Result<Repri
     let stored: State = ledger::read(db, &facts.ids()).await?;
     let mut subscriptions = facts.subscriptions.clone();
     Catalog::of(std::iter::once(facts), &stored).complete(subscriptions.values_mut());
-    let mut repriced = Repriced {
-        said: subscriptions.into_values().collect(),
-        ..Repriced::default()
-    };
-    for mut completed in repriced.said.clone() {
-        repriced.versions.push(version(&completed, &stored.plans)?);
-        if let Some(begun) = completed.begun() {
-            repriced.versions.push(version(&begun, &stored.plans)?);
+    let mut repriced = Repriced::default();
+    for (id, mut completed) in subscriptions {
+        if !completed.is_without_items() {
+            repriced.versions.push(version(&completed, &stored.plans)?);
+            if let Some(begun) = completed.begun() {
+                repriced.versions.push(version(&begun, &stored.plans)?);
+            }
         }
-        let id = &completed.stripe_subscription_id;
-        let Some(shown) = stored.objects.subscriptions.get(id) else {
-            continue;
-        };
-        if shown.version() != completed.version() {
-            continue;
+        if let Some(shown) = stored.objects.subscriptions.get(&id)
+            && shown.version() == completed.version()
+        {
+            completed.absorb(shown);
+            repriced.shown.push((id, completed));
         }
-        completed.absorb(shown);
-        let sessions = stored.objects.checkout_sessions.values();
-        let history = stored.versions.iter();
-        let computed = computed(&completed, sessions, history, &stored.plans)?;
-        repriced.shown.push((completed, computed));
     }
     Ok(repriced)
 }

@@ -52,6 +52,7 @@ pub mod partner_invoices;
 pub mod payment_facts;
 pub mod payment_history;
 pub mod payment_parts;
+pub mod provisional;
 pub mod reconciliation_runs;
 pub mod reconciliation_window;
 pub mod reports;

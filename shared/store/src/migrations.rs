@@ -120,6 +120,11 @@ const VERSIONED: &[Migration] = migrations![
     "V0047__checkout_sessions_stripe_payment_intent_id_idx.concurrent.sql",
     "V0048__money_outside_stripe.sql",
     "V0049__invoice_payments_stripe_payment_record_id_idx.concurrent.sql",
+    "V0050__kinds_of_differences.sql",
+    "V0051__parts_of_objects.sql",
+    "V0052__stripe_lookups_subject_idx.concurrent.sql",
+    "V0053__stripe_lookups_kind_idx.concurrent.sql",
+    "V0054__stripe_lookups_figure_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

@@ -51,8 +51,8 @@ file_columns! {
         pub id: i64,
         /// The run that found it.
         pub run_id: i64,
-        /// What differs: `missing_in_db`, `missing_in_stripe`, `amount_differs`, `status_differs`, `fee_differs` or
-        /// `currency_differs`.
+        /// What differs: `missing_in_db`, `missing_in_stripe`, `amount_differs`, `status_differs`, `fee_differs`,
+        /// `currency_differs`; or `possible_double_payment`, two payments that may be one.
         pub kind: String,
         /// `open`, `healed` by the run, or `accepted` by a person.
         pub resolution: String,
@@ -76,6 +76,36 @@ file_columns! {
         /// Why somebody accepted the difference; null while nobody has.
         pub accepted_reason: Option<String>,
     }
+}
+
+columns! {
+    /// The end of a daily comparison.
+    pub struct Comparison of "reconciliation_runs" {
+        pub run_id: i64,
+        /// Null while it runs, or was cut off.
+        pub finished_at: Option<Timestamp>,
+        /// `running`, `completed`, `incomplete` or `failed`.
+        pub status: String,
+        /// Differences that are left for a person to resolve.
+        pub open: i64,
+    }
+}
+
+/// The daily comparison that began last; `None` before the first.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn last_comparison(db: &impl GenericClient) -> Result<Option<Comparison>, Error> {
+    columns::first(
+        db,
+        &format!(
+            "-- reconciliation_runs::last_comparison
+             SELECT {} FROM reconciliation_runs WHERE kind = 'daily' ORDER BY started_at DESC, run_id DESC LIMIT 1",
+            Comparison::COLUMNS
+        ),
+        &[],
+    )
+    .await
 }
 
 /// A page of runs, the one that began last first.

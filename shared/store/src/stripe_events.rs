@@ -159,3 +159,33 @@ pub async fn missing(db: &impl GenericClient, event_ids: &[String]) -> Result<Ve
         .map(|row| Ok(row.try_get("event_id")?))
         .collect()
 }
+
+/// What the inbox has received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// When Stripe made the newest event.
+    pub newest_at: Option<Timestamp>,
+    /// The events of another account or the other mode in the last 24 hours.
+    pub foreign: i64,
+}
+
+/// What the inbox has received by now.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn received(db: &impl GenericClient, now: Timestamp) -> Result<Received, Error> {
+    let row = db
+        .query_typed_one(
+            "-- stripe_events::received
+             SELECT (SELECT max(coalesce(created_at, received_at)) FROM stripe_events) AS newest_at,
+                    (SELECT count(*) FROM stripe_events
+                     WHERE outcome = 'foreign'
+                       AND coalesce(created_at, received_at) > $1 - interval '24 hours') AS foreign_events",
+            &[(&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Ok(Received {
+        newest_at: row.try_get("newest_at")?,
+        foreign: row.try_get("foreign_events")?,
+    })
+}

@@ -337,12 +337,10 @@ impl Source<'_> {
         let stripe_customer_id = required_id(object, OBJECT, &["customer"], "customer")?;
         let status = required_text(object, OBJECT, "status")?;
         let mut items = items(object, self, facts)?;
-        if items.is_empty() {
-            return Err(Error::MissingField {
-                object: OBJECT,
-                field: "items",
-            });
-        }
+        let is_ended = subscription::is_ended(&status);
+        // An ended subscription without items has none; a live one does not show them.
+        let shows_all = is_ended || !items.is_empty();
+        let items_complete = shows_all && flag(object, &["items.has_more"]) != Some(true);
         let currency = currency(object, &["currency", "plan.currency"])
             .or_else(|| items.iter().find_map(|item| item.price.currency));
         for item in &mut items {
@@ -357,7 +355,6 @@ impl Source<'_> {
             LinkSource::SubscriptionMetadata,
         );
         let started_at = time(object, &["start_date", "start", "created"]);
-        let is_ended = subscription::is_ended(&status);
         let is_paused = SubscriptionStatus::of(&status) == SubscriptionStatus::Paused
             || text(object, &["pause_collection.behavior"]).is_some();
         // Items may have periods of their own: the subscription's is the one that ends first.
@@ -377,6 +374,8 @@ impl Source<'_> {
             stripe_subscription_id: required_text(object, OBJECT, "id")?,
             stripe_customer_id,
             currency,
+            items_shown_at: (!items.is_empty()).then_some(self.at),
+            items_complete: Some(items_complete),
             items,
             discounts,
             // What the customer has is known from the customer.
@@ -422,11 +421,15 @@ impl Source<'_> {
         let lines = lines(object);
         let total_cents = required_int(object, OBJECT, &["total", "amount_due"], "total")?;
         let amount_due_cents = int(object, &["amount_due"]).unwrap_or(total_cents);
-        let is_out_of_band = status == InvoiceStatus::Paid
-            && flag(object, &["paid_out_of_band"]) == Some(true);
+        let is_out_of_band =
+            status == InvoiceStatus::Paid && flag(object, &["paid_out_of_band"]) == Some(true);
         let is_paid = status == InvoiceStatus::Paid;
-        let own_paid_cents = int(object, &["amount_paid"])
-            .unwrap_or(if is_paid && !is_out_of_band { amount_due_cents } else { 0 });
+        let own_paid_cents =
+            int(object, &["amount_paid"]).unwrap_or(if is_paid && !is_out_of_band {
+                amount_due_cents
+            } else {
+                0
+            });
         // Before basil a flag says that the rest came outside Stripe, and `amount_paid` leaves that out.
         let amount_paid_cents = if is_out_of_band {
             own_paid_cents.max(amount_due_cents)
@@ -1291,7 +1294,10 @@ fn paid_by_stripe(object: &Value) -> Option<i64> {
             || reported_by.as_deref() == Some("stripe");
         is_by_stripe && text(payment, &["status"]).as_deref() == Some("paid")
     });
-    Some(paid.filter_map(|payment| int(payment, &["amount_paid"])).sum())
+    Some(
+        paid.filter_map(|payment| int(payment, &["amount_paid"]))
+            .sum(),
+    )
 }
 
 fn tax(object: &Value) -> i64 {

@@ -216,6 +216,7 @@ impl Rows {
         match subject {
             Subject::Charge | Subject::PaymentIntent => found.extend(self.payment(id)),
             Subject::Invoice => {
+                found.extend(self.outside_stripe(id, facts));
                 for link in facts.invoice_payments.values() {
                     let known = self.links.get(&link.key());
                     found.extend(reconciliation::invoice_payment(link, known));
@@ -224,6 +225,22 @@ impl Rows {
             Subject::Refund | Subject::Dispute | Subject::Subscription => {}
         }
         found
+    }
+
+    /// How much came outside Stripe for an invoice, where Stripe has shown all its payments.
+    fn outside_stripe(&self, id: &str, facts: &Objects) -> Vec<Discrepancy> {
+        let shown = facts.invoices.get(id).filter(|one| one.stated.is_some());
+        let Some((shown, row)) = shown.zip(self.invoices.get(id)) else {
+            return Vec::new();
+        };
+        let stripe = shown.money(facts.invoice_payments.values());
+        let ledger = row.invoice.money(self.links.values());
+        match (stripe, ledger) {
+            (Ok(stripe), Ok(ledger)) => {
+                reconciliation::outside_stripe(shown, stripe.outside_cents, ledger.outside_cents)
+            }
+            (Err(_out_of_range), _) | (_, Err(_out_of_range)) => Vec::new(),
+        }
     }
 
     /// How a payment's row differs from what its facts add up to.

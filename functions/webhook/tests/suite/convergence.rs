@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use shared::ledger::{apply_event, apply_events, apply_fetched};
 use stripe::account::Account;
 use stripe::event::Event;
+use testing::ledger::unmatched_parts;
 use testing::pooler::Pooler;
 use testing::{LEDGER, TestDatabase, differing_rows, ledger_rows};
 use tokio_postgres::{Client, GenericClient, Statement, Transaction};
@@ -199,6 +200,8 @@ async fn any_order_ends_in_the_same_rows(shape: Shape) {
         let transaction = client.transaction().await.unwrap();
         apply_all(&transaction, &events).await;
         let expected = ledger_rows(&transaction).await.unwrap();
+        let unmatched = unmatched_parts(&transaction).await.unwrap();
+        assert_eq!(unmatched, Vec::<String>::new());
         assert_figures(&transaction, &scenario, shape, &name).await;
         transaction.rollback().await.unwrap();
         let is_variation = VARIATIONS.contains(&scenario.name);
@@ -490,6 +493,8 @@ async fn deliveries_at_once_end_in_the_same_rows(shape: Shape, webhook: Webhook)
         apply_all(&transaction, &read(scenario.events(shape))).await;
     }
     let expected = ledger_rows(&transaction).await.unwrap();
+    let unmatched = unmatched_parts(&transaction).await.unwrap();
+    assert_eq!(unmatched, Vec::<String>::new());
 
     let db = webhook.database.client().await;
     for scenario in scenarios() {
@@ -647,6 +652,8 @@ async fn fetches_join_the_events_in_any_order(shape: Shape) {
                 told.apply(&transaction).await;
             }
             let rows = ledger_rows(&transaction).await.unwrap();
+            let unmatched = unmatched_parts(&transaction).await.unwrap();
+            assert_eq!(unmatched, Vec::<String>::new());
             let expected = expected.get_or_insert_with(|| rows.clone());
             let (missing, extra) = differing_rows(expected, &rows);
             let order: Vec<String> = story.iter().map(Told::name).collect();
@@ -685,6 +692,8 @@ async fn digests_of_every_sequence_are_those_on_record() {
             let transaction = client.transaction().await.unwrap();
             apply_all(&transaction, &read(scenario.events(shape))).await;
             let rows = ledger_rows(&transaction).await.unwrap();
+            let unmatched = unmatched_parts(&transaction).await.unwrap();
+            assert_eq!(unmatched, Vec::<String>::new());
             transaction.rollback().await.unwrap();
             let mut tables: BTreeMap<&str, Sha256> = BTreeMap::new();
             for row in &rows {

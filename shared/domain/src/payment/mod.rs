@@ -402,7 +402,9 @@ impl Charge {
         self.known_status() == ChargeStatus::Succeeded
     }
 
-    fn is_paid(&self) -> bool {
+    /// Whether the money was taken.
+    #[must_use]
+    pub fn is_paid(&self) -> bool {
         self.has_succeeded() && self.is_captured
     }
 }
@@ -619,8 +621,7 @@ pub fn derive(
     let shown_charge = paid_charge.or(newest_charge);
     let intent = facts.intent.as_ref();
     // An older invoice goes on naming the intent it was made with when the money has come another way.
-    let is_canceled =
-        intent.is_some_and(|intent| intent.known_status() == IntentStatus::Canceled);
+    let is_canceled = intent.is_some_and(|intent| intent.known_status() == IntentStatus::Canceled);
     let paid_links = || {
         let links = facts.invoice_payments.iter();
         links.filter(|link| link.is_paid() && !is_canceled)
@@ -1279,7 +1280,9 @@ pub fn outside_stripe<'a>(
     let mut payments = Vec::new();
     for (record, links) in of_records {
         let amount_cents = sum(links.iter().map(|link| link.applied_cents()))?;
-        let customers = links.iter().filter_map(|link| link.stripe_customer_id.clone());
+        let customers = links
+            .iter()
+            .filter_map(|link| link.stripe_customer_id.clone());
         let currency = links.iter().find_map(|link| link.currency);
         let paid_at = links.iter().filter_map(|link| link.paid_at).min();
         let (Some(currency), Some(paid_at)) = (currency, paid_at) else {
@@ -1294,7 +1297,9 @@ pub fn outside_stripe<'a>(
     }
     for invoice in invoices {
         let money = invoice.money(links.values())?;
-        let paid_at = invoice.paid_at.filter(|_| invoice.status == InvoiceStatus::Paid);
+        let paid_at = invoice
+            .paid_at
+            .filter(|_| invoice.status == InvoiceStatus::Paid);
         if let Some(paid_at) = paid_at.filter(|_| money.unrecorded_cents > 0) {
             let id = &invoice.stripe_invoice_id;
             payments.push(Payment {

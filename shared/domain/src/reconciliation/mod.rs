@@ -22,6 +22,8 @@ pub enum Kind {
     CurrencyDiffers,
     StatusDiffers,
     FeeDiffers,
+    /// A payment of no invoice, and money outside Stripe of the same customer and amount within a week. Both count.
+    PossibleDoublePayment,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Kind::CurrencyDiffers => "currency_differs",
             Kind::StatusDiffers => "status_differs",
             Kind::FeeDiffers => "fee_differs",
+            Kind::PossibleDoublePayment => "possible_double_payment",
         }
     }
 }
@@ -168,7 +171,8 @@ impl Comparison {
             | Kind::AmountDiffers
             | Kind::CurrencyDiffers
             | Kind::StatusDiffers
-            | Kind::FeeDiffers => (value, None),
+            | Kind::FeeDiffers
+            | Kind::PossibleDoublePayment => (value, None),
         };
         self.push(kind, stripe_value, ledger_value);
         self.found
@@ -442,6 +446,15 @@ pub fn invoice(stripe: &Invoice, ledger: Option<&InvoiceRow>) -> Vec<Discrepancy
     comparison.found
 }
 
+/// Compares what came outside Stripe for an invoice, in minor units; `stripe` follows from Stripe's list of its payments.
+#[must_use]
+pub fn outside_stripe(invoice: &Invoice, stripe: i64, ledger: i64) -> Vec<Discrepancy> {
+    let id = &invoice.stripe_invoice_id;
+    let mut comparison = Comparison::new(ObjectType::Invoice, id, Some(invoice.currency));
+    comparison.expect_part(Kind::AmountDiffers, "outside Stripe", stripe, ledger);
+    comparison.found
+}
+
 /// Compares a link that says an invoice has been paid.
 #[must_use]
 pub fn invoice_payment(
@@ -458,6 +471,7 @@ pub fn invoice_payment(
     );
     let payment = stripe.stripe_payment_intent_id.as_deref();
     let payment = payment.or(stripe.stripe_charge_id.as_deref());
+    let payment = payment.or(stripe.stripe_payment_record_id.as_deref());
     match ledger {
         Some(_) => comparison.found,
         None => comparison.missing(Kind::MissingInDb, payment.unwrap_or_default()),

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod customer;
 pub mod invoice;
 pub mod objects;
+pub mod partial;
 pub mod snapshot;
 pub mod status;
 pub mod subscription;

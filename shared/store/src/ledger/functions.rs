@@ -495,24 +495,29 @@ fn steps() -> Vec<Step> {
              WHERE stripe_refund_id IN (SELECT jsonb_array_elements_text(written)) AND applied_to_invoice_id IS NULL
                AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = credits.id)",
         ),
-        // What an event has brought need not be fetched, and nothing is fetched twice.
+        // What a row shows need not be fetched, and nothing is fetched for it twice. Whoever writes a row has it locked.
         step(
             "lookups",
             "DELETE FROM stripe_lookups
-             USING jsonb_to_recordset(written -> 'answered') AS answered (kind TEXT, stripe_id TEXT)
-             WHERE stripe_lookups.kind = answered.kind AND stripe_lookups.stripe_id = answered.stripe_id
-               AND stripe_lookups.done_at IS NULL
+             WHERE subject = ANY (ARRAY(SELECT jsonb_array_elements_text(written -> 'judged'))) AND done_at IS NULL
                AND NOT EXISTS (
-                   SELECT FROM jsonb_to_recordset(written -> 'wanted') AS wanted (kind TEXT, stripe_id TEXT, reason TEXT)
-                   WHERE wanted.kind = stripe_lookups.kind AND wanted.stripe_id = stripe_lookups.stripe_id
-                     AND wanted.reason = stripe_lookups.reason);
-             INSERT INTO stripe_lookups AS stored (kind, stripe_id, reason, requested_at)
-             SELECT kind, stripe_id, reason, min(requested_at)
-             FROM jsonb_to_recordset(written -> 'wanted') AS wanted (kind TEXT, stripe_id TEXT, reason TEXT,
-                 requested_at TIMESTAMPTZ)
-             GROUP BY kind, stripe_id, reason
-             ON CONFLICT (kind, stripe_id, reason) WHERE done_at IS NULL DO UPDATE SET
-                 requested_at = least(stored.requested_at, excluded.requested_at)",
+                   SELECT FROM jsonb_to_recordset(written -> 'wanted') AS wanted (subject TEXT, kind TEXT,
+                       stripe_id TEXT, reason TEXT)
+                   WHERE wanted.subject = stripe_lookups.subject AND wanted.kind = stripe_lookups.kind
+                     AND wanted.stripe_id = stripe_lookups.stripe_id AND wanted.reason = stripe_lookups.reason);
+             MERGE INTO stripe_lookups AS stored
+             USING jsonb_to_recordset(written -> 'wanted') AS wanted (subject TEXT, subject_type TEXT, event_id TEXT,
+                 kind TEXT, stripe_id TEXT, reason TEXT, requested_at TIMESTAMPTZ, due_at TIMESTAMPTZ, currency TEXT,
+                 figure_at TIMESTAMPTZ, amount_cents BIGINT)
+             ON stored.subject = wanted.subject AND stored.kind = wanted.kind AND stored.stripe_id = wanted.stripe_id
+                AND stored.reason = wanted.reason AND stored.done_at IS NULL AND stored.subject <> ''
+             WHEN MATCHED THEN UPDATE SET
+                 event_id = wanted.event_id, requested_at = wanted.requested_at, due_at = wanted.due_at,
+                 currency = wanted.currency, figure_at = wanted.figure_at, amount_cents = wanted.amount_cents
+             WHEN NOT MATCHED THEN INSERT (subject, subject_type, event_id, kind, stripe_id, reason, requested_at,
+                 due_at, currency, figure_at, amount_cents)
+             VALUES (wanted.subject, wanted.subject_type, wanted.event_id, wanted.kind, wanted.stripe_id, wanted.reason,
+                 wanted.requested_at, wanted.due_at, wanted.currency, wanted.figure_at, wanted.amount_cents)",
         ),
         // A customer's user goes to everything that names the customer.
         Step {
