@@ -8,7 +8,8 @@ ALTER TABLE subscriptions
     ADD COLUMN partial TEXT[] NOT NULL DEFAULT '{}',            -- what the row does not show, sorted
     ADD COLUMN items_shown_at TIMESTAMPTZ,                      -- time of the snapshot that shows the items
     ADD COLUMN items_complete BOOLEAN;                          -- whether it shows all of them; NULL before V0051
-ALTER TABLE subscription_versions ADD COLUMN missing JSONB;     -- what its amounts need and nobody knows; NULL before V0051
+ALTER TABLE subscription_versions
+    ADD COLUMN missing JSONB NOT NULL DEFAULT '[]';             -- what its amounts need and nobody knows
 ALTER TABLE invoices ADD COLUMN partial TEXT[] NOT NULL DEFAULT '{}';            -- what the row does not show, sorted
 ALTER TABLE credit_notes ADD COLUMN partial TEXT[] NOT NULL DEFAULT '{}';        -- what the row does not show, sorted
 ALTER TABLE payment_intents ADD COLUMN partial TEXT[] NOT NULL DEFAULT '{}';     -- what the row does not show, sorted

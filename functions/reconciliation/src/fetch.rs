@@ -50,6 +50,7 @@ pub(crate) async fn answer(
         "payment_intent" => retrieved("payment_intents", &NOTHING).await?,
         "charge" => retrieved("charges", &CHARGE).await?,
         "refund" => retrieved("refunds", &NOTHING).await?,
+        "credit_note" => retrieved("credit_notes", &NOTHING).await?,
         "charge_refunds" => {
             let of_charge = Map::from_iter([("charge".to_owned(), json!(id))]);
             return all(stripe, &["refunds"], of_charge, now).await.map(Some);

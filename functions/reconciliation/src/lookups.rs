@@ -4,14 +4,18 @@
 //! applies each answer with the closing of the look-ups that it answers in one transaction. Each failed look-up waits before it is tried again. When Stripe is away, limits the rate or refuses
 //! the key, the rest is left for the next run.
 
+use domain::stripe_objects::partial::Reason;
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
-use runtime::telemetry::cause_chain;
+use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::Value;
 use shared::ledger;
+use store::stripe_events;
 use store::stripe_lookups::{self, Leased};
 use stripe::client::Error as StripeError;
+use stripe::event::Event;
+use tokio_postgres::Client;
 
 use crate::{App, Deadline, Summary, fetch};
 
@@ -84,9 +88,21 @@ async fn batch(
     summary: &mut Summary,
 ) -> Result<Batch, store::Error> {
     let leased_until = now + LEASE;
-    let leased = {
+    let (leased, thin) = {
         let client = app.database.client().await?;
-        stripe_lookups::lease(&**client, BATCH, leased_until, now).await?
+        let db: &Client = &client;
+        let leased = stripe_lookups::lease(db, BATCH, leased_until, now).await?;
+        let deferred = leased.iter().flat_map(|one| one.deferred.clone());
+        let deferred: Vec<String> = deferred.collect();
+        let payloads = match deferred.is_empty() {
+            true => Vec::new(),
+            false => stripe_events::payloads(db, &deferred).await?,
+        };
+        // Each was read when it was archived.
+        let thin = payloads
+            .into_iter()
+            .filter_map(|one| Event::from_value(one).ok());
+        (leased, thin.collect::<Vec<Event>>())
     };
     if leased.is_empty() {
         return Ok(Batch::Empty);
@@ -100,7 +116,7 @@ async fn batch(
     {
         let mut answers = stream::iter(leased)
             .map(async |lookup| {
-                let answer = fetch::answer(&app.stripe, &lookup.kind, &lookup.stripe_id, now).await;
+                let answer = ask(app, &lookup, &thin, now).await;
                 (lookup, answer)
             })
             .buffer_unordered(AT_ONCE);
@@ -122,17 +138,63 @@ async fn batch(
     Ok(Batch::Stopped(reason))
 }
 
+/// The kind of look-up of an event that a thin event stands for.
+const EVENT: &str = "event";
+
+/// What Stripe has answered.
+enum Answer {
+    Objects(Vec<Value>),
+    /// An event, which enters as if it had been delivered.
+    Event(Value),
+}
+
+/// Asks Stripe; `thin` has the thin events that wait. `None` for a kind that nobody asks for.
+async fn ask(
+    app: &App,
+    lookup: &Leased,
+    thin: &[Event],
+    now: Timestamp,
+) -> Result<Option<Answer>, StripeError> {
+    let objects = async |kind: &str, id: &str| {
+        let objects = fetch::answer(&app.stripe, kind, id, now).await;
+        Ok(objects?.map(Answer::Objects))
+    };
+    if lookup.kind != EVENT {
+        return objects(&lookup.kind, &lookup.stripe_id).await;
+    }
+    let mut thin = thin
+        .iter()
+        .filter(|event| lookup.deferred.contains(&event.event_id));
+    let Some(thin) = thin.find_map(|event| event.thin.as_ref()) else {
+        return Ok(None);
+    };
+    let error = match &thin.snapshot_event {
+        Some(id) => match app.stripe.retrieve(&["events", id], &[], now).await {
+            Ok(event) => return Ok(Some(Answer::Event(event))),
+            Err(error @ StripeError::NotFound { .. }) => Some(error),
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    // Stripe has it no more, after 30 days: the object as it is now says what has become of it.
+    match (&thin.related_object, error) {
+        (Some((kind, id)), _) => objects(kind, id).await,
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
+    }
+}
+
 /// Applies an answer, or notes why there is none; answers why to stop, when every further request
 /// would fare the same.
 async fn settle(
     app: &App,
     lookup: &Leased,
-    answer: Result<Option<Vec<Value>>, StripeError>,
+    answer: Result<Option<Answer>, StripeError>,
     now: Timestamp,
     summary: &mut Summary,
 ) -> Result<Option<String>, store::Error> {
-    let objects = match answer {
-        Ok(Some(objects)) => objects,
+    let answer = match answer {
+        Ok(Some(answer)) => answer,
         Ok(None) => {
             let reason = "nothing is fetched for this kind";
             fail(app, lookup, reason, now, summary).await?;
@@ -158,13 +220,14 @@ async fn settle(
     };
     let mut attempt = 1;
     let applied = loop {
-        match apply(app, lookup, &objects, now).await {
+        match apply(app, lookup, &answer, now).await {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
             other => break other,
         }
     };
     match applied {
-        Ok(Applied::Answered) => {
+        Ok(Applied::Answered { healed }) => {
+            forget(app, &healed).await;
             summary.lookups_done += 1;
             metrics::counter!("stripe_lookups", "outcome" => "done").increment(1);
         }
@@ -180,8 +243,8 @@ async fn settle(
 
 /// The effect of Stripe's answer on its look-up.
 enum Applied {
-    /// The look-up is closed.
-    Answered,
+    /// The look-ups are closed, and these parked events are in the archive.
+    Answered { healed: Vec<String> },
     /// It was closed before: by an event, or by the answer to another look-up.
     Obsolete,
     /// It is applied, and asks for the same again: tried again after a pause.
@@ -191,7 +254,7 @@ enum Applied {
 async fn apply(
     app: &App,
     lookup: &Leased,
-    objects: &[Value],
+    answer: &Answer,
     now: Timestamp,
 ) -> Result<Applied, ledger::Error> {
     let mut client = app.database.client().await?;
@@ -201,7 +264,32 @@ async fn apply(
     if completed.is_empty() {
         return Ok(Applied::Obsolete);
     }
-    ledger::apply_fetched(&transaction, objects, now, app.fee_estimate).await?;
+    match answer {
+        Answer::Objects(objects) => {
+            ledger::apply_fetched(&transaction, objects, now, app.fee_estimate).await?;
+        }
+        Answer::Event(event) => {
+            let body = event.to_string();
+            let event = Event::from_value(event.clone())?;
+            let (account, estimate) = (&app.account, app.fee_estimate);
+            // What it announces is published by the next sweep of the outbox.
+            ledger::apply_event(&transaction, account, &event, &body, estimate, now).await?;
+        }
+    }
+    let events_for = |reason: Reason| -> Vec<String> {
+        let for_it = completed.iter().filter(|one| one.reason == reason);
+        for_it.map(|one| one.subject.clone()).collect()
+    };
+    let deferred = events_for(Reason::Event);
+    if !deferred.is_empty() {
+        stripe_events::settle_deferred(&*transaction, &deferred).await?;
+    }
+    let mut healed = Vec::new();
+    for (event, body) in parked(app, &events_for(Reason::Unreadable)).await {
+        stripe_events::insert(&*transaction, &event, &body, "healed", now).await?;
+        healed.push(event.event_id);
+    }
+    let completed: Vec<i64> = completed.iter().map(|one| one.id).collect();
     let next = now + pause(lookup.attempts);
     let reason = "Stripe's answer does not tell it";
     let reopened = stripe_lookups::reopen(&*transaction, &completed, reason, next).await?;
@@ -209,8 +297,34 @@ async fn apply(
     Ok(if reopened > 0 {
         Applied::Unanswered
     } else {
-        Applied::Answered
+        Applied::Answered { healed }
     })
+}
+
+/// The parked events with these ids that can be had.
+async fn parked(app: &App, event_ids: &[String]) -> Vec<(Event, String)> {
+    let mut parked = Vec::new();
+    for event_id in event_ids {
+        match app.parked_events.get(event_id).await {
+            Ok(Some(one)) => {
+                let event = Event::parse(one.body.as_bytes());
+                parked.extend(event.ok().map(|event| (event, one.body)));
+            }
+            Ok(None) => {}
+            // It stays parked, and is applied or healed another time.
+            Err(error) => log_failure("a parked event cannot be read", &error),
+        }
+    }
+    parked
+}
+
+/// Removes what is in the archive from the table. What stays there is found to be a duplicate.
+async fn forget(app: &App, healed: &[String]) {
+    for event_id in healed {
+        if let Err(error) = app.parked_events.remove(event_id).await {
+            log_failure("a healed event is still parked", &error);
+        }
+    }
 }
 
 async fn fail(

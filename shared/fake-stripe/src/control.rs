@@ -108,6 +108,7 @@ pub(super) fn answer(
             state.webhook = Some(Endpoint {
                 url: arguments.text("url")?.to_owned(),
                 secret: arguments.text("secret")?.into(),
+                is_thin: arguments.optional("payload") == Some("thin"),
             });
             Ok(json!({"url": arguments.text("url")?}))
         }

@@ -52,9 +52,12 @@ fn figure(reason: Reason) -> Option<&'static str> {
         | Reason::Discounts
         | Reason::Coupon
         | Reason::Customer => MRR,
-        Reason::Lines | Reason::Refunds | Reason::PayoutTransactions | Reason::Undecidable => {
-            return None;
-        }
+        Reason::Lines
+        | Reason::Refunds
+        | Reason::PayoutTransactions
+        | Reason::Undecidable
+        | Reason::Event
+        | Reason::Unreadable => return None,
     })
 }
 

@@ -1,10 +1,11 @@
 //! How far the ledger is, and what waits.
 
-use futures_util::future::{join, join4};
+use futures_util::future::{join, join5};
 use jiff::Timestamp;
 use runtime::aws;
 use runtime::aws::parked_events::ParkedEvents;
 use serde::Serialize;
+use store::import_cursors::{self, ImportCursor};
 use store::outbox::{self, Unpublished};
 use store::reconciliation_runs::{self, Comparison};
 use store::stripe_events::{self, Received};
@@ -34,18 +35,21 @@ pub struct Status {
     pub outbox: Option<Unpublished>,
     /// The newest daily comparison with Stripe; null before the first.
     pub last_comparison: Option<Comparison>,
+    /// `running` while the archive is read again after an upgrade, else `idle`.
+    pub rebuild: Option<&'static str>,
     pub errors: Vec<FieldError>,
 }
 
 /// Reads each member by itself.
 pub async fn report(db: &Client, table: &ParkedEvents, now: Timestamp) -> Status {
-    let read = join4(
+    let read = join5(
         stripe_events::received(db, now),
         stripe_lookups::counts(db),
         outbox::unpublished(db),
         reconciliation_runs::last_comparison(db),
+        import_cursors::get(db, "rebuild"),
     );
-    let (parked, (events, lookups, outbox, comparison)) =
+    let (parked, (events, lookups, outbox, comparison, rebuild)) =
         join(Box::pin(table.list(MOST)), read).await;
     let mut nulls = Nulls::default();
     let parked = nulls.keep("parked", parked.map_err(SectionError::from));
@@ -72,6 +76,9 @@ pub async fn report(db: &Client, table: &ParkedEvents, now: Timestamp) -> Status
     let lookups = nulls.keep("lookups", lookups.map_err(SectionError::Store));
     let outbox = nulls.keep("outbox", outbox.map_err(SectionError::Store));
     let comparison = nulls.keep("last_comparison", comparison.map_err(SectionError::Store));
+    let rebuild = nulls.keep("rebuild", rebuild.map_err(SectionError::Store));
+    let is_running =
+        |cursor: Option<ImportCursor>| cursor.is_some_and(|cursor| cursor.finished_at.is_none());
     Status {
         last_event_at,
         parked,
@@ -80,6 +87,13 @@ pub async fn report(db: &Client, table: &ParkedEvents, now: Timestamp) -> Status
         lookups,
         outbox,
         last_comparison: comparison.flatten(),
+        rebuild: rebuild.map(|cursor| {
+            if is_running(cursor) {
+                "running"
+            } else {
+                "idle"
+            }
+        }),
         errors: nulls.errors,
     }
 }

@@ -83,12 +83,14 @@ pub(super) struct Said<'a> {
 }
 
 /// Decides what events change that are applied together; `seconds` are the other archived events of their seconds. The
-/// order and the number of the events do not matter, except for which of them is said to have brought a fact.
+/// order and the number of the events do not matter, except for which of them is said to have brought a fact. `reads_again`
+/// says that the events were applied before, maybe by a release that read less of them.
 pub(super) fn decide(
     mut said: Vec<Said<'_>>,
     seconds: &Seconds,
     stored: &State,
     estimate: FeeEstimate,
+    reads_again: bool,
 ) -> Result<LedgerChanges, Error> {
     let catalog = Catalog::of(said.iter().map(|one| &one.facts), stored);
     for Said { facts, .. } in &mut said {
@@ -102,6 +104,12 @@ pub(super) fn decide(
     let mut changes = LedgerChanges::default();
     let mut verdicts = Vec::new();
     let mut parts = Parts::default();
+    if reads_again {
+        for one in &said {
+            let reread = all.read_again(&one.facts);
+            changes.objects.replace(reread);
+        }
+    }
     for one in &said {
         let Said { event, facts } = one;
         let mut verdict = match event {

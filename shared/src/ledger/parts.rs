@@ -14,6 +14,7 @@ use domain::stripe_objects::partial::{Lookup, Missing, Reason, Stake};
 use domain::stripe_objects::subscription::Subscription;
 use store::ledger::{Partial, State, Subject};
 use store::subscriptions::Computed;
+use stripe::event::Event;
 
 /// How long an event that another one announces may take before it is asked for.
 const PATIENCE: SignedDuration = SignedDuration::from_hours(1);
@@ -153,6 +154,49 @@ fn in_an_hour(lookup: Lookup) -> Lookup {
     Lookup {
         due_at: due_at.unwrap_or(lookup.requested_at),
         ..lookup
+    }
+}
+
+/// The event that a thin event stands for. Without one, and when Stripe has it no more, its object is fetched.
+pub(super) fn of_thin_event(event: &Event, now: Timestamp) -> Option<(Subject, Vec<Lookup>)> {
+    let snapshot_event = event.thin.as_ref()?.snapshot_event.as_ref();
+    let stripe_id = snapshot_event.unwrap_or(&event.event_id);
+    let requested_at = event.created_at.unwrap_or(now);
+    let lookup = at_once("event", stripe_id, Reason::Event, requested_at, None);
+    Some((of_event(event), vec![lookup]))
+}
+
+/// The object of an event that cannot be read; `None` when the event does not name it.
+pub(super) fn of_unreadable_event(event: &Event, now: Timestamp) -> Option<(Subject, Lookup)> {
+    let kind = FETCHED_FOR_EVENTS.iter();
+    let object_type = event.object.get("object")?.as_str()?;
+    let kind = kind.copied().find(|kind| *kind == object_type)?;
+    let requested_at = event.created_at.unwrap_or(now);
+    let id = event.object_id()?;
+    let lookup = at_once(kind, id, Reason::Unreadable, requested_at, None);
+    Some((of_event(event), lookup))
+}
+
+/// The kinds of object that are fetched when an event about one cannot be read.
+const FETCHED_FOR_EVENTS: [&str; 10] = [
+    "charge",
+    "coupon",
+    "credit_note",
+    "customer",
+    "dispute",
+    "invoice",
+    "payment_intent",
+    "price",
+    "refund",
+    "subscription",
+];
+
+/// An event that waits, as look-ups name it.
+fn of_event(event: &Event) -> Subject {
+    Subject {
+        id: event.event_id.clone(),
+        object_type: "event",
+        event_id: event.event_id.clone(),
     }
 }
 

@@ -3,21 +3,26 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde_json::json;
 
 use super::Error;
 use super::decision::{self, Catalog, LedgerChanges, computed, version};
+use super::flight::Scope;
 use super::parts;
 use super::same_second::Seconds;
 use super::state::Found;
+use domain::money::Currency;
 use domain::payment::FeeEstimate;
+use domain::revenue::entries::DailyDelta;
 use domain::revenue::movement::{self, SubscriptionVersion};
 use domain::stripe_objects::invoice::InvoiceStatus;
 use domain::stripe_objects::objects::{Ids, Objects};
+use domain::stripe_objects::partial::Lookup;
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::Subscription;
 use store::fetched_objects::{self, FetchedObject};
-use store::ledger::{self, Opening, Partial, State, Writes};
+use store::ledger::{self, Opening, Partial, State, Subject, Writes};
 use store::outbox::Message;
 use store::{self, stripe_events, subscriptions};
 use stripe::event::Event;
@@ -26,10 +31,11 @@ use tokio_postgres::GenericClient;
 
 impl Found<'_> {
     /// Decides what the facts change, writes it and returns the messages that were new. Of `fetched` is kept what waits
-    /// for its terms.
+    /// for its terms; `deferred` are look-ups of thin events.
     pub(super) async fn apply(
         self,
         fetched: &[FetchedObject],
+        deferred: BTreeMap<Subject, Vec<Lookup>>,
         estimate: FeeEstimate,
         now: Timestamp,
     ) -> Result<Vec<Message>, Error> {
@@ -40,20 +46,53 @@ impl Found<'_> {
         } = self;
         let state = opened.state;
         if said.iter().all(|one| one.facts.ids().is_empty()) {
-            return Ok(scope.close(&Writes::default(), now).await?);
+            let mut writes = Writes::default();
+            writes.lookups(&deferred)?;
+            return Ok(scope.close(&writes, now).await?);
         }
         let others = opened.others_of_second;
         let seconds = Seconds::read(scope.client(), others, &said, &state).await?;
-        let changes = decision::decide(said, &seconds, &state, estimate)?;
+        let mut changes = decision::decide(said, &seconds, &state, estimate, false)?;
+        changes.lookups.extend(deferred);
         let mut writes = writes(&changes)?;
         writes.fetched(fetched)?;
-        if changes.learned.is_empty() && changes.former_customers.is_empty() {
-            return Ok(scope.close(&writes, now).await?);
-        }
-        let messages = write_all(scope.client(), &changes, &writes, now).await?;
-        scope.close(&Writes::default(), now).await?;
-        Ok(messages)
+        save(scope, &changes, &writes, now).await
     }
+
+    /// Decides and writes what the events mean that were applied before, announces nothing and returns the change of each
+    /// day.
+    pub(super) async fn read_again(
+        self,
+        estimate: FeeEstimate,
+        now: Timestamp,
+    ) -> Result<BTreeMap<(Date, Currency), DailyDelta>, Error> {
+        let Found {
+            scope,
+            said,
+            opened,
+        } = self;
+        let state = opened.state;
+        let seconds = Seconds::read(scope.client(), Vec::new(), &said, &state).await?;
+        let mut changes = decision::decide(said, &seconds, &state, estimate, true)?;
+        changes.messages.clear();
+        let writes = writes(&changes)?;
+        save(scope, &changes, &writes, now).await?;
+        Ok(changes.entries.daily)
+    }
+}
+
+async fn save(
+    scope: Scope<'_>,
+    changes: &LedgerChanges,
+    writes: &Writes,
+    now: Timestamp,
+) -> Result<Vec<Message>, Error> {
+    if changes.learned.is_empty() && changes.former_customers.is_empty() {
+        return Ok(scope.close(writes, now).await?);
+    }
+    let messages = write_all(scope.client(), changes, writes, now).await?;
+    scope.close(&Writes::default(), now).await?;
+    Ok(messages)
 }
 
 /// Writes the changes, and the histories that follow from them without being theirs.

@@ -79,11 +79,13 @@ impl<'a> Found<'a> {
             }
             if !widen(&mut opening, &said, &opened) {
                 let mut seen = BTreeSet::new();
+                // Without events to archive, they are read from the archive.
                 said.retain(|one| {
-                    one.event.is_none_or(|event| {
-                        let id = &event.event_id;
-                        opened.new_events.contains(id) && seen.insert(id)
-                    })
+                    events.is_empty()
+                        || one.event.is_none_or(|event| {
+                            let id = &event.event_id;
+                            opened.new_events.contains(id) && seen.insert(id)
+                        })
                 });
                 return Ok(Some(Found {
                     scope,

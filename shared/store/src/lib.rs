@@ -26,6 +26,7 @@ use runtime::config::{BoxError, DatabaseConfig, SslMode};
 use runtime::time_limit;
 
 pub mod api_usage;
+pub mod archive;
 pub mod audit_log;
 pub mod catalog;
 pub mod checkout_sessions;

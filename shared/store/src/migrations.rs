@@ -125,6 +125,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0052__stripe_lookups_subject_idx.concurrent.sql",
     "V0053__stripe_lookups_kind_idx.concurrent.sql",
     "V0054__stripe_lookups_figure_idx.concurrent.sql",
+    "V0055__read_the_archive_again.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

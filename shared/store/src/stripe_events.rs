@@ -160,6 +160,20 @@ pub async fn missing(db: &impl GenericClient, event_ids: &[String]) -> Result<Ve
         .collect()
 }
 
+/// Notes that what these thin events stand for is in the ledger.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn settle_deferred(db: &impl GenericClient, event_ids: &[String]) -> Result<(), Error> {
+    db.execute_typed(
+        "-- stripe_events::settle_deferred
+         UPDATE stripe_events SET outcome = 'applied' WHERE event_id = ANY($1) AND outcome = 'deferred'",
+        &[(&event_ids, Type::TEXT_ARRAY)],
+    )
+    .await?;
+    Ok(())
+}
+
 /// What the inbox has received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {

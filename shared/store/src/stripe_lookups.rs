@@ -9,9 +9,11 @@ use utoipa::ToSchema;
 
 use super::Error;
 use super::columns::{self, columns};
+use super::ledger::Subject;
 use super::list::{self, Order, few};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
+use domain::stripe_objects::partial::{Lookup, Reason};
 
 /// The failures after which a look-up is called failing.
 const FAILING_AFTER: i32 = 3;
@@ -24,6 +26,17 @@ pub struct Leased {
     pub stripe_id: String,
     /// The greatest number of attempts that have failed.
     pub attempts: i32,
+    /// The thin events that wait for it.
+    pub deferred: Vec<String>,
+}
+
+/// A look-up that was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completed {
+    pub id: i64,
+    pub reason: Reason,
+    /// What waited.
+    pub subject: String,
 }
 
 /// Leases up to `limit` due objects to this run until `leased_until`, oldest request first. Nothing is fetched with a time
@@ -48,9 +61,11 @@ pub async fn lease(
                      ORDER BY id
                      LIMIT $1
                      FOR UPDATE SKIP LOCKED)
-                 RETURNING id, kind, stripe_id, attempts
+                 RETURNING id, kind, stripe_id, attempts, reason, subject
              )
-             SELECT array_agg(id) AS ids, kind, stripe_id, max(attempts) AS attempts FROM leased
+             SELECT array_agg(id) AS ids, kind, stripe_id, max(attempts) AS attempts,
+                    array_remove(array_agg(CASE WHEN reason = 'event' THEN subject END), NULL) AS deferred
+             FROM leased
              GROUP BY kind, stripe_id ORDER BY min(id)",
             &[
                 (&limit, Type::INT8),
@@ -65,9 +80,38 @@ pub async fn lease(
             kind: row.try_get("kind")?,
             stripe_id: row.try_get("stripe_id")?,
             attempts: row.try_get("attempts")?,
+            deferred: row.try_get("deferred")?,
         })
     });
     leased.collect()
+}
+
+/// Requests something for an event that is not in the ledger, once.
+pub async fn request(
+    db: &impl GenericClient,
+    subject: &Subject,
+    lookup: &Lookup,
+) -> Result<(), Error> {
+    db.execute_typed(
+        "-- stripe_lookups::request
+         INSERT INTO stripe_lookups (subject, subject_type, event_id, kind, stripe_id, reason, requested_at, due_at)
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8
+         WHERE NOT EXISTS (SELECT FROM stripe_lookups WHERE subject = $1 AND kind = $4 AND stripe_id = $5
+                                                        AND reason = $6 AND done_at IS NULL)
+         ON CONFLICT DO NOTHING",
+        &[
+            (&subject.id, Type::TEXT),
+            (&subject.object_type, Type::TEXT),
+            (&subject.event_id, Type::TEXT),
+            (&lookup.kind, Type::TEXT),
+            (&lookup.stripe_id, Type::TEXT),
+            (&lookup.reason.as_str(), Type::TEXT),
+            (&lookup.requested_at, Type::TIMESTAMPTZ),
+            (&lookup.due_at, Type::TIMESTAMPTZ),
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Returns leased look-ups that were not asked for.
@@ -87,21 +131,21 @@ pub async fn release(
 }
 
 /// Closes the look-ups that a fetch answers, in the transaction that applies the answer and before it is applied: a row
-/// that shows no more by then requests them again, see [`reopen`]. Returns their ids; none when events have brought the
-/// answer meanwhile.
+/// that shows no more by then requests them again, see [`reopen`]. Returns them; none when events have brought the answer
+/// meanwhile.
 pub async fn complete(
     db: &impl GenericClient,
     kind: &str,
     stripe_id: &str,
     now: Timestamp,
-) -> Result<Vec<i64>, Error> {
+) -> Result<Vec<Completed>, Error> {
     let rows = db
         .query_typed(
             "-- stripe_lookups::complete
              UPDATE stripe_lookups
              SET done_at = $3, state = 'done', next_attempt_at = NULL, last_error = NULL
              WHERE kind = $1 AND stripe_id = $2 AND done_at IS NULL
-             RETURNING id",
+             RETURNING id, reason, subject",
             &[
                 (&kind, Type::TEXT),
                 (&stripe_id, Type::TEXT),
@@ -109,7 +153,20 @@ pub async fn complete(
             ],
         )
         .await?;
-    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
+    let completed = rows.iter().map(|row| {
+        let word: &str = row.try_get("reason")?;
+        let reason = Reason::parse(word).ok_or_else(|| Error::Unreadable {
+            table: "stripe_lookups",
+            column: "reason",
+            row: word.to_owned(),
+        })?;
+        Ok(Completed {
+            id: row.try_get("id")?,
+            reason,
+            subject: row.try_get("subject")?,
+        })
+    });
+    completed.collect()
 }
 
 /// Opens those of the closed look-ups again whose row still has the reason, after a pause. Returns how many.

@@ -153,7 +153,7 @@ mirrored!(SubscriptionVersion
     potential_mrr_microcents,
     mrr_provisional,
     waits_for,
-    missing or default,
+    missing,
     plan_name,
     overruled,
     set_to_cancel,

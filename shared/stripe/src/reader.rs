@@ -116,7 +116,7 @@ pub fn is_applied(event_type: &str) -> bool {
 /// When a field the ledger needs is missing under every path.
 pub fn read(event: &Event) -> Result<Objects, Error> {
     let mut facts = Objects::default();
-    if event.is_thin || !is_applied(&event.event_type) {
+    if event.thin.is_some() || !is_applied(&event.event_type) {
         return Ok(facts);
     }
     let source = Source {
@@ -336,11 +336,12 @@ impl Source<'_> {
         const OBJECT: &str = "subscription";
         let stripe_customer_id = required_id(object, OBJECT, &["customer"], "customer")?;
         let status = required_text(object, OBJECT, "status")?;
-        let mut items = items(object, self, facts)?;
+        let (mut items, has_unreadable) = items(object, self, facts);
         let is_ended = subscription::is_ended(&status);
         // An ended subscription without items has none; a live one does not show them.
         let shows_all = is_ended || !items.is_empty();
-        let items_complete = shows_all && flag(object, &["items.has_more"]) != Some(true);
+        let is_cut = has_unreadable || flag(object, &["items.has_more"]) == Some(true);
+        let items_complete = shows_all && !is_cut;
         let currency = currency(object, &["currency", "plan.currency"])
             .or_else(|| items.iter().find_map(|item| item.price.currency));
         for item in &mut items {
@@ -1100,8 +1101,10 @@ fn type_rank(event_type: &str) -> i32 {
     }
 }
 
-fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec<Item>, Error> {
+/// The items, and whether there is one without a price.
+fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> (Vec<Item>, bool) {
     let mut items = Vec::new();
+    let mut has_unreadable = false;
     for item in at(object, "items.data")
         .and_then(Value::as_array)
         .into_iter()
@@ -1110,11 +1113,11 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
         let terms = ["price", "plan"]
             .iter()
             .find_map(|path| at(item, path).filter(|terms| !terms.is_null()))
-            .and_then(price)
-            .ok_or(Error::MissingField {
-                object: "subscription item",
-                field: "price",
-            })?;
+            .and_then(price);
+        let Some(terms) = terms else {
+            has_unreadable = true;
+            continue;
+        };
         items.push(Item {
             price: terms,
             quantity: int(item, &["quantity"]).unwrap_or(1),
@@ -1133,7 +1136,7 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
             discounts: Vec::new(),
         });
     }
-    Ok(items)
+    (items, has_unreadable)
 }
 
 /// The terms of a price or a legacy plan, wherever they are.

@@ -162,6 +162,7 @@ async fn the_status_says_what_waits() {
             "lookups": {"open": 1, "failing": 1, "absent": 1, "oldest_at": "2025-10-17T00:00:00Z"},
             "outbox": {"unpublished": 1, "oldest_at": "2025-10-19T00:00:00Z"},
             "last_comparison": {"run_id": 2, "finished_at": "2025-10-20T06:02:00Z", "status": "incomplete", "open": 3},
+            "rebuild": "idle",
             "errors": []})
     );
     // What cannot be read is null, and said.

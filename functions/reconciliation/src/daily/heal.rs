@@ -120,7 +120,9 @@ impl Run<'_> {
                 for outcome in outcomes {
                     match outcome {
                         Some(Outcome::Duplicate | Outcome::Foreign) => {}
-                        Some(Outcome::Applied | Outcome::Ignored) => self.tally.events_applied += 1,
+                        Some(Outcome::Applied | Outcome::Ignored | Outcome::Deferred) => {
+                            self.tally.events_applied += 1
+                        }
                         None => self.tally.events_failed += 1,
                     }
                 }

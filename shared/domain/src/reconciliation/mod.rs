@@ -24,6 +24,8 @@ pub enum Kind {
     FeeDiffers,
     /// A payment of no invoice, and money outside Stripe of the same customer and amount within a week. Both count.
     PossibleDoublePayment,
+    /// A figure of a month that changed when the archive was read again.
+    Restated,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Kind::StatusDiffers => "status_differs",
             Kind::FeeDiffers => "fee_differs",
             Kind::PossibleDoublePayment => "possible_double_payment",
+            Kind::Restated => "restated",
         }
     }
 }
@@ -172,7 +175,8 @@ impl Comparison {
             | Kind::CurrencyDiffers
             | Kind::StatusDiffers
             | Kind::FeeDiffers
-            | Kind::PossibleDoublePayment => (value, None),
+            | Kind::PossibleDoublePayment
+            | Kind::Restated => (value, None),
         };
         self.push(kind, stripe_value, ledger_value);
         self.found

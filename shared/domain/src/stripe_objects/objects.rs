@@ -77,6 +77,15 @@ macro_rules! objects {
                 }
             }
 
+            /// Replaces the objects whose snapshot is shown by what `facts` reads of the same snapshot, and returns those
+            /// that differ.
+            pub fn read_again(&mut self, facts: &Objects) -> Objects {
+                Objects {
+                    $($kind: read_again(&mut self.$kind, &facts.$kind),)*
+                    settlements: BTreeMap::new(),
+                }
+            }
+
             /// The version of an object of any kind, with Stripe's name of the kind; `None` for one that is not among these.
             #[must_use]
             pub fn version(&self, object_id: &str) -> Option<(&'static str, &Version)> {
@@ -207,6 +216,23 @@ fn merge<T: Snapshot>(
             changed.insert(key.clone(), joined.clone());
         }
         stored.insert(key.clone(), joined);
+    }
+    changed
+}
+
+fn read_again<T: Snapshot>(stored: &mut Kind<T>, facts: &Kind<T>) -> Kind<T> {
+    let mut changed = Kind::new();
+    for (key, fact) in facts {
+        if let Some(row) = stored.get_mut(key)
+            && row.version() == fact.version()
+        {
+            let mut again = fact.clone();
+            again.absorb(row);
+            if again != *row {
+                row.clone_from(&again);
+                changed.insert(key.clone(), again);
+            }
+        }
     }
     changed
 }

@@ -37,6 +37,10 @@ words!(
         Customer = "customer",
         /// Which of two snapshots of one second came last.
         Undecidable = "undecidable",
+        /// The event that a thin event stands for, or the object that it is about. No row has this reason.
+        Event = "event",
+        /// The object of an event that is parked, since it cannot be read. No row has this reason.
+        Unreadable = "unreadable",
     }
 );
 

@@ -5,4 +5,5 @@ mod backfill;
 mod lookups;
 mod missed_webhooks;
 mod parked;
+mod rebuild;
 mod site;
