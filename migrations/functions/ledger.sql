@@ -1,7 +1,7 @@
 -- The ledger's reads and writes. Made from the mirrored tables (`shared/store/src/ledger.rs`):
 -- UPDATE_SQL=1 cargo test -p shared --test documents
 
-CREATE OR REPLACE FUNCTION billing_read_HASH(named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], user_ids INTEGER[])
+CREATE OR REPLACE FUNCTION billing_read_HASH(named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], named_balance_transactions TEXT[], named_payouts TEXT[], named_tax_rates TEXT[], user_ids INTEGER[])
 RETURNS JSON LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     has_payments BOOLEAN := cardinality(named_payment_intents || named_charges || named_refunds || named_disputes
@@ -27,6 +27,9 @@ DECLARE
     found_prices JSON;
     found_coupons JSON;
     found_discounts JSON;
+    found_balance_transactions JSON;
+    found_payouts JSON;
+    found_tax_rates JSON;
     found_users JSON;
     found_entitling JSON;
 BEGIN
@@ -110,6 +113,17 @@ BEGIN
         found_discounts := (SELECT json_agg(one) FROM (SELECT stripe_discount_id, stripe_coupon_id, stripe_customer_id, stripe_subscription_id, ended_at, created_at, source_created_at, source_rank, source_event_id FROM discounts WHERE stripe_discount_id = ANY (named_discounts)
         OR stripe_customer_id = ANY (named_discounts) AND stripe_subscription_id IS NULL) AS one);
     END IF;
+    IF has_payments OR cardinality(named_balance_transactions) > 0 THEN
+        found_balance_transactions := (SELECT json_agg(one) FROM (SELECT stripe_balance_transaction_id, type, reporting_category, balance_type, currency, amount_cents, fee_cents, net_cents, fee_details, exchange_rate, source_id, source_kind, payment_key, description, created_at, available_at, stripe_payout_id, source_created_at, source_rank, source_event_id FROM balance_transactions WHERE stripe_balance_transaction_id = ANY (named_balance_transactions)
+        OR payment_key = ANY (reached_charges || reached_intents)
+        OR source_id = ANY (named_charges || named_refunds || named_disputes)) AS one);
+    END IF;
+    IF cardinality(named_payouts) > 0 THEN
+        found_payouts := (SELECT json_agg(one) FROM (SELECT stripe_payout_id, amount_cents, currency, status, automatic, method, arrival_on, trace_id, reconciliation_status, stripe_balance_transaction_id, failure_balance_transaction_id, failure_code, created_at, transactions_listed_at, source_created_at, source_rank, source_event_id FROM payouts WHERE stripe_payout_id = ANY (named_payouts)) AS one);
+    END IF;
+    IF cardinality(named_tax_rates) > 0 THEN
+        found_tax_rates := (SELECT json_agg(one) FROM (SELECT stripe_tax_rate_id, display_name, percentage, country, state, jurisdiction, tax_type, inclusive, created_at, source_created_at, source_rank, source_event_id FROM tax_rates WHERE stripe_tax_rate_id = ANY (named_tax_rates)) AS one);
+    END IF;
     IF cardinality(user_ids) > 0 THEN
         found_users := (SELECT json_agg(json_build_array(id, stripe_customer_id)) FROM users WHERE id = ANY (user_ids));
     END IF;
@@ -146,18 +160,21 @@ BEGIN
         'prices', found_prices,
         'coupons', found_coupons,
         'discounts', found_discounts,
+        'balance_transactions', found_balance_transactions,
+        'payouts', found_payouts,
+        'tax_rates', found_tax_rates,
         'users', found_users,
         'entitling', found_entitling
     );
 END
 $$;
 
-CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], shared_keys TEXT[],
+CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], named_balance_transactions TEXT[], named_payouts TEXT[], named_tax_rates TEXT[], shared_keys TEXT[],
     balance_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
 RETURNS JSON LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     new_events TEXT[];
-    keys TEXT[] := named_customers || named_checkout_sessions || named_subscriptions || named_invoices || named_credit_notes || named_payment_intents || named_charges || named_refunds || named_disputes || named_invoice_payments || named_prices || named_coupons || named_discounts;
+    keys TEXT[] := named_customers || named_checkout_sessions || named_subscriptions || named_invoices || named_credit_notes || named_payment_intents || named_charges || named_refunds || named_disputes || named_invoice_payments || named_prices || named_coupons || named_discounts || named_balance_transactions || named_payouts || named_tax_rates;
     customers_of TEXT[];
     user_ids INTEGER[];
     locks BIGINT;
@@ -184,10 +201,20 @@ BEGIN
         END IF;
     END IF;
     IF cardinality(balance_transactions) > 0 THEN
+        -- The payments of what names them or moved them. A fact about a charge, refund or dispute names these itself.
         named_charges := named_charges || ARRAY(
             SELECT stripe_charge_id FROM payment_attempts
-            WHERE stripe_balance_transaction_id = ANY (balance_transactions));
-        keys := keys || named_charges;
+            WHERE stripe_balance_transaction_id = ANY (balance_transactions)
+            UNION SELECT stripe_charge_id FROM refunds
+            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_charge_id IS NOT NULL
+            UNION SELECT stripe_charge_id FROM disputes
+            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_charge_id IS NOT NULL);
+        named_payment_intents := named_payment_intents || ARRAY(
+            SELECT stripe_payment_intent_id FROM refunds
+            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_payment_intent_id IS NOT NULL
+            UNION SELECT stripe_payment_intent_id FROM disputes
+            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_payment_intent_id IS NOT NULL);
+        keys := keys || named_charges || named_payment_intents;
     END IF;
     -- What the ids lead to is likely to be needed as well. Whoever finds more of it under the locks asks again.
     keys := keys || ARRAY(
@@ -237,7 +264,7 @@ BEGIN
     RETURN json_build_object(
         'new_events', new_events, 'locked', locked, 'others_of_second', others,
         'undigested', undigested,
-        'state', billing_read_HASH(named_customers, named_checkout_sessions, named_subscriptions, named_invoices, named_credit_notes, named_payment_intents, named_charges, named_refunds, named_disputes, named_invoice_payments, named_prices, named_coupons, named_discounts, user_ids));
+        'state', billing_read_HASH(named_customers, named_checkout_sessions, named_subscriptions, named_invoices, named_credit_notes, named_payment_intents, named_charges, named_refunds, named_disputes, named_invoice_payments, named_prices, named_coupons, named_discounts, named_balance_transactions, named_payouts, named_tax_rates, user_ids));
 END
 $$;
 
@@ -425,6 +452,36 @@ BEGIN
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'invoice_payments: % rows written instead of %', changed, jsonb_array_length(written);
+        END IF;
+    END IF;
+    written := changes -> 'balance_transactions';
+    IF written IS NOT NULL THEN
+        INSERT INTO balance_transactions AS old (stripe_balance_transaction_id, type, reporting_category, balance_type, currency, amount_cents, fee_cents, net_cents, fee_details, exchange_rate, source_id, source_kind, payment_key, description, created_at, available_at, stripe_payout_id, source_created_at, source_rank, source_event_id, updated_at)
+        SELECT new.stripe_balance_transaction_id, new.type, new.reporting_category, new.balance_type, new.currency, new.amount_cents, new.fee_cents, new.net_cents, new.fee_details, new.exchange_rate, new.source_id, new.source_kind, new.payment_key, new.description, new.created_at, new.available_at, new.stripe_payout_id, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS balance_transactions), written) AS new
+        ON CONFLICT (stripe_balance_transaction_id) DO UPDATE SET stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, type = excluded.type, reporting_category = excluded.reporting_category, balance_type = excluded.balance_type, currency = excluded.currency, amount_cents = excluded.amount_cents, fee_cents = excluded.fee_cents, net_cents = excluded.net_cents, fee_details = excluded.fee_details, exchange_rate = excluded.exchange_rate, source_id = excluded.source_id, source_kind = excluded.source_kind, payment_key = excluded.payment_key, description = excluded.description, created_at = excluded.created_at, available_at = excluded.available_at, stripe_payout_id = excluded.stripe_payout_id, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> jsonb_array_length(written) THEN
+            RAISE EXCEPTION 'balance_transactions: % rows written instead of %', changed, jsonb_array_length(written);
+        END IF;
+    END IF;
+    written := changes -> 'payouts';
+    IF written IS NOT NULL THEN
+        INSERT INTO payouts AS old (stripe_payout_id, amount_cents, currency, status, automatic, method, arrival_on, trace_id, reconciliation_status, stripe_balance_transaction_id, failure_balance_transaction_id, failure_code, created_at, transactions_listed_at, source_created_at, source_rank, source_event_id, updated_at)
+        SELECT new.stripe_payout_id, new.amount_cents, new.currency, new.status, new.automatic, new.method, new.arrival_on, new.trace_id, new.reconciliation_status, new.stripe_balance_transaction_id, new.failure_balance_transaction_id, new.failure_code, new.created_at, new.transactions_listed_at, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS payouts), written) AS new
+        ON CONFLICT (stripe_payout_id) DO UPDATE SET stripe_payout_id = excluded.stripe_payout_id, amount_cents = excluded.amount_cents, currency = excluded.currency, status = excluded.status, automatic = excluded.automatic, method = excluded.method, arrival_on = excluded.arrival_on, trace_id = excluded.trace_id, reconciliation_status = excluded.reconciliation_status, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, failure_balance_transaction_id = excluded.failure_balance_transaction_id, failure_code = excluded.failure_code, created_at = excluded.created_at, transactions_listed_at = excluded.transactions_listed_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> jsonb_array_length(written) THEN
+            RAISE EXCEPTION 'payouts: % rows written instead of %', changed, jsonb_array_length(written);
+        END IF;
+    END IF;
+    written := changes -> 'tax_rates';
+    IF written IS NOT NULL THEN
+        INSERT INTO tax_rates AS old (stripe_tax_rate_id, display_name, percentage, country, state, jurisdiction, tax_type, inclusive, created_at, source_created_at, source_rank, source_event_id, updated_at)
+        SELECT new.stripe_tax_rate_id, new.display_name, new.percentage, new.country, new.state, new.jurisdiction, new.tax_type, new.inclusive, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS tax_rates), written) AS new
+        ON CONFLICT (stripe_tax_rate_id) DO UPDATE SET stripe_tax_rate_id = excluded.stripe_tax_rate_id, display_name = excluded.display_name, percentage = excluded.percentage, country = excluded.country, state = excluded.state, jurisdiction = excluded.jurisdiction, tax_type = excluded.tax_type, inclusive = excluded.inclusive, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> jsonb_array_length(written) THEN
+            RAISE EXCEPTION 'tax_rates: % rows written instead of %', changed, jsonb_array_length(written);
         END IF;
     END IF;
     written := changes -> 'obsolete_payments';
@@ -680,6 +737,27 @@ BEGIN
           AND payments = 0 AND failed_payments = 0 AND estimated_fees = 0
           AND NOT EXISTS (SELECT FROM revenue_entries
                           WHERE revenue_entries.day = moved.day AND revenue_entries.currency = moved.currency);
+    END IF;
+    written := changes -> 'balance_daily';
+    IF written IS NOT NULL THEN
+        INSERT INTO balance_daily AS stored (day, balance_type, currency, reporting_category, amount_cents, fee_cents,
+            net_cents, count)
+        SELECT day, balance_type, currency, reporting_category, amount_cents, fee_cents, net_cents, count
+        FROM jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+            reporting_category TEXT, amount_cents BIGINT, fee_cents BIGINT, net_cents BIGINT, count BIGINT)
+        ORDER BY day, balance_type, currency, reporting_category
+        ON CONFLICT (day, balance_type, currency, reporting_category) DO UPDATE SET
+            amount_cents = stored.amount_cents + excluded.amount_cents,
+            fee_cents = stored.fee_cents + excluded.fee_cents,
+            net_cents = stored.net_cents + excluded.net_cents, count = stored.count + excluded.count;
+        -- A day that its last transaction has left is as if it had never been.
+        DELETE FROM balance_daily
+        USING jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+            reporting_category TEXT, count BIGINT)
+        WHERE delta.count < 0 AND balance_daily.count = 0
+          AND (balance_daily.day, balance_daily.balance_type, balance_daily.currency,
+               balance_daily.reporting_category)
+            = (delta.day, delta.balance_type, delta.currency, delta.reporting_category);
     END IF;
     RETURN messages;
 END

@@ -611,6 +611,7 @@ impl Account {
             number: format!("{}-CN-01", before.number.unwrap_or_default()),
             amount,
             tax: before.tax_total * amount / before.total,
+            tax_rate: before.tax_rate,
             currency: before.currency,
             status: "issued",
             pre_payment,
@@ -912,6 +913,7 @@ impl Account {
             discounts.extend(buyer.discount.clone());
         }
         let tax_bps = subscription.map_or(0, |one| one.tax_bps);
+        let tax_rate = self.tax_rate_of(tax_bps);
         for line in &lines {
             if let Some(item) = &line.invoice_item
                 && let Ok(item) = self.invoice_items.get_mut(item)
@@ -946,6 +948,7 @@ impl Account {
             lines,
             discounts,
             tax_bps,
+            tax_rate,
             subtotal: 0,
             discount_total: 0,
             tax_total: 0,

@@ -13,7 +13,7 @@ use super::server::{Fault, State};
 
 /// Every operation of `POST /_fake/operations/<name>` and the members of its body; `?` marks those that may be left out,
 /// with the default in brackets. `outcome` is `succeeds` (the default), `fails` or `fails_for_good`.
-const OPERATIONS: [(&str, &str); 31] = [
+const OPERATIONS: [(&str, &str); 32] = [
     (
         "create_price",
         "unit_amount, currency? (usd), interval? (month), plan?",
@@ -21,6 +21,10 @@ const OPERATIONS: [(&str, &str); 31] = [
     (
         "create_coupon",
         "percent_off_bps? or amount_off? with currency? (usd); duration? (forever), duration_in_months?",
+    ),
+    (
+        "create_tax_rate",
+        "bps, country? (GB), jurisdiction? (United Kingdom)",
     ),
     ("create_customer", "email?, name?, metadata?"),
     ("delete_customer", "customer"),
@@ -248,6 +252,11 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             duration_in_months: arguments.integer("duration_in_months"),
             prices: &[],
         })}),
+        "create_tax_rate" => json!({"tax_rate": account.create_tax_rate(
+            arguments.required_integer("bps")?,
+            arguments.optional("country").unwrap_or("GB"),
+            arguments.optional("jurisdiction").unwrap_or("United Kingdom"),
+        )}),
         "create_customer" => json!({"customer": account.create_customer(
             arguments.optional("email"),
             arguments.optional("name"),

@@ -188,6 +188,7 @@ pub struct Invoice {
     pub(crate) lines: Vec<Line>,
     pub(crate) discounts: Vec<Discount>,
     pub(crate) tax_bps: i64,
+    pub(crate) tax_rate: Option<String>,
     pub(crate) subtotal: i64,
     pub(crate) discount_total: i64,
     pub(crate) tax_total: i64,
@@ -347,10 +348,25 @@ pub struct Payout {
     pub(crate) amount: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
+    /// Whether Stripe has assigned its transactions.
+    pub(crate) reconciliation_status: &'static str,
     /// Made by Stripe of all that is available; only of these the transactions can be listed.
     pub(crate) automatic: bool,
     pub(crate) balance_transaction: String,
     pub(crate) arrival_date: i64,
+    pub(crate) created: i64,
+}
+
+/// A tax rate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaxRate {
+    pub(crate) id: String,
+    pub(crate) display_name: String,
+    /// Basis points: 2000 is 20 %.
+    pub(crate) bps: i64,
+    pub(crate) country: String,
+    pub(crate) jurisdiction: String,
+    pub(crate) inclusive: bool,
     pub(crate) created: i64,
 }
 
@@ -364,6 +380,7 @@ pub struct CreditNote {
     /// With tax.
     pub(crate) amount: i64,
     pub(crate) tax: i64,
+    pub(crate) tax_rate: Option<String>,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) pre_payment: bool,
@@ -409,6 +426,7 @@ pub enum Object {
     Dispute(Dispute),
     BalanceTransaction(BalanceTransaction),
     Payout(Payout),
+    TaxRate(TaxRate),
     CreditNote(CreditNote),
     Session(Session),
 }
@@ -433,6 +451,7 @@ impl Object {
             Object::Dispute(dispute) => &dispute.id,
             Object::BalanceTransaction(transaction) => &transaction.id,
             Object::Payout(payout) => &payout.id,
+            Object::TaxRate(rate) => &rate.id,
             Object::CreditNote(note) => &note.id,
             Object::Session(session) => &session.id,
         }
@@ -478,6 +497,7 @@ stored! {
     Dispute => Object::Dispute;
     BalanceTransaction => Object::BalanceTransaction;
     Payout => Object::Payout;
+    TaxRate => Object::TaxRate;
     CreditNote => Object::CreditNote;
     Session => Object::Session;
 }

@@ -457,7 +457,9 @@ impl Account {
     /// # Errors
     /// When there is nothing to pay out.
     pub fn pay_out(&mut self, amount: i64) -> Result<String, Refusal> {
-        self.new_payout(amount, false)
+        let payout = self.new_payout(amount, false)?;
+        self.complete_payout(&payout)?;
+        Ok(payout)
     }
 
     /// The automatic payout of everything that has not gone out yet; answers its id.
@@ -472,9 +474,11 @@ impl Account {
             .map(|one| (one.id.clone(), one.amount - one.fee))
             .collect();
         let id = self.new_payout(available.iter().map(|(_, net)| net).sum(), true)?;
-        for (transaction, _) in available {
+        let own = self.payouts.get(&id)?.balance_transaction.clone();
+        for transaction in available.into_iter().map(|(id, _)| id).chain([own]) {
             self.balance_transactions.get_mut(&transaction)?.payout = Some(id.clone());
         }
+        self.complete_payout(&id)?;
         Ok(id)
     }
 
@@ -518,21 +522,38 @@ impl Account {
             (SETTLEMENT_CURRENCY, -amount),
             Some(0),
         );
-        if automatic {
-            self.balance_transactions.get_mut(&transaction.id)?.payout = Some(id.clone());
-        }
         let payout = Payout {
             id: id.clone(),
             amount,
             currency: SETTLEMENT_CURRENCY.to_owned(),
-            status: "paid",
+            status: "in_transit",
+            reconciliation_status: if automatic {
+                "in_progress"
+            } else {
+                "not_applicable"
+            },
             automatic,
             balance_transaction: transaction.id,
             arrival_date: self.now + 86_400,
             created: self.now,
         };
         self.payouts.add(&id, payout.clone());
-        self.emit("payout.paid", Object::Payout(payout));
+        self.emit("payout.created", Object::Payout(payout));
         Ok(id)
+    }
+
+    /// The payout has arrived, and Stripe has told which transactions it consists of.
+    fn complete_payout(&mut self, payout: &str) -> Result<(), Refusal> {
+        let row = self.payouts.get_mut(payout)?;
+        row.status = "paid";
+        let paid = row.clone();
+        self.emit("payout.paid", Object::Payout(paid.clone()));
+        if paid.automatic {
+            let row = self.payouts.get_mut(payout)?;
+            row.reconciliation_status = "completed";
+            let reconciled = row.clone();
+            self.emit("payout.reconciliation_completed", Object::Payout(reconciled));
+        }
+        Ok(())
     }
 }

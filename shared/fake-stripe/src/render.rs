@@ -7,7 +7,7 @@ use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Decline, Discount, Dispute, Invoice,
     InvoiceItem, InvoicePayment, Line, Metadata, Object, PaymentIntent, Payout, Price, Product,
-    Refund, Session, Subscription,
+    Refund, Session, Subscription, TaxRate,
 };
 
 /// How many lines an invoice shows inline; the rest have to be listed.
@@ -35,6 +35,7 @@ impl Object {
                 render_balance_transaction(transaction, shape)
             }
             Object::Payout(payout) => render_payout(payout, shape),
+            Object::TaxRate(rate) => render_tax_rate(rate),
             Object::CreditNote(note) => render_credit_note(note, shape),
             Object::Session(session) => render_session(session, shape),
         }
@@ -334,14 +335,14 @@ fn render_subscription(subscription: &Subscription, shape: Shape) -> Value {
 }
 
 /// One line of an invoice.
-pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Shape) -> Value {
+pub(super) fn render_line(of: &Invoice, line: &Line, shape: Shape) -> Value {
     let discounts: Vec<Value> = line
         .discount
         .iter()
         .map(|(id, amount)| json!({"amount": amount, "discount": id}))
         .collect();
     let mut value = json!({
-        "id": line.id, "object": "line_item", "amount": line.amount, "currency": currency,
+        "id": line.id, "object": "line_item", "amount": line.amount, "currency": of.currency,
         "description": line.description, "discount_amounts": discounts, "discountable": true,
         "discounts": [], "livemode": false, "metadata": {},
         "period": {"end": line.period_end, "start": line.period_start},
@@ -376,11 +377,11 @@ pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Sha
                 "unit_amount_decimal": price.unit_amount.to_string(),
             })
         });
-        let taxes: Vec<Value> = tax_amounts(line.tax, line_net(line), shape);
+        let taxes = tax_amounts(line.tax, line_net(line), &of.tax_rate, shape);
         extend(
             &mut value,
             json!({
-                "invoice": invoice, "parent": parent, "pretax_credit_amounts": [],
+                "invoice": of.id, "parent": parent, "pretax_credit_amounts": [],
                 "pricing": pricing, "taxes": taxes,
             }),
         );
@@ -392,7 +393,8 @@ pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Sha
                 "price": line.price.as_ref().map(|price| render_price(price, shape)),
                 "proration": line.proration, "proration_details": {"credited_items": null},
                 "subscription": line.subscription,
-                "tax_amounts": tax_amounts(line.tax, line_net(line), shape), "tax_rates": [],
+                "tax_amounts": tax_amounts(line.tax, line_net(line), &of.tax_rate, shape),
+                "tax_rates": [],
                 "type": if line.subscription_item.is_some() && line.invoice_item.is_none() {
                     "subscription"
                 } else {
@@ -415,19 +417,19 @@ fn line_net(line: &Line) -> i64 {
     line.amount - line.discount.as_ref().map_or(0, |(_, amount)| *amount)
 }
 
-fn tax_amounts(tax: i64, taxable: i64, shape: Shape) -> Vec<Value> {
+fn tax_amounts(tax: i64, taxable: i64, rate: &Option<String>, shape: Shape) -> Vec<Value> {
     if tax == 0 {
         return Vec::new();
     }
     vec![if shape >= Shape::Basil {
         json!({
             "amount": tax, "tax_behavior": "exclusive",
-            "tax_rate_details": {"tax_rate": "txr_1Standard"},
+            "tax_rate_details": {"tax_rate": rate},
             "taxability_reason": "standard_rated", "taxable_amount": taxable,
             "type": "tax_rate_details",
         })
     } else {
-        json!({"amount": tax, "inclusive": false, "tax_rate": "txr_1Standard"})
+        json!({"amount": tax, "inclusive": false, "tax_rate": rate})
     }]
 }
 
@@ -436,7 +438,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
         .lines
         .iter()
         .take(INLINE_LINES)
-        .map(|line| render_line(&invoice.id, line, &invoice.currency, shape))
+        .map(|line| render_line(invoice, line, shape))
         .collect();
     let discount_ids: Vec<&str> = invoice
         .discounts
@@ -515,6 +517,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
     let taxes = tax_amounts(
         invoice.tax_total,
         invoice.subtotal - invoice.discount_total,
+        &invoice.tax_rate,
         shape,
     );
     if shape < Shape::Basil {
@@ -882,7 +885,7 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
         extend(
             &mut value,
             json!({
-                "reconciliation_status": if payout.automatic { "completed" } else { "not_applicable" },
+                "reconciliation_status": payout.reconciliation_status,
                 "trace_id": null,
             }),
         );
@@ -890,9 +893,18 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
     value
 }
 
+fn render_tax_rate(rate: &TaxRate) -> Value {
+    json!({
+        "id": rate.id, "object": "tax_rate", "active": true, "country": rate.country,
+        "created": rate.created, "description": null, "display_name": rate.display_name,
+        "inclusive": rate.inclusive, "jurisdiction": rate.jurisdiction, "livemode": false,
+        "metadata": {}, "percentage": decimal(rate.bps, 2), "state": null, "tax_type": "vat",
+    })
+}
+
 fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
     let net = note.amount - note.tax;
-    let taxes = tax_amounts(note.tax, net, shape);
+    let taxes = tax_amounts(note.tax, net, &note.tax_rate, shape);
     let mut value = json!({
         "id": note.id, "object": "credit_note", "amount": note.amount, "created": note.created,
         "currency": note.currency, "customer": note.customer,

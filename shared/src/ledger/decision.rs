@@ -13,9 +13,10 @@ use domain::money::div_half_even_cents;
 use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
+use domain::stripe_objects::balance::{self, DailyBalance, DailyKey};
 use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
-use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus};
+use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus, tax_rate_ids};
 use domain::stripe_objects::objects::{Keep, Kind, Objects, Verdict};
 use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
@@ -55,6 +56,7 @@ pub(super) struct LedgerChanges {
     /// Refunds that changed and are not a credit, whatever an earlier snapshot said.
     pub(super) revoked_credits: Vec<String>,
     pub(super) entries: Replacement,
+    pub(super) balance_daily: BTreeMap<DailyKey, DailyBalance>,
     /// Prices, coupons and discounts that were unknown before.
     pub(super) learned: Vec<String>,
     /// `(kind, id)` pairs whose open look-ups become exactly `lookups`.
@@ -75,6 +77,9 @@ impl LedgerChanges {
 /// The look-up of what a price costs in its other currencies. A separate kind: events about a price answer a look-up of
 /// its tiers, but never carry these.
 const CURRENCY_OPTIONS: &str = "price_currency_options";
+
+/// The look-up of what a payout consists of; also its reason.
+const PAYOUT_TRANSACTIONS: &str = "payout_transactions";
 
 /// The kinds of object that are fetched when nothing decides which of their snapshots came last.
 const FETCHED_WHEN_UNDECIDED: [&str; 7] = [
@@ -132,6 +137,8 @@ pub(super) fn decide(
     customers(&all, stored, &mut changes);
     let subscribed = said.iter().flat_map(|one| one.facts.subscriptions.keys());
     subscriptions(subscribed, &all, stored, &verdicts, &mut changes)?;
+    tax_rates(said.iter().map(|one| &one.facts), &all, &mut changes);
+    transactions(&mut all, stored, &mut changes)?;
     payment_parts(&all, &mut changes);
     invoices(&all, &mut changes)?;
     payments(&all, stored, estimate, &mut changes)?;
@@ -208,6 +215,9 @@ fn answer_terms(facts: &Objects, shown: &Objects, changes: &mut LedgerChanges) {
         if coupon.coupon.applies_to.is_some() {
             changes.answer("coupon", id);
         }
+    }
+    for id in facts.tax_rates.keys() {
+        changes.answer("tax_rate", id);
     }
     for (id, customer) in &facts.customers {
         let known = shown.customers.get(id);
@@ -625,6 +635,58 @@ pub(super) fn missing_terms(subscription: &Subscription) -> Vec<Lookup> {
         request("customer", &subscription.stripe_customer_id, "customer");
     }
     lookups
+}
+
+/// Requests the tax rates that invoices and credit notes name and nobody knows.
+fn tax_rates<'a>(
+    facts: impl Iterator<Item = &'a Objects>,
+    all: &Objects,
+    changes: &mut LedgerChanges,
+) {
+    for facts in facts {
+        let invoices = facts.invoices.values();
+        let invoices = invoices.map(|invoice| (&invoice.tax_breakdown, invoice.created_at));
+        let notes = facts.credit_notes.values();
+        let notes = notes.map(|note| (&note.tax_breakdown, note.created_at));
+        for (taxes, requested_at) in invoices.chain(notes) {
+            let unknown = tax_rate_ids(taxes).filter(|id| !all.tax_rates.contains_key(id));
+            changes.lookups.extend(unknown.map(|stripe_id| Lookup {
+                kind: "tax_rate",
+                stripe_id,
+                reason: "tax_rate",
+                requested_at,
+            }));
+        }
+    }
+}
+
+/// Whose the balance transactions are, and what they add to their days.
+fn transactions(
+    all: &mut Objects,
+    stored: &State,
+    changes: &mut LedgerChanges,
+) -> Result<(), Error> {
+    let moved = payments::assign_transactions(all);
+    let written = &mut changes.objects.balance_transactions;
+    for id in written.keys().cloned().chain(moved).collect::<Vec<_>>() {
+        if let Some(transaction) = all.balance_transactions.get(&id) {
+            written.insert(id, transaction.clone());
+        }
+    }
+    changes.balance_daily = balance::daily(&stored.objects.balance_transactions, written)?;
+    for (id, payout) in &all.payouts {
+        let is_missing = payout.has_transactions() && payout.transactions_listed_at.is_none();
+        changes.answer(PAYOUT_TRANSACTIONS, id);
+        if is_missing {
+            changes.lookups.push(Lookup {
+                kind: PAYOUT_TRANSACTIONS,
+                stripe_id: id.clone(),
+                reason: PAYOUT_TRANSACTIONS,
+                requested_at: payout.created_at,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What the changed payments, their refunds and disputes add to the decision, besides the payments themselves.

@@ -131,6 +131,9 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     writes.objects(objects.refunds.values())?;
     writes.objects(objects.disputes.values())?;
     writes.objects(objects.invoice_payments.values())?;
+    writes.objects(objects.balance_transactions.values())?;
+    writes.objects(objects.payouts.values())?;
+    writes.objects(objects.tax_rates.values())?;
     writes.list("obsolete_payments", &changes.obsolete_payments)?;
     writes.objects(&changes.payments)?;
     writes.list("invoices_of_payments", objects.invoices.keys())?;
@@ -147,6 +150,7 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     writes.objects(&changes.versions)?;
     writes.movements(&changes.movements)?;
     writes.entries(&changes.entries)?;
+    writes.balance_daily(&changes.balance_daily)?;
     Ok(writes)
 }
 

@@ -42,7 +42,7 @@ impl<'a> Found<'a> {
             named: ids(&said),
             shared: BTreeSet::new(),
             balance_transactions: facts()
-                .flat_map(|one| one.settlements.keys().cloned())
+                .flat_map(|one| one.balance_transactions.keys().cloned())
                 .collect(),
             users: facts().flat_map(linked).map(|link| link.user_id).collect(),
             decides_plans: facts().any(|one| {
@@ -51,12 +51,11 @@ impl<'a> Found<'a> {
                     || !one.checkout_sessions.is_empty()
             }),
         };
-        // Whoever uses a coupon shares it; whoever may change it has it alone.
-        let is_shared = |coupon: &&String| !own.contains(coupon.as_str()) && !events.is_empty();
-        opening.shared = opening
-            .named
-            .coupons
-            .iter()
+        // Whoever uses a coupon or a tax rate shares it; whoever may change it has it alone.
+        let is_shared = |key: &&String| !own.contains(key.as_str()) && !events.is_empty();
+        let terms = opening.named.coupons.iter();
+        opening.shared = terms
+            .chain(&opening.named.tax_rates)
             .filter(is_shared)
             .cloned()
             .collect();
@@ -112,7 +111,7 @@ fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool 
     // A balance transaction leads to its charge, and that to its customer and more.
     let mut is_wider = !wider.are_among(&opening.named);
     wider.append(opening.named.clone());
-    let reached = reached(state);
+    let reached = reached(state, &opening.named);
     let needs_lock = [
         &reached.customers,
         &reached.coupons,
@@ -168,7 +167,7 @@ fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool 
 
 /// The customers, coupons and payments that the stored objects lead to. A payment is locked by its intent, or by its
 /// charge when it has no intent.
-fn reached(state: &State) -> Ids {
+fn reached(state: &State, named: &Ids) -> Ids {
     let mut reached = Ids::default();
     for intent in state.objects.payment_intents.values() {
         reached.customers.extend(intent.stripe_customer_id.clone());
@@ -188,6 +187,21 @@ fn reached(state: &State) -> Ids {
             None => reached.charges.extend(link.stripe_charge_id.clone()),
         }
     }
+    // A balance transaction leads to the refund or dispute behind it, and that to its payment.
+    for (id, refund) in &state.objects.refunds {
+        if named.refunds.contains(id) {
+            reached.charges.extend(refund.stripe_charge_id.clone());
+            let intent = refund.stripe_payment_intent_id.clone();
+            reached.payment_intents.extend(intent);
+        }
+    }
+    for (id, dispute) in &state.objects.disputes {
+        if named.disputes.contains(id) {
+            reached.charges.extend(dispute.stripe_charge_id.clone());
+            let intent = dispute.stripe_payment_intent_id.clone();
+            reached.payment_intents.extend(intent);
+        }
+    }
     // A discount names its coupon: what waits for that coupon waits now.
     let discounts = state.objects.discounts.values();
     let coupons = discounts.filter_map(|known| known.stripe_coupon_id.clone());
@@ -200,13 +214,13 @@ fn linked(objects: &Objects) -> impl Iterator<Item = &UserLink> {
     customers.filter_map(|customer| customer.link.as_ref())
 }
 
-/// Adds fetched balance transactions to their charges, as if the charges had carried them.
+/// Adds balance transactions that came by themselves to their charges, as if the charges had carried them.
 fn attach_settlements(facts: &mut Objects, state: &State) {
     for charge in state.objects.charges.values() {
         let id = charge.stripe_balance_transaction_id.as_ref();
-        if let Some(settlement) = id.and_then(|id| facts.settlements.get(id)) {
+        if let Some(transaction) = id.and_then(|id| facts.balance_transactions.get(id)) {
             let mut charge = charge.clone();
-            charge.settlement = Some(settlement.clone());
+            charge.settlement = Some(transaction.settlement());
             facts.charges.keep(charge);
         }
     }

@@ -31,6 +31,7 @@ use domain::money::Currency;
 use domain::payment::Refund;
 use domain::revenue::entries::{Replacement, RevenueEntry};
 use domain::revenue::movement::{Movement, SubscriptionVersion};
+use domain::stripe_objects::balance::{DailyBalance, DailyKey};
 use domain::stripe_objects::invoice::Invoice;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
@@ -338,7 +339,9 @@ impl State {
             prices: kind(&mut answer, "prices")?,
             coupons: kind(&mut answer, "coupons")?,
             discounts: kind(&mut answer, "discounts")?,
-            settlements: BTreeMap::new(),
+            balance_transactions: kind(&mut answer, "balance_transactions")?,
+            payouts: kind(&mut answer, "payouts")?,
+            tax_rates: kind(&mut answer, "tax_rates")?,
         };
         objects
             .invoices
@@ -564,6 +567,29 @@ impl Writes {
         let days = replacement.daily.keys();
         let day = |(day, currency): &(Date, Currency)| json!({"day": day, "currency": currency});
         self.list("emptied_days", days.map(day))
+    }
+
+    /// Adds to `balance_daily`.
+    ///
+    /// # Errors
+    /// When a value has no JSON.
+    pub fn balance_daily(
+        &mut self,
+        daily: &BTreeMap<DailyKey, DailyBalance>,
+    ) -> Result<(), Error> {
+        let rows = daily.iter().map(|(key, delta)| {
+            json!({
+                "day": key.day,
+                "balance_type": key.balance_type,
+                "currency": key.currency,
+                "reporting_category": key.reporting_category,
+                "amount_cents": delta.amount_cents,
+                "fee_cents": delta.fee_cents,
+                "net_cents": delta.net_cents,
+                "count": delta.count,
+            })
+        });
+        self.list("balance_daily", rows)
     }
 
     /// Announces what was not announced before, in this order.

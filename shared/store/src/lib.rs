@@ -29,6 +29,7 @@ pub mod api_usage;
 pub mod audit_log;
 pub mod catalog;
 pub mod checkout_sessions;
+mod balance;
 mod columns;
 pub mod contract_usage;
 pub mod contracts;

@@ -118,6 +118,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0045__subscription_versions_discount_steps_idx.concurrent.sql",
     "V0046__room_for_updates.sql",
     "V0047__checkout_sessions_stripe_payment_intent_id_idx.concurrent.sql",
+    "V0048__balance_transactions.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

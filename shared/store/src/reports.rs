@@ -321,10 +321,15 @@ pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
                                            '0')::bigint AS tax_cents
              FROM issued CROSS JOIN LATERAL jsonb_array_elements(
                  CASE WHEN jsonb_typeof(tax_breakdown) = 'array' THEN tax_breakdown ELSE '[]' END) AS part
+         ), named AS (
+             -- What a tax does not say itself, its rate says.
+             SELECT parts.id, coalesce(parts.jurisdiction, rate.jurisdiction, rate.country) AS jurisdiction,
+                    parts.tax_rate, parts.taxable_cents, parts.tax_cents
+             FROM parts LEFT JOIN tax_rates AS rate ON rate.stripe_tax_rate_id = parts.tax_rate
          ), told AS (
              SELECT id, sum(tax_cents) AS tax_cents FROM parts GROUP BY id
          ), rows AS (
-             SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM parts
+             SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM named
              UNION ALL
              SELECT issued.id, NULL, NULL, NULL, issued.sign * issued.tax_cents - coalesce(told.tax_cents, 0)
              FROM issued LEFT JOIN told ON told.id = issued.id

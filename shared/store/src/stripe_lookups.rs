@@ -1,5 +1,7 @@
 //! `stripe_lookups`: objects that an event names but does not carry, for the redrive to fetch.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::Type;
@@ -139,6 +141,25 @@ pub async fn fail(
     )
     .await?;
     Ok(())
+}
+
+/// Of these objects, those that an unfinished look-up of this kind asks for.
+pub async fn unfinished(
+    db: &impl GenericClient,
+    kind: &str,
+    stripe_ids: &[&str],
+) -> Result<BTreeSet<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_lookups::unfinished
+             SELECT stripe_id FROM stripe_lookups
+             WHERE kind = $1 AND stripe_id = ANY($2) AND done_at IS NULL",
+            &[(&kind, Type::TEXT), (&stripe_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok(row.try_get("stripe_id")?))
+        .collect()
 }
 
 /// The number of look-ups that are due.

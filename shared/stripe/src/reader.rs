@@ -12,9 +12,11 @@ use serde_json::{Map, Value};
 
 use crate::event::Event;
 use domain::money::Currency;
+use domain::period::day_of;
 use domain::payment::{
     self, Charge, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
 };
+use domain::stripe_objects::balance::{self, BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
     TransformQuantity,
@@ -103,6 +105,8 @@ pub fn is_applied(event_type: &str) -> bool {
         "product.",
         "coupon.",
         "customer.discount.",
+        "payout.",
+        "tax_rate.",
     ]
     .iter()
     .any(|family| event_type.starts_with(family))
@@ -146,6 +150,8 @@ pub fn read(event: &Event) -> Result<Objects, Error> {
         "credit_note" => source.credit_note(object, &mut facts)?,
         "price" | "plan" => source.price(object, &mut facts)?,
         "coupon" => source.coupon(object, &mut facts)?,
+        "payout" => source.payout(object, &mut facts)?,
+        "tax_rate" => source.tax_rate(object, &mut facts)?,
         // `product.*` carries nothing the ledger keeps.
         _ => {}
     }
@@ -189,13 +195,9 @@ pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Objects, Er
         "coupon" => source.coupon(object, &mut facts)?,
         "discount" => source.discount(object, &mut facts)?,
         "checkout.session" => source.checkout_session(object, &mut facts)?,
-        "balance_transaction" => {
-            let settlement = settlement(object).ok_or(Error::MissingField {
-                object: "balance_transaction",
-                field: "amount",
-            })?;
-            facts.settlements.insert(id.to_owned(), settlement);
-        }
+        "balance_transaction" => source.balance_transaction(object, &mut facts)?,
+        "payout" => source.payout(object, &mut facts)?,
+        "tax_rate" => source.tax_rate(object, &mut facts)?,
         _ => {
             return Err(Error::MissingField {
                 object: "fetched object",
@@ -750,6 +752,9 @@ impl Source<'_> {
         let is_own_event = self.event_type.starts_with("charge.") || self.is_fetched();
         let event_type = if is_own_event { self.event_type } else { "" };
         let shows_capture = matches!(event_type, "charge.succeeded" | "charge.captured");
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(object, path, facts)?;
+        }
         let settlement = at(object, "balance_transaction").and_then(settlement);
         // The transaction is created with the capture. Only events show the time of the capture itself.
         let captured_at = if self.is_fetched() {
@@ -816,6 +821,9 @@ impl Source<'_> {
             RefundStatus::Failed | RefundStatus::Canceled
         );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(object, path, facts)?;
+        }
         facts.refunds.keep(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]).or_else(|| of_charge("id")),
@@ -880,6 +888,9 @@ impl Source<'_> {
         } else {
             None
         };
+        for transaction in transactions().filter(|one| one.is_object()) {
+            self.balance_transaction(transaction, facts)?;
+        }
         let balance_transactions = transactions()
             .filter_map(|transaction| {
                 let settled = settlement(transaction)?;
@@ -918,6 +929,109 @@ impl Source<'_> {
             })?,
             version: self.version(payment::dispute_rank(&status)),
             status,
+        });
+        Ok(())
+    }
+
+    /// Reads a balance transaction that was expanded in place of its id.
+    fn expanded_transaction(
+        &self,
+        object: &Value,
+        path: &str,
+        facts: &mut Objects,
+    ) -> Result<(), Error> {
+        match at(object, path).filter(|transaction| transaction.is_object()) {
+            Some(transaction) => self.balance_transaction(transaction, facts),
+            None => Ok(()),
+        }
+    }
+
+    fn balance_transaction(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        const OBJECT: &str = "balance transaction";
+        let amount_cents = required_int(object, OBJECT, &["amount"], "amount")?;
+        let fee_cents = int(object, &["fee"]).unwrap_or(0);
+        let kind = text(object, &["type"]).unwrap_or_else(|| "adjustment".to_owned());
+        let source_id = id(object, &["source"]);
+        let category = || balance::reporting_category(&kind, source_id.as_deref(), amount_cents);
+        facts.balance_transactions.keep(BalanceTransaction {
+            stripe_balance_transaction_id: required_text(object, OBJECT, "id")?,
+            reporting_category: text(object, &["reporting_category"])
+                .unwrap_or_else(|| category().to_owned()),
+            balance_type: text(object, &["balance_type"]).unwrap_or_else(|| "payments".to_owned()),
+            currency: currency(object, &["currency"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "currency",
+            })?,
+            amount_cents,
+            fee_cents,
+            net_cents: amount_cents - fee_cents,
+            fee_details: at(object, "fee_details").cloned().unwrap_or_default(),
+            exchange_rate: decimal(object, &["exchange_rate"]),
+            source_kind: None,
+            payment_key: None,
+            description: text(object, &["description"]),
+            created_at: time(object, &["created"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "created",
+            })?,
+            available_at: time(object, &["available_on"]),
+            // Where it was listed of one payout, the list says of which.
+            stripe_payout_id: id(object, &["payout"]),
+            version: self.version(0),
+            source_id,
+            kind,
+        });
+        Ok(())
+    }
+
+    fn payout(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        const OBJECT: &str = "payout";
+        let status = required_text(object, OBJECT, "status")?;
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(object, path, facts)?;
+        }
+        let reconciliation_status = text(object, &["reconciliation_status"]);
+        // More may be assigned to it as long as Stripe has not made it up.
+        let is_listed = flag(object, &["balance_transactions.has_more"]) == Some(false)
+            && reconciliation_status.as_deref() != Some("in_progress");
+        facts.payouts.keep(Payout {
+            stripe_payout_id: required_text(object, OBJECT, "id")?,
+            amount_cents: required_int(object, OBJECT, &["amount"], "amount")?,
+            currency: currency(object, &["currency"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "currency",
+            })?,
+            automatic: flag(object, &["automatic"]).unwrap_or(false),
+            method: text(object, &["method"]),
+            arrival_on: time(object, &["arrival_date", "date"]).map(day_of),
+            trace_id: text(object, &["trace_id.value", "trace_id"]),
+            reconciliation_status,
+            stripe_balance_transaction_id: id(object, &["balance_transaction"]),
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
+            failure_code: text(object, &["failure_code"]),
+            created_at: time(object, &["created", "date"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "created",
+            })?,
+            transactions_listed_at: is_listed.then_some(self.at),
+            version: self.version(Payout::rank(&status, self.event_type)),
+            status,
+        });
+        Ok(())
+    }
+
+    fn tax_rate(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        facts.tax_rates.keep(TaxRate {
+            stripe_tax_rate_id: required_text(object, "tax rate", "id")?,
+            display_name: text(object, &["display_name"]),
+            percentage: decimal(object, &["percentage"]),
+            country: text(object, &["country"]),
+            state: text(object, &["state"]),
+            jurisdiction: text(object, &["jurisdiction"]),
+            tax_type: text(object, &["tax_type"]),
+            inclusive: flag(object, &["inclusive"]),
+            created_at: time(object, &["created"]),
+            version: self.version(type_rank(self.event_type)),
         });
         Ok(())
     }

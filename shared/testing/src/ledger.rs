@@ -31,6 +31,10 @@ pub const LEDGER: &str = "
         UNION ALL SELECT 'prices', to_jsonb(t) - 'updated_at' FROM prices t
         UNION ALL SELECT 'coupons', to_jsonb(t) - 'updated_at' FROM coupons t
         UNION ALL SELECT 'discounts', to_jsonb(t) - 'updated_at' FROM discounts t
+        UNION ALL SELECT 'balance_transactions', to_jsonb(t) - 'updated_at' FROM balance_transactions t
+        UNION ALL SELECT 'balance_daily', to_jsonb(t) FROM balance_daily t
+        UNION ALL SELECT 'payouts', to_jsonb(t) - 'updated_at' FROM payouts t
+        UNION ALL SELECT 'tax_rates', to_jsonb(t) - 'updated_at' FROM tax_rates t
         UNION ALL SELECT 'fetched_objects', to_jsonb(t) FROM fetched_objects t
         UNION ALL SELECT 'stripe_lookups', to_jsonb(t) - 'id' FROM stripe_lookups t
         UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' - 'rank' - 'state_digest' - 'previous_digest' FROM stripe_events t

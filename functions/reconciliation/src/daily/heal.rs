@@ -180,6 +180,10 @@ impl Run<'_> {
         let Some((subject, id)) = of_item else {
             return Ok(());
         };
+        // Somebody has to find out why a payout is not the sum of its transactions.
+        if subject == Subject::Payout && item.kind == Kind::AmountDiffers.as_str() {
+            return Ok(());
+        }
         let differs = |found: &[domain::reconciliation::Discrepancy]| {
             found.iter().any(|one| {
                 one.kind.as_str() == item.kind
@@ -234,9 +238,13 @@ impl Run<'_> {
 
     /// Applies an object of Stripe through the webhook's projection.
     pub(super) async fn apply(&self, object: &Value) -> Result<(), Stop> {
+        self.apply_all(std::slice::from_ref(object)).await
+    }
+
+    /// Applies objects of Stripe in one transaction.
+    pub(super) async fn apply_all(&self, objects: &[Value]) -> Result<(), Stop> {
         let mut client = self.app.database.client().await?;
         let estimate = self.app.fee_estimate;
-        let objects = std::slice::from_ref(object);
         ledger::ingest_fetched(&mut client, objects, self.now, estimate).await?;
         Ok(())
     }

@@ -395,6 +395,12 @@ impl Charge {
     fn is_paid(&self) -> bool {
         self.has_succeeded() && self.is_captured
     }
+
+    /// Whether the charge says that this balance transaction is its own.
+    #[must_use]
+    pub fn names_transaction(&self, id: &str) -> bool {
+        self.stripe_balance_transaction_id.as_deref() == Some(id)
+    }
 }
 
 impl PaymentIntent {
@@ -484,6 +490,12 @@ impl Dispute {
     #[must_use]
     pub fn is_inquiry(&self) -> bool {
         self.status.starts_with("warning_")
+    }
+
+    /// Whether the dispute says that this balance transaction is its own.
+    #[must_use]
+    pub fn names_transaction(&self, id: &str) -> bool {
+        self.balance_transactions.contains_key(id)
     }
 
     fn holds_money(&self) -> bool {

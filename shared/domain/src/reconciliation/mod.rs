@@ -7,6 +7,7 @@ use crate::payment::{
     Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
 };
 use crate::revenue::entries::RevenueEntry;
+use crate::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
 use crate::stripe_objects::status::IntentStatus;
 use crate::stripe_objects::subscription::{Item, Subscription};
@@ -53,6 +54,8 @@ pub enum ObjectType {
     /// The ledger's own row of a payment (`payment_history`), derived from the objects.
     Payment,
     Payout,
+    BalanceTransaction,
+    TaxRate,
     /// A day of `revenue_daily`.
     RevenueDaily,
     /// A subject's day of `usage_daily`.
@@ -65,7 +68,7 @@ pub enum ObjectType {
 
 impl ObjectType {
     /// Every type, in the order of the variants.
-    pub const ALL: [ObjectType; 13] = [
+    pub const ALL: [ObjectType; 15] = [
         ObjectType::Charge,
         ObjectType::PaymentIntent,
         ObjectType::Refund,
@@ -75,6 +78,8 @@ impl ObjectType {
         ObjectType::Subscription,
         ObjectType::Payment,
         ObjectType::Payout,
+        ObjectType::BalanceTransaction,
+        ObjectType::TaxRate,
         ObjectType::RevenueDaily,
         ObjectType::UsageDaily,
         ObjectType::InvoiceTotal,
@@ -94,6 +99,8 @@ impl ObjectType {
             ObjectType::Subscription => "subscription",
             ObjectType::Payment => "payment",
             ObjectType::Payout => "payout",
+            ObjectType::BalanceTransaction => "balance_transaction",
+            ObjectType::TaxRate => "tax_rate",
             ObjectType::RevenueDaily => "revenue_daily",
             ObjectType::UsageDaily => "usage_daily",
             ObjectType::InvoiceTotal => "invoice_total",
@@ -639,6 +646,66 @@ pub fn payment(
         let (expected, stored) = (value(&expected), value(&stored));
         comparison.push(Kind::AmountDiffers, expected, stored);
     }
+    comparison.found
+}
+
+/// Compares a balance transaction with the ledger's row.
+#[must_use]
+pub fn balance_transaction(
+    stripe: &BalanceTransaction,
+    ledger: Option<&BalanceTransaction>,
+) -> Vec<Discrepancy> {
+    Comparison::of_money(
+        ObjectType::BalanceTransaction,
+        &stripe.stripe_balance_transaction_id,
+        (stripe, ledger),
+        |transaction| (transaction.currency, transaction.amount_cents),
+        |comparison, ledger| {
+            comparison.expect(Kind::FeeDiffers, stripe.fee_cents, ledger.fee_cents);
+            let state = |one: &BalanceTransaction| {
+                let source = one.source_id.as_deref().unwrap_or("no source");
+                format!("{} of {source} at {}", one.kind, one.created_at)
+            };
+            comparison.expect_status(&state(stripe), &state(ledger));
+        },
+    )
+}
+
+/// Compares a payout with the ledger's row. Whether its amount is the sum of its transactions is another question.
+#[must_use]
+pub fn payout_row(stripe: &Payout, ledger: Option<&Payout>) -> Vec<Discrepancy> {
+    let currency = Some(stripe.currency);
+    let mut comparison = Comparison::new(ObjectType::Payout, &stripe.stripe_payout_id, currency);
+    let Some(ledger) = ledger else {
+        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
+    };
+    let state = |payout: &Payout| format!("{} {}", payout.status, payout.amount_cents);
+    comparison.expect_status(&state(stripe), &state(ledger));
+    comparison.expect(
+        Kind::CurrencyDiffers,
+        stripe.currency.as_str(),
+        ledger.currency.as_str(),
+    );
+    comparison.found
+}
+
+/// Compares a tax rate with the ledger's row.
+#[must_use]
+pub fn tax_rate(stripe: &TaxRate, ledger: Option<&TaxRate>) -> Vec<Discrepancy> {
+    let mut comparison = Comparison::new(ObjectType::TaxRate, &stripe.stripe_tax_rate_id, None);
+    let state = |rate: &TaxRate| {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let inclusive = match rate.inclusive {
+            Some(true) => "inclusive",
+            Some(false) | None => "exclusive",
+        };
+        let (percentage, name) = (part(&rate.percentage), part(&rate.display_name));
+        format!("{percentage} % {inclusive} {name} {}", part(&rate.jurisdiction))
+    };
+    let Some(ledger) = ledger else {
+        return comparison.missing(Kind::MissingInDb, state(stripe));
+    };
+    comparison.expect_status(&state(stripe), &state(ledger));
     comparison.found
 }
 

@@ -200,6 +200,7 @@ impl Snapshot for Invoice {
     fn names(&self, ids: &mut Ids) {
         ids.invoices.push(self.stripe_invoice_id.clone());
         ids.customers.extend(self.stripe_customer_id.clone());
+        ids.tax_rates.extend(tax_rate_ids(&self.tax_breakdown));
     }
 
     fn absorb(&mut self, earlier: &Invoice) {
@@ -330,11 +331,28 @@ impl Snapshot for CreditNote {
         ids.credit_notes.push(self.stripe_credit_note_id.clone());
         ids.invoices.push(self.stripe_invoice_id.clone());
         ids.customers.extend(self.stripe_customer_id.clone());
+        ids.tax_rates.extend(tax_rate_ids(&self.tax_breakdown));
     }
 
     fn absorb(&mut self, earlier: &CreditNote) {
         earliest(&mut self.voided_at, earlier.voided_at);
     }
+}
+
+/// The ids of the tax rates that a list of Stripe's taxes names.
+pub fn tax_rate_ids(tax_breakdown: &Value) -> impl Iterator<Item = String> {
+    let taxes = tax_breakdown.as_array().into_iter().flatten();
+    taxes.filter_map(|tax| Some(tax_rate_id(tax)?.to_owned()))
+}
+
+/// The id of the tax rate that one of Stripe's taxes names; `None` when it names none.
+#[must_use]
+pub fn tax_rate_id(tax: &Value) -> Option<&str> {
+    let rate = tax
+        .pointer("/tax_rate_details/tax_rate")
+        .or_else(|| tax.get("tax_rate"))?;
+    let id = rate.as_str().or_else(|| rate.get("id")?.as_str())?;
+    id.starts_with("txr_").then_some(id)
 }
 
 impl CreditNote {

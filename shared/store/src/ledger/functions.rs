@@ -3,6 +3,7 @@
 use crate::mirror::{self, Mirrored};
 use domain::payment::{Charge, Dispute, InvoicePayment, Payment, PaymentIntent, Refund};
 use domain::revenue::movement::SubscriptionVersion;
+use domain::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
 use domain::stripe_objects::invoice::{CreditNote, Invoice};
@@ -43,6 +44,9 @@ fn parts() -> Vec<Part> {
     let prices = "cardinality(named_prices) > 0";
     let coupons = "cardinality(named_coupons || named_discounts) > 0";
     let discounts = "cardinality(named_discounts) > 0";
+    let transactions = "has_payments OR cardinality(named_balance_transactions) > 0";
+    let payouts = "cardinality(named_payouts) > 0";
+    let tax_rates = "cardinality(named_tax_rates) > 0";
     let users = "cardinality(user_ids) > 0";
     let read = |of_table: &str| format!("{OF_REACHED} OR {of_table}");
     vec![
@@ -177,6 +181,25 @@ fn parts() -> Vec<Part> {
             ),
         ),
         part(
+            "balance_transactions",
+            transactions,
+            mirror::select::<BalanceTransaction>(
+                "stripe_balance_transaction_id = ANY (named_balance_transactions)
+                 OR payment_key = ANY (reached_charges || reached_intents)
+                 OR source_id = ANY (named_charges || named_refunds || named_disputes)",
+            ),
+        ),
+        part(
+            "payouts",
+            payouts,
+            mirror::select::<Payout>("stripe_payout_id = ANY (named_payouts)"),
+        ),
+        part(
+            "tax_rates",
+            tax_rates,
+            mirror::select::<TaxRate>("stripe_tax_rate_id = ANY (named_tax_rates)"),
+        ),
+        part(
             "users",
             users,
             "SELECT json_agg(json_build_array(id, stripe_customer_id)) FROM users WHERE id = ANY (user_ids)",
@@ -288,10 +311,20 @@ BEGIN
         END IF;
     END IF;
     IF cardinality(balance_transactions) > 0 THEN
+        -- The payments of what names them or moved them. A fact about a charge, refund or dispute names these itself.
         named_charges := named_charges || ARRAY(
             SELECT stripe_charge_id FROM payment_attempts
-            WHERE stripe_balance_transaction_id = ANY (balance_transactions));
-        keys := keys || named_charges;
+            WHERE stripe_balance_transaction_id = ANY (balance_transactions)
+            UNION SELECT stripe_charge_id FROM refunds
+            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_charge_id IS NOT NULL
+            UNION SELECT stripe_charge_id FROM disputes
+            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_charge_id IS NOT NULL);
+        named_payment_intents := named_payment_intents || ARRAY(
+            SELECT stripe_payment_intent_id FROM refunds
+            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_payment_intent_id IS NOT NULL
+            UNION SELECT stripe_payment_intent_id FROM disputes
+            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_payment_intent_id IS NOT NULL);
+        keys := keys || named_charges || named_payment_intents;
     END IF;
     -- What the ids lead to is likely to be needed as well. Whoever finds more of it under the locks asks again.
     keys := keys || ARRAY(
@@ -446,6 +479,9 @@ fn steps() -> Vec<Step> {
         upsert::<Refund>(),
         upsert::<Dispute>(),
         upsert::<InvoicePayment>(),
+        upsert::<BalanceTransaction>(),
+        upsert::<Payout>(),
+        upsert::<TaxRate>(),
         step(
             "obsolete_payments",
             "DELETE FROM payment_history WHERE payment_key IN (SELECT jsonb_array_elements_text(written))",
@@ -683,6 +719,27 @@ fn steps() -> Vec<Step> {
                AND payments = 0 AND failed_payments = 0 AND estimated_fees = 0
                AND NOT EXISTS (SELECT FROM revenue_entries
                                WHERE revenue_entries.day = moved.day AND revenue_entries.currency = moved.currency)",
+        ),
+        step(
+            "balance_daily",
+            "INSERT INTO balance_daily AS stored (day, balance_type, currency, reporting_category, amount_cents, fee_cents,
+                 net_cents, count)
+             SELECT day, balance_type, currency, reporting_category, amount_cents, fee_cents, net_cents, count
+             FROM jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+                 reporting_category TEXT, amount_cents BIGINT, fee_cents BIGINT, net_cents BIGINT, count BIGINT)
+             ORDER BY day, balance_type, currency, reporting_category
+             ON CONFLICT (day, balance_type, currency, reporting_category) DO UPDATE SET
+                 amount_cents = stored.amount_cents + excluded.amount_cents,
+                 fee_cents = stored.fee_cents + excluded.fee_cents,
+                 net_cents = stored.net_cents + excluded.net_cents, count = stored.count + excluded.count;
+             -- A day that its last transaction has left is as if it had never been.
+             DELETE FROM balance_daily
+             USING jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+                 reporting_category TEXT, count BIGINT)
+             WHERE delta.count < 0 AND balance_daily.count = 0
+               AND (balance_daily.day, balance_daily.balance_type, balance_daily.currency,
+                    balance_daily.reporting_category)
+                 = (delta.day, delta.balance_type, delta.currency, delta.reporting_category)",
         ),
     ]
 }
