@@ -72,13 +72,13 @@ BEGIN
         found_payment_intents := (SELECT json_agg(one) FROM (SELECT stripe_payment_intent_id, stripe_customer_id, amount_cents, amount_received_cents, currency, status, latest_charge_id, stripe_invoice_id, payment_method, failure_code, decline_code, failure_message, succeeded_at, canceled_at, user_id, created_at, source_created_at, source_rank, source_event_id FROM payment_intents WHERE stripe_payment_intent_id = ANY (reached_intents)) AS one);
     END IF;
     IF has_payments THEN
-        found_charges := (SELECT json_agg(one) FROM (SELECT stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, attempted_at, settlement_currency, settlement_amount_cents, settlement_fee_cents, exchange_rate, source_created_at, source_rank, source_event_id FROM payment_attempts WHERE stripe_charge_id = ANY (reached_charges)) AS one);
+        found_charges := (SELECT json_agg(one) FROM (SELECT stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, failure_balance_transaction_id, attempted_at, source_created_at, source_rank, source_event_id FROM payment_attempts WHERE stripe_charge_id = ANY (reached_charges)) AS one);
     END IF;
     IF has_payments THEN
-        found_refunds := (SELECT json_agg(one) FROM (SELECT stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, metadata, created_at, failed_at, source_created_at, source_rank, source_event_id FROM refunds WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_refund_id = ANY (named_refunds)) AS one);
+        found_refunds := (SELECT json_agg(one) FROM (SELECT stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, failure_balance_transaction_id, metadata, created_at, failed_at, source_created_at, source_rank, source_event_id FROM refunds WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_refund_id = ANY (named_refunds)) AS one);
     END IF;
     IF has_payments THEN
-        found_disputes := (SELECT json_agg(one) FROM (SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transactions, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id FROM disputes WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_dispute_id = ANY (named_disputes)) AS one);
+        found_disputes := (SELECT json_agg(one) FROM (SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transaction_ids, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id FROM disputes WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_dispute_id = ANY (named_disputes)) AS one);
     END IF;
     IF has_payments THEN
         found_invoice_payments := (SELECT json_agg(one) FROM (SELECT stripe_invoice_id, stripe_payment_intent_id, stripe_charge_id, stripe_invoice_payment_id, stripe_customer_id, amount_paid_cents, currency, status, paid_at, source_created_at, source_rank, source_event_id FROM invoice_payments WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_invoice_id = ANY (named_invoices)) AS one);
@@ -170,7 +170,7 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], named_balance_transactions TEXT[], named_payouts TEXT[], named_tax_rates TEXT[], shared_keys TEXT[],
-    balance_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
+    shown_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
 RETURNS JSON LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     new_events TEXT[];
@@ -200,20 +200,28 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
-    IF cardinality(balance_transactions) > 0 THEN
+    IF cardinality(shown_transactions) > 0 THEN
         -- The payments of what names them or moved them. A fact about a charge, refund or dispute names these itself.
         named_charges := named_charges || ARRAY(
             SELECT stripe_charge_id FROM payment_attempts
-            WHERE stripe_balance_transaction_id = ANY (balance_transactions)
+            WHERE stripe_balance_transaction_id = ANY (shown_transactions)
+               OR failure_balance_transaction_id = ANY (shown_transactions)
             UNION SELECT stripe_charge_id FROM refunds
-            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_charge_id IS NOT NULL
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions)) AND stripe_charge_id IS NOT NULL
             UNION SELECT stripe_charge_id FROM disputes
-            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_charge_id IS NOT NULL);
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_charge_id IS NOT NULL);
         named_payment_intents := named_payment_intents || ARRAY(
             SELECT stripe_payment_intent_id FROM refunds
-            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_payment_intent_id IS NOT NULL
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions))
+              AND stripe_payment_intent_id IS NOT NULL
             UNION SELECT stripe_payment_intent_id FROM disputes
-            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_payment_intent_id IS NOT NULL);
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_payment_intent_id IS NOT NULL);
         keys := keys || named_charges || named_payment_intents;
     END IF;
     -- What the ids lead to is likely to be needed as well. Whoever finds more of it under the locks asks again.
@@ -416,9 +424,9 @@ BEGIN
     END IF;
     written := changes -> 'payment_attempts';
     IF written IS NOT NULL THEN
-        INSERT INTO payment_attempts AS old (stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, attempted_at, settlement_currency, settlement_amount_cents, settlement_fee_cents, exchange_rate, source_created_at, source_rank, source_event_id, updated_at)
-        SELECT new.stripe_charge_id, new.stripe_payment_intent_id, new.stripe_customer_id, new.stripe_invoice_id, new.amount_cents, new.amount_captured_cents, new.currency, new.status, new.captured, new.failure_code, new.decline_code, new.failure_message, new.payment_method, new.user_id, new.succeeded_at, new.refund_totals, new.stripe_balance_transaction_id, new.attempted_at, new.settlement_currency, new.settlement_amount_cents, new.settlement_fee_cents, new.exchange_rate, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS payment_attempts), written) AS new
-        ON CONFLICT (stripe_charge_id) DO UPDATE SET stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, stripe_customer_id = excluded.stripe_customer_id, stripe_invoice_id = excluded.stripe_invoice_id, amount_cents = excluded.amount_cents, amount_captured_cents = excluded.amount_captured_cents, currency = excluded.currency, status = excluded.status, captured = excluded.captured, failure_code = excluded.failure_code, decline_code = excluded.decline_code, failure_message = excluded.failure_message, payment_method = excluded.payment_method, user_id = excluded.user_id, succeeded_at = excluded.succeeded_at, refund_totals = excluded.refund_totals, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, attempted_at = excluded.attempted_at, settlement_currency = excluded.settlement_currency, settlement_amount_cents = excluded.settlement_amount_cents, settlement_fee_cents = excluded.settlement_fee_cents, exchange_rate = excluded.exchange_rate, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
+        INSERT INTO payment_attempts AS old (stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, failure_balance_transaction_id, attempted_at, source_created_at, source_rank, source_event_id, updated_at)
+        SELECT new.stripe_charge_id, new.stripe_payment_intent_id, new.stripe_customer_id, new.stripe_invoice_id, new.amount_cents, new.amount_captured_cents, new.currency, new.status, new.captured, new.failure_code, new.decline_code, new.failure_message, new.payment_method, new.user_id, new.succeeded_at, new.refund_totals, new.stripe_balance_transaction_id, new.failure_balance_transaction_id, new.attempted_at, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS payment_attempts), written) AS new
+        ON CONFLICT (stripe_charge_id) DO UPDATE SET stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, stripe_customer_id = excluded.stripe_customer_id, stripe_invoice_id = excluded.stripe_invoice_id, amount_cents = excluded.amount_cents, amount_captured_cents = excluded.amount_captured_cents, currency = excluded.currency, status = excluded.status, captured = excluded.captured, failure_code = excluded.failure_code, decline_code = excluded.decline_code, failure_message = excluded.failure_message, payment_method = excluded.payment_method, user_id = excluded.user_id, succeeded_at = excluded.succeeded_at, refund_totals = excluded.refund_totals, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, failure_balance_transaction_id = excluded.failure_balance_transaction_id, attempted_at = excluded.attempted_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'payment_attempts: % rows written instead of %', changed, jsonb_array_length(written);
@@ -426,9 +434,9 @@ BEGIN
     END IF;
     written := changes -> 'refunds';
     IF written IS NOT NULL THEN
-        INSERT INTO refunds AS old (stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, metadata, created_at, failed_at, source_created_at, source_rank, source_event_id, updated_at)
-        SELECT new.stripe_refund_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.stripe_balance_transaction_id, new.metadata, new.created_at, new.failed_at, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS refunds), written) AS new
-        ON CONFLICT (stripe_refund_id) DO UPDATE SET stripe_refund_id = excluded.stripe_refund_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, metadata = excluded.metadata, created_at = excluded.created_at, failed_at = excluded.failed_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
+        INSERT INTO refunds AS old (stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, failure_balance_transaction_id, metadata, created_at, failed_at, source_created_at, source_rank, source_event_id, updated_at)
+        SELECT new.stripe_refund_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.stripe_balance_transaction_id, new.failure_balance_transaction_id, new.metadata, new.created_at, new.failed_at, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS refunds), written) AS new
+        ON CONFLICT (stripe_refund_id) DO UPDATE SET stripe_refund_id = excluded.stripe_refund_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, failure_balance_transaction_id = excluded.failure_balance_transaction_id, metadata = excluded.metadata, created_at = excluded.created_at, failed_at = excluded.failed_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'refunds: % rows written instead of %', changed, jsonb_array_length(written);
@@ -436,9 +444,9 @@ BEGIN
     END IF;
     written := changes -> 'disputes';
     IF written IS NOT NULL THEN
-        INSERT INTO disputes AS old (stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transactions, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id, fee_cents, updated_at)
-        SELECT new.stripe_dispute_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.balance_transactions, new.funds_withdrawn_at, new.funds_reinstated_at, new.closed_at, new.evidence_due_by, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, new.fee_cents, at FROM jsonb_populate_recordset(CAST(NULL AS disputes), written) AS new
-        ON CONFLICT (stripe_dispute_id) DO UPDATE SET stripe_dispute_id = excluded.stripe_dispute_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, balance_transactions = excluded.balance_transactions, funds_withdrawn_at = excluded.funds_withdrawn_at, funds_reinstated_at = excluded.funds_reinstated_at, closed_at = excluded.closed_at, evidence_due_by = excluded.evidence_due_by, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, fee_cents = excluded.fee_cents, updated_at = excluded.updated_at;
+        INSERT INTO disputes AS old (stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transaction_ids, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id, updated_at)
+        SELECT new.stripe_dispute_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.balance_transaction_ids, new.funds_withdrawn_at, new.funds_reinstated_at, new.closed_at, new.evidence_due_by, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, at FROM jsonb_populate_recordset(CAST(NULL AS disputes), written) AS new
+        ON CONFLICT (stripe_dispute_id) DO UPDATE SET stripe_dispute_id = excluded.stripe_dispute_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, balance_transaction_ids = excluded.balance_transaction_ids, funds_withdrawn_at = excluded.funds_withdrawn_at, funds_reinstated_at = excluded.funds_reinstated_at, closed_at = excluded.closed_at, evidence_due_by = excluded.evidence_due_by, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'disputes: % rows written instead of %', changed, jsonb_array_length(written);
@@ -539,8 +547,9 @@ BEGIN
     written := changes -> 'lookups';
     IF written IS NOT NULL THEN
         DELETE FROM stripe_lookups
-        USING jsonb_to_recordset(written -> 'answered') AS answered (kind TEXT, stripe_id TEXT)
+        USING jsonb_to_recordset(written -> 'answered') AS answered (kind TEXT, stripe_id TEXT, reason TEXT)
         WHERE stripe_lookups.kind = answered.kind AND stripe_lookups.stripe_id = answered.stripe_id
+          AND (answered.reason IS NULL OR answered.reason = stripe_lookups.reason)
           AND stripe_lookups.done_at IS NULL
           AND NOT EXISTS (
               SELECT FROM jsonb_to_recordset(written -> 'wanted') AS wanted (kind TEXT, stripe_id TEXT, reason TEXT)

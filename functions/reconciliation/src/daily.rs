@@ -133,7 +133,7 @@ impl Run<'_> {
         let walked = self.walk_older_payments().await;
         self.note(Subject::PaymentIntent.list(), walked)?;
         let walked = self.walk_payouts().await;
-        self.note(Subject::Payout.list(), walked)
+        self.note("payout_transactions", walked)
     }
 
     /// Keeps in mind what could not be done; without the database nothing can.

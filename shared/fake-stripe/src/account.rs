@@ -349,6 +349,16 @@ impl Account {
         Some((&left.customer, &item.price.id))
     }
 
+    /// An object as the API answers it, nothing expanded.
+    ///
+    /// # Errors
+    /// When there is none with this id.
+    pub fn shown(&self, id: &str, shape: Shape) -> Result<Value, Refusal> {
+        let object = self.find(id);
+        let object = object.ok_or_else(|| Refusal::missing("object", id))?;
+        Ok(object.answer(shape))
+    }
+
     /// Every event in `shape`, in the order of time (and, within a second, as they happened).
     #[must_use]
     pub fn events(&self, shape: Shape) -> Vec<Value> {

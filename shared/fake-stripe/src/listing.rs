@@ -216,9 +216,7 @@ impl Account {
             .map(|line| Row {
                 id: &line.id,
                 created: invoice.created,
-                render: Box::new(move |shape| {
-                    render_line(invoice, line, shape)
-                }),
+                render: Box::new(move |shape| render_line(invoice, line, shape)),
             })
             .collect();
         let page = page(rows, form)?;
@@ -243,7 +241,7 @@ impl Account {
             "ii" => on_shelf(&self.invoice_items, id),
             "inpay" => on_shelf(&self.invoice_payments, id),
             "pi" => self.intent_snapshot(id).ok(),
-            "ch" => on_shelf(&self.charges, id),
+            "ch" | "py" => on_shelf(&self.charges, id),
             "re" => on_shelf(&self.refunds, id),
             "dp" => on_shelf(&self.disputes, id),
             "txn" => on_shelf(&self.balance_transactions, id),
@@ -308,7 +306,10 @@ impl Account {
             ),
             "tax_rates" => objects(self.tax_rates.iter().filter(|one| {
                 is("active", Some("true"))
-                    && is("inclusive", Some(if one.inclusive { "true" } else { "false" }))
+                    && is(
+                        "inclusive",
+                        Some(if one.inclusive { "true" } else { "false" }),
+                    )
             })),
             "events" => self.event_rows(form, shape),
             "prices" => objects(self.prices.iter().filter(|one| {

@@ -246,6 +246,13 @@ pub struct Decline {
     pub(crate) message: &'static str,
 }
 
+/// What the bank says of a debit that fails.
+pub const NO_FUNDS_ON_ACCOUNT: Decline = Decline {
+    code: "insufficient_funds",
+    decline_code: "insufficient_funds",
+    message: "The account has insufficient funds.",
+};
+
 /// The decline the operations use when the caller does not name one.
 pub const INSUFFICIENT_FUNDS: Decline = Decline {
     code: "card_declined",
@@ -284,6 +291,10 @@ pub struct Charge {
     pub(crate) status: &'static str,
     pub(crate) decline: Option<Decline>,
     pub(crate) balance_transaction: Option<String>,
+    /// What took back a debit that failed.
+    pub(crate) failure_balance_transaction: Option<String>,
+    /// `card` or `us_bank_account`.
+    pub(crate) method: &'static str,
     /// Newer versions capture asynchronously: the id shows only once this is set.
     pub(crate) settled: bool,
     pub(crate) disputed: bool,

@@ -721,29 +721,33 @@ fn render_charge(charge: &Charge, shape: Shape) -> Value {
         "calculated_statement_descriptor": "DEEDPRO", "captured": succeeded,
         "created": charge.created, "currency": charge.currency, "customer": charge.customer,
         "description": null, "destination": null, "dispute": null, "disputed": charge.disputed,
-        "failure_balance_transaction": null,
+        "failure_balance_transaction": charge.failure_balance_transaction,
         "failure_code": charge.decline.as_ref().map(|one| one.code),
         "failure_message": charge.decline.as_ref().map(|one| one.message),
     });
+    let method = match charge.method {
+        "card" => json!({
+            "card": {
+                "brand": "visa",
+                "checks": {
+                    "address_line1_check": null, "address_postal_code_check": null,
+                    "cvc_check": "pass",
+                },
+                "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
+                "installments": null, "last4": "4242", "mandate": null, "network": "visa",
+                "three_d_secure": null, "wallet": null,
+            },
+            "type": "card",
+        }),
+        other => json!({"type": other, other: {"bank_name": "STRIPE TEST BANK", "last4": "6789"}}),
+    };
     extend(
         &mut value,
         json!({
             "fraud_details": {}, "livemode": false, "metadata": metadata(&charge.metadata),
             "on_behalf_of": null, "outcome": outcome, "paid": succeeded,
             "payment_intent": charge.payment_intent, "payment_method": "pm_1Card",
-            "payment_method_details": {
-                "card": {
-                    "brand": "visa",
-                    "checks": {
-                        "address_line1_check": null, "address_postal_code_check": null,
-                        "cvc_check": "pass",
-                    },
-                    "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
-                    "installments": null, "last4": "4242", "mandate": null, "network": "visa",
-                    "three_d_secure": null, "wallet": null,
-                },
-                "type": "card",
-            },
+            "payment_method_details": method,
             "receipt_email": null, "receipt_number": null, "receipt_url": null,
             "refunded": succeeded && charge.amount_refunded == charge.amount, "review": null,
             "shipping": null, "source": null, "source_transfer": null,

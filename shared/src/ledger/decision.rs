@@ -10,10 +10,12 @@ use super::payments;
 use super::same_second::Seconds;
 use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
-use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
+use domain::payment::{self, Charge, Dispute, FeeEstimate, InvoicePayment, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
-use domain::stripe_objects::balance::{self, DailyBalance, DailyKey};
+use domain::stripe_objects::balance::{
+    self, BalanceTransaction, DailyBalance, DailyKey, SourceKind,
+};
 use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
 use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus, tax_rate_ids};
@@ -22,7 +24,7 @@ use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
 };
 use store::catalog::Plans;
-use store::ledger::State;
+use store::ledger::{Answered, State};
 use store::outbox::NewMessage;
 use store::stripe_lookups::Lookup;
 use store::subscriptions::Computed;
@@ -59,8 +61,8 @@ pub(super) struct LedgerChanges {
     pub(super) balance_daily: BTreeMap<DailyKey, DailyBalance>,
     /// Prices, coupons and discounts that were unknown before.
     pub(super) learned: Vec<String>,
-    /// `(kind, id)` pairs whose open look-ups become exactly `lookups`.
-    pub(super) looked_up: Vec<(&'static str, String)>,
+    /// The objects, by kind and id, whose open look-ups become exactly `lookups`: all, or those of one reason.
+    pub(super) looked_up: Vec<Answered>,
     pub(super) lookups: Vec<Lookup>,
     pub(super) messages: Vec<NewMessage>,
 }
@@ -70,7 +72,16 @@ impl LedgerChanges {
     fn answer(&mut self, kind: &'static str, stripe_id: &str) {
         let is_other = |lookup: &Lookup| lookup.kind != kind || lookup.stripe_id != stripe_id;
         self.lookups.retain(is_other);
-        self.looked_up.push((kind, stripe_id.to_owned()));
+        self.looked_up.push((kind, stripe_id.to_owned(), None));
+    }
+
+    /// For this reason it need not be fetched, as far as was said so far.
+    fn answer_reason(&mut self, kind: &'static str, stripe_id: &str, reason: &'static str) {
+        self.lookups.retain(|lookup| {
+            lookup.kind != kind || lookup.stripe_id != stripe_id || lookup.reason != reason
+        });
+        self.looked_up
+            .push((kind, stripe_id.to_owned(), Some(reason)));
     }
 }
 
@@ -78,6 +89,10 @@ impl LedgerChanges {
 /// its tiers, but never carry these.
 const CURRENCY_OPTIONS: &str = "price_currency_options";
 
+/// The reason to fetch what says a fee.
+const FEE: &str = "fee";
+/// The reason to fetch what says what moved a dispute's money.
+const TRANSACTIONS: &str = "transactions";
 /// The look-up of what a payout consists of; also its reason.
 const PAYOUT_TRANSACTIONS: &str = "payout_transactions";
 
@@ -692,7 +707,11 @@ fn transactions(
 /// What the changed payments, their refunds and disputes add to the decision, besides the payments themselves.
 fn payment_parts(all: &Objects, changes: &mut LedgerChanges) {
     for charge in all.charges.values() {
-        request_settlement(charge, changes);
+        for id in charge.transaction_ids() {
+            changes.answer("balance_transaction", id);
+        }
+        changes.answer_reason("charge", &charge.stripe_charge_id, FEE);
+        request_fees(charge, all, changes);
     }
     // All of them: the payment, its invoice or its customer may be what has just arrived.
     let credits = all
@@ -713,18 +732,56 @@ fn is_store_credit(refund: &Refund) -> bool {
         == Some("true")
 }
 
-/// Requests a look-up of the fee when a captured charge only names its balance transaction.
-fn request_settlement(charge: &Charge, changes: &mut LedgerChanges) {
-    let Some(id) = &charge.stripe_balance_transaction_id else {
-        return;
+/// Requests the balance transactions of a charge that was paid or failed: those that it names and nobody has shown, or the
+/// charge itself while a paid one names none.
+fn request_fees(charge: &Charge, all: &Objects, changes: &mut LedgerChanges) {
+    let is_over = charge.has_succeeded() || charge.has_failed();
+    let mut request = |kind, stripe_id: &String, is_missing: bool| {
+        if is_missing {
+            changes.lookups.push(Lookup {
+                kind,
+                stripe_id: stripe_id.clone(),
+                reason: FEE,
+                requested_at: charge.attempted_at,
+            });
+        }
     };
-    changes.answer("balance_transaction", id);
-    if charge.settlement.is_none() && charge.has_succeeded() {
+    for id in charge.transaction_ids() {
+        let is_unknown = !all.balance_transactions.contains_key(id);
+        request("balance_transaction", id, is_unknown && is_over);
+    }
+    let is_named = charge.stripe_balance_transaction_id.is_some()
+        || all.balance_transactions.values().any(|one| {
+            one.source_kind == Some(SourceKind::Charge)
+                && one.source_id.as_ref() == Some(&charge.stripe_charge_id)
+        });
+    let is_paid = charge.has_succeeded() && charge.is_captured;
+    request("charge", &charge.stripe_charge_id, is_paid && !is_named);
+}
+
+/// Requests a dispute of which nobody has shown what moved its money.
+fn request_transactions(
+    dispute: &Dispute,
+    all: &Objects,
+    not_convertible: &BTreeSet<String>,
+    changes: &mut LedgerChanges,
+) {
+    let stripe_id = &dispute.stripe_dispute_id;
+    let is_of_it = |one: &BalanceTransaction| one.source_id.as_ref() == Some(stripe_id);
+    let is_unknown = dispute.balance_transaction_ids.is_none()
+        || dispute
+            .transaction_ids()
+            .any(|id| !all.balance_transactions.contains_key(id))
+        || not_convertible.iter().any(|id| {
+            dispute.names_transaction(id) || all.balance_transactions.get(id).is_some_and(is_of_it)
+        });
+    changes.answer_reason("dispute", stripe_id, TRANSACTIONS);
+    if is_unknown {
         changes.lookups.push(Lookup {
-            kind: "balance_transaction",
-            stripe_id: id.clone(),
-            reason: "fee",
-            requested_at: charge.attempted_at,
+            kind: "dispute",
+            stripe_id: stripe_id.clone(),
+            reason: TRANSACTIONS,
+            requested_at: dispute.created_at,
         });
     }
 }
@@ -850,8 +907,11 @@ fn payments(
         .map(|(id, paid_at)| (id.as_str(), *paid_at))
         .chain(paid_now)
         .collect();
+    let mut not_convertible = BTreeSet::new();
     for facts in payments::facts(all, &invoices_paid_at) {
         let payment = payment::derive(&facts, estimate)?;
+        let unknown = payment.iter().flat_map(|one| &one.not_convertible);
+        not_convertible.extend(unknown.cloned());
         let short = payment
             .iter()
             .flat_map(|payment| &payment.charges_short_of_refunds);
@@ -860,7 +920,7 @@ fn payments(
             let stripe_id = charge.stripe_charge_id.clone();
             changes
                 .looked_up
-                .push(("charge_refunds", stripe_id.clone()));
+                .push(("charge_refunds", stripe_id.clone(), None));
             if short.contains(&stripe_id) {
                 changes.lookups.push(Lookup {
                     kind: "charge_refunds",
@@ -871,6 +931,9 @@ fn payments(
             }
         }
         changes.payments.extend(payment);
+    }
+    for dispute in all.disputes.values() {
+        request_transactions(dispute, all, &not_convertible, changes);
     }
     for invoice in invoices.values() {
         changes.payments.extend(out_of_band(invoice));

@@ -54,16 +54,38 @@ pub(super) fn assign_transactions(objects: &mut Objects) -> Vec<String> {
     let mut named: BTreeMap<&str, (SourceKind, Option<String>)> = BTreeMap::new();
     for charge in objects.charges.values() {
         let key = || Some(key_of_charge(objects, &charge.stripe_charge_id).to_owned());
-        let id = &charge.stripe_balance_transaction_id;
-        named.extend(id.iter().map(|id| (id.as_str(), (SourceKind::Charge, key()))));
+        for (id, kind) in [
+            (&charge.stripe_balance_transaction_id, SourceKind::Charge),
+            (
+                &charge.failure_balance_transaction_id,
+                SourceKind::ChargeFailure,
+            ),
+        ] {
+            named.extend(id.iter().map(|id| (id.as_str(), (kind, key()))));
+        }
     }
     for refund in objects.refunds.values() {
         let key = || {
             let (intent, charge) = (&refund.stripe_payment_intent_id, &refund.stripe_charge_id);
             key_of(objects, intent.as_deref(), charge.as_deref())
         };
-        let id = &refund.stripe_balance_transaction_id;
-        named.extend(id.iter().map(|id| (id.as_str(), (SourceKind::Refund, key()))));
+        for (id, kind) in [
+            (&refund.stripe_balance_transaction_id, SourceKind::Refund),
+            (
+                &refund.failure_balance_transaction_id,
+                SourceKind::RefundFailure,
+            ),
+        ] {
+            named.extend(id.iter().map(|id| (id.as_str(), (kind, key()))));
+        }
+    }
+    for dispute in objects.disputes.values() {
+        let key = || {
+            let (intent, charge) = (&dispute.stripe_payment_intent_id, &dispute.stripe_charge_id);
+            key_of(objects, intent.as_deref(), charge.as_deref())
+        };
+        let ids = dispute.transaction_ids();
+        named.extend(ids.map(|id| (id.as_str(), (SourceKind::Dispute, key()))));
     }
     let mut found = BTreeMap::new();
     for (id, transaction) in &objects.balance_transactions {
@@ -161,6 +183,12 @@ fn payment(
             .min()
             .copied(),
         intent: intent.cloned(),
+        balance_transactions: objects
+            .balance_transactions
+            .values()
+            .filter(|one| one.payment_key.as_deref() == Some(key))
+            .cloned()
+            .collect(),
         refunds: objects
             .refunds
             .values()

@@ -16,7 +16,7 @@ use domain::stripe_objects::objects::{Ids, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::Subscription;
 use store::fetched_objects::{self, FetchedObject};
-use store::ledger::{self, Opening, State, Writes};
+use store::ledger::{self, Answered, Opening, State, Writes};
 use store::outbox::Message;
 use store::subscriptions::Computed;
 use store::{self, stripe_events, subscriptions};
@@ -203,11 +203,11 @@ async fn reprice(db: &impl GenericClient, learned: &[String], now: Timestamp) ->
         movement::choose_beginnings(&mut repriced.iter_mut().collect::<Vec<_>>());
         let changed = versions.iter().zip(&repriced);
         let changed = changed.filter(|(before, after)| before != after);
-        let answered: Vec<(&'static str, String)> = repriced
+        let answered: Vec<Answered> = repriced
             .iter()
             .map(|version| &version.stripe_subscription_id)
             .filter(|id| !unknown.contains(*id))
-            .map(|id| ("subscription_discounts", id.clone()))
+            .map(|id| ("subscription_discounts", id.clone(), None))
             .collect();
         let mut writes = Writes::default();
         writes.subscriptions(

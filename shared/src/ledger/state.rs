@@ -41,7 +41,7 @@ impl<'a> Found<'a> {
             events,
             named: ids(&said),
             shared: BTreeSet::new(),
-            balance_transactions: facts()
+            shown_transactions: facts()
                 .flat_map(|one| one.balance_transactions.keys().cloned())
                 .collect(),
             users: facts().flat_map(linked).map(|link| link.user_id).collect(),
@@ -67,9 +67,6 @@ impl<'a> Found<'a> {
             let Some(opened) = opened else {
                 return Ok(None);
             };
-            for one in &mut said {
-                attach_settlements(&mut one.facts, &opened.state);
-            }
             if !opened.undigested.is_empty() {
                 scope
                     .digest(&same_second::digested(opened.undigested)?)
@@ -212,16 +209,4 @@ fn reached(state: &State, named: &Ids) -> Ids {
 fn linked(objects: &Objects) -> impl Iterator<Item = &UserLink> {
     let customers = objects.customers.values();
     customers.filter_map(|customer| customer.link.as_ref())
-}
-
-/// Adds balance transactions that came by themselves to their charges, as if the charges had carried them.
-fn attach_settlements(facts: &mut Objects, state: &State) {
-    for charge in state.objects.charges.values() {
-        let id = charge.stripe_balance_transaction_id.as_ref();
-        if let Some(transaction) = id.and_then(|id| facts.balance_transactions.get(id)) {
-            let mut charge = charge.clone();
-            charge.settlement = Some(transaction.settlement());
-            facts.charges.keep(charge);
-        }
-    }
 }

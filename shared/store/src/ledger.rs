@@ -107,8 +107,8 @@ pub struct Opening<'a> {
     pub named: Ids,
     /// Keys among the named ids of which it suffices that nobody has them for himself.
     pub shared: BTreeSet<String>,
-    /// Balance transactions whose charges are named, too.
-    pub balance_transactions: Vec<String>,
+    /// Balance transactions whose figures are shown: what they belong to is named, too.
+    pub shown_transactions: Vec<String>,
     /// Users that the facts name.
     pub users: Vec<i32>,
     /// Whether the plans of the customers' users may change.
@@ -230,7 +230,7 @@ pub async fn open(
         parameters.push((ids, Type::TEXT_ARRAY));
     }
     parameters.push((&shared, Type::TEXT_ARRAY));
-    parameters.push((&opening.balance_transactions, Type::TEXT_ARRAY));
+    parameters.push((&opening.shown_transactions, Type::TEXT_ARRAY));
     parameters.push((&opening.users, Type::INT4_ARRAY));
     parameters.push((&opening.decides_plans, Type::BOOL));
     parameters.push((&now, Type::TIMESTAMPTZ));
@@ -366,6 +366,9 @@ impl State {
     }
 }
 
+/// An object that need not be fetched, by kind and id, for any reason or for one.
+pub type Answered = (&'static str, String, Option<&'static str>);
+
 /// What `close` writes: the steps' members.
 #[derive(Debug, Default)]
 pub struct Writes(Cells);
@@ -461,21 +464,18 @@ impl Writes {
         self.list("store_credits", rows)
     }
 
-    /// Makes the open look-ups about the given `(kind, id)` pairs exactly `wanted`. A look-up has the time of the
-    /// earliest event that named the object.
+    /// Makes the open look-ups about what is answered exactly `wanted`. A look-up has the time of the earliest event that
+    /// named the object.
     ///
     /// # Errors
     /// When a value has no JSON.
-    pub fn lookups(
-        &mut self,
-        answered: &[(&'static str, String)],
-        wanted: &[Lookup],
-    ) -> Result<(), Error> {
+    pub fn lookups(&mut self, answered: &[Answered], wanted: &[Lookup]) -> Result<(), Error> {
         if answered.is_empty() && wanted.is_empty() {
             return Ok(());
         }
         let answered = answered.iter();
-        let answered = answered.map(|(kind, id)| json!({"kind": kind, "stripe_id": id}));
+        let answered = answered
+            .map(|(kind, id, reason)| json!({"kind": kind, "stripe_id": id, "reason": reason}));
         let wanted = wanted.iter().map(|lookup| {
             json!({
                 "kind": lookup.kind,
@@ -573,10 +573,7 @@ impl Writes {
     ///
     /// # Errors
     /// When a value has no JSON.
-    pub fn balance_daily(
-        &mut self,
-        daily: &BTreeMap<DailyKey, DailyBalance>,
-    ) -> Result<(), Error> {
+    pub fn balance_daily(&mut self, daily: &BTreeMap<DailyKey, DailyBalance>) -> Result<(), Error> {
         let rows = daily.iter().map(|(key, delta)| {
             json!({
                 "day": key.day,

@@ -27,9 +27,9 @@ use runtime::time_limit;
 
 pub mod api_usage;
 pub mod audit_log;
+mod balance;
 pub mod catalog;
 pub mod checkout_sessions;
-mod balance;
 mod columns;
 pub mod contract_usage;
 pub mod contracts;

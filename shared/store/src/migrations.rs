@@ -119,6 +119,11 @@ const VERSIONED: &[Migration] = migrations![
     "V0046__room_for_updates.sql",
     "V0047__checkout_sessions_stripe_payment_intent_id_idx.concurrent.sql",
     "V0048__balance_transactions.sql",
+    "V0049__balance_transactions_of_objects.sql",
+    "V0050__payment_attempts_failure_balance_transaction_id_idx.concurrent.sql",
+    "V0051__refunds_stripe_balance_transaction_id_idx.concurrent.sql",
+    "V0052__refunds_failure_balance_transaction_id_idx.concurrent.sql",
+    "V0053__disputes_balance_transaction_ids_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

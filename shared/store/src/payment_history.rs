@@ -117,6 +117,7 @@ mirrored!(Payment => "payment_history" by "(payment_key)" {
     ..settlement: Option<domain::payment::Settlement>,
     !released_cents,
     !charges_short_of_refunds,
+    !not_convertible,
     !entries,
 }
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[

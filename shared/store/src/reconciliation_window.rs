@@ -143,7 +143,10 @@ pub async fn subscriptions(
 }
 
 /// The ids of balance transactions.
-pub async fn balance_transactions(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
+pub async fn balance_transactions(
+    db: &impl GenericClient,
+    slice: Slice<'_>,
+) -> Result<Vec<String>, Error> {
     ids(
         db,
         "-- reconciliation_window::balance_transactions

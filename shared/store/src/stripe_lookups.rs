@@ -31,8 +31,8 @@ pub struct Leased {
     pub attempts: i32,
 }
 
-/// Leases up to `limit` due look-ups to this run until `leased_until`, oldest request first. An invoice's payment has an
-/// hour to arrive in an event (`docs/stripe.md`), and nothing is fetched with a time before the event that requested it.
+/// Leases up to `limit` due look-ups to this run until `leased_until`, oldest request first. An invoice's payment, and the
+/// name of a charge's balance transaction, have an hour to arrive in an event (`docs/stripe.md`), and nothing is fetched with a time before the event that requested it.
 pub async fn lease(
     db: &impl GenericClient,
     limit: i64,
@@ -46,7 +46,7 @@ pub async fn lease(
              WHERE id IN (
                  SELECT id FROM stripe_lookups
                  WHERE done_at IS NULL AND (next_attempt_at IS NULL OR next_attempt_at <= $3)
-                   AND requested_at <= CASE WHEN kind = 'invoice_payments'
+                   AND requested_at <= CASE WHEN kind = 'invoice_payments' OR kind = 'charge' AND reason = 'fee'
                                             THEN $3::timestamptz - interval '1 hour' ELSE $3 END
                  ORDER BY id
                  LIMIT $1
@@ -169,7 +169,7 @@ pub async fn count_due(db: &impl GenericClient, now: Timestamp) -> Result<i64, E
             "-- stripe_lookups::count_due
              SELECT count(*) AS due FROM stripe_lookups
              WHERE done_at IS NULL AND (next_attempt_at IS NULL OR next_attempt_at <= $1)
-               AND requested_at <= CASE WHEN kind = 'invoice_payments'
+               AND requested_at <= CASE WHEN kind = 'invoice_payments' OR kind = 'charge' AND reason = 'fee'
                                         THEN $1::timestamptz - interval '1 hour' ELSE $1 END",
             &[(&now, Type::TIMESTAMPTZ)],
         )

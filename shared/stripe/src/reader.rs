@@ -5,17 +5,15 @@
 //! once. A field the ledger needs and none of the paths has is an error that names it, so that
 //! the event is parked instead of writing a NULL over a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::event::Event;
 use domain::money::Currency;
+use domain::payment::{self, Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
 use domain::period::day_of;
-use domain::payment::{
-    self, Charge, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
-};
 use domain::stripe_objects::balance::{self, BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
@@ -165,7 +163,7 @@ fn stamp(fetched_at: Timestamp) -> Timestamp {
 }
 
 /// Reads an object fetched from Stripe through the same paths as an event's; `object.object` is its type. Times that
-/// only an event shows (a dispute's closing, a capture) are read from balance transactions, or stay unknown.
+/// only an event shows (a dispute's closing) stay unknown; a capture's is read from its balance transaction.
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
@@ -755,7 +753,6 @@ impl Source<'_> {
         for path in ["balance_transaction", "failure_balance_transaction"] {
             self.expanded_transaction(object, path, facts)?;
         }
-        let settlement = at(object, "balance_transaction").and_then(settlement);
         // The transaction is created with the capture. Only events show the time of the capture itself.
         let captured_at = if self.is_fetched() {
             time(object, &["balance_transaction.created"])
@@ -780,7 +777,7 @@ impl Source<'_> {
                 .into_iter()
                 .collect(),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
-            settlement,
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             attempted_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "created",
@@ -838,6 +835,7 @@ impl Source<'_> {
                 })?,
             reason: text(object, &["reason"]),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             metadata: metadata(object),
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
@@ -862,48 +860,29 @@ impl Source<'_> {
                 | DisputeStatus::ChargeRefunded
                 | DisputeStatus::Prevented
         );
-        let transactions = || {
-            at(object, "balance_transactions")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
+        // Older disputes name one.
+        let listed = match at(object, "balance_transactions") {
+            Some(list) => Some(list),
+            None => at(object, "balance_transaction"),
         };
-        // When money moved, as a fetched dispute shows it: the first transaction with that sign.
-        let moved_at = |is_that_way: fn(i64) -> bool| {
-            transactions()
-                .filter(|one| int(one, &["amount"]).is_some_and(is_that_way))
-                .filter_map(|one| time(one, &["created"]))
-                .min()
-                .filter(|_| self.is_fetched())
+        let transactions = match listed {
+            Some(Value::Array(transactions)) => Some(transactions.iter().collect()),
+            Some(Value::Null) => Some(Vec::new()),
+            Some(one) => Some(vec![one]),
+            None => None,
         };
-        let withdrawn_at = moved_at(|amount| amount < 0);
-        let reinstated_at = moved_at(|amount| amount > 0);
-        let closed_at = if !self.is_fetched() {
-            is_closed.then_some(self.at)
-        } else if known_status == DisputeStatus::Won {
-            reinstated_at
-        } else if known_status == DisputeStatus::Lost && withdrawn_at.is_none() {
-            // Without a withdrawal there is no better date for its cash.
-            Some(self.at)
-        } else {
-            None
-        };
-        for transaction in transactions().filter(|one| one.is_object()) {
-            self.balance_transaction(transaction, facts)?;
+        let mut ids = BTreeSet::new();
+        for transaction in transactions.iter().flatten() {
+            ids.extend(
+                id(transaction, &["id"]).or_else(|| transaction.as_str().map(str::to_owned)),
+            );
+            if transaction.is_object() {
+                self.balance_transaction(transaction, facts)?;
+            }
         }
-        let balance_transactions = transactions()
-            .filter_map(|transaction| {
-                let settled = settlement(transaction)?;
-                Some((
-                    id(transaction, &["id"])?,
-                    DisputeTransaction {
-                        amount_cents: settled.amount_cents,
-                        fee_cents: settled.fee_cents,
-                        currency: settled.currency,
-                    },
-                ))
-            })
-            .collect();
+        if let Some(charge) = at(object, "charge").filter(|charge| charge.is_object()) {
+            self.charge(charge, facts)?;
+        }
         facts.disputes.keep(Dispute {
             stripe_dispute_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]),
@@ -914,14 +893,13 @@ impl Source<'_> {
                 field: "currency",
             })?,
             reason: text(object, &["reason"]),
-            balance_transactions,
+            balance_transaction_ids: transactions.map(|_| ids),
             funds_withdrawn_at: (self.event_type == "charge.dispute.funds_withdrawn")
-                .then_some(self.at)
-                .or(withdrawn_at),
+                .then_some(self.at),
             funds_reinstated_at: (self.event_type == "charge.dispute.funds_reinstated")
-                .then_some(self.at)
-                .or(reinstated_at),
-            closed_at,
+                .then_some(self.at),
+            // Only an event shows when it was decided.
+            closed_at: (is_closed && !self.is_fetched()).then_some(self.at),
             evidence_due_by: time(object, &["evidence_details.due_by"]),
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
@@ -1538,17 +1516,6 @@ fn service_period(lines: &[Line]) -> (Option<Timestamp>, Option<Timestamp>) {
         counted().filter_map(|line| line.period_start).min(),
         counted().filter_map(|line| line.period_end).max(),
     )
-}
-
-/// The figures of a balance transaction; `None` when only its id is there.
-fn settlement(object: &Value) -> Option<Settlement> {
-    object.as_object()?;
-    Some(Settlement {
-        currency: currency(object, &["currency"])?,
-        amount_cents: int(object, &["amount"])?,
-        fee_cents: int(object, &["fee"])?,
-        exchange_rate: decimal(object, &["exchange_rate"]),
-    })
 }
 
 // Reads one value: from the first path that has it.

@@ -8,7 +8,7 @@ use runtime::telemetry::log_failure;
 use serde_json::{Map, Value, json};
 use shared::ledger::{self, Outcome};
 use store::reconciliation_runs::{self, OpenItem};
-use store::{payment_facts, stripe_events};
+use store::stripe_events;
 use stripe::client;
 use stripe::event::Event;
 use tokio_postgres::Client;
@@ -198,10 +198,6 @@ impl Run<'_> {
             let Some(object) = &examined.object else {
                 return Ok(());
             };
-            if subject == Subject::Charge && item.kind == Kind::FeeDiffers.as_str() {
-                let client = self.app.database.client().await?;
-                payment_facts::forget_settlement(&**client, id).await?;
-            }
             self.apply(object).await?;
             let rows = self.rows(subject, id).await?;
             found = self.compared(subject, id, object, &rows)?;
@@ -214,7 +210,7 @@ impl Run<'_> {
         if subject == Subject::Charge
             && let Some(object) = &examined.object
         {
-            self.settle_charge(id, object).await?;
+            self.settle_charge(object).await?;
         }
         let client = self.app.database.client().await?;
         let db: &Client = &client;
@@ -223,13 +219,13 @@ impl Run<'_> {
     }
 
     /// The fee of a charge that an event has brought and the list of the balance had passed by then.
-    async fn settle_charge(&mut self, id: &str, charge: &Value) -> Result<(), Stop> {
+    async fn settle_charge(&mut self, charge: &Value) -> Result<(), Stop> {
         let transaction = charge.get("balance_transaction");
-        let Some(transaction) = transaction.filter(|transaction| transaction.is_object()) else {
+        let Some((id, transaction)) = transaction.and_then(|one| Some((id(one)?, one))) else {
             return Ok(());
         };
-        let rows = self.rows(Subject::Charge, id).await?;
-        if rows.charge(id).is_some_and(|one| one.settlement.is_none()) {
+        let subject = Subject::BalanceTransaction;
+        if !self.rows(subject, id).await?.has(subject, id) {
             self.apply(transaction).await?;
             self.tally.fees_settled += 1;
         }

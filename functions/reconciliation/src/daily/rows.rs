@@ -246,9 +246,12 @@ impl Rows {
                 &self.transactions,
                 reconciliation::balance_transaction,
             ),
-            Subject::Payout => {
-                compared(&facts.payouts, id, &self.payouts, reconciliation::payout_row)
-            }
+            Subject::Payout => compared(
+                &facts.payouts,
+                id,
+                &self.payouts,
+                reconciliation::payout_row,
+            ),
             Subject::TaxRate => compared(
                 &facts.tax_rates,
                 id,

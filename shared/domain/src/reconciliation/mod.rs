@@ -3,9 +3,7 @@
 use std::fmt;
 
 use crate::money::Currency;
-use crate::payment::{
-    Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
-};
+use crate::payment::{Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund};
 use crate::revenue::entries::RevenueEntry;
 use crate::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
@@ -227,8 +225,8 @@ pub fn missing_in_stripe(object_type: ObjectType, object_id: &str) -> Vec<Discre
     Comparison::new(object_type, object_id, None).missing(Kind::MissingInStripe, object_id)
 }
 
-/// Compares a charge. Its fee is compared when both sides know the balance transaction. When only Stripe knows it, the
-/// fee differs from the estimate.
+/// Compares a charge, and the ids of the balance transactions it names: with one that the ledger does not know, the fee
+/// differs.
 #[must_use]
 pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
     Comparison::of_money(
@@ -244,22 +242,11 @@ pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
                 ledger.amount_captured_cents,
             );
             comparison.expect_status(charge_status(stripe), charge_status(ledger));
-            let settled = (&stripe.settlement, &ledger.settlement);
-            match settled {
-                (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison
-                    .push(
-                        Kind::FeeDiffers,
-                        Some(settlement_value(stripe)),
-                        Some(settlement_value(ledger)),
-                    ),
-                (Some(stripe), None) if ledger.stripe_balance_transaction_id.is_none() => {
-                    comparison.push(
-                        Kind::FeeDiffers,
-                        Some(settlement_value(stripe)),
-                        Some("estimated".to_owned()),
-                    )
-                }
-                (Some(_) | None, Some(_) | None) => {}
+            // Its figures are another comparison.
+            let unknown = |id: &&String| !ledger.names_transaction(id);
+            if let Some(id) = stripe.transaction_ids().find(unknown) {
+                let known = ledger.stripe_balance_transaction_id.clone();
+                comparison.push(Kind::FeeDiffers, Some(id.clone()), known);
             }
         },
     )
@@ -270,50 +257,6 @@ fn charge_status(charge: &Charge) -> &str {
         "uncaptured"
     } else {
         &charge.status
-    }
-}
-
-/// The printed exchange rate is left out: its number of digits depends on where it was printed.
-fn is_same_settlement(left: &Settlement, right: &Settlement) -> bool {
-    (left.currency, left.amount_cents, left.fee_cents)
-        == (right.currency, right.amount_cents, right.fee_cents)
-}
-
-fn settlement_value(settlement: &Settlement) -> String {
-    format!(
-        "{} of {} {}",
-        settlement.fee_cents, settlement.amount_cents, settlement.currency
-    )
-}
-
-/// What the ledger knows of the balance transaction of a charge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SettlementMatch {
-    /// The ledger has the same figures.
-    Known,
-    /// The ledger knows the id only and waits for the figures: its fee is an estimate, which is no mistake.
-    AwaitedFee,
-    /// The ledger has other figures, or does not know the transaction.
-    Differs,
-}
-
-/// Compares a balance transaction with the charge it belongs to.
-#[must_use]
-pub fn settlement(
-    balance_transaction_id: &str,
-    stripe: &Settlement,
-    ledger: Option<&Charge>,
-) -> SettlementMatch {
-    let Some(ledger) = ledger else {
-        return SettlementMatch::Differs;
-    };
-    match &ledger.settlement {
-        Some(known) if is_same_settlement(stripe, known) => SettlementMatch::Known,
-        Some(_) => SettlementMatch::Differs,
-        None if ledger.stripe_balance_transaction_id.as_deref() == Some(balance_transaction_id) => {
-            SettlementMatch::AwaitedFee
-        }
-        None => SettlementMatch::Differs,
     }
 }
 
@@ -370,7 +313,7 @@ pub fn refund(stripe: &Refund, ledger: Option<&Refund>) -> Vec<Discrepancy> {
     )
 }
 
-/// Compares a dispute, and the balance transactions it caused, with the ledger's row.
+/// Compares a dispute, and the ids of the balance transactions it caused, with the ledger's row.
 #[must_use]
 pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
     Comparison::of_money(
@@ -380,18 +323,9 @@ pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
         |dispute| (dispute.currency, dispute.amount_cents),
         |comparison, ledger| {
             comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-            for (id, moved) in &stripe.balance_transactions {
-                let value = |fee_cents: i64, amount_cents: i64| {
-                    format!("{id}: {fee_cents} of {amount_cents}")
-                };
-                let known = ledger.balance_transactions.get(id);
-                if known != Some(moved) {
-                    comparison.push(
-                        Kind::FeeDiffers,
-                        Some(value(moved.fee_cents, moved.amount_cents)),
-                        known.map(|known| value(known.fee_cents, known.amount_cents)),
-                    );
-                }
+            let unknown = |id: &&String| !ledger.names_transaction(id);
+            if let Some(id) = stripe.transaction_ids().find(unknown) {
+                comparison.push(Kind::FeeDiffers, Some(id.clone()), None);
             }
         },
     )
@@ -700,7 +634,10 @@ pub fn tax_rate(stripe: &TaxRate, ledger: Option<&TaxRate>) -> Vec<Discrepancy> 
             Some(false) | None => "exclusive",
         };
         let (percentage, name) = (part(&rate.percentage), part(&rate.display_name));
-        format!("{percentage} % {inclusive} {name} {}", part(&rate.jurisdiction))
+        format!(
+            "{percentage} % {inclusive} {name} {}",
+            part(&rate.jurisdiction)
+        )
     };
     let Some(ledger) = ledger else {
         return comparison.missing(Kind::MissingInDb, state(stripe));
@@ -766,18 +703,9 @@ mod tests {
             succeeded_at: None,
             refund_totals: BTreeMap::new(),
             stripe_balance_transaction_id: Some("txn_1".to_owned()),
-            settlement: Some(settled(59)),
+            failure_balance_transaction_id: None,
             attempted_at: Timestamp::UNIX_EPOCH,
             version: Version::unseen(),
-        }
-    }
-
-    fn settled(fee_cents: i64) -> Settlement {
-        Settlement {
-            currency: Currency::USD,
-            amount_cents: 1_000,
-            fee_cents,
-            exchange_rate: None,
         }
     }
 
@@ -828,10 +756,10 @@ mod tests {
                 "uncaptured",
             ),
             (
-                |a| a.settlement = Some(settled(1)),
+                |a| a.stripe_balance_transaction_id = Some("txn_2".to_owned()),
                 Kind::FeeDiffers,
-                "59 of 1000 USD",
-                "1 of 1000 USD",
+                "txn_1",
+                "txn_2",
             ),
         ];
         for (change, kind, stripe, ledger) in cases {
@@ -852,33 +780,15 @@ mod tests {
     }
 
     #[test]
-    fn an_estimated_fee_is_awaited_and_not_wrong() {
+    fn a_transaction_that_an_event_should_have_named_is_told() {
         let mut row = succeeded_charge();
-        let stripe = settled(59);
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::Known
-        );
-        row.settlement = None;
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::AwaitedFee
-        );
-        assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
-        // The ledger does not know this transaction: an event is missing.
         row.stripe_balance_transaction_id = None;
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::Differs
-        );
         let found = charge(&succeeded_charge(), Some(&row));
-        assert_eq!(found[0].kind, Kind::FeeDiffers);
-        row.settlement = Some(settled(60));
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::Differs
-        );
-        assert_eq!(settlement("txn_1", &stripe, None), SettlementMatch::Differs);
+        assert_eq!(values_of(&found), [(Kind::FeeDiffers, Some("txn_1"), None)]);
+        // What the ledger knows more is no difference: a later version may have left it out.
+        row = succeeded_charge();
+        row.failure_balance_transaction_id = Some("txn_2".to_owned());
+        assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
     }
 
     #[test]

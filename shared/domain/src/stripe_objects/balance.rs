@@ -394,7 +394,12 @@ mod tests {
         for (kind, source, amount, category) in [
             ("charge", Some("ch_1"), 500, "charge"),
             ("payment", Some("py_1"), 500, "charge"),
-            ("payment_failure_refund", Some("py_1"), -500, "charge_failure"),
+            (
+                "payment_failure_refund",
+                Some("py_1"),
+                -500,
+                "charge_failure",
+            ),
             ("payment_refund", Some("pyr_1"), -500, "refund"),
             ("adjustment", Some("re_1"), 500, "refund_failure"),
             ("adjustment", Some("dp_1"), -500, "dispute"),

@@ -280,7 +280,7 @@ fn open_function() -> String {
     let keys = Ids::KINDS.map(|kind| format!("named_{kind}")).join(" || ");
     format!(
         "CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, {parameters}shared_keys TEXT[],
-    balance_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
+    shown_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
 RETURNS JSON LANGUAGE plpgsql VOLATILE {SETTINGS} AS $$
 DECLARE
     new_events TEXT[];
@@ -310,20 +310,28 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
-    IF cardinality(balance_transactions) > 0 THEN
+    IF cardinality(shown_transactions) > 0 THEN
         -- The payments of what names them or moved them. A fact about a charge, refund or dispute names these itself.
         named_charges := named_charges || ARRAY(
             SELECT stripe_charge_id FROM payment_attempts
-            WHERE stripe_balance_transaction_id = ANY (balance_transactions)
+            WHERE stripe_balance_transaction_id = ANY (shown_transactions)
+               OR failure_balance_transaction_id = ANY (shown_transactions)
             UNION SELECT stripe_charge_id FROM refunds
-            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_charge_id IS NOT NULL
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions)) AND stripe_charge_id IS NOT NULL
             UNION SELECT stripe_charge_id FROM disputes
-            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_charge_id IS NOT NULL);
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_charge_id IS NOT NULL);
         named_payment_intents := named_payment_intents || ARRAY(
             SELECT stripe_payment_intent_id FROM refunds
-            WHERE stripe_refund_id = ANY (named_refunds) AND stripe_payment_intent_id IS NOT NULL
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions))
+              AND stripe_payment_intent_id IS NOT NULL
             UNION SELECT stripe_payment_intent_id FROM disputes
-            WHERE stripe_dispute_id = ANY (named_disputes) AND stripe_payment_intent_id IS NOT NULL);
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_payment_intent_id IS NOT NULL);
         keys := keys || named_charges || named_payment_intents;
     END IF;
     -- What the ids lead to is likely to be needed as well. Whoever finds more of it under the locks asks again.
@@ -528,8 +536,9 @@ fn steps() -> Vec<Step> {
         step(
             "lookups",
             "DELETE FROM stripe_lookups
-             USING jsonb_to_recordset(written -> 'answered') AS answered (kind TEXT, stripe_id TEXT)
+             USING jsonb_to_recordset(written -> 'answered') AS answered (kind TEXT, stripe_id TEXT, reason TEXT)
              WHERE stripe_lookups.kind = answered.kind AND stripe_lookups.stripe_id = answered.stripe_id
+               AND (answered.reason IS NULL OR answered.reason = stripe_lookups.reason)
                AND stripe_lookups.done_at IS NULL
                AND NOT EXISTS (
                    SELECT FROM jsonb_to_recordset(written -> 'wanted') AS wanted (kind TEXT, stripe_id TEXT, reason TEXT)
