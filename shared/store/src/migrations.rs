@@ -124,6 +124,11 @@ const VERSIONED: &[Migration] = migrations![
     "V0051__refunds_stripe_balance_transaction_id_idx.concurrent.sql",
     "V0052__refunds_failure_balance_transaction_id_idx.concurrent.sql",
     "V0053__disputes_balance_transaction_ids_idx.concurrent.sql",
+    "V0054__disputes_unlisted_idx.concurrent.sql",
+    "V0055__payment_attempts_unkept_idx.concurrent.sql",
+    "V0056__balance_transactions_of_disputes.backfill.sql",
+    "V0057__balance_transactions_of_charges.backfill.sql",
+    "V0058__lookups_of_disputes.backfill.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

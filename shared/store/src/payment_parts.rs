@@ -59,9 +59,11 @@ columns! {
         pub currency: Currency,
         pub reason: Option<String>,
         pub status: String,
-        /// Stripe's fee for the dispute.
+        /// What Stripe charged for the dispute, in the payment's currency.
         pub fee_cents: i64,
+        /// When money first went.
         pub funds_withdrawn_at: Option<Timestamp>,
+        /// When money first came back.
         pub funds_reinstated_at: Option<Timestamp>,
         /// The last instant at which evidence may be submitted; null when Stripe names none.
         pub evidence_due_by: Option<Timestamp>,
@@ -133,13 +135,18 @@ pub async fn disputes(
 ) -> Result<Vec<PaymentDispute>, Error> {
     columns::all(
         db,
-        &format!(
-            "-- payment_parts::disputes
-             SELECT {} FROM disputes
-             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
-             ORDER BY created_at, stripe_dispute_id",
-            PaymentDispute::COLUMNS
-        ),
+        // What an earlier release has booked has no entry for each balance transaction.
+        "-- payment_parts::disputes
+         SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status,
+                CAST(coalesce((SELECT sum(entry.amount_cents) FROM balance_transactions AS moved
+                               JOIN revenue_entries AS entry
+                                   ON entry.payment_key = moved.payment_key AND entry.kind = 'dispute_fee'
+                                      AND entry.source_id = moved.stripe_balance_transaction_id
+                               WHERE moved.source_id = disputes.stripe_dispute_id), fee_cents) AS bigint) AS fee_cents,
+                funds_withdrawn_at, funds_reinstated_at, evidence_due_by, closed_at, created_at
+         FROM disputes
+         WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
+         ORDER BY created_at, stripe_dispute_id",
         &[
             (&stripe_payment_intent_id, Type::TEXT),
             (&stripe_charge_ids, Type::TEXT_ARRAY),
