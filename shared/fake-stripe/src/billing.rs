@@ -586,6 +586,23 @@ impl Account {
     /// # Errors
     /// When there is no such invoice, it is a draft or void, or less than `amount` is left.
     pub fn credit(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        self.credit_or_pay_back(invoice, amount, false)
+    }
+
+    /// A credit note of `amount` on a paid invoice that says that it was paid back outside Stripe. Answers its id.
+    ///
+    /// # Errors
+    /// As [`Account::credit`].
+    pub fn pay_back_outside(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        self.credit_or_pay_back(invoice, amount, true)
+    }
+
+    fn credit_or_pay_back(
+        &mut self,
+        invoice: &str,
+        amount: i64,
+        out_of_band: bool,
+    ) -> Result<String, Refusal> {
         let before = self.invoices.get(invoice)?.clone();
         let left = before.total - before.pre_payment_credit - before.post_payment_credit;
         if !matches!(before.status, "open" | "paid") || amount < 1 || amount > left {
@@ -615,6 +632,7 @@ impl Account {
             currency: before.currency,
             status: "issued",
             pre_payment,
+            out_of_band: out_of_band && !pre_payment,
             reason: Some("product_unsatisfactory".to_owned()),
             voided_at: None,
             created: self.now,

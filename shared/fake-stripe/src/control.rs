@@ -13,7 +13,7 @@ use super::server::{Fault, State};
 
 /// Every operation of `POST /_fake/operations/<name>` and the members of its body; `?` marks those that may be left out,
 /// with the default in brackets. `outcome` is `succeeds` (the default), `fails` or `fails_for_good`.
-const OPERATIONS: [(&str, &str); 36] = [
+const OPERATIONS: [(&str, &str); 37] = [
     (
         "create_price",
         "unit_amount, currency? (usd), interval? (month), plan?",
@@ -60,6 +60,7 @@ const OPERATIONS: [(&str, &str); 36] = [
     ("void_invoice", "invoice"),
     ("mark_uncollectible", "invoice"),
     ("credit", "invoice, amount"),
+    ("pay_back_outside", "invoice, amount"),
     ("pay_once", "customer, amount, currency? (usd), outcome?"),
     ("debit", "customer, amount, currency? (usd)"),
     ("fail_debit", "payment_intent, fee? (0)"),
@@ -365,6 +366,10 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             json!({})
         }
         "credit" => json!({"credit_note": account.credit(
+            arguments.text("invoice")?,
+            arguments.required_integer("amount")?,
+        )?}),
+        "pay_back_outside" => json!({"credit_note": account.pay_back_outside(
             arguments.text("invoice")?,
             arguments.required_integer("amount")?,
         )?}),

@@ -395,6 +395,8 @@ pub struct CreditNote {
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) pre_payment: bool,
+    /// Whether the amount was paid back outside Stripe; otherwise it is a credit.
+    pub(crate) out_of_band: bool,
     pub(crate) reason: Option<String>,
     pub(crate) voided_at: Option<i64>,
     pub(crate) created: i64,

@@ -916,7 +916,7 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
         "invoice": note.invoice,
         "lines": list(format!("/v1/credit_notes/{}/lines", note.id), Vec::new()),
         "livemode": false, "memo": null, "metadata": {}, "number": note.number,
-        "out_of_band_amount": null, "pdf": format!("https://invoice.example.com/cn/{}", note.id),
+        "out_of_band_amount": note.out_of_band.then_some(note.amount), "pdf": format!("https://invoice.example.com/cn/{}", note.id),
         "reason": note.reason, "status": note.status, "subtotal": net,
         "total": note.amount,
         "type": if note.pre_payment { "pre_payment" } else { "post_payment" },

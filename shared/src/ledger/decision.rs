@@ -10,6 +10,7 @@ use super::payments;
 use super::same_second::Seconds;
 use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
+use domain::payment::outside::pay_back;
 use domain::payment::{self, Charge, Dispute, FeeEstimate, InvoicePayment, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
@@ -20,6 +21,7 @@ use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
 use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus, tax_rate_ids};
 use domain::stripe_objects::objects::{Keep, Kind, Objects, Verdict};
+use domain::stripe_objects::snapshot::{Snapshot, earliest};
 use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
 };
@@ -154,7 +156,7 @@ pub(super) fn decide(
     subscriptions(subscribed, &all, stored, &verdicts, &mut changes)?;
     tax_rates(said.iter().map(|one| &one.facts), &all, &mut changes);
     transactions(&mut all, stored, &mut changes)?;
-    payment_parts(&all, &mut changes);
+    payment_parts(&all, &mut changes)?;
     invoices(&all, &mut changes)?;
     payments(&all, stored, estimate, &mut changes)?;
     changes.users = users::decide(&all, stored, &changes);
@@ -689,6 +691,24 @@ fn transactions(
         }
     }
     changes.balance_daily = balance::daily(&stored.objects.balance_transactions, written)?;
+    // When a dispute's money first went and came back, for whoever reads the dispute.
+    for transaction in all.balance_transactions.values() {
+        let source = transaction.source_id.as_ref();
+        let Some(dispute) = source.and_then(|id| all.disputes.get_mut(id)) else {
+            continue;
+        };
+        let first = match transaction.amount_cents {
+            ..0 => &mut dispute.funds_withdrawn_at,
+            0 => continue,
+            1.. => &mut dispute.funds_reinstated_at,
+        };
+        let before = *first;
+        earliest(first, Some(transaction.created_at));
+        if *first != before {
+            let (id, dispute) = (dispute.key(), dispute.clone());
+            changes.objects.disputes.insert(id, dispute);
+        }
+    }
     for (id, payout) in &all.payouts {
         let is_missing = payout.has_transactions() && payout.transactions_listed_at.is_none();
         changes.answer(PAYOUT_TRANSACTIONS, id);
@@ -705,7 +725,11 @@ fn transactions(
 }
 
 /// What the changed payments, their refunds and disputes add to the decision, besides the payments themselves.
-fn payment_parts(all: &Objects, changes: &mut LedgerChanges) {
+fn payment_parts(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
+    for (id, note) in &changes.objects.credit_notes {
+        let outside = note.refund_outside()?.map(|refund| (id.clone(), refund));
+        changes.objects.refunds.extend(outside);
+    }
     for charge in all.charges.values() {
         for id in charge.transaction_ids() {
             changes.answer("balance_transaction", id);
@@ -722,6 +746,7 @@ fn payment_parts(all: &Objects, changes: &mut LedgerChanges) {
     let changed = changes.objects.refunds.iter();
     let revoked = changed.filter(|(_, refund)| !is_store_credit(refund));
     changes.revoked_credits = revoked.map(|(id, _)| id.clone()).collect();
+    Ok(())
 }
 
 fn is_store_credit(refund: &Refund) -> bool {
@@ -935,8 +960,14 @@ fn payments(
     for dispute in all.disputes.values() {
         request_transactions(dispute, all, &not_convertible, changes);
     }
-    for invoice in invoices.values() {
-        changes.payments.extend(out_of_band(invoice));
+    let mut of_nobody = paid_back_of_unknown(all)?;
+    for (id, invoice) in invoices {
+        let mut outside: Vec<Payment> = out_of_band(invoice).into_iter().collect();
+        let notes = all.credit_notes.values();
+        let notes = notes.filter(|note| note.stripe_invoice_id == *id);
+        let notes: Vec<&CreditNote> = notes.collect();
+        of_nobody.extend(pay_back(&mut outside, &notes)?);
+        changes.payments.extend(outside);
     }
     let shown: BTreeSet<&str> = changes
         .payments
@@ -962,9 +993,18 @@ fn payments(
         .payments
         .iter()
         .flat_map(|payment| payment.entries.clone())
+        .chain(of_nobody)
         .collect();
     changes.entries = entries::replacement(&stored.entries, &derived)?;
     Ok(())
+}
+
+/// What credit notes paid back outside Stripe whose invoice nobody has told: it belongs to no payment yet.
+fn paid_back_of_unknown(all: &Objects) -> Result<Vec<RevenueEntry>, Error> {
+    let notes = all.credit_notes.values();
+    let of_unknown = notes.filter(|note| !all.invoices.contains_key(&note.stripe_invoice_id));
+    let of_unknown: Vec<&CreditNote> = of_unknown.collect();
+    Ok(pay_back(&mut [], &of_unknown)?)
 }
 
 fn out_of_band(invoice: &Invoice) -> Option<Payment> {

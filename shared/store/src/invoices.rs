@@ -309,6 +309,8 @@ mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
     pre_payment_cents,
     tax_cents,
     tax_breakdown or default,
+    out_of_band_cents,
+    refunds or default,
     currency,
     status,
     reason,

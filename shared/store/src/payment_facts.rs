@@ -64,6 +64,8 @@ mirrored!(Refund => "refunds" by "(stripe_refund_id)" {
     stripe_balance_transaction_id,
     failure_balance_transaction_id,
     metadata,
+    source,
+    stripe_invoice_id,
     created_at,
     failed_at,
     ..version: Version,

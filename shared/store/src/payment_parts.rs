@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use super::Error;
 use super::columns::{self, columns};
 use domain::money::Currency;
+use domain::payment::RefundSource;
 
 columns! {
     /// An attempt to pay: a charge. Amounts in minor units of `currency`, words are Stripe's.
@@ -44,6 +45,8 @@ columns! {
         pub reason: Option<String>,
         /// One that is `failed` or `canceled` counts nowhere.
         pub status: String,
+        /// A refund at Stripe, or what a credit note paid back outside Stripe, of which this payment may be a part.
+        pub source: RefundSource,
         pub created_at: Timestamp,
         pub failed_at: Option<Timestamp>,
     }
@@ -98,12 +101,13 @@ pub async fn attempts(
     .await
 }
 
-/// The refunds of a payment with these charges, first to last.
+/// The refunds of a payment with these charges, and what credit notes paid back of it, first to last.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn refunds(
     db: &impl GenericClient,
+    payment_key: &str,
     stripe_payment_intent_id: Option<&str>,
     stripe_charge_ids: &[&str],
 ) -> Result<Vec<PaymentRefund>, Error> {
@@ -113,12 +117,15 @@ pub async fn refunds(
             "-- payment_parts::refunds
              SELECT {} FROM refunds
              WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
+                OR stripe_refund_id = ANY(ARRAY(SELECT source_id FROM revenue_entries
+                                                WHERE payment_key = $3 AND kind = 'refund'))
              ORDER BY created_at, stripe_refund_id",
             PaymentRefund::COLUMNS
         ),
         &[
             (&stripe_payment_intent_id, Type::TEXT),
             (&stripe_charge_ids, Type::TEXT_ARRAY),
+            (&payment_key, Type::TEXT),
         ],
     )
     .await

@@ -85,7 +85,8 @@ pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<St
         db,
         "-- reconciliation_window::refunds
          SELECT DISTINCT id FROM (
-             SELECT stripe_refund_id AS id FROM refunds WHERE created_at >= $1 AND created_at < $2
+             SELECT stripe_refund_id AS id FROM refunds
+             WHERE created_at >= $1 AND created_at < $2 AND source = 'stripe'
          ) AS objects
          WHERE id > $3 ORDER BY id LIMIT $4",
         slice,

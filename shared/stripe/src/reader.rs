@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::event::Event;
 use domain::money::Currency;
-use domain::payment::{self, Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
+use domain::payment::{self, Charge, Dispute, InvoicePayment, PaymentIntent, Refund, RefundSource};
 use domain::period::day_of;
 use domain::stripe_objects::balance::{self, BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{
@@ -20,7 +20,7 @@ use domain::stripe_objects::catalog::{
     TransformQuantity,
 };
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
-use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line};
+use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line, NoteRefund};
 use domain::stripe_objects::objects::{Keep, Objects};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
 use domain::stripe_objects::status::{
@@ -193,7 +193,7 @@ pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Objects, Er
         "coupon" => source.coupon(object, &mut facts)?,
         "discount" => source.discount(object, &mut facts)?,
         "checkout.session" => source.checkout_session(object, &mut facts)?,
-        "balance_transaction" => source.balance_transaction(object, &mut facts)?,
+        "balance_transaction" => source.balance_transaction(object, None, &mut facts)?,
         "payout" => source.payout(object, &mut facts)?,
         "tax_rate" => source.tax_rate(object, &mut facts)?,
         _ => {
@@ -751,7 +751,7 @@ impl Source<'_> {
         let event_type = if is_own_event { self.event_type } else { "" };
         let shows_capture = matches!(event_type, "charge.succeeded" | "charge.captured");
         for path in ["balance_transaction", "failure_balance_transaction"] {
-            self.expanded_transaction(object, path, facts)?;
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
         }
         // The transaction is created with the capture. Only events show the time of the capture itself.
         let captured_at = if self.is_fetched() {
@@ -819,7 +819,7 @@ impl Source<'_> {
         );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
         for path in ["balance_transaction", "failure_balance_transaction"] {
-            self.expanded_transaction(object, path, facts)?;
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
         }
         facts.refunds.keep(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
@@ -837,6 +837,8 @@ impl Source<'_> {
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
             failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             metadata: metadata(object),
+            source: RefundSource::Stripe,
+            stripe_invoice_id: None,
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "created",
@@ -876,9 +878,7 @@ impl Source<'_> {
             ids.extend(
                 id(transaction, &["id"]).or_else(|| transaction.as_str().map(str::to_owned)),
             );
-            if transaction.is_object() {
-                self.balance_transaction(transaction, facts)?;
-            }
+            self.expanded_transaction(Some(transaction), id(object, &["id"]), facts)?;
         }
         if let Some(charge) = at(object, "charge").filter(|charge| charge.is_object()) {
             self.charge(charge, facts)?;
@@ -911,25 +911,36 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// Reads a balance transaction that was expanded in place of its id.
+    /// Reads a balance transaction that was expanded in place of its id, in the object that moved it. One without its
+    /// figures is a name only.
     fn expanded_transaction(
         &self,
-        object: &Value,
-        path: &str,
+        transaction: Option<&Value>,
+        source_id: Option<String>,
         facts: &mut Objects,
     ) -> Result<(), Error> {
-        match at(object, path).filter(|transaction| transaction.is_object()) {
-            Some(transaction) => self.balance_transaction(transaction, facts),
+        let shows_figures = |one: &&Value| {
+            int(one, &["amount"]).is_some()
+                && int(one, &["fee"]).is_some()
+                && currency(one, &["currency"]).is_some()
+        };
+        match transaction.filter(shows_figures) {
+            Some(transaction) => self.balance_transaction(transaction, source_id, facts),
             None => Ok(()),
         }
     }
 
-    fn balance_transaction(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+    fn balance_transaction(
+        &self,
+        object: &Value,
+        carrier_id: Option<String>,
+        facts: &mut Objects,
+    ) -> Result<(), Error> {
         const OBJECT: &str = "balance transaction";
         let amount_cents = required_int(object, OBJECT, &["amount"], "amount")?;
-        let fee_cents = int(object, &["fee"]).unwrap_or(0);
+        let fee_cents = required_int(object, OBJECT, &["fee"], "fee")?;
         let kind = text(object, &["type"]).unwrap_or_else(|| "adjustment".to_owned());
-        let source_id = id(object, &["source"]);
+        let source_id = id(object, &["source"]).or(carrier_id);
         let category = || balance::reporting_category(&kind, source_id.as_deref(), amount_cents);
         facts.balance_transactions.keep(BalanceTransaction {
             stripe_balance_transaction_id: required_text(object, OBJECT, "id")?,
@@ -948,10 +959,8 @@ impl Source<'_> {
             source_kind: None,
             payment_key: None,
             description: text(object, &["description"]),
-            created_at: time(object, &["created"]).ok_or(Error::MissingField {
-                object: OBJECT,
-                field: "created",
-            })?,
+            // Otherwise it was there when it was first shown.
+            created_at: time(object, &["created"]).unwrap_or(self.at),
             available_at: time(object, &["available_on"]),
             // Where it was listed of one payout, the list says of which.
             stripe_payout_id: id(object, &["payout"]),
@@ -966,7 +975,7 @@ impl Source<'_> {
         const OBJECT: &str = "payout";
         let status = required_text(object, OBJECT, "status")?;
         for path in ["balance_transaction", "failure_balance_transaction"] {
-            self.expanded_transaction(object, path, facts)?;
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
         }
         let reconciliation_status = text(object, &["reconciliation_status"]);
         // More may be assigned to it as long as Stripe has not made it up.
@@ -1043,6 +1052,8 @@ impl Source<'_> {
                 .or_else(tax_in_total)
                 .unwrap_or(0),
             tax_breakdown: tax_breakdown.into(),
+            out_of_band_cents: int(object, &["out_of_band_amount"]).unwrap_or(0),
+            refunds: note_refunds(object),
             currency: currency(object, &["currency"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "currency",
@@ -1427,6 +1438,28 @@ fn pretax_credits(object: &Value) -> i64 {
         at(credit, "type").and_then(Value::as_str) == Some("credit_balance_transaction")
     });
     credits.filter_map(|credit| int(credit, &["amount"])).sum()
+}
+
+/// The refunds that a credit note covers; older versions name one, without its amount.
+fn note_refunds(object: &Value) -> Vec<NoteRefund> {
+    let refunds = filled(object, "refunds").into_iter().flatten();
+    let listed = refunds.map(|refund| NoteRefund {
+        kind: text(refund, &["type"]).unwrap_or_else(|| "refund".to_owned()),
+        amount_cents: int(refund, &["amount_refunded"]),
+        stripe_refund_id: id(refund, &["refund"]),
+        stripe_payment_record_id: id(refund, &["payment_record_refund.payment_record"]),
+    });
+    let single = id(object, &["refund"]).map(|refund| NoteRefund {
+        kind: "refund".to_owned(),
+        amount_cents: None,
+        stripe_refund_id: Some(refund),
+        stripe_payment_record_id: None,
+    });
+    let mut covered: Vec<NoteRefund> = listed.collect();
+    if covered.is_empty() {
+        covered.extend(single);
+    }
+    covered
 }
 
 /// The sum of a field over a list; `None` when the list is missing or empty.

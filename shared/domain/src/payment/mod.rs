@@ -19,6 +19,7 @@ use crate::stripe_objects::status::{ChargeStatus, DisputeStatus, IntentStatus, R
 use crate::words::words;
 
 pub mod key;
+pub mod outside;
 
 /// A payment intent as one snapshot shows it.
 /// Source: <https://docs.stripe.com/api/payment_intents/object>.
@@ -123,10 +124,23 @@ pub struct Refund {
     /// What brought the refund back that failed.
     pub failure_balance_transaction_id: Option<String>,
     pub metadata: Value,
+    /// Whether it is a refund at Stripe, or what a credit note paid back outside.
+    pub source: RefundSource,
+    /// The invoice of the credit note; `None` of a refund at Stripe.
+    pub stripe_invoice_id: Option<String>,
     pub created_at: Timestamp,
     pub failed_at: Option<Timestamp>,
     pub version: Version,
 }
+
+words!(
+    /// Where a row of `refunds` comes from.
+    RefundSource {
+        Stripe = "stripe",
+        /// Money that a credit note paid back outside Stripe; the row's key is the note's.
+        CreditNote = "credit_note",
+    }
+);
 
 /// A dispute as one snapshot shows it. Source: <https://docs.stripe.com/api/disputes/object>.
 #[derive(Debug, Clone, PartialEq)]
@@ -1459,6 +1473,8 @@ mod tests {
             stripe_balance_transaction_id: None,
             failure_balance_transaction_id: None,
             metadata: Value::Null,
+            source: RefundSource::Stripe,
+            stripe_invoice_id: None,
             created_at,
             failed_at: None,
             version: version(created_at),

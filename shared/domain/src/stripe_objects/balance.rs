@@ -90,6 +90,10 @@ impl Snapshot for BalanceTransaction {
         known(&mut self.stripe_payout_id, &earlier.stripe_payout_id);
         known(&mut self.payment_key, &earlier.payment_key);
         known(&mut self.source_kind, &earlier.source_kind);
+        // It was there when it was first shown. What earlier releases kept is dated by what it did.
+        if earlier.version.is_seen() {
+            self.created_at = self.created_at.min(earlier.created_at);
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::money::{self, Currency};
+use crate::payment::{Refund, RefundSource};
 use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::words::words;
@@ -309,6 +310,10 @@ pub struct CreditNote {
     pub tax_cents: i64,
     /// Stripe's list of its taxes.
     pub tax_breakdown: Value,
+    /// What was paid back outside Stripe, besides what `refunds` say.
+    pub out_of_band_cents: i64,
+    /// The refunds that the note covers.
+    pub refunds: Vec<NoteRefund>,
     pub currency: Currency,
     /// Stripe's word: `issued` or `void`.
     pub status: String,
@@ -316,6 +321,18 @@ pub struct CreditNote {
     pub voided_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub version: Version,
+}
+
+/// A refund that a credit note covers, at Stripe or of a payment record. The shape of `credit_notes.refunds`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteRefund {
+    /// Stripe's `type`: `refund` or `payment_record_refund`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In minor units of the note's currency; `None` in versions that only name the refund.
+    pub amount_cents: Option<i64>,
+    pub stripe_refund_id: Option<String>,
+    pub stripe_payment_record_id: Option<String>,
 }
 
 impl Snapshot for CreditNote {
@@ -360,6 +377,64 @@ impl CreditNote {
     #[must_use]
     pub fn rank(status: &str) -> i32 {
         if status == "void" { 100 } else { 0 }
+    }
+
+    /// Whether the note is in force.
+    #[must_use]
+    pub fn is_issued(&self) -> bool {
+        self.status != "void"
+    }
+
+    /// The payment records that the note pays back, each with its amount in minor units.
+    pub fn refunded_records(&self) -> impl Iterator<Item = (&str, i64)> {
+        let of_records = self.refunds.iter();
+        of_records
+            .filter(|refund| refund.kind == "payment_record_refund")
+            .map(|refund| {
+                let record = refund.stripe_payment_record_id.as_deref();
+                (record.unwrap_or_default(), refund.amount_cents.unwrap_or(0))
+            })
+    }
+
+    /// What the note pays back outside Stripe, in minor units.
+    ///
+    /// # Errors
+    /// When the sum is out of range.
+    pub fn paid_back_outside_cents(&self) -> Result<i64, money::Error> {
+        let of_records = self.refunded_records().map(|(_, amount)| amount);
+        let sum = of_records.fold(Some(self.out_of_band_cents), |sum, amount| {
+            sum?.checked_add(amount)
+        });
+        sum.ok_or(money::Error::OutOfRange)
+    }
+
+    /// The row of `refunds` of what the note paid back outside Stripe; `None` when that is nothing.
+    ///
+    /// # Errors
+    /// When the amount is out of range.
+    pub fn refund_outside(&self) -> Result<Option<Refund>, money::Error> {
+        let amount_cents = self.paid_back_outside_cents()?;
+        let status = match self.is_issued() {
+            true => "succeeded",
+            false => "canceled",
+        };
+        Ok((amount_cents > 0).then(|| Refund {
+            stripe_refund_id: self.stripe_credit_note_id.clone(),
+            stripe_charge_id: None,
+            stripe_payment_intent_id: None,
+            amount_cents,
+            currency: self.currency,
+            reason: self.reason.clone(),
+            status: status.to_owned(),
+            stripe_balance_transaction_id: None,
+            failure_balance_transaction_id: None,
+            metadata: Value::Object(Map::new()),
+            source: RefundSource::CreditNote,
+            stripe_invoice_id: Some(self.stripe_invoice_id.clone()),
+            created_at: self.created_at,
+            failed_at: self.voided_at,
+            version: self.version.clone(),
+        }))
     }
 }
 

@@ -152,7 +152,11 @@ fn parts() -> Vec<Part> {
             payments,
             "SELECT json_agg(one) FROM (
                  SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
-                 FROM revenue_entries WHERE payment_key = ANY (reached_charges || reached_intents || named_invoices)
+                 FROM revenue_entries
+                 WHERE payment_key = ANY (reached_charges || reached_intents || named_invoices || named_credit_notes
+                     -- What a note paid back belongs to no payment while its invoice has none outside Stripe.
+                     || ARRAY(SELECT stripe_credit_note_id FROM credit_notes
+                              WHERE stripe_invoice_id = ANY (named_invoices)))
              ) AS one",
         ),
         part(
