@@ -15,6 +15,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use shared::{figures, ledger};
+use store::invoices;
 use store::reports::Scope;
 use stripe::event::Event;
 use testing::{TestDatabase, differing_rows, ledger_rows};
@@ -198,6 +199,11 @@ async fn a_payout_is_listed_once_and_has_its_transactions() {
                 "SELECT concat_ws(' ', status, amount_cents, currency, arrival_on, transactions_listed_at) FROM payouts",
             );
             assert_eq!(row.await, "paid 7680 USD 2026-10-06", "{name}");
+            let announced = told(
+                db,
+                "SELECT string_agg(dedupe_key, ' ') FROM outbox WHERE detail_type LIKE 'payout.%'",
+            );
+            assert_eq!(announced.await, format!("payout.paid:{payout}"), "{name}");
             let lookups = told(db, LOOKUPS).await;
             let expected = format!("payout_transactions {payout} payout_transactions");
             assert!(lookups.ends_with(&expected), "{lookups}: {name}");
@@ -285,6 +291,19 @@ async fn a_tax_rate_says_what_a_tax_only_names() {
             assert_eq!(report(db).await, expected, "{name}");
             let lookups = told(db, LOOKUPS).await;
             assert!(!lookups.contains("tax_rate"), "{lookups}: {name}");
+            let invoice = told(db, "SELECT stripe_invoice_id FROM invoices").await;
+            let shown = invoices::find(db.client(), None, Some(&invoice))
+                .await
+                .unwrap();
+            let taxes = shown.unwrap().details.tax_breakdown.unwrap();
+            let rate = &taxes[0]["tax_rate"];
+            let said = json!([
+                rate["id"],
+                rate["percentage"],
+                rate["display_name"],
+                rate["country"]
+            ]);
+            assert_eq!(said, json!([id, 20, "VAT", "GB"]), "{name}");
         })
         .await;
         // Nobody has told it yet: it is looked up, and then it is known.
