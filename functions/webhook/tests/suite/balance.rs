@@ -131,15 +131,6 @@ async fn in_any_order(
     }
 }
 
-/// The story in every shape.
-async fn in_every_shape(account: &Account, check: impl AsyncFn(&Transaction<'_>, &str)) {
-    let database = TestDatabase::create().await;
-    for shape in Shape::ALL {
-        let events = account.events(shape);
-        in_any_order(&database, &format!("{shape:?}"), &events, &check).await;
-    }
-}
-
 /// The one text that a statement selects.
 async fn told(db: &Transaction<'_>, statement: &str) -> String {
     let row = db.query_one(statement, &[]).await.unwrap();
@@ -147,7 +138,7 @@ async fn told(db: &Transaction<'_>, statement: &str) -> String {
 }
 
 /// Payments whose row is not the sum of their entries, and days that are not the sums of their transactions.
-const DIFFERING: &str = "
+pub(crate) const DIFFERING: &str = "
     SELECT string_agg(text, ', ') FROM (
         SELECT payment_key || ' ' || concat_ws(' ', fees, refunds, disputes) AS text
         FROM payment_history CROSS JOIN LATERAL (
@@ -637,7 +628,7 @@ async fn the_fees_of_refunds_count_on_their_own_dates() {
     let intent = intent.unwrap();
     account.set_now(october(5));
     account.refund(&intent, 2_000).unwrap();
-    let mut events_of = |shape: Shape| {
+    let events_of = |shape: Shape| {
         let mut events = account.events(shape);
         let charge = settled_charge(&account, &intent, shape);
         events.push(fetched(json!([charge]), october(25)));

@@ -1136,7 +1136,8 @@ impl Rate {
             {
                 let product = i128::from(amount_cents) * i128::from(charged_cents);
                 let converted = div_half_even(product, i128::from(settled_cents))?;
-                let converted = i64::try_from(converted).map_err(|_| money::Error::OutOfRange)?;
+                let converted =
+                    i64::try_from(converted).map_err(|_large| money::Error::OutOfRange)?;
                 Ok(Some(converted))
             }
             Some(_) | None => Ok(None),

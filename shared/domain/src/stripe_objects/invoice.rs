@@ -401,10 +401,8 @@ impl CreditNote {
     /// # Errors
     /// When the sum is out of range.
     pub fn paid_back_outside_cents(&self) -> Result<i64, money::Error> {
-        let of_records = self.refunded_records().map(|(_, amount)| amount);
-        let sum = of_records.fold(Some(self.out_of_band_cents), |sum, amount| {
-            sum?.checked_add(amount)
-        });
+        let mut of_records = self.refunded_records().map(|(_, amount)| amount);
+        let sum = of_records.try_fold(self.out_of_band_cents, i64::checked_add);
         sum.ok_or(money::Error::OutOfRange)
     }
 
