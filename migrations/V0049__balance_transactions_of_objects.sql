@@ -1,6 +1,7 @@
--- What names its balance transactions, and what credit notes paid back outside Stripe. Nothing else says any more what a payment cost and what a dispute took. The columns
--- that said it before (settlement_*, exchange_rate of charges, balance_transactions and fee_cents of disputes) stay for the
--- release before, and are not read.
+-- What names its balance transactions, and what credit notes paid back outside Stripe. Nothing else says any more what a
+-- payment cost and what a dispute took. The columns that said it before (settlement_* and exchange_rate of charges,
+-- balance_transactions and fee_cents of disputes) stay for the release before; of them only fee_cents is still read, for
+-- disputes that an earlier release has booked.
 
 ALTER TABLE payment_attempts
     ADD COLUMN failure_balance_transaction_id TEXT,             -- txn_… that took back a charge that failed after all
