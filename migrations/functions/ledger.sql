@@ -1,7 +1,7 @@
 -- The ledger's reads and writes. Made from the mirrored tables (`shared/store/src/ledger.rs`):
 -- UPDATE_SQL=1 cargo test -p shared --test documents
 
-CREATE OR REPLACE FUNCTION billing_read_HASH(named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], user_ids INTEGER[])
+CREATE OR REPLACE FUNCTION billing_read_HASH(named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], named_balance_transactions TEXT[], named_payouts TEXT[], named_tax_rates TEXT[], user_ids INTEGER[])
 RETURNS JSON LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     has_payments BOOLEAN := cardinality(named_payment_intents || named_charges || named_refunds || named_disputes
@@ -28,6 +28,9 @@ DECLARE
     found_prices JSON;
     found_coupons JSON;
     found_discounts JSON;
+    found_balance_transactions JSON;
+    found_payouts JSON;
+    found_tax_rates JSON;
     found_users JSON;
     found_entitling JSON;
 BEGIN
@@ -69,19 +72,19 @@ BEGIN
         ELSE outside_stripe_stated_cents END AS outside_stripe_stated_cents, source_created_at, source_rank, source_event_id, partial FROM invoices WHERE stripe_invoice_id = ANY (named_invoices) AND NOT superseded AND source_event_id <> '') AS one);
     END IF;
     IF cardinality(named_invoices || named_credit_notes) > 0 THEN
-        found_credit_notes := (SELECT json_agg(one) FROM (SELECT stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, amount_cents, pre_payment_cents, tax_cents, tax_breakdown, currency, status, reason, voided_at, created_at, source_created_at, source_rank, source_event_id, partial FROM credit_notes WHERE stripe_credit_note_id = ANY (named_credit_notes) OR stripe_invoice_id = ANY (named_invoices)) AS one);
+        found_credit_notes := (SELECT json_agg(one) FROM (SELECT stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, amount_cents, pre_payment_cents, tax_cents, tax_breakdown, out_of_band_cents, refunds, currency, status, reason, voided_at, created_at, source_created_at, source_rank, source_event_id, partial FROM credit_notes WHERE stripe_credit_note_id = ANY (named_credit_notes) OR stripe_invoice_id = ANY (named_invoices)) AS one);
     END IF;
     IF has_payments THEN
         found_payment_intents := (SELECT json_agg(one) FROM (SELECT stripe_payment_intent_id, stripe_customer_id, amount_cents, amount_received_cents, currency, status, latest_charge_id, stripe_invoice_id, payment_method, failure_code, decline_code, failure_message, succeeded_at, canceled_at, user_id, created_at, source_created_at, source_rank, source_event_id, partial FROM payment_intents WHERE stripe_payment_intent_id = ANY (reached_intents)) AS one);
     END IF;
     IF has_payments THEN
-        found_charges := (SELECT json_agg(one) FROM (SELECT stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, attempted_at, settlement_currency, settlement_amount_cents, settlement_fee_cents, exchange_rate, source_created_at, source_rank, source_event_id, partial FROM payment_attempts WHERE stripe_charge_id = ANY (reached_charges)) AS one);
+        found_charges := (SELECT json_agg(one) FROM (SELECT stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, failure_balance_transaction_id, attempted_at, source_created_at, source_rank, source_event_id, partial FROM payment_attempts WHERE stripe_charge_id = ANY (reached_charges)) AS one);
     END IF;
     IF has_payments THEN
-        found_refunds := (SELECT json_agg(one) FROM (SELECT stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, metadata, created_at, failed_at, source_created_at, source_rank, source_event_id, partial FROM refunds WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_refund_id = ANY (named_refunds)) AS one);
+        found_refunds := (SELECT json_agg(one) FROM (SELECT stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, failure_balance_transaction_id, metadata, source, stripe_invoice_id, created_at, failed_at, source_created_at, source_rank, source_event_id, partial FROM refunds WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_refund_id = ANY (named_refunds)) AS one);
     END IF;
     IF has_payments THEN
-        found_disputes := (SELECT json_agg(one) FROM (SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transactions, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id, partial FROM disputes WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_dispute_id = ANY (named_disputes)) AS one);
+        found_disputes := (SELECT json_agg(one) FROM (SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transaction_ids, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id, partial FROM disputes WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_dispute_id = ANY (named_disputes)) AS one);
     END IF;
     IF has_payments THEN
         found_invoice_payments := (SELECT json_agg(one) FROM (SELECT stripe_invoice_id, stripe_payment_intent_id, stripe_charge_id, stripe_payment_record_id, reported_by, stripe_invoice_payment_id, is_default, stripe_customer_id, amount_paid_cents, currency, status, paid_at, source_created_at, source_rank, source_event_id, partial FROM invoice_payments WHERE stripe_charge_id = ANY (reached_charges) OR stripe_payment_intent_id = ANY (reached_intents) OR stripe_invoice_id = ANY (named_invoices) OR stripe_payment_record_id = ANY (reached_records)) AS one);
@@ -100,7 +103,11 @@ BEGIN
         found_entries := (SELECT json_agg(one) FROM (
             SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
             FROM revenue_entries
-            WHERE payment_key = ANY (reached_charges || reached_intents || reached_records || named_invoices)
+            WHERE payment_key = ANY (reached_charges || reached_intents || reached_records || named_invoices
+                || named_credit_notes
+                -- What a note paid back belongs to no payment while its invoice has none outside Stripe.
+                || ARRAY(SELECT stripe_credit_note_id FROM credit_notes
+                         WHERE stripe_invoice_id = ANY (named_invoices)))
         ) AS one);
     END IF;
     IF cardinality(named_prices) > 0 THEN
@@ -116,6 +123,29 @@ BEGIN
     IF cardinality(named_discounts) > 0 THEN
         found_discounts := (SELECT json_agg(one) FROM (SELECT stripe_discount_id, stripe_coupon_id, stripe_customer_id, stripe_subscription_id, ended_at, created_at, source_created_at, source_rank, source_event_id, partial FROM discounts WHERE stripe_discount_id = ANY (named_discounts)
         OR stripe_customer_id = ANY (named_discounts) AND stripe_subscription_id IS NULL) AS one);
+    END IF;
+    IF has_payments OR cardinality(named_balance_transactions) > 0 THEN
+        found_balance_transactions := (SELECT json_agg(one) FROM (SELECT stripe_balance_transaction_id, type, reporting_category, balance_type, currency, amount_cents, fee_cents, net_cents, fee_details, exchange_rate, source_id, source_kind, payment_key, description, created_at, available_at, stripe_payout_id, source_created_at, source_rank, source_event_id, partial FROM balance_transactions WHERE stripe_balance_transaction_id = ANY (named_balance_transactions)
+        OR payment_key = ANY (reached_charges || reached_intents)
+        OR source_id = ANY (named_charges || named_refunds || named_disputes)) AS one);
+    END IF;
+    IF cardinality(named_payouts) > 0 THEN
+        found_payouts := (SELECT json_agg(one) FROM (SELECT stripe_payout_id, amount_cents, currency, status, automatic, method, arrival_on, trace_id, reconciliation_status, stripe_balance_transaction_id, failure_balance_transaction_id, failure_code, created_at, transactions_listed_at, source_created_at, source_rank, source_event_id, partial FROM payouts WHERE stripe_payout_id = ANY (named_payouts)) AS one);
+    END IF;
+    IF cardinality(named_tax_rates || named_invoices || named_credit_notes) > 0 THEN
+        found_tax_rates := (SELECT json_agg(one) FROM (SELECT stripe_tax_rate_id, display_name, percentage, country, state, jurisdiction, tax_type, inclusive, created_at, source_created_at, source_rank, source_event_id, partial FROM tax_rates WHERE stripe_tax_rate_id = ANY (named_tax_rates || ARRAY(
+        SELECT rate #>> '{}' FROM (
+            SELECT tax_breakdown FROM invoices
+            WHERE stripe_invoice_id = ANY (named_invoices) AND NOT superseded
+            UNION ALL
+            SELECT tax_breakdown FROM credit_notes
+            WHERE stripe_credit_note_id = ANY (named_credit_notes)
+               OR stripe_invoice_id = ANY (named_invoices)
+        ) AS taxed, LATERAL (
+            SELECT jsonb_path_query(tax_breakdown, 'lax $[*].tax_rate_details.tax_rate') AS rate
+            UNION ALL SELECT jsonb_path_query(tax_breakdown, 'lax $[*].tax_rate')
+            UNION ALL SELECT jsonb_path_query(tax_breakdown, 'lax $[*].tax_rate.id')
+        ) AS named))) AS one);
     END IF;
     IF cardinality(user_ids) > 0 THEN
         found_users := (SELECT json_agg(json_build_array(id, stripe_customer_id)) FROM users WHERE id = ANY (user_ids));
@@ -153,18 +183,21 @@ BEGIN
         'prices', found_prices,
         'coupons', found_coupons,
         'discounts', found_discounts,
+        'balance_transactions', found_balance_transactions,
+        'payouts', found_payouts,
+        'tax_rates', found_tax_rates,
         'users', found_users,
         'entitling', found_entitling
     );
 END
 $$;
 
-CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], shared_keys TEXT[],
-    balance_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
+CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, named_customers TEXT[], named_checkout_sessions TEXT[], named_subscriptions TEXT[], named_invoices TEXT[], named_credit_notes TEXT[], named_payment_intents TEXT[], named_charges TEXT[], named_refunds TEXT[], named_disputes TEXT[], named_invoice_payments TEXT[], named_prices TEXT[], named_coupons TEXT[], named_discounts TEXT[], named_balance_transactions TEXT[], named_payouts TEXT[], named_tax_rates TEXT[], shared_keys TEXT[],
+    shown_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
 RETURNS JSON LANGUAGE plpgsql VOLATILE SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 DECLARE
     new_events TEXT[];
-    keys TEXT[] := named_customers || named_checkout_sessions || named_subscriptions || named_invoices || named_credit_notes || named_payment_intents || named_charges || named_refunds || named_disputes || named_invoice_payments || named_prices || named_coupons || named_discounts;
+    keys TEXT[] := named_customers || named_checkout_sessions || named_subscriptions || named_invoices || named_credit_notes || named_payment_intents || named_charges || named_refunds || named_disputes || named_invoice_payments || named_prices || named_coupons || named_discounts || named_balance_transactions || named_payouts || named_tax_rates;
     customers_of TEXT[];
     user_ids INTEGER[];
     locks BIGINT;
@@ -190,11 +223,29 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
-    IF cardinality(balance_transactions) > 0 THEN
+    IF cardinality(shown_transactions) > 0 THEN
+        -- The payments of what names them or moved them. A fact about a charge, refund or dispute names these itself.
         named_charges := named_charges || ARRAY(
             SELECT stripe_charge_id FROM payment_attempts
-            WHERE stripe_balance_transaction_id = ANY (balance_transactions));
-        keys := keys || named_charges;
+            WHERE stripe_balance_transaction_id = ANY (shown_transactions)
+               OR failure_balance_transaction_id = ANY (shown_transactions)
+            UNION SELECT stripe_charge_id FROM refunds
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions)) AND stripe_charge_id IS NOT NULL
+            UNION SELECT stripe_charge_id FROM disputes
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_charge_id IS NOT NULL);
+        named_payment_intents := named_payment_intents || ARRAY(
+            SELECT stripe_payment_intent_id FROM refunds
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions))
+              AND stripe_payment_intent_id IS NOT NULL
+            UNION SELECT stripe_payment_intent_id FROM disputes
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_payment_intent_id IS NOT NULL);
+        keys := keys || named_charges || named_payment_intents;
     END IF;
     -- What the ids lead to is likely to be needed as well. Whoever finds more of it under the locks asks again.
     keys := keys || ARRAY(
@@ -244,7 +295,7 @@ BEGIN
     RETURN json_build_object(
         'new_events', new_events, 'locked', locked, 'others_of_second', others,
         'undigested', undigested,
-        'state', billing_read_HASH(named_customers, named_checkout_sessions, named_subscriptions, named_invoices, named_credit_notes, named_payment_intents, named_charges, named_refunds, named_disputes, named_invoice_payments, named_prices, named_coupons, named_discounts, user_ids));
+        'state', billing_read_HASH(named_customers, named_checkout_sessions, named_subscriptions, named_invoices, named_credit_notes, named_payment_intents, named_charges, named_refunds, named_disputes, named_invoice_payments, named_prices, named_coupons, named_discounts, named_balance_transactions, named_payouts, named_tax_rates, user_ids));
 END
 $$;
 
@@ -332,9 +383,9 @@ BEGIN
     END IF;
     written := changes -> 'credit_notes';
     IF written IS NOT NULL THEN
-        INSERT INTO credit_notes AS old (stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, amount_cents, pre_payment_cents, tax_cents, tax_breakdown, currency, status, reason, voided_at, created_at, source_created_at, source_rank, source_event_id, partial, updated_at)
-        SELECT new.stripe_credit_note_id, new.stripe_invoice_id, new.stripe_customer_id, new.amount_cents, new.pre_payment_cents, new.tax_cents, new.tax_breakdown, new.currency, new.status, new.reason, new.voided_at, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS credit_notes), written) AS new
-        ON CONFLICT (stripe_credit_note_id) DO UPDATE SET stripe_credit_note_id = excluded.stripe_credit_note_id, stripe_invoice_id = excluded.stripe_invoice_id, stripe_customer_id = excluded.stripe_customer_id, amount_cents = excluded.amount_cents, pre_payment_cents = excluded.pre_payment_cents, tax_cents = excluded.tax_cents, tax_breakdown = excluded.tax_breakdown, currency = excluded.currency, status = excluded.status, reason = excluded.reason, voided_at = excluded.voided_at, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
+        INSERT INTO credit_notes AS old (stripe_credit_note_id, stripe_invoice_id, stripe_customer_id, amount_cents, pre_payment_cents, tax_cents, tax_breakdown, out_of_band_cents, refunds, currency, status, reason, voided_at, created_at, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_credit_note_id, new.stripe_invoice_id, new.stripe_customer_id, new.amount_cents, new.pre_payment_cents, new.tax_cents, new.tax_breakdown, new.out_of_band_cents, new.refunds, new.currency, new.status, new.reason, new.voided_at, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS credit_notes), written) AS new
+        ON CONFLICT (stripe_credit_note_id) DO UPDATE SET stripe_credit_note_id = excluded.stripe_credit_note_id, stripe_invoice_id = excluded.stripe_invoice_id, stripe_customer_id = excluded.stripe_customer_id, amount_cents = excluded.amount_cents, pre_payment_cents = excluded.pre_payment_cents, tax_cents = excluded.tax_cents, tax_breakdown = excluded.tax_breakdown, out_of_band_cents = excluded.out_of_band_cents, refunds = excluded.refunds, currency = excluded.currency, status = excluded.status, reason = excluded.reason, voided_at = excluded.voided_at, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'credit_notes: % rows written instead of %', changed, jsonb_array_length(written);
@@ -396,9 +447,9 @@ BEGIN
     END IF;
     written := changes -> 'payment_attempts';
     IF written IS NOT NULL THEN
-        INSERT INTO payment_attempts AS old (stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, attempted_at, settlement_currency, settlement_amount_cents, settlement_fee_cents, exchange_rate, source_created_at, source_rank, source_event_id, partial, updated_at)
-        SELECT new.stripe_charge_id, new.stripe_payment_intent_id, new.stripe_customer_id, new.stripe_invoice_id, new.amount_cents, new.amount_captured_cents, new.currency, new.status, new.captured, new.failure_code, new.decline_code, new.failure_message, new.payment_method, new.user_id, new.succeeded_at, new.refund_totals, new.stripe_balance_transaction_id, new.attempted_at, new.settlement_currency, new.settlement_amount_cents, new.settlement_fee_cents, new.exchange_rate, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS payment_attempts), written) AS new
-        ON CONFLICT (stripe_charge_id) DO UPDATE SET stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, stripe_customer_id = excluded.stripe_customer_id, stripe_invoice_id = excluded.stripe_invoice_id, amount_cents = excluded.amount_cents, amount_captured_cents = excluded.amount_captured_cents, currency = excluded.currency, status = excluded.status, captured = excluded.captured, failure_code = excluded.failure_code, decline_code = excluded.decline_code, failure_message = excluded.failure_message, payment_method = excluded.payment_method, user_id = excluded.user_id, succeeded_at = excluded.succeeded_at, refund_totals = excluded.refund_totals, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, attempted_at = excluded.attempted_at, settlement_currency = excluded.settlement_currency, settlement_amount_cents = excluded.settlement_amount_cents, settlement_fee_cents = excluded.settlement_fee_cents, exchange_rate = excluded.exchange_rate, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
+        INSERT INTO payment_attempts AS old (stripe_charge_id, stripe_payment_intent_id, stripe_customer_id, stripe_invoice_id, amount_cents, amount_captured_cents, currency, status, captured, failure_code, decline_code, failure_message, payment_method, user_id, succeeded_at, refund_totals, stripe_balance_transaction_id, failure_balance_transaction_id, attempted_at, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_charge_id, new.stripe_payment_intent_id, new.stripe_customer_id, new.stripe_invoice_id, new.amount_cents, new.amount_captured_cents, new.currency, new.status, new.captured, new.failure_code, new.decline_code, new.failure_message, new.payment_method, new.user_id, new.succeeded_at, new.refund_totals, new.stripe_balance_transaction_id, new.failure_balance_transaction_id, new.attempted_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS payment_attempts), written) AS new
+        ON CONFLICT (stripe_charge_id) DO UPDATE SET stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, stripe_customer_id = excluded.stripe_customer_id, stripe_invoice_id = excluded.stripe_invoice_id, amount_cents = excluded.amount_cents, amount_captured_cents = excluded.amount_captured_cents, currency = excluded.currency, status = excluded.status, captured = excluded.captured, failure_code = excluded.failure_code, decline_code = excluded.decline_code, failure_message = excluded.failure_message, payment_method = excluded.payment_method, user_id = excluded.user_id, succeeded_at = excluded.succeeded_at, refund_totals = excluded.refund_totals, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, failure_balance_transaction_id = excluded.failure_balance_transaction_id, attempted_at = excluded.attempted_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'payment_attempts: % rows written instead of %', changed, jsonb_array_length(written);
@@ -406,9 +457,9 @@ BEGIN
     END IF;
     written := changes -> 'refunds';
     IF written IS NOT NULL THEN
-        INSERT INTO refunds AS old (stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, metadata, created_at, failed_at, source_created_at, source_rank, source_event_id, partial, updated_at)
-        SELECT new.stripe_refund_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.stripe_balance_transaction_id, new.metadata, new.created_at, new.failed_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS refunds), written) AS new
-        ON CONFLICT (stripe_refund_id) DO UPDATE SET stripe_refund_id = excluded.stripe_refund_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, metadata = excluded.metadata, created_at = excluded.created_at, failed_at = excluded.failed_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
+        INSERT INTO refunds AS old (stripe_refund_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, stripe_balance_transaction_id, failure_balance_transaction_id, metadata, source, stripe_invoice_id, created_at, failed_at, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_refund_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.stripe_balance_transaction_id, new.failure_balance_transaction_id, new.metadata, new.source, new.stripe_invoice_id, new.created_at, new.failed_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS refunds), written) AS new
+        ON CONFLICT (stripe_refund_id) DO UPDATE SET stripe_refund_id = excluded.stripe_refund_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, failure_balance_transaction_id = excluded.failure_balance_transaction_id, metadata = excluded.metadata, source = excluded.source, stripe_invoice_id = excluded.stripe_invoice_id, created_at = excluded.created_at, failed_at = excluded.failed_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'refunds: % rows written instead of %', changed, jsonb_array_length(written);
@@ -416,9 +467,9 @@ BEGIN
     END IF;
     written := changes -> 'disputes';
     IF written IS NOT NULL THEN
-        INSERT INTO disputes AS old (stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transactions, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id, fee_cents, partial, updated_at)
-        SELECT new.stripe_dispute_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.balance_transactions, new.funds_withdrawn_at, new.funds_reinstated_at, new.closed_at, new.evidence_due_by, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, new.fee_cents, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS disputes), written) AS new
-        ON CONFLICT (stripe_dispute_id) DO UPDATE SET stripe_dispute_id = excluded.stripe_dispute_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, balance_transactions = excluded.balance_transactions, funds_withdrawn_at = excluded.funds_withdrawn_at, funds_reinstated_at = excluded.funds_reinstated_at, closed_at = excluded.closed_at, evidence_due_by = excluded.evidence_due_by, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, fee_cents = excluded.fee_cents, partial = excluded.partial, updated_at = excluded.updated_at;
+        INSERT INTO disputes AS old (stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status, balance_transaction_ids, funds_withdrawn_at, funds_reinstated_at, closed_at, evidence_due_by, created_at, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_dispute_id, new.stripe_charge_id, new.stripe_payment_intent_id, new.amount_cents, new.currency, new.reason, new.status, new.balance_transaction_ids, new.funds_withdrawn_at, new.funds_reinstated_at, new.closed_at, new.evidence_due_by, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS disputes), written) AS new
+        ON CONFLICT (stripe_dispute_id) DO UPDATE SET stripe_dispute_id = excluded.stripe_dispute_id, stripe_charge_id = excluded.stripe_charge_id, stripe_payment_intent_id = excluded.stripe_payment_intent_id, amount_cents = excluded.amount_cents, currency = excluded.currency, reason = excluded.reason, status = excluded.status, balance_transaction_ids = excluded.balance_transaction_ids, funds_withdrawn_at = excluded.funds_withdrawn_at, funds_reinstated_at = excluded.funds_reinstated_at, closed_at = excluded.closed_at, evidence_due_by = excluded.evidence_due_by, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'disputes: % rows written instead of %', changed, jsonb_array_length(written);
@@ -432,6 +483,36 @@ BEGIN
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> jsonb_array_length(written) THEN
             RAISE EXCEPTION 'invoice_payments: % rows written instead of %', changed, jsonb_array_length(written);
+        END IF;
+    END IF;
+    written := changes -> 'balance_transactions';
+    IF written IS NOT NULL THEN
+        INSERT INTO balance_transactions AS old (stripe_balance_transaction_id, type, reporting_category, balance_type, currency, amount_cents, fee_cents, net_cents, fee_details, exchange_rate, source_id, source_kind, payment_key, description, created_at, available_at, stripe_payout_id, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_balance_transaction_id, new.type, new.reporting_category, new.balance_type, new.currency, new.amount_cents, new.fee_cents, new.net_cents, new.fee_details, new.exchange_rate, new.source_id, new.source_kind, new.payment_key, new.description, new.created_at, new.available_at, new.stripe_payout_id, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS balance_transactions), written) AS new
+        ON CONFLICT (stripe_balance_transaction_id) DO UPDATE SET stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, type = excluded.type, reporting_category = excluded.reporting_category, balance_type = excluded.balance_type, currency = excluded.currency, amount_cents = excluded.amount_cents, fee_cents = excluded.fee_cents, net_cents = excluded.net_cents, fee_details = excluded.fee_details, exchange_rate = excluded.exchange_rate, source_id = excluded.source_id, source_kind = excluded.source_kind, payment_key = excluded.payment_key, description = excluded.description, created_at = excluded.created_at, available_at = excluded.available_at, stripe_payout_id = excluded.stripe_payout_id, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> jsonb_array_length(written) THEN
+            RAISE EXCEPTION 'balance_transactions: % rows written instead of %', changed, jsonb_array_length(written);
+        END IF;
+    END IF;
+    written := changes -> 'payouts';
+    IF written IS NOT NULL THEN
+        INSERT INTO payouts AS old (stripe_payout_id, amount_cents, currency, status, automatic, method, arrival_on, trace_id, reconciliation_status, stripe_balance_transaction_id, failure_balance_transaction_id, failure_code, created_at, transactions_listed_at, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_payout_id, new.amount_cents, new.currency, new.status, new.automatic, new.method, new.arrival_on, new.trace_id, new.reconciliation_status, new.stripe_balance_transaction_id, new.failure_balance_transaction_id, new.failure_code, new.created_at, new.transactions_listed_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS payouts), written) AS new
+        ON CONFLICT (stripe_payout_id) DO UPDATE SET stripe_payout_id = excluded.stripe_payout_id, amount_cents = excluded.amount_cents, currency = excluded.currency, status = excluded.status, automatic = excluded.automatic, method = excluded.method, arrival_on = excluded.arrival_on, trace_id = excluded.trace_id, reconciliation_status = excluded.reconciliation_status, stripe_balance_transaction_id = excluded.stripe_balance_transaction_id, failure_balance_transaction_id = excluded.failure_balance_transaction_id, failure_code = excluded.failure_code, created_at = excluded.created_at, transactions_listed_at = excluded.transactions_listed_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> jsonb_array_length(written) THEN
+            RAISE EXCEPTION 'payouts: % rows written instead of %', changed, jsonb_array_length(written);
+        END IF;
+    END IF;
+    written := changes -> 'tax_rates';
+    IF written IS NOT NULL THEN
+        INSERT INTO tax_rates AS old (stripe_tax_rate_id, display_name, percentage, country, state, jurisdiction, tax_type, inclusive, created_at, source_created_at, source_rank, source_event_id, partial, updated_at)
+        SELECT new.stripe_tax_rate_id, new.display_name, new.percentage, new.country, new.state, new.jurisdiction, new.tax_type, new.inclusive, new.created_at, new.source_created_at, new.source_rank, new.source_event_id, new.partial, at FROM jsonb_populate_recordset(CAST(NULL AS tax_rates), written) AS new
+        ON CONFLICT (stripe_tax_rate_id) DO UPDATE SET stripe_tax_rate_id = excluded.stripe_tax_rate_id, display_name = excluded.display_name, percentage = excluded.percentage, country = excluded.country, state = excluded.state, jurisdiction = excluded.jurisdiction, tax_type = excluded.tax_type, inclusive = excluded.inclusive, created_at = excluded.created_at, source_created_at = excluded.source_created_at, source_rank = excluded.source_rank, source_event_id = excluded.source_event_id, partial = excluded.partial, updated_at = excluded.updated_at;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> jsonb_array_length(written) THEN
+            RAISE EXCEPTION 'tax_rates: % rows written instead of %', changed, jsonb_array_length(written);
         END IF;
     END IF;
     written := changes -> 'obsolete_payments';
@@ -508,6 +589,29 @@ BEGIN
             due_at, currency, figure_at, amount_cents)
         VALUES (wanted.subject, wanted.subject_type, wanted.event_id, wanted.kind, wanted.stripe_id, wanted.reason,
             wanted.requested_at, wanted.due_at, wanted.currency, wanted.figure_at, wanted.amount_cents);
+    END IF;
+    written := changes -> 'known_tax_rates';
+    IF written IS NOT NULL THEN
+        WITH known AS (
+            SELECT jsonb_array_elements_text(written) AS id
+        ), waiting AS (
+            SELECT DISTINCT subject FROM stripe_lookups
+            WHERE kind = 'tax_rate' AND stripe_id IN (SELECT id FROM known) AND subject <> ''
+        ), complete AS (
+            SELECT subject FROM waiting
+            WHERE NOT EXISTS (SELECT FROM stripe_lookups AS other
+                              WHERE other.subject = waiting.subject AND other.reason = 'tax_rate'
+                                AND other.done_at IS NULL AND NOT other.stripe_id IN (SELECT id FROM known))
+        ), invoiced AS (
+            UPDATE invoices SET partial = array_remove(partial, 'tax_rate')
+            WHERE stripe_invoice_id IN (SELECT subject FROM complete) AND 'tax_rate' = ANY (partial)
+              AND NOT superseded
+        ), credited AS (
+            UPDATE credit_notes SET partial = array_remove(partial, 'tax_rate')
+            WHERE stripe_credit_note_id IN (SELECT subject FROM complete) AND 'tax_rate' = ANY (partial)
+        )
+        DELETE FROM stripe_lookups
+        WHERE kind = 'tax_rate' AND stripe_id IN (SELECT id FROM known) AND subject <> '' AND done_at IS NULL;
     END IF;
     written := changes -> 'relinked_customers';
     IF written IS NOT NULL THEN
@@ -692,6 +796,27 @@ BEGIN
           AND payments = 0 AND failed_payments = 0 AND estimated_fees = 0
           AND NOT EXISTS (SELECT FROM revenue_entries
                           WHERE revenue_entries.day = moved.day AND revenue_entries.currency = moved.currency);
+    END IF;
+    written := changes -> 'balance_daily';
+    IF written IS NOT NULL THEN
+        INSERT INTO balance_daily AS stored (day, balance_type, currency, reporting_category, amount_cents, fee_cents,
+            net_cents, count)
+        SELECT day, balance_type, currency, reporting_category, amount_cents, fee_cents, net_cents, count
+        FROM jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+            reporting_category TEXT, amount_cents BIGINT, fee_cents BIGINT, net_cents BIGINT, count BIGINT)
+        ORDER BY day, balance_type, currency, reporting_category
+        ON CONFLICT (day, balance_type, currency, reporting_category) DO UPDATE SET
+            amount_cents = stored.amount_cents + excluded.amount_cents,
+            fee_cents = stored.fee_cents + excluded.fee_cents,
+            net_cents = stored.net_cents + excluded.net_cents, count = stored.count + excluded.count;
+        -- A day that its last transaction has left is as if it had never been.
+        DELETE FROM balance_daily
+        USING jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+            reporting_category TEXT, count BIGINT)
+        WHERE delta.count < 0 AND balance_daily.count = 0
+          AND (balance_daily.day, balance_daily.balance_type, balance_daily.currency,
+               balance_daily.reporting_category)
+            = (delta.day, delta.balance_type, delta.currency, delta.reporting_category);
     END IF;
     RETURN messages;
 END

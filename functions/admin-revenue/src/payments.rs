@@ -94,7 +94,8 @@ pub(crate) async fn get(
         .map(|attempt| attempt.stripe_charge_id.as_str())
         .chain(charge)
         .collect();
-    let refunds = payment_parts::refunds(db, intent, &charges).await?;
+    let refunds =
+        payment_parts::refunds(db, &payment.payment.payment_key, intent, &charges).await?;
     let disputes = payment_parts::disputes(db, intent, &charges).await?;
     let invoices = payment_history::invoices_of(db, &payment.payment).await?;
     Ok(Json(PaymentWithParts {

@@ -26,6 +26,8 @@ const PRICE: [&[&str]; 1] = [&["tiers"]];
 const CURRENCIES: [&[&str]; 2] = [&["tiers", "currency_options"], &["tiers"]];
 /// What a coupon is for, and what it takes off in other currencies.
 const COUPON: [&[&str]; 2] = [&["applies_to", "currency_options"], &["applies_to"]];
+/// A dispute's money may be in another currency than its payment: what the charge settled at says how to convert it.
+const DISPUTE: [&[&str]; 2] = [&["charge.balance_transaction"], &[]];
 /// The coupon of its discount has been inside, and then under `source`.
 const CUSTOMER: [&[&str]; 2] = [&["discount.source.coupon"], &[]];
 const NOTHING: [&[&str]; 1] = [&[]];
@@ -55,7 +57,12 @@ pub(crate) async fn answer(
             let of_charge = Map::from_iter([("charge".to_owned(), json!(id))]);
             return all(stripe, &["refunds"], of_charge, now).await.map(Some);
         }
-        "dispute" => retrieved("disputes", &NOTHING).await?,
+        "dispute" => retrieved("disputes", &DISPUTE).await?,
+        "tax_rate" => retrieved("tax_rates", &NOTHING).await?,
+        "payout_transactions" => {
+            let payout = retrieved("payouts", &NOTHING).await?;
+            return with_its_transactions(stripe, payout, now).await.map(Some);
+        }
         "invoice" | "invoice_lines" | "invoice_payments" => {
             let mut invoice = retrieved("invoices", &INVOICE).await?;
             complete_invoice(stripe, &mut invoice, now).await?;
@@ -151,6 +158,26 @@ async fn all(
     while let Some(page) = pages.next_page().await? {
         objects.extend(page);
     }
+    Ok(objects)
+}
+
+/// All transactions of a payout, each naming it, and then the payout with nothing left to list. Stripe is asked for the
+/// payout first: when it has made that up by then, the list is whole.
+async fn with_its_transactions(
+    stripe: &Client,
+    mut payout: Value,
+    now: Timestamp,
+) -> Result<Vec<Value>, Error> {
+    let Some(id) = payout["id"].as_str().map(str::to_owned) else {
+        return Err(Error::Unreadable("a payout has no id"));
+    };
+    let of_payout = Map::from_iter([("payout".to_owned(), json!(id))]);
+    let mut objects = all(stripe, &["balance_transactions"], of_payout, now).await?;
+    for transaction in &mut objects {
+        transaction["payout"] = json!(id);
+    }
+    payout["balance_transactions"] = json!({"object": "list", "data": [], "has_more": false});
+    objects.push(payout);
     Ok(objects)
 }
 

@@ -27,6 +27,8 @@ const AT_ONCE: usize = 4;
 const PER_RUN: u64 = 2_000;
 /// Longer than the client's patience with a batch; a run that died gives its batch back so late.
 const LEASE: SignedDuration = SignedDuration::from_mins(15);
+/// Transactions of a payout applied at once.
+const SLICE: usize = 100;
 /// How often a transaction that met another one is run again.
 const ATTEMPTS: u32 = 5;
 /// The pause after the first failure; it doubles with each further one.
@@ -220,7 +222,7 @@ async fn settle(
     };
     let mut attempt = 1;
     let applied = loop {
-        match apply(app, lookup, &answer, now).await {
+        match apply_in_slices(app, lookup, &answer, now).await {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
             other => break other,
         }
@@ -249,6 +251,31 @@ enum Applied {
     Obsolete,
     /// It is applied, and asks for the same again: tried again after a pause.
     Unanswered,
+}
+
+/// All but the last of a payout's thousands of transactions in database transactions of their own, so that none locks all
+/// of them. The look-up is closed with the last; what was applied before a failure is applied again, which changes
+/// nothing.
+async fn apply_in_slices(
+    app: &App,
+    lookup: &Leased,
+    answer: &Answer,
+    now: Timestamp,
+) -> Result<Applied, ledger::Error> {
+    let Answer::Objects(objects) = answer else {
+        return apply(app, lookup, answer, now).await;
+    };
+    let first = match lookup.kind.as_str() {
+        "payout_transactions" => objects.len().saturating_sub(1) / SLICE * SLICE,
+        _ => 0,
+    };
+    let (before, last) = objects.split_at(first);
+    for slice in before.chunks(SLICE) {
+        let mut client = app.database.client().await?;
+        ledger::ingest_fetched(&mut client, slice, now, app.fee_estimate).await?;
+    }
+    let last = Answer::Objects(last.to_vec());
+    apply(app, lookup, &last, now).await
 }
 
 async fn apply(

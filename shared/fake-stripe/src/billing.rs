@@ -711,6 +711,23 @@ impl Account {
     /// # Errors
     /// When there is no such invoice, it is a draft or void, or less than `amount` is left.
     pub fn credit(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        self.credit_or_pay_back(invoice, amount, false)
+    }
+
+    /// A credit note of `amount` on a paid invoice that says that it was paid back outside Stripe. Answers its id.
+    ///
+    /// # Errors
+    /// As [`Account::credit`].
+    pub fn pay_back_outside(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        self.credit_or_pay_back(invoice, amount, true)
+    }
+
+    fn credit_or_pay_back(
+        &mut self,
+        invoice: &str,
+        amount: i64,
+        out_of_band: bool,
+    ) -> Result<String, Refusal> {
         let before = self.invoices.get(invoice)?.clone();
         let left = before.total - before.pre_payment_credit - before.post_payment_credit;
         if !matches!(before.status, "open" | "paid") || amount < 1 || amount > left {
@@ -736,9 +753,11 @@ impl Account {
             number: format!("{}-CN-01", before.number.unwrap_or_default()),
             amount,
             tax: before.tax_total * amount / before.total,
+            tax_rate: before.tax_rate,
             currency: before.currency,
             status: "issued",
             pre_payment,
+            out_of_band: out_of_band && !pre_payment,
             reason: Some("product_unsatisfactory".to_owned()),
             voided_at: None,
             created: self.now,
@@ -1037,6 +1056,7 @@ impl Account {
             discounts.extend(buyer.discount.clone());
         }
         let tax_bps = subscription.map_or(0, |one| one.tax_bps);
+        let tax_rate = self.tax_rate_of(tax_bps);
         for line in &lines {
             if let Some(item) = &line.invoice_item
                 && let Ok(item) = self.invoice_items.get_mut(item)
@@ -1071,6 +1091,7 @@ impl Account {
             lines,
             discounts,
             tax_bps,
+            tax_rate,
             subtotal: 0,
             discount_total: 0,
             tax_total: 0,

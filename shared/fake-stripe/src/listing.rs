@@ -37,6 +37,7 @@ fn filters(kind: &str) -> Option<&'static [&'static str]> {
         "customers" => &["email"],
         "balance_transactions" => &["type", "source", "currency", "payout"],
         "payouts" => &["status"],
+        "tax_rates" => &["active", "inclusive"],
         "events" => &["type", "types", "delivery_success"],
         "prices" => &["product", "currency", "active", "type"],
         "products" | "coupons" => &["active"],
@@ -231,9 +232,7 @@ impl Account {
             .map(|line| Row {
                 id: &line.id,
                 created: invoice.created,
-                render: Box::new(move |shape| {
-                    render_line(&invoice.id, line, &invoice.currency, shape)
-                }),
+                render: Box::new(move |shape| render_line(invoice, line, shape)),
             })
             .collect();
         let page = page(rows, form)?;
@@ -275,11 +274,12 @@ impl Account {
             "inpay" => on_shelf(&self.invoice_payments, id),
             "pr" => on_shelf(&self.payment_records, id),
             "pi" => self.intent_snapshot(id).ok(),
-            "ch" => on_shelf(&self.charges, id),
+            "ch" | "py" => on_shelf(&self.charges, id),
             "re" => on_shelf(&self.refunds, id),
             "dp" => on_shelf(&self.disputes, id),
             "txn" => on_shelf(&self.balance_transactions, id),
             "po" => on_shelf(&self.payouts, id),
+            "txr" => on_shelf(&self.tax_rates, id),
             "cn" => on_shelf(&self.credit_notes, id),
             "cs" => on_shelf(&self.sessions, id),
             _ => None,
@@ -337,6 +337,13 @@ impl Account {
                     .iter()
                     .filter(|one| is("status", Some(one.status))),
             ),
+            "tax_rates" => objects(self.tax_rates.iter().filter(|one| {
+                is("active", Some("true"))
+                    && is(
+                        "inclusive",
+                        Some(if one.inclusive { "true" } else { "false" }),
+                    )
+            })),
             "events" => self.event_rows(form, shape),
             "prices" => objects(self.prices.iter().filter(|one| {
                 let kind = if one.interval.is_some() {
@@ -559,6 +566,7 @@ fn list_of(object: &Object) -> &'static str {
         Object::Dispute(_) => "disputes",
         Object::BalanceTransaction(_) => "balance_transactions",
         Object::Payout(_) => "payouts",
+        Object::TaxRate(_) => "tax_rates",
         Object::CreditNote(_) => "credit_notes",
         Object::Session(_) => "checkout/sessions",
     }

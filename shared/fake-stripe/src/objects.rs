@@ -188,6 +188,7 @@ pub struct Invoice {
     pub(crate) lines: Vec<Line>,
     pub(crate) discounts: Vec<Discount>,
     pub(crate) tax_bps: i64,
+    pub(crate) tax_rate: Option<String>,
     pub(crate) subtotal: i64,
     pub(crate) discount_total: i64,
     pub(crate) tax_total: i64,
@@ -277,6 +278,13 @@ pub struct Decline {
     pub(crate) message: &'static str,
 }
 
+/// What the bank says of a debit that fails.
+pub const NO_FUNDS_ON_ACCOUNT: Decline = Decline {
+    code: "insufficient_funds",
+    decline_code: "insufficient_funds",
+    message: "The account has insufficient funds.",
+};
+
 /// The decline the operations use when the caller does not name one.
 pub const INSUFFICIENT_FUNDS: Decline = Decline {
     code: "card_declined",
@@ -315,6 +323,10 @@ pub struct Charge {
     pub(crate) status: &'static str,
     pub(crate) decline: Option<Decline>,
     pub(crate) balance_transaction: Option<String>,
+    /// What took back a debit that failed.
+    pub(crate) failure_balance_transaction: Option<String>,
+    /// `card` or `us_bank_account`.
+    pub(crate) method: &'static str,
     /// Newer versions capture asynchronously: the id shows only once this is set.
     pub(crate) settled: bool,
     pub(crate) disputed: bool,
@@ -379,10 +391,25 @@ pub struct Payout {
     pub(crate) amount: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
+    /// Whether Stripe has assigned its transactions.
+    pub(crate) reconciliation_status: &'static str,
     /// Made by Stripe of all that is available; only of these the transactions can be listed.
     pub(crate) automatic: bool,
     pub(crate) balance_transaction: String,
     pub(crate) arrival_date: i64,
+    pub(crate) created: i64,
+}
+
+/// A tax rate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaxRate {
+    pub(crate) id: String,
+    pub(crate) display_name: String,
+    /// Basis points: 2000 is 20 %.
+    pub(crate) bps: i64,
+    pub(crate) country: String,
+    pub(crate) jurisdiction: String,
+    pub(crate) inclusive: bool,
     pub(crate) created: i64,
 }
 
@@ -396,9 +423,12 @@ pub struct CreditNote {
     /// With tax.
     pub(crate) amount: i64,
     pub(crate) tax: i64,
+    pub(crate) tax_rate: Option<String>,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) pre_payment: bool,
+    /// Whether the amount was paid back outside Stripe; otherwise it is a credit.
+    pub(crate) out_of_band: bool,
     pub(crate) reason: Option<String>,
     pub(crate) voided_at: Option<i64>,
     pub(crate) created: i64,
@@ -442,6 +472,7 @@ pub enum Object {
     Dispute(Dispute),
     BalanceTransaction(BalanceTransaction),
     Payout(Payout),
+    TaxRate(TaxRate),
     CreditNote(CreditNote),
     Session(Session),
 }
@@ -467,6 +498,7 @@ impl Object {
             Object::Dispute(dispute) => &dispute.id,
             Object::BalanceTransaction(transaction) => &transaction.id,
             Object::Payout(payout) => &payout.id,
+            Object::TaxRate(rate) => &rate.id,
             Object::CreditNote(note) => &note.id,
             Object::Session(session) => &session.id,
         }
@@ -513,6 +545,7 @@ stored! {
     Dispute => Object::Dispute;
     BalanceTransaction => Object::BalanceTransaction;
     Payout => Object::Payout;
+    TaxRate => Object::TaxRate;
     CreditNote => Object::CreditNote;
     Session => Object::Session;
 }

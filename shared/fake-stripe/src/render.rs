@@ -7,7 +7,7 @@ use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Decline, Discount, Dispute, Invoice,
     InvoiceItem, InvoicePayment, Item, Line, Metadata, Object, PaymentIntent, PaymentOfInvoice,
-    PaymentRecord, Payout, Price, Product, Refund, Session, Subscription,
+    PaymentRecord, Payout, Price, Product, Refund, Session, Subscription, TaxRate,
 };
 
 /// How many lines an invoice shows inline; the rest have to be listed.
@@ -36,6 +36,7 @@ impl Object {
                 render_balance_transaction(transaction, shape)
             }
             Object::Payout(payout) => render_payout(payout, shape),
+            Object::TaxRate(rate) => render_tax_rate(rate),
             Object::CreditNote(note) => render_credit_note(note, shape),
             Object::Session(session) => render_session(session, shape),
         }
@@ -346,14 +347,14 @@ fn render_subscription(subscription: &Subscription, shape: Shape) -> Value {
 }
 
 /// One line of an invoice.
-pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Shape) -> Value {
+pub(super) fn render_line(of: &Invoice, line: &Line, shape: Shape) -> Value {
     let discounts: Vec<Value> = line
         .discount
         .iter()
         .map(|(id, amount)| json!({"amount": amount, "discount": id}))
         .collect();
     let mut value = json!({
-        "id": line.id, "object": "line_item", "amount": line.amount, "currency": currency,
+        "id": line.id, "object": "line_item", "amount": line.amount, "currency": of.currency,
         "description": line.description, "discount_amounts": discounts, "discountable": true,
         "discounts": [], "livemode": false, "metadata": {},
         "period": {"end": line.period_end, "start": line.period_start},
@@ -388,11 +389,11 @@ pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Sha
                 "unit_amount_decimal": price.unit_amount.to_string(),
             })
         });
-        let taxes: Vec<Value> = tax_amounts(line.tax, line_net(line), shape);
+        let taxes = tax_amounts(line.tax, line_net(line), &of.tax_rate, shape);
         extend(
             &mut value,
             json!({
-                "invoice": invoice, "parent": parent, "pretax_credit_amounts": [],
+                "invoice": of.id, "parent": parent, "pretax_credit_amounts": [],
                 "pricing": pricing, "taxes": taxes,
             }),
         );
@@ -404,7 +405,8 @@ pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Sha
                 "price": line.price.as_ref().map(|price| render_price(price, shape)),
                 "proration": line.proration, "proration_details": {"credited_items": null},
                 "subscription": line.subscription,
-                "tax_amounts": tax_amounts(line.tax, line_net(line), shape), "tax_rates": [],
+                "tax_amounts": tax_amounts(line.tax, line_net(line), &of.tax_rate, shape),
+                "tax_rates": [],
                 "type": if line.subscription_item.is_some() && line.invoice_item.is_none() {
                     "subscription"
                 } else {
@@ -427,19 +429,19 @@ fn line_net(line: &Line) -> i64 {
     line.amount - line.discount.as_ref().map_or(0, |(_, amount)| *amount)
 }
 
-fn tax_amounts(tax: i64, taxable: i64, shape: Shape) -> Vec<Value> {
+fn tax_amounts(tax: i64, taxable: i64, rate: &Option<String>, shape: Shape) -> Vec<Value> {
     if tax == 0 {
         return Vec::new();
     }
     vec![if shape >= Shape::Basil {
         json!({
             "amount": tax, "tax_behavior": "exclusive",
-            "tax_rate_details": {"tax_rate": "txr_1Standard"},
+            "tax_rate_details": {"tax_rate": rate},
             "taxability_reason": "standard_rated", "taxable_amount": taxable,
             "type": "tax_rate_details",
         })
     } else {
-        json!({"amount": tax, "inclusive": false, "tax_rate": "txr_1Standard"})
+        json!({"amount": tax, "inclusive": false, "tax_rate": rate})
     }]
 }
 
@@ -448,7 +450,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
         .lines
         .iter()
         .take(INLINE_LINES)
-        .map(|line| render_line(&invoice.id, line, &invoice.currency, shape))
+        .map(|line| render_line(invoice, line, shape))
         .collect();
     let discount_ids: Vec<&str> = invoice
         .discounts
@@ -527,6 +529,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
     let taxes = tax_amounts(
         invoice.tax_total,
         invoice.subtotal - invoice.discount_total,
+        &invoice.tax_rate,
         shape,
     );
     if shape < Shape::Basil {
@@ -752,29 +755,33 @@ fn render_charge(charge: &Charge, shape: Shape) -> Value {
         "calculated_statement_descriptor": "DEEDPRO", "captured": succeeded,
         "created": charge.created, "currency": charge.currency, "customer": charge.customer,
         "description": null, "destination": null, "dispute": null, "disputed": charge.disputed,
-        "failure_balance_transaction": null,
+        "failure_balance_transaction": charge.failure_balance_transaction,
         "failure_code": charge.decline.as_ref().map(|one| one.code),
         "failure_message": charge.decline.as_ref().map(|one| one.message),
     });
+    let method = match charge.method {
+        "card" => json!({
+            "card": {
+                "brand": "visa",
+                "checks": {
+                    "address_line1_check": null, "address_postal_code_check": null,
+                    "cvc_check": "pass",
+                },
+                "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
+                "installments": null, "last4": "4242", "mandate": null, "network": "visa",
+                "three_d_secure": null, "wallet": null,
+            },
+            "type": "card",
+        }),
+        other => json!({"type": other, other: {"bank_name": "STRIPE TEST BANK", "last4": "6789"}}),
+    };
     extend(
         &mut value,
         json!({
             "fraud_details": {}, "livemode": false, "metadata": metadata(&charge.metadata),
             "on_behalf_of": null, "outcome": outcome, "paid": succeeded,
             "payment_intent": charge.payment_intent, "payment_method": "pm_1Card",
-            "payment_method_details": {
-                "card": {
-                    "brand": "visa",
-                    "checks": {
-                        "address_line1_check": null, "address_postal_code_check": null,
-                        "cvc_check": "pass",
-                    },
-                    "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
-                    "installments": null, "last4": "4242", "mandate": null, "network": "visa",
-                    "three_d_secure": null, "wallet": null,
-                },
-                "type": "card",
-            },
+            "payment_method_details": method,
             "receipt_email": null, "receipt_number": null, "receipt_url": null,
             "refunded": succeeded && charge.amount_refunded == charge.amount, "review": null,
             "shipping": null, "source": null, "source_transfer": null,
@@ -916,7 +923,7 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
         extend(
             &mut value,
             json!({
-                "reconciliation_status": if payout.automatic { "completed" } else { "not_applicable" },
+                "reconciliation_status": payout.reconciliation_status,
                 "trace_id": null,
             }),
         );
@@ -924,9 +931,18 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
     value
 }
 
+fn render_tax_rate(rate: &TaxRate) -> Value {
+    json!({
+        "id": rate.id, "object": "tax_rate", "active": true, "country": rate.country,
+        "created": rate.created, "description": null, "display_name": rate.display_name,
+        "inclusive": rate.inclusive, "jurisdiction": rate.jurisdiction, "livemode": false,
+        "metadata": {}, "percentage": decimal(rate.bps, 2), "state": null, "tax_type": "vat",
+    })
+}
+
 fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
     let net = note.amount - note.tax;
-    let taxes = tax_amounts(note.tax, net, shape);
+    let taxes = tax_amounts(note.tax, net, &note.tax_rate, shape);
     let mut value = json!({
         "id": note.id, "object": "credit_note", "amount": note.amount, "created": note.created,
         "currency": note.currency, "customer": note.customer,
@@ -934,7 +950,7 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
         "invoice": note.invoice,
         "lines": list(format!("/v1/credit_notes/{}/lines", note.id), Vec::new()),
         "livemode": false, "memo": null, "metadata": {}, "number": note.number,
-        "out_of_band_amount": null, "pdf": format!("https://invoice.example.com/cn/{}", note.id),
+        "out_of_band_amount": note.out_of_band.then_some(note.amount), "pdf": format!("https://invoice.example.com/cn/{}", note.id),
         "reason": note.reason, "status": note.status, "subtotal": net,
         "total": note.amount,
         "type": if note.pre_payment { "pre_payment" } else { "post_payment" },

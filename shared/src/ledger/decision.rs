@@ -11,14 +11,17 @@ use super::payments;
 use super::same_second::Seconds;
 use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
+use domain::payment::outside::pay_back;
 use domain::payment::{self, FeeEstimate, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
+use domain::stripe_objects::balance::{self, DailyBalance, DailyKey};
 use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
 use domain::stripe_objects::invoice::{CreditNote, InvoiceStatus};
 use domain::stripe_objects::objects::{Keep, Kind, Objects, Verdict};
 use domain::stripe_objects::partial::Lookup;
+use domain::stripe_objects::snapshot::{Snapshot, earliest};
 use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
 };
@@ -56,6 +59,7 @@ pub(super) struct LedgerChanges {
     /// Refunds that changed and are not a credit, whatever an earlier snapshot said.
     pub(super) revoked_credits: Vec<String>,
     pub(super) entries: Replacement,
+    pub(super) balance_daily: BTreeMap<DailyKey, DailyBalance>,
     /// Prices, coupons and discounts that were unknown before.
     pub(super) learned: Vec<String>,
     /// What the written rows do not show.
@@ -130,10 +134,11 @@ pub(super) fn decide(
     let subscribed = said.iter().flat_map(|one| one.facts.subscriptions.keys());
     history(&all.subscriptions, stored, &verdicts, &mut changes)?;
     subscriptions(subscribed, &all, stored, &mut parts, &mut changes)?;
-    store_credits(&all, &mut changes);
+    transactions(&mut all, stored, &mut changes)?;
+    refunds(&all, &mut changes)?;
     invoices(&mut all, stored, &mut parts, &mut changes)?;
     payments(&all, stored, estimate, &mut changes)?;
-    charges(&all, &mut parts, &changes);
+    payment_parts(&all, &mut parts, &changes);
     parts.settle(&all, stored, &mut changes);
     changes.users = users::decide(&all, stored, &changes);
     changes.messages = announcements::announce(&said, &changes);
@@ -581,8 +586,48 @@ impl Catalog {
     }
 }
 
-/// The refunds that were issued as credit, and those that are not any more.
-fn store_credits(all: &Objects, changes: &mut LedgerChanges) {
+/// Whose the balance transactions are, and what they add to their days.
+fn transactions(
+    all: &mut Objects,
+    stored: &State,
+    changes: &mut LedgerChanges,
+) -> Result<(), Error> {
+    let moved = payments::assign_transactions(all);
+    let written = &mut changes.objects.balance_transactions;
+    for id in written.keys().cloned().chain(moved).collect::<Vec<_>>() {
+        if let Some(transaction) = all.balance_transactions.get(&id) {
+            written.insert(id, transaction.clone());
+        }
+    }
+    changes.balance_daily = balance::daily(&stored.objects.balance_transactions, written)?;
+    // When a dispute's money first went and came back, for whoever reads the dispute.
+    for transaction in all.balance_transactions.values() {
+        let source = transaction.source_id.as_ref();
+        let Some(dispute) = source.and_then(|id| all.disputes.get_mut(id)) else {
+            continue;
+        };
+        let first = match transaction.amount_cents {
+            ..0 => &mut dispute.funds_withdrawn_at,
+            0 => continue,
+            1.. => &mut dispute.funds_reinstated_at,
+        };
+        let before = *first;
+        earliest(first, Some(transaction.created_at));
+        if *first != before {
+            let (id, dispute) = (dispute.key(), dispute.clone());
+            changes.objects.disputes.insert(id, dispute);
+        }
+    }
+    Ok(())
+}
+
+/// What credit notes have paid back outside Stripe, the refunds that were issued as credit, and those that are not any
+/// more.
+fn refunds(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
+    for (id, note) in &changes.objects.credit_notes {
+        let outside = note.refund_outside()?.map(|refund| (id.clone(), refund));
+        changes.objects.refunds.extend(outside);
+    }
     // All of them: the payment, its invoice or its customer may be what has just arrived.
     let credits = all
         .refunds
@@ -592,15 +637,25 @@ fn store_credits(all: &Objects, changes: &mut LedgerChanges) {
     let changed = changes.objects.refunds.iter();
     let revoked = changed.filter(|(_, refund)| !is_store_credit(refund));
     changes.revoked_credits = revoked.map(|(id, _)| id.clone()).collect();
+    Ok(())
 }
 
-/// What is missing of the charges of the payments that were derived.
-fn charges(all: &Objects, parts: &mut Parts, changes: &LedgerChanges) {
+/// What is missing of the charges and disputes of the payments that were derived, and of payouts.
+fn payment_parts(all: &Objects, parts: &mut Parts, changes: &LedgerChanges) {
     for (id, charge) in &all.charges {
         let key = charge.stripe_payment_intent_id.as_ref().unwrap_or(id);
         let mut payments = changes.payments.iter();
         let payment = payments.find(|payment| payment.payment_key == *key);
-        parts.judge(id, parts::of_charge(charge, payment));
+        parts.judge(id, parts::of_charge(charge, all, payment));
+    }
+    let not_convertible = changes.payments.iter();
+    let not_convertible = not_convertible.flat_map(|payment| &payment.not_convertible);
+    let not_convertible: BTreeSet<&String> = not_convertible.collect();
+    for (id, dispute) in &all.disputes {
+        parts.judge(id, parts::of_dispute(dispute, all, &not_convertible));
+    }
+    for (id, payout) in &all.payouts {
+        parts.judge(id, parts::of_payout(payout));
     }
 }
 
@@ -635,7 +690,7 @@ fn invoices(
     let credited: BTreeSet<String> = notes.map(|note| note.stripe_invoice_id.clone()).collect();
     for (id, invoice) in &all.invoices {
         let money = invoice.money(all.invoice_payments.values())?;
-        parts.judge(id, parts::of_invoice(invoice, &money));
+        parts.judge(id, parts::of_invoice(invoice, &money, &all.tax_rates));
         let before = stored.objects.invoices.get(id).map(|before| {
             let links = stored.objects.invoice_payments.values();
             before.money(links)
@@ -652,6 +707,9 @@ fn invoices(
             let figures = (due_cents, money.outside_cents);
             changes.invoice_figures.insert(id.clone(), figures);
         }
+    }
+    for (id, note) in &all.credit_notes {
+        parts.judge(id, parts::of_credit_note(note, &all.tax_rates));
     }
     for id in changes.invoice_figures.keys() {
         let invoice = all.invoices.get_key_value(id);
@@ -713,7 +771,26 @@ fn payments(
         let payment = payment::derive(&facts, estimate)?;
         changes.payments.extend(payment);
     }
-    let outside = payment::outside_stripe(invoices.values(), &all.invoice_payments)?;
+    let mut outside = payment::outside_stripe(invoices.values(), &all.invoice_payments)?;
+    let mut of_nobody = paid_back_of_unknown(all)?;
+    for id in invoices.keys() {
+        let notes = all.credit_notes.values();
+        let notes = notes.filter(|note| note.stripe_invoice_id == *id);
+        let notes: Vec<&CreditNote> = notes.collect();
+        if notes.is_empty() {
+            continue;
+        }
+        let pays = |payment: &Payment| {
+            let links = all.invoice_payments.values();
+            let mut links = links.filter(|link| link.stripe_invoice_id == *id);
+            payment.stripe_invoice_id.as_ref() == Some(id)
+                || links.any(|link| link.record_outside_stripe() == Some(&payment.payment_key))
+        };
+        let (mut of_invoice, others) = outside.into_iter().partition::<Vec<_>, _>(pays);
+        of_nobody.extend(pay_back(&mut of_invoice, &notes)?);
+        outside = others;
+        outside.extend(of_invoice);
+    }
     changes.payments.extend(outside);
     let shown: BTreeSet<&str> = changes
         .payments
@@ -739,7 +816,16 @@ fn payments(
         .payments
         .iter()
         .flat_map(|payment| payment.entries.clone())
+        .chain(of_nobody)
         .collect();
     changes.entries = entries::replacement(&stored.entries, &derived)?;
     Ok(())
+}
+
+/// What credit notes paid back outside Stripe whose invoice nobody has told: it belongs to no payment yet.
+fn paid_back_of_unknown(all: &Objects) -> Result<Vec<RevenueEntry>, Error> {
+    let notes = all.credit_notes.values();
+    let of_unknown = notes.filter(|note| !all.invoices.contains_key(&note.stripe_invoice_id));
+    let of_unknown: Vec<&CreditNote> = of_unknown.collect();
+    Ok(pay_back(&mut [], &of_unknown)?)
 }

@@ -6,12 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::decision::LedgerChanges;
-use domain::payment::{Charge, Payment};
+use domain::payment::{Charge, Dispute, Payment};
 use domain::revenue::movement::SubscriptionVersion;
-use domain::stripe_objects::invoice::{Invoice, InvoiceMoney, InvoiceStatus};
-use domain::stripe_objects::objects::Objects;
+use domain::stripe_objects::balance::{BalanceTransaction, Payout, SourceKind, TaxRate};
+use domain::stripe_objects::invoice::{
+    CreditNote, Invoice, InvoiceMoney, InvoiceStatus, tax_rate_ids,
+};
+use domain::stripe_objects::objects::{Kind, Objects};
 use domain::stripe_objects::partial::{Lookup, Missing, Reason, Stake};
 use domain::stripe_objects::subscription::Subscription;
+use serde_json::Value;
 use store::ledger::{Partial, State, Subject};
 use store::subscriptions::Computed;
 use stripe::event::Event;
@@ -202,9 +206,18 @@ fn of_event(event: &Event) -> Subject {
 
 /// The lines after the first ones, and the payments when they do not explain what was paid. An open invoice that was
 /// tried in vain names none from API version basil on; that makes no figure provisional.
-pub(super) fn of_invoice(invoice: &Invoice, money: &InvoiceMoney) -> Vec<Lookup> {
+pub(super) fn of_invoice(
+    invoice: &Invoice,
+    money: &InvoiceMoney,
+    tax_rates: &Kind<TaxRate>,
+) -> Vec<Lookup> {
     let id = invoice.stripe_invoice_id.as_str();
-    let mut lookups = Vec::new();
+    let taxes = Stake {
+        currency: invoice.currency,
+        at: invoice.finalized_at.unwrap_or(invoice.created_at),
+        amount_cents: invoice.tax_cents,
+    };
+    let mut lookups = of_taxes(&invoice.tax_breakdown, tax_rates, invoice.created_at, taxes);
     if !invoice.lines_complete {
         let requested_at = invoice.created_at;
         lookups.push(at_once(
@@ -233,38 +246,107 @@ pub(super) fn of_invoice(invoice: &Invoice, money: &InvoiceMoney) -> Vec<Lookup>
     lookups
 }
 
+/// The tax rates that a credit note names and nobody knows.
+pub(super) fn of_credit_note(note: &CreditNote, tax_rates: &Kind<TaxRate>) -> Vec<Lookup> {
+    let taxes = Stake {
+        currency: note.currency,
+        at: note.created_at,
+        amount_cents: note.tax_cents,
+    };
+    of_taxes(&note.tax_breakdown, tax_rates, note.created_at, taxes)
+}
+
+fn of_taxes(
+    tax_breakdown: &Value,
+    tax_rates: &Kind<TaxRate>,
+    requested_at: Timestamp,
+    stake: Stake,
+) -> Vec<Lookup> {
+    let unknown = tax_rate_ids(tax_breakdown).filter(|id| !tax_rates.contains_key(id));
+    let unknown: BTreeSet<String> = unknown.collect();
+    let lookups = unknown.iter();
+    let lookups =
+        lookups.map(|id| at_once("tax_rate", id, Reason::TaxRate, requested_at, Some(stake)));
+    lookups.collect()
+}
+
 /// The fee, until a balance transaction says it, and the refunds that only the total shows.
-pub(super) fn of_charge(charge: &Charge, payment: Option<&Payment>) -> Vec<Lookup> {
+pub(super) fn of_charge(charge: &Charge, all: &Objects, payment: Option<&Payment>) -> Vec<Lookup> {
     let id = charge.stripe_charge_id.as_str();
     let attempted_at = charge.attempted_at;
     let mut lookups = Vec::new();
-    if charge.settlement.is_none() {
-        let of_payment = payment.filter(|one| one.stripe_charge_id.as_deref() == Some(id));
-        let stake = Some(Stake {
-            currency: charge.currency,
-            at: of_payment
-                .and_then(|payment| payment.succeeded_at)
-                .unwrap_or(attempted_at),
-            amount_cents: of_payment.map_or(0, |payment| payment.stripe_fee_cents),
-        });
-        match &charge.stripe_balance_transaction_id {
-            Some(transaction) if charge.has_succeeded() || charge.has_failed() => {
+    let of_payment = payment.filter(|one| one.stripe_charge_id.as_deref() == Some(id));
+    let stake = Some(Stake {
+        currency: charge.currency,
+        at: of_payment
+            .and_then(|payment| payment.succeeded_at)
+            .unwrap_or(attempted_at),
+        amount_cents: of_payment.map_or(0, |payment| payment.stripe_fee_cents),
+    });
+    if charge.has_succeeded() || charge.has_failed() {
+        let named: BTreeSet<&String> = charge.transaction_ids().collect();
+        for transaction in named {
+            if !all.balance_transactions.contains_key(transaction) {
                 let kind = "balance_transaction";
                 lookups.push(at_once(kind, transaction, Reason::Fee, attempted_at, stake));
             }
-            // It mostly comes with `charge.updated`.
-            None if charge.is_paid() => {
-                let lookup = at_once("charge", id, Reason::Fee, attempted_at, stake);
-                lookups.push(in_an_hour(lookup));
-            }
-            Some(_) | None => {}
         }
+    }
+    let mut transactions = all.balance_transactions.values();
+    let is_named = charge.stripe_balance_transaction_id.is_some()
+        || transactions.any(|one| {
+            one.source_kind == Some(SourceKind::Charge) && one.source_id.as_deref() == Some(id)
+        });
+    if charge.is_paid() && !is_named {
+        // It mostly comes with `charge.updated`.
+        let lookup = at_once("charge", id, Reason::Fee, attempted_at, stake);
+        lookups.push(in_an_hour(lookup));
     }
     if payment.is_some_and(|one| one.charges_short_of_refunds.iter().any(|short| short == id)) {
         let kind = "charge_refunds";
         lookups.push(at_once(kind, id, Reason::Refunds, attempted_at, None));
     }
     lookups
+}
+
+/// What moved a dispute's money, while nobody has shown the list or it cannot be converted.
+pub(super) fn of_dispute(
+    dispute: &Dispute,
+    all: &Objects,
+    not_convertible: &BTreeSet<&String>,
+) -> Vec<Lookup> {
+    let id = dispute.stripe_dispute_id.as_str();
+    let is_of_it = |one: &BalanceTransaction| one.source_id.as_deref() == Some(id);
+    let is_unknown = dispute.balance_transaction_ids.is_none()
+        || dispute
+            .transaction_ids()
+            .any(|one| !all.balance_transactions.contains_key(one))
+        || not_convertible.iter().any(|one| {
+            dispute.names_transaction(one)
+                || all.balance_transactions.get(*one).is_some_and(is_of_it)
+        });
+    let stake = Stake {
+        currency: dispute.currency,
+        at: dispute.created_at,
+        amount_cents: dispute.amount_cents,
+    };
+    let reason = Reason::Transactions;
+    let lookup = at_once("dispute", id, reason, dispute.created_at, Some(stake));
+    is_unknown.then_some(lookup).into_iter().collect()
+}
+
+/// What a payout consists of, until it was listed whole.
+pub(super) fn of_payout(payout: &Payout) -> Vec<Lookup> {
+    let is_missing = payout.has_transactions() && payout.transactions_listed_at.is_none();
+    let (kind, reason) = ("payout_transactions", Reason::PayoutTransactions);
+    let lookup = at_once(
+        kind,
+        &payout.stripe_payout_id,
+        reason,
+        payout.created_at,
+        None,
+    );
+    is_missing.then_some(lookup).into_iter().collect()
 }
 
 /// What the history of a subscription needs and nobody knows. Of its items only those of the snapshot shown are asked for:

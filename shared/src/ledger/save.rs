@@ -173,12 +173,16 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     writes.objects(objects.refunds.values(), partial)?;
     writes.objects(objects.disputes.values(), partial)?;
     writes.objects(objects.invoice_payments.values(), partial)?;
+    writes.objects(objects.balance_transactions.values(), partial)?;
+    writes.objects(objects.payouts.values(), partial)?;
+    writes.objects(objects.tax_rates.values(), partial)?;
     writes.list("obsolete_payments", &changes.obsolete_payments)?;
     writes.derived(&changes.payments)?;
     writes.list("invoices_of_payments", objects.invoices.keys())?;
     writes.store_credits(&changes.store_credits)?;
     writes.list("revoked_credits", &changes.revoked_credits)?;
     writes.lookups(&changes.lookups)?;
+    writes.list("known_tax_rates", objects.tax_rates.keys())?;
     let users = &changes.users;
     writes.list("relinked_customers", &users.relinked_customers)?;
     writes.list("claimed_users", &users.claimed)?;
@@ -189,6 +193,7 @@ fn writes(changes: &LedgerChanges) -> Result<Writes, Error> {
     writes.derived(&changes.versions)?;
     writes.movements(&changes.movements)?;
     writes.entries(&changes.entries)?;
+    writes.balance_daily(&changes.balance_daily)?;
     Ok(writes)
 }
 

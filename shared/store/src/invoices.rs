@@ -10,6 +10,7 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type 
 use utoipa::{PartialSchema, ToSchema};
 
 use super::Error;
+use super::balance;
 use super::columns::{self, Column, FromRow, columns};
 use super::list::{self, Order, few, sorted};
 use super::mirror::{self, Cells, mirrored};
@@ -17,7 +18,7 @@ use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
 use domain::stripe_objects::invoice::OutsideStripe;
 use domain::stripe_objects::invoice::{
-    CreditNote, Invoice, InvoiceKind, InvoiceStatus, PartnerInvoice,
+    CreditNote, Invoice, InvoiceKind, InvoiceStatus, PartnerInvoice, tax_rate_id, tax_rate_ids,
 };
 use domain::stripe_objects::snapshot::Version;
 
@@ -81,7 +82,8 @@ columns! {
 columns! {
     /// Further members of an invoice that its customer may see.
     pub struct InvoiceDetails of "invoices" {
-        /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
+        /// By rate and jurisdiction: `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape with the rate in
+        /// `tax_rate`, as far as it is known.
         pub tax_breakdown: Option<Value>,
         /// The part of the tax that the subtotal contains, in minor units.
         pub inclusive_tax_cents: i64,
@@ -324,6 +326,8 @@ mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
     pre_payment_cents,
     tax_cents,
     tax_breakdown or default,
+    out_of_band_cents,
+    refunds or default,
     currency,
     status,
     reason,
@@ -426,7 +430,7 @@ pub async fn find(
     id: Option<i64>,
     stripe_invoice_id: Option<&str>,
 ) -> Result<Option<InvoiceRow>, Error> {
-    columns::first(
+    let mut found: Option<InvoiceRow> = columns::first(
         db,
         &format!(
             "-- invoices::find
@@ -438,7 +442,31 @@ pub async fn find(
         ),
         &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
     )
-    .await
+    .await?;
+    say_tax_rates(db, found.as_mut_slice()).await?;
+    Ok(found)
+}
+
+/// Gives the taxes that only name their rate what is known of it: `tax_rate` becomes the rate, as when Stripe is asked to
+/// expand it.
+async fn say_tax_rates(db: &impl GenericClient, invoices: &mut [InvoiceRow]) -> Result<(), Error> {
+    let breakdowns = invoices.iter();
+    let breakdowns = breakdowns.filter_map(|row| row.details.tax_breakdown.as_ref());
+    let named: Vec<String> = breakdowns.flat_map(tax_rate_ids).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let rates = balance::tax_rates(db, &named).await?;
+    for invoice in invoices {
+        let breakdown = invoice.details.tax_breakdown.as_mut();
+        let taxes = breakdown.and_then(Value::as_array_mut);
+        for tax in taxes.into_iter().flatten() {
+            if let Some(rate) = tax_rate_id(tax).and_then(|id| rates.get(id)) {
+                tax["tax_rate"] = rate.clone();
+            }
+        }
+    }
+    Ok(())
 }
 
 /// These invoices; those there are, by id.
@@ -446,7 +474,7 @@ pub async fn find(
 /// # Errors
 /// When the statement fails.
 pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<InvoiceRow>, Error> {
-    columns::all(
+    let mut found: Vec<InvoiceRow> = columns::all(
         db,
         &format!(
             "-- invoices::find_all
@@ -457,7 +485,9 @@ pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Invoic
         ),
         &[(&ids, Type::INT8_ARRAY)],
     )
-    .await
+    .await?;
+    say_tax_rates(db, &mut found).await?;
+    Ok(found)
 }
 
 columns! {

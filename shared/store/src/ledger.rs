@@ -30,6 +30,7 @@ use domain::money::Currency;
 use domain::payment::Refund;
 use domain::revenue::entries::{Replacement, RevenueEntry};
 use domain::revenue::movement::{Movement, SubscriptionVersion};
+use domain::stripe_objects::balance::{DailyBalance, DailyKey};
 use domain::stripe_objects::invoice::Invoice;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::partial::Lookup;
@@ -119,8 +120,8 @@ pub struct Opening<'a> {
     pub named: Ids,
     /// Keys among the named ids of which it suffices that nobody has them for himself.
     pub shared: BTreeSet<String>,
-    /// Balance transactions whose charges are named, too.
-    pub balance_transactions: Vec<String>,
+    /// Balance transactions whose figures are shown: what they belong to is named, too.
+    pub shown_transactions: Vec<String>,
     /// Users that the facts name.
     pub users: Vec<i32>,
     /// Whether the plans of the customers' users may change.
@@ -242,7 +243,7 @@ pub async fn open(
         parameters.push((ids, Type::TEXT_ARRAY));
     }
     parameters.push((&shared, Type::TEXT_ARRAY));
-    parameters.push((&opening.balance_transactions, Type::TEXT_ARRAY));
+    parameters.push((&opening.shown_transactions, Type::TEXT_ARRAY));
     parameters.push((&opening.users, Type::INT4_ARRAY));
     parameters.push((&opening.decides_plans, Type::BOOL));
     parameters.push((&now, Type::TIMESTAMPTZ));
@@ -361,7 +362,9 @@ impl State {
             prices: kind(&mut answer, "prices", &mut partial)?,
             coupons: kind(&mut answer, "coupons", &mut partial)?,
             discounts: kind(&mut answer, "discounts", &mut partial)?,
-            settlements: BTreeMap::new(),
+            balance_transactions: kind(&mut answer, "balance_transactions", &mut partial)?,
+            payouts: kind(&mut answer, "payouts", &mut partial)?,
+            tax_rates: kind(&mut answer, "tax_rates", &mut partial)?,
         };
         objects
             .invoices
@@ -386,6 +389,9 @@ impl State {
         })
     }
 }
+
+/// An object that need not be fetched, by kind and id, for any reason or for one.
+pub type Answered = (&'static str, String, Option<&'static str>);
 
 /// What `close` writes: the steps' members.
 #[derive(Debug, Default)]
@@ -632,6 +638,26 @@ impl Writes {
         let days = replacement.daily.keys();
         let day = |(day, currency): &(Date, Currency)| json!({"day": day, "currency": currency});
         self.list("emptied_days", days.map(day))
+    }
+
+    /// Adds to `balance_daily`.
+    ///
+    /// # Errors
+    /// When a value has no JSON.
+    pub fn balance_daily(&mut self, daily: &BTreeMap<DailyKey, DailyBalance>) -> Result<(), Error> {
+        let rows = daily.iter().map(|(key, delta)| {
+            json!({
+                "day": key.day,
+                "balance_type": key.balance_type,
+                "currency": key.currency,
+                "reporting_category": key.reporting_category,
+                "amount_cents": delta.amount_cents,
+                "fee_cents": delta.fee_cents,
+                "net_cents": delta.net_cents,
+                "count": delta.count,
+            })
+        });
+        self.list("balance_daily", rows)
     }
 
     /// Announces what was not announced before, in this order.

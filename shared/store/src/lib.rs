@@ -28,6 +28,7 @@ use runtime::time_limit;
 pub mod api_usage;
 pub mod archive;
 pub mod audit_log;
+mod balance;
 pub mod catalog;
 pub mod checkout_sessions;
 mod columns;

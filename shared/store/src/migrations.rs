@@ -126,6 +126,17 @@ const VERSIONED: &[Migration] = migrations![
     "V0053__stripe_lookups_kind_idx.concurrent.sql",
     "V0054__stripe_lookups_figure_idx.concurrent.sql",
     "V0055__read_the_archive_again.sql",
+    "V0056__balance_transactions.sql",
+    "V0057__balance_transactions_of_objects.sql",
+    "V0058__payment_attempts_failure_balance_transaction_id_idx.concurrent.sql",
+    "V0059__refunds_stripe_balance_transaction_id_idx.concurrent.sql",
+    "V0060__refunds_failure_balance_transaction_id_idx.concurrent.sql",
+    "V0061__disputes_balance_transaction_ids_idx.concurrent.sql",
+    "V0062__disputes_unlisted_idx.concurrent.sql",
+    "V0063__payment_attempts_unkept_idx.concurrent.sql",
+    "V0064__balance_transactions_of_disputes.backfill.sql",
+    "V0065__balance_transactions_of_charges.backfill.sql",
+    "V0066__lookups_of_disputes.backfill.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

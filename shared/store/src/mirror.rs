@@ -315,7 +315,7 @@ columns_of!(Version {
     event_id = "source_event_id",
 });
 
-/// All NULL while the charge's balance transaction is not known.
+/// All NULL while the balance transaction of the payment's charge is not known.
 impl Columns for Option<Settlement> {
     fn names() -> Vec<&'static str> {
         vec![

@@ -118,6 +118,7 @@ mirrored!(Payment => "payment_history" by "(payment_key)" {
     ..settlement: Option<domain::payment::Settlement>,
     !released_cents,
     !charges_short_of_refunds,
+    !not_convertible,
     !entries,
 }
 const IS_PARTIAL: bool = false;

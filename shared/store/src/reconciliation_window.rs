@@ -85,7 +85,8 @@ pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<St
         db,
         "-- reconciliation_window::refunds
          SELECT DISTINCT id FROM (
-             SELECT stripe_refund_id AS id FROM refunds WHERE created_at >= $1 AND created_at < $2
+             SELECT stripe_refund_id AS id FROM refunds
+             WHERE created_at >= $1 AND created_at < $2 AND source = 'stripe'
          ) AS objects
          WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
@@ -135,6 +136,51 @@ pub async fn subscriptions(
              SELECT stripe_subscription_id AS id FROM subscriptions
              WHERE created_at >= $1 AND created_at < $2 AND stripe_subscription_id IS NOT NULL
                AND NOT superseded
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
+        slice,
+    )
+    .await
+}
+
+/// The ids of balance transactions.
+pub async fn balance_transactions(
+    db: &impl GenericClient,
+    slice: Slice<'_>,
+) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        "-- reconciliation_window::balance_transactions
+         SELECT DISTINCT id FROM (
+             SELECT stripe_balance_transaction_id AS id FROM balance_transactions WHERE created_at >= $1 AND created_at < $2
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
+        slice,
+    )
+    .await
+}
+
+/// The ids of payouts.
+pub async fn payouts(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        "-- reconciliation_window::payouts
+         SELECT DISTINCT id FROM (
+             SELECT stripe_payout_id AS id FROM payouts WHERE created_at >= $1 AND created_at < $2
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
+        slice,
+    )
+    .await
+}
+
+/// The ids of tax rates.
+pub async fn tax_rates(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        "-- reconciliation_window::tax_rates
+         SELECT DISTINCT id FROM (
+             SELECT stripe_tax_rate_id AS id FROM tax_rates WHERE created_at >= $1 AND created_at < $2
          ) AS objects
          WHERE id > $3 ORDER BY id LIMIT $4",
         slice,

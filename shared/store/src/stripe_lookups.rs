@@ -1,6 +1,8 @@
 //! `stripe_lookups`: what rows wait for, fetched by the redrive. Several rows may wait for one object; one fetch answers all
 //! look-ups of a kind and id.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_postgres::GenericClient;
@@ -196,6 +198,7 @@ pub async fn reopen(
                  WHEN 'charge' THEN (SELECT partial FROM payment_attempts WHERE stripe_charge_id = subject)
                  WHEN 'refund' THEN (SELECT partial FROM refunds WHERE stripe_refund_id = subject)
                  WHEN 'dispute' THEN (SELECT partial FROM disputes WHERE stripe_dispute_id = subject)
+                 WHEN 'payout' THEN (SELECT partial FROM payouts WHERE stripe_payout_id = subject)
                  END)",
             &[
                 (&ids, Type::INT8_ARRAY),
@@ -248,6 +251,25 @@ pub async fn fail(
     )
     .await?;
     Ok(())
+}
+
+/// Of these objects, those that an unfinished look-up of this kind asks for.
+pub async fn unfinished(
+    db: &impl GenericClient,
+    kind: &str,
+    stripe_ids: &[&str],
+) -> Result<BTreeSet<String>, Error> {
+    let rows = db
+        .query_typed(
+            "-- stripe_lookups::unfinished
+             SELECT stripe_id FROM stripe_lookups
+             WHERE kind = $1 AND stripe_id = ANY($2) AND done_at IS NULL",
+            &[(&kind, Type::TEXT), (&stripe_ids, Type::TEXT_ARRAY)],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| Ok(row.try_get("stripe_id")?))
+        .collect()
 }
 
 /// The number of look-ups that are due.

@@ -5,23 +5,23 @@
 //! once. A field the ledger needs and none of the paths has is an error that names it, so that
 //! the event is parked instead of writing a NULL over a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::event::Event;
 use domain::money::Currency;
-use domain::payment::{
-    self, Charge, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
-};
+use domain::payment::{self, Charge, Dispute, InvoicePayment, PaymentIntent, Refund, RefundSource};
+use domain::period::day_of;
+use domain::stripe_objects::balance::{self, BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
     TransformQuantity,
 };
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
 use domain::stripe_objects::invoice::{
-    self, CreditNote, Invoice, InvoiceStatus, Line, OutsideStripe,
+    self, CreditNote, Invoice, InvoiceStatus, Line, NoteRefund, OutsideStripe,
 };
 use domain::stripe_objects::objects::{Keep, Objects};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
@@ -105,6 +105,8 @@ pub fn is_applied(event_type: &str) -> bool {
         "product.",
         "coupon.",
         "customer.discount.",
+        "payout.",
+        "tax_rate.",
     ]
     .iter()
     .any(|family| event_type.starts_with(family))
@@ -148,6 +150,8 @@ pub fn read(event: &Event) -> Result<Objects, Error> {
         "credit_note" => source.credit_note(object, &mut facts)?,
         "price" | "plan" => source.price(object, &mut facts)?,
         "coupon" => source.coupon(object, &mut facts)?,
+        "payout" => source.payout(object, &mut facts)?,
+        "tax_rate" => source.tax_rate(object, &mut facts)?,
         // `product.*` carries nothing the ledger keeps.
         _ => {}
     }
@@ -161,7 +165,7 @@ fn stamp(fetched_at: Timestamp) -> Timestamp {
 }
 
 /// Reads an object fetched from Stripe through the same paths as an event's; `object.object` is its type. Times that
-/// only an event shows (a dispute's closing, a capture) are read from balance transactions, or stay unknown.
+/// only an event shows (a dispute's closing) stay unknown; a capture's is read from its balance transaction.
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
@@ -191,13 +195,9 @@ pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Objects, Er
         "coupon" => source.coupon(object, &mut facts)?,
         "discount" => source.discount(object, &mut facts)?,
         "checkout.session" => source.checkout_session(object, &mut facts)?,
-        "balance_transaction" => {
-            let settlement = settlement(object).ok_or(Error::MissingField {
-                object: "balance_transaction",
-                field: "amount",
-            })?;
-            facts.settlements.insert(id.to_owned(), settlement);
-        }
+        "balance_transaction" => source.balance_transaction(object, None, &mut facts)?,
+        "payout" => source.payout(object, &mut facts)?,
+        "tax_rate" => source.tax_rate(object, &mut facts)?,
         _ => {
             return Err(Error::MissingField {
                 object: "fetched object",
@@ -760,7 +760,9 @@ impl Source<'_> {
         let is_own_event = self.event_type.starts_with("charge.") || self.is_fetched();
         let event_type = if is_own_event { self.event_type } else { "" };
         let shows_capture = matches!(event_type, "charge.succeeded" | "charge.captured");
-        let settlement = at(object, "balance_transaction").and_then(settlement);
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
+        }
         // The transaction is created with the capture. Only events show the time of the capture itself.
         let captured_at = if self.is_fetched() {
             time(object, &["balance_transaction.created"])
@@ -785,7 +787,7 @@ impl Source<'_> {
                 .into_iter()
                 .collect(),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
-            settlement,
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             attempted_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "created",
@@ -826,6 +828,9 @@ impl Source<'_> {
             RefundStatus::Failed | RefundStatus::Canceled
         );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
+        }
         facts.refunds.keep(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]).or_else(|| of_charge("id")),
@@ -840,7 +845,10 @@ impl Source<'_> {
                 })?,
             reason: text(object, &["reason"]),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             metadata: metadata(object),
+            source: RefundSource::Stripe,
+            stripe_invoice_id: None,
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "created",
@@ -864,45 +872,27 @@ impl Source<'_> {
                 | DisputeStatus::ChargeRefunded
                 | DisputeStatus::Prevented
         );
-        let transactions = || {
-            at(object, "balance_transactions")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
+        // Older disputes name one.
+        let listed = match at(object, "balance_transactions") {
+            Some(list) => Some(list),
+            None => at(object, "balance_transaction"),
         };
-        // When money moved, as a fetched dispute shows it: the first transaction with that sign.
-        let moved_at = |is_that_way: fn(i64) -> bool| {
-            transactions()
-                .filter(|one| int(one, &["amount"]).is_some_and(is_that_way))
-                .filter_map(|one| time(one, &["created"]))
-                .min()
-                .filter(|_| self.is_fetched())
+        let transactions = match listed {
+            Some(Value::Array(transactions)) => Some(transactions.iter().collect()),
+            Some(Value::Null) => Some(Vec::new()),
+            Some(one) => Some(vec![one]),
+            None => None,
         };
-        let withdrawn_at = moved_at(|amount| amount < 0);
-        let reinstated_at = moved_at(|amount| amount > 0);
-        let closed_at = if !self.is_fetched() {
-            is_closed.then_some(self.at)
-        } else if known_status == DisputeStatus::Won {
-            reinstated_at
-        } else if known_status == DisputeStatus::Lost && withdrawn_at.is_none() {
-            // Without a withdrawal there is no better date for its cash.
-            Some(self.at)
-        } else {
-            None
-        };
-        let balance_transactions = transactions()
-            .filter_map(|transaction| {
-                let settled = settlement(transaction)?;
-                Some((
-                    id(transaction, &["id"])?,
-                    DisputeTransaction {
-                        amount_cents: settled.amount_cents,
-                        fee_cents: settled.fee_cents,
-                        currency: settled.currency,
-                    },
-                ))
-            })
-            .collect();
+        let mut ids = BTreeSet::new();
+        for transaction in transactions.iter().flatten() {
+            ids.extend(
+                id(transaction, &["id"]).or_else(|| transaction.as_str().map(str::to_owned)),
+            );
+            self.expanded_transaction(Some(transaction), id(object, &["id"]), facts)?;
+        }
+        if let Some(charge) = at(object, "charge").filter(|charge| charge.is_object()) {
+            self.charge(charge, facts)?;
+        }
         facts.disputes.keep(Dispute {
             stripe_dispute_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]),
@@ -913,14 +903,13 @@ impl Source<'_> {
                 field: "currency",
             })?,
             reason: text(object, &["reason"]),
-            balance_transactions,
+            balance_transaction_ids: transactions.map(|_| ids),
             funds_withdrawn_at: (self.event_type == "charge.dispute.funds_withdrawn")
-                .then_some(self.at)
-                .or(withdrawn_at),
+                .then_some(self.at),
             funds_reinstated_at: (self.event_type == "charge.dispute.funds_reinstated")
-                .then_some(self.at)
-                .or(reinstated_at),
-            closed_at,
+                .then_some(self.at),
+            // Only an event shows when it was decided.
+            closed_at: (is_closed && !self.is_fetched()).then_some(self.at),
             evidence_due_by: time(object, &["evidence_details.due_by"]),
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
@@ -928,6 +917,118 @@ impl Source<'_> {
             })?,
             version: self.version(payment::dispute_rank(&status)),
             status,
+        });
+        Ok(())
+    }
+
+    /// Reads a balance transaction that was expanded in place of its id, in the object that moved it. One without its
+    /// figures is a name only.
+    fn expanded_transaction(
+        &self,
+        transaction: Option<&Value>,
+        source_id: Option<String>,
+        facts: &mut Objects,
+    ) -> Result<(), Error> {
+        let shows_figures = |one: &&Value| {
+            int(one, &["amount"]).is_some()
+                && int(one, &["fee"]).is_some()
+                && currency(one, &["currency"]).is_some()
+        };
+        match transaction.filter(shows_figures) {
+            Some(transaction) => self.balance_transaction(transaction, source_id, facts),
+            None => Ok(()),
+        }
+    }
+
+    fn balance_transaction(
+        &self,
+        object: &Value,
+        carrier_id: Option<String>,
+        facts: &mut Objects,
+    ) -> Result<(), Error> {
+        const OBJECT: &str = "balance transaction";
+        let amount_cents = required_int(object, OBJECT, &["amount"], "amount")?;
+        let fee_cents = required_int(object, OBJECT, &["fee"], "fee")?;
+        let kind = text(object, &["type"]).unwrap_or_else(|| "adjustment".to_owned());
+        let source_id = id(object, &["source"]).or(carrier_id);
+        let category = || balance::reporting_category(&kind, source_id.as_deref(), amount_cents);
+        facts.balance_transactions.keep(BalanceTransaction {
+            stripe_balance_transaction_id: required_text(object, OBJECT, "id")?,
+            reporting_category: text(object, &["reporting_category"])
+                .unwrap_or_else(|| category().to_owned()),
+            balance_type: text(object, &["balance_type"]).unwrap_or_else(|| "payments".to_owned()),
+            currency: currency(object, &["currency"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "currency",
+            })?,
+            amount_cents,
+            fee_cents,
+            net_cents: amount_cents - fee_cents,
+            fee_details: at(object, "fee_details").cloned().unwrap_or_default(),
+            exchange_rate: decimal(object, &["exchange_rate"]),
+            source_kind: None,
+            payment_key: None,
+            description: text(object, &["description"]),
+            // Otherwise it was there when it was first shown.
+            created_at: time(object, &["created"]).unwrap_or(self.at),
+            available_at: time(object, &["available_on"]),
+            // Where it was listed of one payout, the list says of which.
+            stripe_payout_id: id(object, &["payout"]),
+            version: self.version(0),
+            source_id,
+            kind,
+        });
+        Ok(())
+    }
+
+    fn payout(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        const OBJECT: &str = "payout";
+        let status = required_text(object, OBJECT, "status")?;
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
+        }
+        let reconciliation_status = text(object, &["reconciliation_status"]);
+        // More may be assigned to it as long as Stripe has not made it up.
+        let is_listed = flag(object, &["balance_transactions.has_more"]) == Some(false)
+            && reconciliation_status.as_deref() != Some("in_progress");
+        facts.payouts.keep(Payout {
+            stripe_payout_id: required_text(object, OBJECT, "id")?,
+            amount_cents: required_int(object, OBJECT, &["amount"], "amount")?,
+            currency: currency(object, &["currency"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "currency",
+            })?,
+            automatic: flag(object, &["automatic"]).unwrap_or(false),
+            method: text(object, &["method"]),
+            arrival_on: time(object, &["arrival_date", "date"]).map(day_of),
+            trace_id: text(object, &["trace_id.value", "trace_id"]),
+            reconciliation_status,
+            stripe_balance_transaction_id: id(object, &["balance_transaction"]),
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
+            failure_code: text(object, &["failure_code"]),
+            created_at: time(object, &["created", "date"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "created",
+            })?,
+            transactions_listed_at: is_listed.then_some(self.at),
+            version: self.version(Payout::rank(&status, self.event_type)),
+            status,
+        });
+        Ok(())
+    }
+
+    fn tax_rate(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        facts.tax_rates.keep(TaxRate {
+            stripe_tax_rate_id: required_text(object, "tax rate", "id")?,
+            display_name: text(object, &["display_name"]),
+            percentage: decimal(object, &["percentage"]),
+            country: text(object, &["country"]),
+            state: text(object, &["state"]),
+            jurisdiction: text(object, &["jurisdiction"]),
+            tax_type: text(object, &["tax_type"]),
+            inclusive: flag(object, &["inclusive"]),
+            created_at: time(object, &["created"]),
+            version: self.version(type_rank(self.event_type)),
         });
         Ok(())
     }
@@ -961,6 +1062,8 @@ impl Source<'_> {
                 .or_else(tax_in_total)
                 .unwrap_or(0),
             tax_breakdown: tax_breakdown.into(),
+            out_of_band_cents: int(object, &["out_of_band_amount"]).unwrap_or(0),
+            refunds: note_refunds(object),
             currency: currency(object, &["currency"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "currency",
@@ -1345,6 +1448,28 @@ fn pretax_credits(object: &Value) -> i64 {
     credits.filter_map(|credit| int(credit, &["amount"])).sum()
 }
 
+/// The refunds that a credit note covers; older versions name one, without its amount.
+fn note_refunds(object: &Value) -> Vec<NoteRefund> {
+    let refunds = filled(object, "refunds").into_iter().flatten();
+    let listed = refunds.map(|refund| NoteRefund {
+        kind: text(refund, &["type"]).unwrap_or_else(|| "refund".to_owned()),
+        amount_cents: int(refund, &["amount_refunded"]),
+        stripe_refund_id: id(refund, &["refund"]),
+        stripe_payment_record_id: id(refund, &["payment_record_refund.payment_record"]),
+    });
+    let single = id(object, &["refund"]).map(|refund| NoteRefund {
+        kind: "refund".to_owned(),
+        amount_cents: None,
+        stripe_refund_id: Some(refund),
+        stripe_payment_record_id: None,
+    });
+    let mut covered: Vec<NoteRefund> = listed.collect();
+    if covered.is_empty() {
+        covered.extend(single);
+    }
+    covered
+}
+
 /// The sum of a field over a list; `None` when the list is missing or empty.
 fn sum_of(object: &Value, list: &str, field: &str) -> Option<i64> {
     filled(object, list)?
@@ -1432,17 +1557,6 @@ fn service_period(lines: &[Line]) -> (Option<Timestamp>, Option<Timestamp>) {
         counted().filter_map(|line| line.period_start).min(),
         counted().filter_map(|line| line.period_end).max(),
     )
-}
-
-/// The figures of a balance transaction; `None` when only its id is there.
-fn settlement(object: &Value) -> Option<Settlement> {
-    object.as_object()?;
-    Some(Settlement {
-        currency: currency(object, &["currency"])?,
-        amount_cents: int(object, &["amount"])?,
-        fee_cents: int(object, &["fee"])?,
-        exchange_rate: decimal(object, &["exchange_rate"]),
-    })
 }
 
 // Reads one value: from the first path that has it.

@@ -31,6 +31,10 @@ pub const LEDGER: &str = "
         UNION ALL SELECT 'prices', to_jsonb(t) - 'updated_at' FROM prices t
         UNION ALL SELECT 'coupons', to_jsonb(t) - 'updated_at' FROM coupons t
         UNION ALL SELECT 'discounts', to_jsonb(t) - 'updated_at' FROM discounts t
+        UNION ALL SELECT 'balance_transactions', to_jsonb(t) - 'updated_at' FROM balance_transactions t
+        UNION ALL SELECT 'balance_daily', to_jsonb(t) FROM balance_daily t
+        UNION ALL SELECT 'payouts', to_jsonb(t) - 'updated_at' FROM payouts t
+        UNION ALL SELECT 'tax_rates', to_jsonb(t) - 'updated_at' FROM tax_rates t
         UNION ALL SELECT 'fetched_objects', to_jsonb(t) FROM fetched_objects t
         UNION ALL SELECT 'stripe_lookups', to_jsonb(t) - 'id' FROM stripe_lookups t
         UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' - 'rank' - 'state_digest' - 'previous_digest' FROM stripe_events t
@@ -69,6 +73,7 @@ pub async fn unmatched_parts(db: &impl GenericClient) -> Result<Vec<String>, Err
                  UNION ALL SELECT stripe_charge_id, unnest(partial) FROM payment_attempts
                  UNION ALL SELECT stripe_refund_id, unnest(partial) FROM refunds
                  UNION ALL SELECT stripe_dispute_id, unnest(partial) FROM disputes
+                 UNION ALL SELECT stripe_payout_id, unnest(partial) FROM payouts
              ), wanted AS (
                  SELECT DISTINCT subject, reason FROM stripe_lookups WHERE done_at IS NULL
              )

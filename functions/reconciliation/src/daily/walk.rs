@@ -26,10 +26,10 @@ const SLICE: usize = 1_000;
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// An object of a list, and what the reader makes of it.
-struct Listed {
-    id: String,
-    object: Value,
-    facts: Objects,
+pub(super) struct Listed {
+    pub(super) id: String,
+    pub(super) object: Value,
+    pub(super) facts: Objects,
 }
 
 impl Run<'_> {
@@ -114,6 +114,13 @@ impl Run<'_> {
             for one in &listed {
                 self.sum(one)?;
             }
+        }
+        if subject == Subject::BalanceTransaction {
+            let before = listed.len();
+            let (known, well) = self.take_in(listed, &rows).await?;
+            listed = known;
+            self.tally.compared += i64::try_from(before - listed.len()).unwrap_or(i64::MAX);
+            self.tally.matched += well;
         }
         let known: BTreeSet<String> = ids.into_iter().collect();
         for one in listed {

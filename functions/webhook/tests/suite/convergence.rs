@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::balance::DIFFERING;
 use super::bundle::{self, Webhook};
 use domain::payment::FeeEstimate;
 use fake_stripe::{Expected, Scenario, Shape, scenarios};
@@ -268,6 +269,7 @@ struct Checks {
     rows: Statement,
     unexplained_days: Statement,
     miscounted_statuses: Statement,
+    unbalanced: Statement,
 }
 
 impl Checks {
@@ -276,6 +278,7 @@ impl Checks {
             rows: db.prepare(LEDGER).await.unwrap(),
             unexplained_days: db.prepare(UNEXPLAINED_DAYS).await.unwrap(),
             miscounted_statuses: db.prepare(MISCOUNTED_STATUSES).await.unwrap(),
+            unbalanced: db.prepare(DIFFERING).await.unwrap(),
         }
     }
 
@@ -311,6 +314,11 @@ impl Checks {
         assert_eq!(
             miscounted, 0,
             "{name}: a status is not that of the snapshots"
+        );
+        let unbalanced: Option<String> = db.query_one(&self.unbalanced, &[]).await.unwrap().get(0);
+        assert_eq!(
+            unbalanced, None,
+            "{name}: a payment is not the sum of its lines"
         );
     }
 }
@@ -584,7 +592,7 @@ fn objects_after(events: &[Value]) -> Vec<Value> {
     for event in events {
         let object = &event["data"]["object"];
         let kind = object["object"].as_str().unwrap_or_default();
-        if object["id"].is_null() || matches!(kind, "product" | "payout") {
+        if object["id"].is_null() || kind == "product" {
             continue;
         }
         objects.retain(|known| known["id"] != object["id"]);

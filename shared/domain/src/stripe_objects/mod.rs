@@ -1,5 +1,6 @@
 //! Stripe's objects as snapshots, and how to find the later of two snapshots of one object.
 
+pub mod balance;
 pub mod catalog;
 pub mod customer;
 pub mod invoice;

@@ -2,6 +2,7 @@
 //! Postgres and DynamoDB and against the fake Stripe.
 
 mod backfill;
+mod balance;
 mod lookups;
 mod missed_webhooks;
 mod parked;

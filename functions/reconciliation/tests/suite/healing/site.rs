@@ -179,6 +179,7 @@ pub(crate) fn event(detail_type: &str, detail: Value, now: Timestamp) -> Value {
         "reconciliation.missed-webhooks" => "schedule_reconciliation_missed_webhooks",
         "reconciliation.backfill" => "schedule_reconciliation_backfill",
         "reconciliation.rebuild" => "schedule_reconciliation_rebuild",
+        "reconciliation.daily" => "schedule_reconciliation_daily",
         _ => "schedule_reconciliation_redrive",
     };
     let mut event = sample(name).json();
