@@ -106,7 +106,7 @@ async fn every_statement_of_the_ledgers_functions_runs() {
     }
     let opening = ledger::Opening {
         named,
-        balance_transactions: vec!["txn_1".to_owned()],
+        shown_transactions: vec!["txn_1".to_owned()],
         users: vec![1],
         decides_plans: true,
         ..ledger::Opening::default()

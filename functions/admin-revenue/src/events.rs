@@ -81,6 +81,10 @@ pub(crate) enum EventOutcome {
     Ignored,
     /// It is of another account or the other mode, and was not applied.
     Foreign,
+    /// A thin event: what it stands for is being fetched.
+    Deferred,
+    /// It could not be read, and its object was fetched instead.
+    Healed,
     Failed,
     /// It could not be applied yet and will be tried again.
     Parked,
@@ -116,6 +120,8 @@ pub(crate) async fn list(
         Some(EventOutcome::Applied) => Some("applied"),
         Some(EventOutcome::Ignored) => Some("ignored"),
         Some(EventOutcome::Foreign) => Some("foreign"),
+        Some(EventOutcome::Deferred) => Some("deferred"),
+        Some(EventOutcome::Healed) => Some("healed"),
         Some(EventOutcome::Failed) => Some("failed"),
         Some(outcome @ (EventOutcome::Parked | EventOutcome::Poisoned)) => {
             if asked.event_type.is_some() {
@@ -347,7 +353,7 @@ async fn parked_page(
     Ok((parked, next))
 }
 
-fn table(app: &Clients) -> Result<&ParkedEvents, Error> {
+pub(crate) fn table(app: &Clients) -> Result<&ParkedEvents, Error> {
     app.parked_events
         .as_ref()
         .map_err(|error| Error::NotConfigured(Box::new(error.clone())))

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use domain::money::Currency;
-use domain::page::Page;
 use domain::payment::PaymentStatus;
 use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus};
 use jiff::Timestamp;
@@ -21,7 +20,7 @@ use store::credits::{self, AppliedCredit};
 use store::invoices::{
     self, Filter, InvoiceDetails, InvoiceInternals, InvoiceLine, InvoiceRow, InvoiceSummary,
 };
-use store::payment_history::{self, PaymentSummary};
+use store::payment_history::{self, PaymentOfInvoice};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::Clients;
@@ -101,7 +100,7 @@ pub(crate) struct WholeInvoice {
     internals: InvoiceInternals,
     lines: Vec<InvoiceLine>,
     /// Payments of this invoice, newest first.
-    payments: Vec<PaymentSummary>,
+    payments: Vec<PaymentOfInvoice>,
     /// What was taken from credits for it.
     credits: Vec<AppliedCredit>,
 }
@@ -126,6 +125,8 @@ pub(crate) struct PartnerPayment {
     id: i64,
     invoice_id: Option<i64>,
     amount_cents: i64,
+    /// What it has paid of this invoice, in minor units.
+    applied_cents: i64,
     currency: Currency,
     status: PaymentStatus,
     payment_method: Option<String>,
@@ -134,9 +135,11 @@ pub(crate) struct PartnerPayment {
     created_at: Timestamp,
 }
 
-impl From<PaymentSummary> for PartnerPayment {
-    fn from(payment: PaymentSummary) -> PartnerPayment {
+impl From<PaymentOfInvoice> for PartnerPayment {
+    fn from(of_invoice: PaymentOfInvoice) -> PartnerPayment {
+        let payment = of_invoice.payment;
         PartnerPayment {
+            applied_cents: of_invoice.applied_cents,
             id: payment.id,
             invoice_id: payment.invoice_id,
             amount_cents: payment.amount_cents,
@@ -172,15 +175,7 @@ pub(crate) async fn get(
         internals,
         line_items: _,
     } = invoice;
-    let filter = payment_history::Filter {
-        invoice_id: Some(summary.id),
-        ..payment_history::Filter::default()
-    };
-    let page = Page {
-        after: None,
-        limit: 500,
-    };
-    let payments = payment_history::list(db, &filter, &page).await?.rows;
+    let payments = payment_history::of_invoice(db, summary.id).await?;
     let credits = credits::applied_to(db, summary.id).await?;
     Ok(Json(match caller.own_prefix() {
         None => InvoiceWithParts::Whole(Box::new(WholeInvoice {

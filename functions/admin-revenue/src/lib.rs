@@ -32,12 +32,14 @@ mod events;
 mod exports;
 mod health;
 mod invoices;
+mod lookups;
 mod parameters;
 mod payments;
 mod reconciliation;
 mod reports;
 mod revenue;
 mod statement;
+mod status;
 mod subscriptions;
 mod unbilled_usage;
 
@@ -71,12 +73,15 @@ fn table() -> Routes<Arc<Clients>> {
             routes!(exports::get).with_time_limit(EXPORT_TIME_LIMIT),
         )
         .add(Access::Viewer, routes!(health::get))
+        .add(Access::Viewer, routes!(status::get))
         .add(Access::Viewer, routes!(subscriptions::list))
         .add(Access::Viewer, routes!(customers::list))
         .add(Access::Viewer, routes!(customers::get))
         .add(Access::Viewer, routes!(events::list))
         .add(Access::Viewer, routes!(events::parked))
         .add_write(Access::Admin, optional, routes!(events::replay))
+        .add(Access::Viewer, routes!(lookups::list))
+        .add_write(Access::Finance, optional, routes!(lookups::retry))
         .add(Access::Viewer, routes!(audit_log::list))
         .add(Access::Viewer, routes!(reconciliation::list))
         .add(Access::Viewer, routes!(reconciliation::get))

@@ -1,4 +1,4 @@
-//! `GET /admin/payments…`: the payments, newest first; one with its attempts, refunds and disputes.
+//! `GET /admin/payments…`: the payments, newest first; one with its attempts, refunds, disputes and invoices.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use runtime::api::list::{ListOf, PageQuery, SpanQuery};
 use runtime::api::values::PlainText;
 use runtime::api::{self, Error};
 use serde::{Deserialize, Serialize};
-use store::payment_history::{self, Filter, PaymentSummary, SettledPayment};
+use store::payment_history::{self, Filter, PaidInvoice, PaymentSummary, SettledPayment};
 use store::payment_parts::{self, PaymentAttempt, PaymentDispute, PaymentRefund};
 use utoipa::{IntoParams, ToSchema};
 
@@ -70,6 +70,8 @@ pub(crate) struct PaymentWithParts {
     attempts: Vec<PaymentAttempt>,
     refunds: Vec<PaymentRefund>,
     disputes: Vec<PaymentDispute>,
+    /// The invoices that it pays, the largest part first.
+    invoices: Vec<PaidInvoice>,
 }
 
 /// Answers one payment, by our number or by the id of its intent or of any of its charges.
@@ -92,10 +94,13 @@ pub(crate) async fn get(
         .map(|attempt| attempt.stripe_charge_id.as_str())
         .chain(charge)
         .collect();
-    let refunds = payment_parts::refunds(db, intent, &charges).await?;
+    let refunds =
+        payment_parts::refunds(db, &payment.payment.payment_key, intent, &charges).await?;
     let disputes = payment_parts::disputes(db, intent, &charges).await?;
+    let invoices = payment_history::invoices_of(db, &payment.payment).await?;
     Ok(Json(PaymentWithParts {
         payment,
+        invoices,
         attempts,
         refunds,
         disputes,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use documents::csv_export;
 use domain::money::Currency;
+use domain::period::Month;
 use jiff::Timestamp;
 use runtime::api::Error;
 use runtime::api::extract::{Attachment, JsonOr, Now, Path, Query};
@@ -18,6 +19,7 @@ use shared::figures::failed_payments::{self, FailedPayments, FailedPaymentsTotal
 use shared::figures::fees::{self, FeesOfSource, FeesTotals};
 use shared::figures::partners::{self, PartnersTotals};
 use shared::figures::plan_changes::{self, PlanChanges, PlanChangesTotals};
+use shared::figures::provisional::{self, Provisional};
 use shared::figures::refunds::{self, RefundsOfReason, RefundsTotals};
 use shared::figures::tax::{self, TaxTotals};
 use shared::figures::top_customers::{self, TopCustomer, TopCustomersTotals};
@@ -136,15 +138,24 @@ pub(crate) async fn get(
     } else {
         Some(figures.range(span, Longest::Months, now)?)
     };
-    let to = Asking {
+    let mut to = Asking {
         report,
         currency,
         period: period.map(|asked| (asked.range.start, asked.to())),
         as_of,
+        provisional: None,
     };
     let client = app.database.client().await?;
     let db = &*client;
     let read = async {
+        if !report.is_csv {
+            let provisional = match &period {
+                Some(asked) => provisional::of_range(db, asked, now).await,
+                None => provisional::list(db, &[Month::of(as_of)], true, as_of, now).await,
+            };
+            to.provisional = provisional.ok();
+        }
+        let to = &to;
         let Some(asked) = period else {
             let table = aging::table(db, currency, as_of).await;
             return to.answer(table, aging::DEFINITION, FinanceReport::Aging);
@@ -201,7 +212,9 @@ pub(crate) async fn get(
             ),
         }
     };
-    app.database.each_in_time(&client, Reads::One, read).await
+    app.database
+        .each_in_time(&client, Reads::Several, read)
+        .await
 }
 
 /// Which report is asked for, and how.
@@ -210,6 +223,7 @@ struct Asking {
     currency: Currency,
     period: Option<(Timestamp, Timestamp)>,
     as_of: Timestamp,
+    provisional: Option<Vec<Provisional>>,
 }
 
 impl Asking {
@@ -234,6 +248,7 @@ impl Asking {
             period: self.period,
             as_of: self.as_of,
             definition,
+            provisional: self.provisional.as_deref(),
         };
         Ok(JsonOr::Json(report(Report::new(about, table))))
     }

@@ -33,7 +33,7 @@ pub(crate) async fn get(
         }
     };
     let client = app.database.client().await?;
-    let report = revenue::report(&client, figures.currency(&app), moment);
+    let report = revenue::report(&client, figures.currency(&app), moment, now);
     let report = app.database.each_in_time(&client, Reads::Several, report);
     Ok(Json(report.await))
 }
@@ -67,7 +67,7 @@ pub(crate) async fn movements(
     let profile = bridge.profile.unwrap_or_default();
     let client = app.database.client().await?;
     let currency = figures.currency(&app);
-    let report = mrr_movements::report(&client, currency, profile, granularity, asked);
+    let report = mrr_movements::report(&client, currency, profile, granularity, asked, now);
     let report = app.database.each_in_time(&client, Reads::Several, report);
     Ok(Json(report.await))
 }

@@ -555,6 +555,7 @@ async fn send(data: &DataDir, port: u16, event: &Path, clock: Clock) -> Result<(
     let endpoint = Endpoint {
         url: format!("{}{WEBHOOK_PATH}", state.base_url),
         secret: state.webhook_secret.into(),
+        is_thin: false,
     };
     let response = post(&http, &endpoint, read(event)?, clock())
         .await

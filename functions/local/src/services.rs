@@ -89,6 +89,7 @@ impl Services {
         let endpoint = Endpoint {
             url: webhook_url.to_owned(),
             secret: secrets.webhook_secret.as_str().into(),
+            is_thin: false,
         };
         // What happened to one account did not happen to the other.
         let journal = data.path().join(match anchor {

@@ -34,7 +34,7 @@ struct Kind {
 
 const PLAIN: &[&[&str]] = &[&[]];
 
-const KINDS: [Kind; 11] = [
+const KINDS: [Kind; 14] = [
     Kind {
         name: "prices",
         path: &["prices"],
@@ -105,6 +105,24 @@ const KINDS: [Kind; 11] = [
     Kind {
         name: "credit_notes",
         path: &["credit_notes"],
+        expansions: PLAIN,
+        is_dated: true,
+    },
+    Kind {
+        name: "tax_rates",
+        path: &["tax_rates"],
+        expansions: PLAIN,
+        is_dated: false,
+    },
+    Kind {
+        name: "payouts",
+        path: &["payouts"],
+        expansions: PLAIN,
+        is_dated: true,
+    },
+    Kind {
+        name: "balance_transactions",
+        path: &["balance_transactions"],
         expansions: PLAIN,
         is_dated: true,
     },

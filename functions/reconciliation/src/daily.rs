@@ -132,10 +132,8 @@ impl Run<'_> {
         }
         let walked = self.walk_older_payments().await;
         self.note(Subject::PaymentIntent.list(), walked)?;
-        let walked = self.walk_balance_transactions().await;
-        self.note("balance_transactions", walked)?;
         let walked = self.walk_payouts().await;
-        self.note("payouts", walked)
+        self.note("payout_transactions", walked)
     }
 
     /// Keeps in mind what could not be done; without the database nothing can.

@@ -19,12 +19,15 @@ const SUBSCRIPTION: [&[&str]; 3] = [
 ];
 /// The payments of an invoice are shown from basil on; before, it names its payment itself.
 const INVOICE: [&[&str]; 2] = [&["payments"], &[]];
+const RECORD: &str = "data.payment.payment_record";
 const CHARGE: [&[&str]; 1] = [&["balance_transaction", "refunds"]];
 const PRICE: [&[&str]; 1] = [&["tiers"]];
 /// What a price costs in its other currencies, and the tiers that a price without any may have.
 const CURRENCIES: [&[&str]; 2] = [&["tiers", "currency_options"], &["tiers"]];
 /// What a coupon is for, and what it takes off in other currencies.
 const COUPON: [&[&str]; 2] = [&["applies_to", "currency_options"], &["applies_to"]];
+/// A dispute's money may be in another currency than its payment: what the charge settled at says how to convert it.
+const DISPUTE: [&[&str]; 2] = [&["charge.balance_transaction"], &[]];
 /// The coupon of its discount has been inside, and then under `source`.
 const CUSTOMER: [&[&str]; 2] = [&["discount.source.coupon"], &[]];
 const NOTHING: [&[&str]; 1] = [&[]];
@@ -49,18 +52,25 @@ pub(crate) async fn answer(
         "payment_intent" => retrieved("payment_intents", &NOTHING).await?,
         "charge" => retrieved("charges", &CHARGE).await?,
         "refund" => retrieved("refunds", &NOTHING).await?,
+        "credit_note" => retrieved("credit_notes", &NOTHING).await?,
         "charge_refunds" => {
             let of_charge = Map::from_iter([("charge".to_owned(), json!(id))]);
             return all(stripe, &["refunds"], of_charge, now).await.map(Some);
         }
-        "dispute" => retrieved("disputes", &NOTHING).await?,
+        "dispute" => retrieved("disputes", &DISPUTE).await?,
+        "tax_rate" => retrieved("tax_rates", &NOTHING).await?,
+        "payout_transactions" => {
+            let payout = retrieved("payouts", &NOTHING).await?;
+            return with_its_transactions(stripe, payout, now).await.map(Some);
+        }
         "invoice" | "invoice_lines" | "invoice_payments" => {
             let mut invoice = retrieved("invoices", &INVOICE).await?;
             complete_invoice(stripe, &mut invoice, now).await?;
             invoice
         }
-        "subscription" | "subscription_discounts" => {
-            let subscription = retrieved("subscriptions", &SUBSCRIPTION).await?;
+        "subscription" | "subscription_items" | "subscription_discounts" => {
+            let mut subscription = retrieved("subscriptions", &SUBSCRIPTION).await?;
+            complete_items(stripe, &mut subscription, now).await?;
             return with_its_terms(stripe, subscription, now).await.map(Some);
         }
         _ => return Ok(None),
@@ -91,7 +101,7 @@ pub(crate) fn is_unknown_expansion(error: &Error) -> bool {
     matches!(error, Error::Invalid { param: Some(param), .. } if param.starts_with("expand"))
 }
 
-/// Adds the lines beyond the tenth and the payments beyond the first page.
+/// Adds the lines beyond the tenth, the payments beyond the first page, and its payment records.
 pub(crate) async fn complete_invoice(
     stripe: &Client,
     invoice: &mut Value,
@@ -105,11 +115,33 @@ pub(crate) async fn complete_invoice(
         invoice["lines"]["data"] = lines.into();
         invoice["lines"]["has_more"] = false.into();
     }
-    if invoice["payments"]["has_more"] == true {
-        let of_it = Map::from_iter([("invoice".to_owned(), json!(id))]);
+    // Only the record itself says who reported it.
+    let has_record = elements(&invoice["payments"]["data"])
+        .any(|payment| payment["payment"]["payment_record"].is_string());
+    if has_record || invoice["payments"]["has_more"] == true {
+        let mut of_it = Map::from_iter([("invoice".to_owned(), json!(id))]);
+        if has_record {
+            of_it.insert("expand".to_owned(), json!([RECORD]));
+        }
         let payments = all(stripe, &["invoice_payments"], of_it, now).await?;
         invoice["payments"]["data"] = payments.into();
         invoice["payments"]["has_more"] = false.into();
+    }
+    Ok(())
+}
+
+/// Replaces the items by all of them when the subscription shows only the first ones, or none.
+async fn complete_items(
+    stripe: &Client,
+    subscription: &mut Value,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let is_empty = elements(&subscription["items"]["data"]).next().is_none();
+    if is_empty || subscription["items"]["has_more"] == true {
+        let of_it = Map::from_iter([("subscription".to_owned(), subscription["id"].clone())]);
+        let items = all(stripe, &["subscription_items"], of_it, now).await?;
+        subscription["items"]["data"] = items.into();
+        subscription["items"]["has_more"] = false.into();
     }
     Ok(())
 }
@@ -126,6 +158,26 @@ async fn all(
     while let Some(page) = pages.next_page().await? {
         objects.extend(page);
     }
+    Ok(objects)
+}
+
+/// All transactions of a payout, each naming it, and then the payout with nothing left to list. Stripe is asked for the
+/// payout first: when it has made that up by then, the list is whole.
+async fn with_its_transactions(
+    stripe: &Client,
+    mut payout: Value,
+    now: Timestamp,
+) -> Result<Vec<Value>, Error> {
+    let Some(id) = payout["id"].as_str().map(str::to_owned) else {
+        return Err(Error::Unreadable("a payout has no id"));
+    };
+    let of_payout = Map::from_iter([("payout".to_owned(), json!(id))]);
+    let mut objects = all(stripe, &["balance_transactions"], of_payout, now).await?;
+    for transaction in &mut objects {
+        transaction["payout"] = json!(id);
+    }
+    payout["balance_transactions"] = json!({"object": "list", "data": [], "has_more": false});
+    objects.push(payout);
     Ok(objects)
 }
 

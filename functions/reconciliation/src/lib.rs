@@ -7,6 +7,7 @@ mod fetch;
 mod ingest;
 mod lookups;
 mod missed_webhooks;
+mod rebuild;
 mod redrive;
 mod usage_rollup;
 
@@ -26,6 +27,7 @@ use stripe::client::{Client, Patience};
 pub use backfill::{Error as BackfillError, Summary as BackfillSummary};
 pub use daily::Invalid;
 pub use missed_webhooks::{Error as MissedWebhooksError, Summary as MissedWebhooksSummary};
+pub use rebuild::Error as RebuildError;
 pub use redrive::{Away, Summary};
 pub use runtime::deadline::Deadline;
 
@@ -46,7 +48,8 @@ pub struct App {
 pub enum Error {
     #[error(
         "{0:?} is nothing this function does: it answers reconciliation.daily, reconciliation.redrive, \
-         reconciliation.missed-webhooks, reconciliation.backfill and reconciliation.usage-rollup"
+         reconciliation.missed-webhooks, reconciliation.backfill, reconciliation.rebuild and \
+         reconciliation.usage-rollup"
     )]
     Unsupported(String),
     #[error("the event's time is not an instant")]
@@ -62,6 +65,8 @@ pub enum Error {
     MissedWebhooks(#[from] missed_webhooks::Error),
     #[error("the import could not go on")]
     Backfill(#[from] backfill::Error),
+    #[error("the archive could not be read again")]
+    Rebuild(#[from] rebuild::Error),
     /// Something was away. What could be done without it is done and in the summary.
     #[error("the redrive stopped early ({summary})")]
     Redrive {
@@ -149,6 +154,9 @@ async fn run(app: &App, event: &Value, now: Timestamp, deadline: Deadline) -> Re
         Some("reconciliation.backfill") => {
             let summary = backfill::run(app, &event["detail"], now, deadline).await?;
             Ok(json!(summary))
+        }
+        Some("reconciliation.rebuild") => {
+            Ok(rebuild::run(app, &event["detail"], now, deadline).await?)
         }
         Some("reconciliation.usage-rollup") => {
             Ok(usage_rollup::run(&app.database, &event["detail"], deadline).await?)

@@ -1,18 +1,21 @@
 //! The open `stripe_lookups`: what events named and did not carry, fetched and applied.
 //!
-//! A run leases a batch (so that no other asks for the same), asks Stripe a few at a time without
-//! any transaction open, and applies each answer with the closing of its look-up in one
-//! transaction. Each failed look-up waits before it is tried again. When Stripe is away, limits the rate or refuses
+//! A run leases a batch (so that no other asks for the same), asks Stripe a few at a time without any transaction open, and
+//! applies each answer with the closing of the look-ups that it answers in one transaction. Each failed look-up waits before it is tried again. When Stripe is away, limits the rate or refuses
 //! the key, the rest is left for the next run.
 
+use domain::stripe_objects::partial::Reason;
 use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
-use runtime::telemetry::cause_chain;
+use runtime::telemetry::{cause_chain, log_failure};
 use serde_json::Value;
 use shared::ledger;
+use store::stripe_events;
 use store::stripe_lookups::{self, Leased};
 use stripe::client::Error as StripeError;
+use stripe::event::Event;
+use tokio_postgres::Client;
 
 use crate::{App, Deadline, Summary, fetch};
 
@@ -24,6 +27,8 @@ const AT_ONCE: usize = 4;
 const PER_RUN: u64 = 2_000;
 /// Longer than the client's patience with a batch; a run that died gives its batch back so late.
 const LEASE: SignedDuration = SignedDuration::from_mins(15);
+/// Transactions of a payout applied at once.
+const SLICE: usize = 100;
 /// How often a transaction that met another one is run again.
 const ATTEMPTS: u32 = 5;
 /// The pause after the first failure; it doubles with each further one.
@@ -85,20 +90,35 @@ async fn batch(
     summary: &mut Summary,
 ) -> Result<Batch, store::Error> {
     let leased_until = now + LEASE;
-    let leased = {
+    let (leased, thin) = {
         let client = app.database.client().await?;
-        stripe_lookups::lease(&**client, BATCH, leased_until, now).await?
+        let db: &Client = &client;
+        let leased = stripe_lookups::lease(db, BATCH, leased_until, now).await?;
+        let deferred = leased.iter().flat_map(|one| one.deferred.clone());
+        let deferred: Vec<String> = deferred.collect();
+        let payloads = match deferred.is_empty() {
+            true => Vec::new(),
+            false => stripe_events::payloads(db, &deferred).await?,
+        };
+        // Each was read when it was archived.
+        let thin = payloads
+            .into_iter()
+            .filter_map(|one| Event::from_value(one).ok());
+        (leased, thin.collect::<Vec<Event>>())
     };
     if leased.is_empty() {
         return Ok(Batch::Empty);
     }
-    let ids: Vec<i64> = leased.iter().map(|lookup| lookup.id).collect();
+    let ids: Vec<i64> = leased
+        .iter()
+        .flat_map(|lookup| lookup.ids.clone())
+        .collect();
     let mut number = 0;
     let mut stop = None;
     {
         let mut answers = stream::iter(leased)
             .map(async |lookup| {
-                let answer = fetch::answer(&app.stripe, &lookup.kind, &lookup.stripe_id, now).await;
+                let answer = ask(app, &lookup, &thin, now).await;
                 (lookup, answer)
             })
             .buffer_unordered(AT_ONCE);
@@ -120,26 +140,66 @@ async fn batch(
     Ok(Batch::Stopped(reason))
 }
 
+/// The kind of look-up of an event that a thin event stands for.
+const EVENT: &str = "event";
+
+/// What Stripe has answered.
+enum Answer {
+    Objects(Vec<Value>),
+    /// An event, which enters as if it had been delivered.
+    Event(Value),
+}
+
+/// Asks Stripe; `thin` has the thin events that wait. `None` for a kind that nobody asks for.
+async fn ask(
+    app: &App,
+    lookup: &Leased,
+    thin: &[Event],
+    now: Timestamp,
+) -> Result<Option<Answer>, StripeError> {
+    let objects = async |kind: &str, id: &str| {
+        let objects = fetch::answer(&app.stripe, kind, id, now).await;
+        Ok(objects?.map(Answer::Objects))
+    };
+    if lookup.kind != EVENT {
+        return objects(&lookup.kind, &lookup.stripe_id).await;
+    }
+    let mut thin = thin
+        .iter()
+        .filter(|event| lookup.deferred.contains(&event.event_id));
+    let Some(thin) = thin.find_map(|event| event.thin.as_ref()) else {
+        return Ok(None);
+    };
+    let error = match &thin.snapshot_event {
+        Some(id) => match app.stripe.retrieve(&["events", id], &[], now).await {
+            Ok(event) => return Ok(Some(Answer::Event(event))),
+            Err(error @ StripeError::NotFound { .. }) => Some(error),
+            Err(error) => return Err(error),
+        },
+        None => None,
+    };
+    // Stripe has it no more, after 30 days: the object as it is now says what has become of it.
+    match (&thin.related_object, error) {
+        (Some((kind, id)), _) => objects(kind, id).await,
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
+    }
+}
+
 /// Applies an answer, or notes why there is none; answers why to stop, when every further request
 /// would fare the same.
 async fn settle(
     app: &App,
     lookup: &Leased,
-    answer: Result<Option<Vec<Value>>, StripeError>,
+    answer: Result<Option<Answer>, StripeError>,
     now: Timestamp,
     summary: &mut Summary,
 ) -> Result<Option<String>, store::Error> {
-    let objects = match answer {
-        Ok(Some(objects)) => objects,
+    let answer = match answer {
+        Ok(Some(answer)) => answer,
         Ok(None) => {
-            fail(
-                app,
-                lookup,
-                "nothing is fetched for this kind",
-                now,
-                summary,
-            )
-            .await?;
+            let reason = "nothing is fetched for this kind";
+            fail(app, lookup, reason, now, summary).await?;
             return Ok(None);
         }
         Err(error @ StripeError::NotFound { .. }) => {
@@ -162,13 +222,14 @@ async fn settle(
     };
     let mut attempt = 1;
     let applied = loop {
-        match apply(app, lookup, &objects, now).await {
+        match apply_in_slices(app, lookup, &answer, now).await {
             Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
             other => break other,
         }
     };
     match applied {
-        Ok(Applied::Answered) => {
+        Ok(Applied::Answered { healed }) => {
+            forget(app, &healed).await;
             summary.lookups_done += 1;
             metrics::counter!("stripe_lookups", "outcome" => "done").increment(1);
         }
@@ -184,38 +245,113 @@ async fn settle(
 
 /// The effect of Stripe's answer on its look-up.
 enum Applied {
-    /// The look-up is closed.
-    Answered,
+    /// The look-ups are closed, and these parked events are in the archive.
+    Answered { healed: Vec<String> },
     /// It was closed before: by an event, or by the answer to another look-up.
     Obsolete,
     /// It is applied, and asks for the same again: tried again after a pause.
     Unanswered,
 }
 
+/// All but the last of a payout's thousands of transactions in database transactions of their own, so that none locks all
+/// of them. The look-up is closed with the last; what was applied before a failure is applied again, which changes
+/// nothing.
+async fn apply_in_slices(
+    app: &App,
+    lookup: &Leased,
+    answer: &Answer,
+    now: Timestamp,
+) -> Result<Applied, ledger::Error> {
+    let Answer::Objects(objects) = answer else {
+        return apply(app, lookup, answer, now).await;
+    };
+    let first = match lookup.kind.as_str() {
+        "payout_transactions" => objects.len().saturating_sub(1) / SLICE * SLICE,
+        _ => 0,
+    };
+    let (before, last) = objects.split_at(first);
+    for slice in before.chunks(SLICE) {
+        let mut client = app.database.client().await?;
+        ledger::ingest_fetched(&mut client, slice, now, app.fee_estimate).await?;
+    }
+    let last = Answer::Objects(last.to_vec());
+    apply(app, lookup, &last, now).await
+}
+
 async fn apply(
     app: &App,
     lookup: &Leased,
-    objects: &[Value],
+    answer: &Answer,
     now: Timestamp,
 ) -> Result<Applied, ledger::Error> {
     let mut client = app.database.client().await?;
     let transaction = client.transaction().await.map_err(store::Error::from)?;
-    if !stripe_lookups::complete(&*transaction, lookup.id, now).await? {
+    let (kind, id) = (lookup.kind.as_str(), lookup.stripe_id.as_str());
+    let completed = stripe_lookups::complete(&*transaction, kind, id, now).await?;
+    if completed.is_empty() {
         return Ok(Applied::Obsolete);
     }
-    ledger::apply_fetched(&transaction, objects, now, app.fee_estimate).await?;
-    let is_asked_again = stripe_lookups::withdraw_repetition(&*transaction, lookup.id).await?;
-    if is_asked_again {
-        let next = now + pause(lookup.attempts);
-        let reason = "Stripe's answer does not tell it";
-        stripe_lookups::fail(&*transaction, lookup.id, reason, next).await?;
+    match answer {
+        Answer::Objects(objects) => {
+            ledger::apply_fetched(&transaction, objects, now, app.fee_estimate).await?;
+        }
+        Answer::Event(event) => {
+            let body = event.to_string();
+            let event = Event::from_value(event.clone())?;
+            let (account, estimate) = (&app.account, app.fee_estimate);
+            // What it announces is published by the next sweep of the outbox.
+            ledger::apply_event(&transaction, account, &event, &body, estimate, now).await?;
+        }
     }
+    let events_for = |reason: Reason| -> Vec<String> {
+        let for_it = completed.iter().filter(|one| one.reason == reason);
+        for_it.map(|one| one.subject.clone()).collect()
+    };
+    let deferred = events_for(Reason::Event);
+    if !deferred.is_empty() {
+        stripe_events::settle_deferred(&*transaction, &deferred).await?;
+    }
+    let mut healed = Vec::new();
+    for (event, body) in parked(app, &events_for(Reason::Unreadable)).await {
+        stripe_events::insert(&*transaction, &event, &body, "healed", now).await?;
+        healed.push(event.event_id);
+    }
+    let completed: Vec<i64> = completed.iter().map(|one| one.id).collect();
+    let next = now + pause(lookup.attempts);
+    let reason = "Stripe's answer does not tell it";
+    let reopened = stripe_lookups::reopen(&*transaction, &completed, reason, next).await?;
     transaction.commit().await.map_err(store::Error::from)?;
-    Ok(if is_asked_again {
+    Ok(if reopened > 0 {
         Applied::Unanswered
     } else {
-        Applied::Answered
+        Applied::Answered { healed }
     })
+}
+
+/// The parked events with these ids that can be had.
+async fn parked(app: &App, event_ids: &[String]) -> Vec<(Event, String)> {
+    let mut parked = Vec::new();
+    for event_id in event_ids {
+        match app.parked_events.get(event_id).await {
+            Ok(Some(one)) => {
+                let event = Event::parse(one.body.as_bytes());
+                parked.extend(event.ok().map(|event| (event, one.body)));
+            }
+            Ok(None) => {}
+            // It stays parked, and is applied or healed another time.
+            Err(error) => log_failure("a parked event cannot be read", &error),
+        }
+    }
+    parked
+}
+
+/// Removes what is in the archive from the table. What stays there is found to be a duplicate.
+async fn forget(app: &App, healed: &[String]) {
+    for event_id in healed {
+        if let Err(error) = app.parked_events.remove(event_id).await {
+            log_failure("a healed event is still parked", &error);
+        }
+    }
 }
 
 async fn fail(
@@ -226,7 +362,9 @@ async fn fail(
     summary: &mut Summary,
 ) -> Result<(), store::Error> {
     let client = app.database.client().await?;
-    stripe_lookups::fail(&**client, lookup.id, reason, now + pause(lookup.attempts)).await?;
+    let (kind, id) = (&lookup.kind, &lookup.stripe_id);
+    let next = now + pause(lookup.attempts);
+    stripe_lookups::fail(&**client, kind, id, (reason, false), next).await?;
     note_failure(lookup, reason, summary);
     Ok(())
 }
@@ -254,7 +392,9 @@ async fn not_found(
 ) -> Result<(), store::Error> {
     let client = app.database.client().await?;
     let reason = error.to_string();
-    stripe_lookups::fail(&**client, lookup.id, &reason, now + LONGEST_PAUSE).await?;
+    let (kind, id) = (&lookup.kind, &lookup.stripe_id);
+    let next = now + LONGEST_PAUSE;
+    stripe_lookups::fail(&**client, kind, id, (&reason, true), next).await?;
     summary.lookups_not_found += 1;
     metrics::counter!("stripe_lookups", "outcome" => "not_found").increment(1);
     metrics::counter!("failures").increment(1);

@@ -333,7 +333,9 @@ impl Run<'_> {
             for outcome in apply_or_park(self.app, set, self.now).await? {
                 match outcome {
                     Some(Outcome::Applied) => self.summary.applied += 1,
-                    Some(Outcome::Ignored | Outcome::Foreign) => self.summary.ignored += 1,
+                    Some(Outcome::Ignored | Outcome::Foreign | Outcome::Deferred) => {
+                        self.summary.ignored += 1
+                    }
                     // Delivered meanwhile.
                     Some(Outcome::Duplicate) => {}
                     None => self.summary.parked += 1,

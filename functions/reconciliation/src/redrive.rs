@@ -21,7 +21,7 @@ use shared::publishing;
 use store::outbox;
 
 use crate::ingest::ingest_all;
-use crate::{App, Deadline, Error, lookups};
+use crate::{App, Deadline, Error, lookups, rebuild};
 
 /// Events read from the index at once, and applied in one transaction.
 const EVENTS_PER_SET: usize = 100;
@@ -68,6 +68,9 @@ pub struct Summary {
     /// Why the look-ups stopped before all were asked for; `None` when they did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lookups_stopped: Option<String>,
+    /// How far the archive has been read again; `None` when nobody has asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Value>,
 }
 
 impl fmt::Display for Summary {
@@ -97,9 +100,10 @@ pub(crate) async fn run(app: &App, now: Timestamp, deadline: Deadline) -> Result
         Err(Away::Database(_)) => Ok(()),
         Ok(_) | Err(Away::ParkedEvents(_)) => {
             match sweep_outbox(app, now, deadline, &mut summary).await {
-                Ok(()) => lookups::run(app, now, deadline, &mut summary)
-                    .await
-                    .map_err(Away::Database),
+                Ok(()) => match lookups::run(app, now, deadline, &mut summary).await {
+                    Ok(()) => read_again(app, now, deadline, &mut summary).await,
+                    Err(error) => Err(Away::Database(error)),
+                },
                 Err(away) => Err(away),
             }
         }
@@ -112,6 +116,27 @@ pub(crate) async fn run(app: &App, now: Timestamp, deadline: Deadline) -> Result
         Err(away) => {
             let summary = Box::new(summary);
             Err(Error::Redrive { summary, away })
+        }
+    }
+}
+
+/// Goes on reading the archive again, when that was begun. What is at fault there holds up nothing else.
+async fn read_again(
+    app: &App,
+    now: Timestamp,
+    deadline: Deadline,
+    summary: &mut Summary,
+) -> Result<(), Away> {
+    match rebuild::go_on(app, now, deadline).await {
+        Ok(rebuilt) => {
+            summary.rebuild = Some(rebuilt).filter(|rebuilt| rebuilt["events"] != 0);
+            Ok(())
+        }
+        Err(rebuild::Error::Store(error)) if error.is_unavailable() => Err(Away::Database(error)),
+        Err(error) => {
+            metrics::counter!("failures").increment(1);
+            log_failure("the archive could not be read again", &error);
+            Ok(())
         }
     }
 }
@@ -271,7 +296,7 @@ async fn drive(
         match outcome {
             Outcome::Applied => summary.applied += 1,
             Outcome::Duplicate => summary.duplicate += 1,
-            Outcome::Ignored | Outcome::Foreign => summary.ignored += 1,
+            Outcome::Ignored | Outcome::Foreign | Outcome::Deferred => summary.ignored += 1,
         }
         metrics::counter!("redriven_events", "outcome" => outcome.as_str()).increment(1);
         tracing::info!(

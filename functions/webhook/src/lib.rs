@@ -152,6 +152,8 @@ enum KeptOutcome {
     Duplicate,
     /// The ledger has no use for its type, or it is of another account or mode.
     Ignored,
+    /// A thin event: what it stands for is fetched.
+    Deferred,
     /// It could not be applied, and is kept for the redrive.
     Parked,
 }
@@ -164,6 +166,7 @@ impl From<Outcome> for KeptOutcome {
             Outcome::Ledger(ledger::Outcome::Ignored | ledger::Outcome::Foreign) => {
                 KeptOutcome::Ignored
             }
+            Outcome::Ledger(ledger::Outcome::Deferred) => KeptOutcome::Deferred,
             Outcome::Parked => KeptOutcome::Parked,
         }
     }

@@ -12,8 +12,8 @@ use sha2::{Digest, Sha256};
 use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Discount, Dispute, Invoice,
-    InvoiceItem, InvoicePayment, Metadata, Object, PaymentIntent, Payout, Price, Product, Refund,
-    Session, Subscription, Tier,
+    InvoiceItem, InvoicePayment, Metadata, Object, PaymentIntent, PaymentRecord, Payout, Price,
+    Product, Refund, Session, Subscription, TaxRate, Tier,
 };
 use super::render::{instant, previous_attributes};
 
@@ -164,7 +164,7 @@ impl LoggedEvent {
         // Refunds ride inside the charge before 2022-11-15; asynchronous capture and invoice
         // payments are newer than that version too.
         match self.kind {
-            "charge.updated" | "refund.failed" => Shape::Basil,
+            "charge.updated" | "refund.failed" | "payout.reconciliation_completed" => Shape::Basil,
             kind if kind.starts_with("invoice_payment.") => Shape::Basil,
             kind if kind.starts_with("refund.") => Shape::V2022_11_15,
             _ => Shape::V2020_08_27,
@@ -254,12 +254,14 @@ pub struct Account {
     pub(super) invoices: Shelf<Invoice>,
     pub(super) invoice_items: Shelf<InvoiceItem>,
     pub(super) invoice_payments: Shelf<InvoicePayment>,
+    pub(super) payment_records: Shelf<PaymentRecord>,
     pub(super) intents: Shelf<PaymentIntent>,
     pub(super) charges: Shelf<Charge>,
     pub(super) refunds: Shelf<Refund>,
     pub(super) disputes: Shelf<Dispute>,
     pub(super) balance_transactions: Shelf<BalanceTransaction>,
     pub(super) payouts: Shelf<Payout>,
+    pub(super) tax_rates: Shelf<TaxRate>,
     pub(super) credit_notes: Shelf<CreditNote>,
     pub(super) sessions: Shelf<Session>,
     pub(super) events: Vec<LoggedEvent>,
@@ -290,12 +292,14 @@ impl Account {
             invoices: Shelf::new("invoice"),
             invoice_items: Shelf::new("invoiceitem"),
             invoice_payments: Shelf::new("invoice_payment"),
+            payment_records: Shelf::new("payment_record"),
             intents: Shelf::new("payment_intent"),
             charges: Shelf::new("charge"),
             refunds: Shelf::new("refund"),
             disputes: Shelf::new("dispute"),
             balance_transactions: Shelf::new("balance_transaction"),
             payouts: Shelf::new("payout"),
+            tax_rates: Shelf::new("tax_rate"),
             credit_notes: Shelf::new("credit_note"),
             sessions: Shelf::new("checkout.session"),
             events: Vec::new(),
@@ -473,6 +477,32 @@ impl Account {
         self.coupons.add(&coupon.id, coupon.clone());
         self.emit("coupon.created", Object::Coupon(coupon.clone()));
         coupon.id
+    }
+
+    /// Creates an exclusive tax rate of so many basis points; answers its id.
+    pub fn create_tax_rate(&mut self, bps: i64, country: &str, jurisdiction: &str) -> String {
+        let rate = TaxRate {
+            id: self.id("txr_1"),
+            display_name: "VAT".to_owned(),
+            bps,
+            country: country.to_owned(),
+            jurisdiction: jurisdiction.to_owned(),
+            inclusive: false,
+            created: self.now,
+        };
+        self.tax_rates.add(&rate.id, rate.clone());
+        self.emit("tax_rate.created", Object::TaxRate(rate.clone()));
+        rate.id
+    }
+
+    /// The first tax rate of so many basis points, made when there is none; none for 0.
+    pub(super) fn tax_rate_of(&mut self, bps: i64) -> Option<String> {
+        if bps == 0 {
+            return None;
+        }
+        let known = self.tax_rates.iter().find(|rate| rate.bps == bps);
+        let known = known.map(|rate| rate.id.clone());
+        Some(known.unwrap_or_else(|| self.create_tax_rate(bps, "GB", "United Kingdom")))
     }
 
     /// Creates a customer; answers its id.

@@ -22,6 +22,7 @@ pub(super) fn answer(
     form: &Form,
 ) -> Result<Value, Refusal> {
     let id = match (method, path) {
+        ("GET", ["subscription_items"]) => return account.subscription_items(form, shape),
         ("GET", [kind]) => return account.list(kind, form, shape),
         ("GET", ["checkout", "sessions"]) => {
             return account.list("checkout/sessions", form, shape);

@@ -3,7 +3,7 @@
 use super::account::{Account, Refusal, add_intervals, divide_half_even};
 use super::objects::{
     CreditNote, Discount, Invoice, InvoiceItem, InvoicePayment, Item, Line, Metadata, Object,
-    Session, Subscription,
+    PaymentOfInvoice, PaymentRecord, Session, Subscription,
 };
 use super::payments::{NewIntent, Outcome};
 
@@ -379,10 +379,134 @@ impl Account {
             self.finalize(invoice)?;
         }
         self.expect_open(invoice)?;
-        self.invoices.get_mut(invoice)?.out_of_band = true;
+        let row = self.invoices.get_mut(invoice)?;
+        row.outside += row.amount_due - row.amount_paid;
+        self.cancel_default(invoice)?;
         self.mark_paid(invoice)?;
         self.emit_invoice("invoice.updated", invoice)?;
         self.emit_invoice("invoice.paid", invoice)
+    }
+
+    /// A card pays a part of an open invoice, beside its default payment. Answers the intent.
+    ///
+    /// # Errors
+    /// When there is no such invoice, or it is not open.
+    pub fn pay_part(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        let row = self.expect_due(invoice, amount)?;
+        let intent = self.new_intent(NewIntent {
+            customer: Some(&row.customer),
+            amount,
+            currency: &row.currency,
+            invoice: Some(invoice),
+            description: Some("Part of an invoice"),
+            metadata: Metadata::new(),
+        })?;
+        self.charge_intent(&intent, Outcome::Succeeds)?;
+        self.apply_payment(&row, PaymentOfInvoice::Intent(intent.clone()), amount)?;
+        self.settle_charges()?;
+        Ok(intent)
+    }
+
+    /// Money that came outside Stripe is reported to it, for an open invoice. Answers the payment record.
+    ///
+    /// # Errors
+    /// When there is no such invoice, it is not open, or less is due.
+    pub fn report_payment(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        let row = self.expect_due(invoice, amount)?;
+        let id = self.id("pr_1");
+        let record = PaymentRecord {
+            id: id.clone(),
+            customer: Some(row.customer.clone()),
+            amount,
+            currency: row.currency.clone(),
+            reported_by: "self",
+            reference: format!("wire for {}", row.number.clone().unwrap_or_default()),
+            created: self.now,
+        };
+        self.payment_records.add(&id, record);
+        self.invoices.get_mut(invoice)?.outside += amount;
+        self.apply_payment(&row, PaymentOfInvoice::Record(id.clone()), amount)?;
+        Ok(id)
+    }
+
+    fn expect_due(&mut self, invoice: &str, amount: i64) -> Result<Invoice, Refusal> {
+        self.by_request();
+        if self.invoices.get(invoice)?.status == "draft" {
+            self.finalize(invoice)?;
+        }
+        self.expect_open(invoice)?;
+        let row = self.invoices.get(invoice)?.clone();
+        if amount < 1 || amount > row.amount_due - row.amount_paid {
+            return Err(Refusal::parameter(
+                "amount",
+                "amount_too_large",
+                "Not as much is due.",
+            ));
+        }
+        Ok(row)
+    }
+
+    /// A payment beside the default one, which is canceled when it was the last.
+    fn apply_payment(
+        &mut self,
+        invoice: &Invoice,
+        payment: PaymentOfInvoice,
+        amount: i64,
+    ) -> Result<(), Refusal> {
+        let payment = InvoicePayment {
+            id: self.id("inpay_1"),
+            invoice: invoice.id.clone(),
+            payment,
+            is_default: false,
+            amount,
+            currency: invoice.currency.clone(),
+            status: "paid",
+            paid_at: Some(self.now),
+            created: self.now,
+        };
+        self.invoice_payments.add(&payment.id, payment.clone());
+        let row = self.invoices.get_mut(&invoice.id)?;
+        row.amount_paid += amount;
+        let is_paid = row.amount_paid == row.amount_due;
+        if is_paid {
+            self.cancel_default(&invoice.id)?;
+            self.mark_paid(&invoice.id)?;
+        }
+        self.emit_invoice("invoice.updated", &invoice.id)?;
+        self.emit("invoice_payment.paid", Object::InvoicePayment(payment));
+        if is_paid {
+            self.emit_invoice("invoice.paid", &invoice.id)?;
+        }
+        Ok(())
+    }
+
+    /// The money of an invoice has come another way than by the intent that was made with it.
+    fn cancel_default(&mut self, invoice: &str) -> Result<(), Refusal> {
+        let intent = self.intend(invoice)?;
+        self.cancel_intent(&intent)?;
+        self.set_default(&intent, "canceled", None)
+    }
+
+    fn default_payment(&self, intent: &str) -> Result<InvoicePayment, Refusal> {
+        self.invoice_payments
+            .iter()
+            .find(|one| one.is_default && one.payment.intent() == Some(intent))
+            .cloned()
+            .ok_or_else(|| Refusal::missing("invoice_payment", intent))
+    }
+
+    /// Moves an invoice's default payment on.
+    fn set_default(
+        &mut self,
+        intent: &str,
+        status: &'static str,
+        paid_at: Option<i64>,
+    ) -> Result<(), Refusal> {
+        let id = self.default_payment(intent)?.id;
+        let row = self.invoice_payments.get_mut(&id)?;
+        row.status = status;
+        row.paid_at = paid_at;
+        Ok(())
     }
 
     /// Voids an open (or uncollectible) invoice; its payment intent is canceled.
@@ -407,6 +531,7 @@ impl Account {
         let intent = row.payment_intent.clone();
         if let Some(intent) = intent {
             self.cancel_intent(&intent)?;
+            self.set_default(&intent, "canceled", None)?;
         }
         self.emit_invoice("invoice.updated", invoice)?;
         self.emit_invoice("invoice.voided", invoice)
@@ -586,6 +711,23 @@ impl Account {
     /// # Errors
     /// When there is no such invoice, it is a draft or void, or less than `amount` is left.
     pub fn credit(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        self.credit_or_pay_back(invoice, amount, false)
+    }
+
+    /// A credit note of `amount` on a paid invoice that says that it was paid back outside Stripe. Answers its id.
+    ///
+    /// # Errors
+    /// As [`Account::credit`].
+    pub fn pay_back_outside(&mut self, invoice: &str, amount: i64) -> Result<String, Refusal> {
+        self.credit_or_pay_back(invoice, amount, true)
+    }
+
+    fn credit_or_pay_back(
+        &mut self,
+        invoice: &str,
+        amount: i64,
+        out_of_band: bool,
+    ) -> Result<String, Refusal> {
         let before = self.invoices.get(invoice)?.clone();
         let left = before.total - before.pre_payment_credit - before.post_payment_credit;
         if !matches!(before.status, "open" | "paid") || amount < 1 || amount > left {
@@ -611,9 +753,11 @@ impl Account {
             number: format!("{}-CN-01", before.number.unwrap_or_default()),
             amount,
             tax: before.tax_total * amount / before.total,
+            tax_rate: before.tax_rate,
             currency: before.currency,
             status: "issued",
             pre_payment,
+            out_of_band: out_of_band && !pre_payment,
             reason: Some("product_unsatisfactory".to_owned()),
             voided_at: None,
             created: self.now,
@@ -912,6 +1056,7 @@ impl Account {
             discounts.extend(buyer.discount.clone());
         }
         let tax_bps = subscription.map_or(0, |one| one.tax_bps);
+        let tax_rate = self.tax_rate_of(tax_bps);
         for line in &lines {
             if let Some(item) = &line.invoice_item
                 && let Ok(item) = self.invoice_items.get_mut(item)
@@ -946,6 +1091,7 @@ impl Account {
             lines,
             discounts,
             tax_bps,
+            tax_rate,
             subtotal: 0,
             discount_total: 0,
             tax_total: 0,
@@ -954,7 +1100,7 @@ impl Account {
             amount_paid: 0,
             pre_payment_credit: 0,
             post_payment_credit: 0,
-            out_of_band: false,
+            outside: 0,
             attempt_count: 0,
             next_payment_attempt: None,
             due_date: None,
@@ -1011,6 +1157,18 @@ impl Account {
             metadata: Metadata::new(),
         })?;
         self.invoices.get_mut(invoice)?.payment_intent = Some(intent.clone());
+        let payment = InvoicePayment {
+            id: self.id("inpay_1"),
+            invoice: invoice.to_owned(),
+            payment: PaymentOfInvoice::Intent(intent.clone()),
+            is_default: true,
+            amount: row.amount_due,
+            currency: row.currency,
+            status: "open",
+            paid_at: None,
+            created: self.now,
+        };
+        self.invoice_payments.add(&payment.id, payment.clone());
         Ok(intent)
     }
 
@@ -1044,24 +1202,14 @@ impl Account {
         let row = self.invoices.get_mut(invoice)?;
         row.attempt_count += 1;
         row.charge = Some(charge);
-        let (amount, currency) = (row.amount_due, row.currency.clone());
         let subscription = row.subscription.clone();
         if outcome == Outcome::Succeeds {
             self.mark_paid(invoice)?;
             self.emit_invoice("invoice.updated", invoice)?;
             self.emit_invoice("invoice.paid", invoice)?;
             self.emit_invoice("invoice.payment_succeeded", invoice)?;
-            let payment = InvoicePayment {
-                id: self.id("inpay_1"),
-                invoice: invoice.to_owned(),
-                payment_intent: intent,
-                amount,
-                currency,
-                status: "paid",
-                paid_at: Some(now),
-                created: now,
-            };
-            self.invoice_payments.add(&payment.id, payment.clone());
+            self.set_default(&intent, "paid", Some(now))?;
+            let payment = self.default_payment(&intent)?;
             self.emit("invoice_payment.paid", Object::InvoicePayment(payment));
         } else {
             row.next_payment_attempt = (outcome == Outcome::Fails).then_some(now + 3 * DAY);

@@ -13,7 +13,7 @@ use super::server::{Fault, State};
 
 /// Every operation of `POST /_fake/operations/<name>` and the members of its body; `?` marks those that may be left out,
 /// with the default in brackets. `outcome` is `succeeds` (the default), `fails` or `fails_for_good`.
-const OPERATIONS: [(&str, &str); 31] = [
+const OPERATIONS: [(&str, &str); 39] = [
     (
         "create_price",
         "unit_amount, currency? (usd), interval? (month), plan?",
@@ -21,6 +21,10 @@ const OPERATIONS: [(&str, &str); 31] = [
     (
         "create_coupon",
         "percent_off_bps? or amount_off? with currency? (usd); duration? (forever), duration_in_months?",
+    ),
+    (
+        "create_tax_rate",
+        "bps, country? (GB), jurisdiction? (United Kingdom)",
     ),
     ("create_customer", "email?, name?, metadata?"),
     ("delete_customer", "customer"),
@@ -53,15 +57,22 @@ const OPERATIONS: [(&str, &str); 31] = [
     ("send_invoice", "invoice"),
     ("pay_invoice", "invoice, outcome?"),
     ("pay_out_of_band", "invoice"),
+    ("pay_part", "invoice, amount"),
+    ("report_payment", "invoice, amount"),
     ("void_invoice", "invoice"),
     ("mark_uncollectible", "invoice"),
     ("credit", "invoice, amount"),
+    ("pay_back_outside", "invoice, amount"),
     ("pay_once", "customer, amount, currency? (usd), outcome?"),
+    ("debit", "customer, amount, currency? (usd)"),
+    ("fail_debit", "payment_intent, fee? (0)"),
     ("confirm_intent", "payment_intent, outcome?"),
     ("cancel_intent", "payment_intent"),
     ("refund", "payment_intent, amount"),
     ("fail_refund", "refund"),
     ("dispute", "payment_intent"),
+    ("dispute_at", "payment_intent, withdrawn"),
+    ("move_dispute", "dispute, amount, fee? (0)"),
     ("submit_evidence", "dispute"),
     ("close_dispute", "dispute, won? (false)"),
     ("pay_out", "amount"),
@@ -106,6 +117,7 @@ pub(super) fn answer(
             state.webhook = Some(Endpoint {
                 url: arguments.text("url")?.to_owned(),
                 secret: arguments.text("secret")?.into(),
+                is_thin: arguments.optional("payload") == Some("thin"),
             });
             Ok(json!({"url": arguments.text("url")?}))
         }
@@ -248,6 +260,11 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             duration_in_months: arguments.integer("duration_in_months"),
             prices: &[],
         })}),
+        "create_tax_rate" => json!({"tax_rate": account.create_tax_rate(
+            arguments.required_integer("bps")?,
+            arguments.optional("country").unwrap_or("GB"),
+            arguments.optional("jurisdiction").unwrap_or("United Kingdom"),
+        )}),
         "create_customer" => json!({"customer": account.create_customer(
             arguments.optional("email"),
             arguments.optional("name"),
@@ -341,6 +358,14 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             account.pay_out_of_band(arguments.text("invoice")?)?;
             json!({})
         }
+        "pay_part" => json!({"payment_intent": account.pay_part(
+            arguments.text("invoice")?,
+            arguments.required_integer("amount")?,
+        )?}),
+        "report_payment" => json!({"payment_record": account.report_payment(
+            arguments.text("invoice")?,
+            arguments.required_integer("amount")?,
+        )?}),
         "void_invoice" => {
             account.by_request();
             account.void_invoice(arguments.text("invoice")?)?;
@@ -355,12 +380,26 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             arguments.text("invoice")?,
             arguments.required_integer("amount")?,
         )?}),
+        "pay_back_outside" => json!({"credit_note": account.pay_back_outside(
+            arguments.text("invoice")?,
+            arguments.required_integer("amount")?,
+        )?}),
         "pay_once" => json!({"payment_intent": account.pay_once(
             arguments.text("customer")?,
             arguments.required_integer("amount")?,
             arguments.optional("currency").unwrap_or("usd"),
             arguments.outcome()?,
         )?}),
+        "debit" => json!({"payment_intent": account.debit(
+            arguments.text("customer")?,
+            arguments.required_integer("amount")?,
+            arguments.optional("currency").unwrap_or("usd"),
+        )?}),
+        "fail_debit" => {
+            let fee = arguments.integer("fee").unwrap_or(0);
+            account.fail_debit(arguments.text("payment_intent")?, fee)?;
+            json!({})
+        }
         "confirm_intent" => {
             account.confirm_intent(arguments.text("payment_intent")?, arguments.outcome()?)?;
             json!({})
@@ -378,6 +417,16 @@ fn operate(account: &mut Account, name: &str, arguments: &Arguments) -> Result<V
             json!({})
         }
         "dispute" => json!({"dispute": account.dispute(arguments.text("payment_intent")?)?}),
+        "dispute_at" => json!({"dispute": account.dispute_at(
+            arguments.text("payment_intent")?,
+            arguments.required_integer("withdrawn")?,
+        )?}),
+        "move_dispute" => {
+            let fee = arguments.integer("fee").unwrap_or(0);
+            let amount = arguments.required_integer("amount")?;
+            account.move_dispute(arguments.text("dispute")?, amount, fee)?;
+            json!({})
+        }
         "submit_evidence" => {
             account.submit_evidence(arguments.text("dispute")?)?;
             json!({})

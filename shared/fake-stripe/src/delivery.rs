@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde_json::{Value, json};
 use stripe::signature;
 
 /// Where webhooks go, and the secret (`whsec_…`) they are signed with.
@@ -13,6 +14,27 @@ pub struct Endpoint {
     pub url: String,
     /// The whole secret, prefix and all, is the key.
     pub secret: SecretString,
+    /// Whether events are sent in the payload style `thin`: they name their object.
+    pub is_thin: bool,
+}
+
+/// The thin event that stands for a snapshot event.
+/// Source: <https://docs.stripe.com/event-destinations#thin-events>.
+#[must_use]
+pub fn thin(event: &Value) -> Value {
+    let (id, object) = (&event["id"], &event["data"]["object"]);
+    let created = event["created"].as_i64().unwrap_or_default();
+    let created = Timestamp::from_second(created).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (kind, object_id) = (text(&object["object"]), text(&object["id"]));
+    json!({
+        "id": format!("{}_thin", text(id)), "object": "v2.core.event",
+        "type": format!("v1.{}", text(&event["type"])), "livemode": event["livemode"],
+        "created": created, "context": null, "reason": null, "snapshot_event": id,
+        "related_object": {
+            "id": object_id, "type": kind, "url": format!("/v1/{kind}s/{object_id}"),
+        },
+    })
 }
 
 /// One attempt to deliver an event.

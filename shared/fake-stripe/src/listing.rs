@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::Shape;
 use super::account::{Account, Refusal, Shelf};
 use super::form::Form;
-use super::objects::{Object, Stored};
-use super::render::{INLINE_LINES, list, render_line, render_refunds, render_tiers};
+use super::objects::{Object, PaymentOfInvoice, Stored};
+use super::render::{list, render_line, render_refunds, render_subscription_item, render_tiers};
 
 /// A row of a list before it is rendered: only those of the page are.
 struct Row<'a> {
@@ -37,6 +37,7 @@ fn filters(kind: &str) -> Option<&'static [&'static str]> {
         "customers" => &["email"],
         "balance_transactions" => &["type", "source", "currency", "payout"],
         "payouts" => &["status"],
+        "tax_rates" => &["active", "inclusive"],
         "events" => &["type", "types", "delivery_success"],
         "prices" => &["product", "currency", "active", "type"],
         "products" | "coupons" => &["active"],
@@ -201,6 +202,22 @@ impl Account {
         Ok(value)
     }
 
+    /// The object with this id as Stripe answers for it, with what these paths expand.
+    ///
+    /// # Errors
+    /// When there is no such object, or it has no such path.
+    pub fn show(&self, id: &str, expand: &[&str], shape: Shape) -> Result<Value, Refusal> {
+        let object = self
+            .find(id)
+            .ok_or_else(|| Refusal::missing("object", id))?;
+        let mut value = object.answer(shape);
+        for path in expand {
+            let segments: Vec<&str> = path.split('.').collect();
+            self.expand_path(&mut value, &segments, path, shape)?;
+        }
+        Ok(value)
+    }
+
     /// `GET /v1/invoices/<id>/lines`: all of them, page by page.
     pub(super) fn invoice_lines(
         &self,
@@ -215,9 +232,7 @@ impl Account {
             .map(|line| Row {
                 id: &line.id,
                 created: invoice.created,
-                render: Box::new(move |shape| {
-                    render_line(&invoice.id, line, &invoice.currency, shape)
-                }),
+                render: Box::new(move |shape| render_line(invoice, line, shape)),
             })
             .collect();
         let page = page(rows, form)?;
@@ -225,6 +240,22 @@ impl Account {
         Ok(json!({
             "object": "list", "data": data, "has_more": page.has_more,
             "url": format!("/v1/invoices/{}/lines", invoice.id),
+        }))
+    }
+
+    /// `GET /v1/subscription_items?subscription=<id>`: all of them, page by page.
+    pub(super) fn subscription_items(&self, form: &Form, shape: Shape) -> Result<Value, Refusal> {
+        let subscription = self.subscriptions.get(form.required("subscription")?)?;
+        let rows = subscription.items.iter().map(|item| Row {
+            id: &item.id,
+            created: item.created,
+            render: Box::new(|shape| render_subscription_item(subscription, item, shape)),
+        });
+        let page = page(rows.collect(), form)?;
+        let data: Vec<Value> = page.rows.iter().map(|row| (row.render)(shape)).collect();
+        Ok(json!({
+            "object": "list", "data": data, "has_more": page.has_more,
+            "url": "/v1/subscription_items",
         }))
     }
 
@@ -241,12 +272,14 @@ impl Account {
             "in" => on_shelf(&self.invoices, id),
             "ii" => on_shelf(&self.invoice_items, id),
             "inpay" => on_shelf(&self.invoice_payments, id),
+            "pr" => on_shelf(&self.payment_records, id),
             "pi" => self.intent_snapshot(id).ok(),
-            "ch" => on_shelf(&self.charges, id),
+            "ch" | "py" => on_shelf(&self.charges, id),
             "re" => on_shelf(&self.refunds, id),
             "dp" => on_shelf(&self.disputes, id),
             "txn" => on_shelf(&self.balance_transactions, id),
             "po" => on_shelf(&self.payouts, id),
+            "txr" => on_shelf(&self.tax_rates, id),
             "cn" => on_shelf(&self.credit_notes, id),
             "cs" => on_shelf(&self.sessions, id),
             _ => None,
@@ -304,6 +337,13 @@ impl Account {
                     .iter()
                     .filter(|one| is("status", Some(one.status))),
             ),
+            "tax_rates" => objects(self.tax_rates.iter().filter(|one| {
+                is("active", Some("true"))
+                    && is(
+                        "inclusive",
+                        Some(if one.inclusive { "true" } else { "false" }),
+                    )
+            })),
             "events" => self.event_rows(form, shape),
             "prices" => objects(self.prices.iter().filter(|one| {
                 let kind = if one.interval.is_some() {
@@ -336,8 +376,14 @@ impl Account {
                 .collect(),
             "invoice_payments" => objects(self.invoice_payments.iter().filter(|one| {
                 is("invoice", Some(&one.invoice))
-                    && is("payment[payment_intent]", Some(&one.payment_intent))
-                    && is("payment[type]", Some("payment_intent"))
+                    && is("payment[payment_intent]", one.payment.intent())
+                    && is(
+                        "payment[type]",
+                        Some(match one.payment {
+                            PaymentOfInvoice::Intent(_) => "payment_intent",
+                            PaymentOfInvoice::Record(_) => "payment_record",
+                        }),
+                    )
                     && is("status", Some(one.status))
             })),
             "credit_notes" => objects(self.credit_notes.iter().filter(|one| {
@@ -422,6 +468,10 @@ impl Account {
         {
             value[*segment] = included;
         }
+        // What pays an invoice is one of several kinds.
+        if path.contains("payment.payment_") && value.get(segment).is_none() {
+            return Ok(());
+        }
         let Some(field) = value.get_mut(segment) else {
             return Err(Refusal::parameter(
                 "expand",
@@ -469,21 +519,13 @@ impl Account {
             ("charge", "refunds") => Some(render_refunds(self.charges.get(id).ok()?, shape)),
             ("invoice", "amount_paid_off_stripe") if shape >= Shape::Endive => {
                 let invoice = self.invoices.get(id).ok()?;
-                Some(
-                    if invoice.out_of_band {
-                        invoice.amount_paid
-                    } else {
-                        0
-                    }
-                    .into(),
-                )
+                Some(invoice.outside.into())
             }
             ("invoice", "payments") if shape >= Shape::Basil => {
                 let payments = self
                     .invoice_payments
                     .iter()
                     .filter(|one| one.invoice == id)
-                    .take(INLINE_LINES)
                     .map(|one| Object::InvoicePayment(one.clone()).render(shape))
                     .collect();
                 Some(list(format!("/v1/invoices/{id}/payments"), payments))
@@ -517,12 +559,14 @@ fn list_of(object: &Object) -> &'static str {
         Object::Invoice(_) => "invoices",
         Object::InvoiceItem(_) => "invoiceitems",
         Object::InvoicePayment(_) => "invoice_payments",
+        Object::PaymentRecord(_) => "payment_records",
         Object::PaymentIntent(..) => "payment_intents",
         Object::Charge(_) => "charges",
         Object::Refund(_) => "refunds",
         Object::Dispute(_) => "disputes",
         Object::BalanceTransaction(_) => "balance_transactions",
         Object::Payout(_) => "payouts",
+        Object::TaxRate(_) => "tax_rates",
         Object::CreditNote(_) => "credit_notes",
         Object::Session(_) => "checkout/sessions",
     }

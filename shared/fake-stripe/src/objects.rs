@@ -188,6 +188,7 @@ pub struct Invoice {
     pub(crate) lines: Vec<Line>,
     pub(crate) discounts: Vec<Discount>,
     pub(crate) tax_bps: i64,
+    pub(crate) tax_rate: Option<String>,
     pub(crate) subtotal: i64,
     pub(crate) discount_total: i64,
     pub(crate) tax_total: i64,
@@ -196,7 +197,8 @@ pub struct Invoice {
     pub(crate) amount_paid: i64,
     pub(crate) pre_payment_credit: i64,
     pub(crate) post_payment_credit: i64,
-    pub(crate) out_of_band: bool,
+    /// What of `amount_paid` came outside Stripe.
+    pub(crate) outside: i64,
     pub(crate) attempt_count: i64,
     pub(crate) next_payment_attempt: Option<i64>,
     pub(crate) due_date: Option<i64>,
@@ -229,11 +231,42 @@ pub struct InvoiceItem {
 pub struct InvoicePayment {
     pub(crate) id: String,
     pub(crate) invoice: String,
-    pub(crate) payment_intent: String,
+    pub(crate) payment: PaymentOfInvoice,
+    /// Made with the invoice; canceled when the money comes another way.
+    pub(crate) is_default: bool,
     pub(crate) amount: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) paid_at: Option<i64>,
+    pub(crate) created: i64,
+}
+
+/// What pays an invoice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PaymentOfInvoice {
+    Intent(String),
+    Record(String),
+}
+
+impl PaymentOfInvoice {
+    pub(crate) fn intent(&self) -> Option<&str> {
+        match self {
+            PaymentOfInvoice::Intent(id) => Some(id),
+            PaymentOfInvoice::Record(_) => None,
+        }
+    }
+}
+
+/// A payment that was reported to Stripe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaymentRecord {
+    pub(crate) id: String,
+    pub(crate) customer: Option<String>,
+    pub(crate) amount: i64,
+    pub(crate) currency: String,
+    /// `self`, or `stripe` for a payment that Stripe itself has reported.
+    pub(crate) reported_by: &'static str,
+    pub(crate) reference: String,
     pub(crate) created: i64,
 }
 
@@ -244,6 +277,13 @@ pub struct Decline {
     pub(crate) decline_code: &'static str,
     pub(crate) message: &'static str,
 }
+
+/// What the bank says of a debit that fails.
+pub const NO_FUNDS_ON_ACCOUNT: Decline = Decline {
+    code: "insufficient_funds",
+    decline_code: "insufficient_funds",
+    message: "The account has insufficient funds.",
+};
 
 /// The decline the operations use when the caller does not name one.
 pub const INSUFFICIENT_FUNDS: Decline = Decline {
@@ -283,6 +323,10 @@ pub struct Charge {
     pub(crate) status: &'static str,
     pub(crate) decline: Option<Decline>,
     pub(crate) balance_transaction: Option<String>,
+    /// What took back a debit that failed.
+    pub(crate) failure_balance_transaction: Option<String>,
+    /// `card` or `us_bank_account`.
+    pub(crate) method: &'static str,
     /// Newer versions capture asynchronously: the id shows only once this is set.
     pub(crate) settled: bool,
     pub(crate) disputed: bool,
@@ -347,10 +391,25 @@ pub struct Payout {
     pub(crate) amount: i64,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
+    /// Whether Stripe has assigned its transactions.
+    pub(crate) reconciliation_status: &'static str,
     /// Made by Stripe of all that is available; only of these the transactions can be listed.
     pub(crate) automatic: bool,
     pub(crate) balance_transaction: String,
     pub(crate) arrival_date: i64,
+    pub(crate) created: i64,
+}
+
+/// A tax rate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaxRate {
+    pub(crate) id: String,
+    pub(crate) display_name: String,
+    /// Basis points: 2000 is 20 %.
+    pub(crate) bps: i64,
+    pub(crate) country: String,
+    pub(crate) jurisdiction: String,
+    pub(crate) inclusive: bool,
     pub(crate) created: i64,
 }
 
@@ -364,9 +423,12 @@ pub struct CreditNote {
     /// With tax.
     pub(crate) amount: i64,
     pub(crate) tax: i64,
+    pub(crate) tax_rate: Option<String>,
     pub(crate) currency: String,
     pub(crate) status: &'static str,
     pub(crate) pre_payment: bool,
+    /// Whether the amount was paid back outside Stripe; otherwise it is a credit.
+    pub(crate) out_of_band: bool,
     pub(crate) reason: Option<String>,
     pub(crate) voided_at: Option<i64>,
     pub(crate) created: i64,
@@ -402,6 +464,7 @@ pub enum Object {
     Invoice(Box<Invoice>),
     InvoiceItem(Box<InvoiceItem>),
     InvoicePayment(InvoicePayment),
+    PaymentRecord(PaymentRecord),
     /// The intent with its charges, oldest first: the oldest shape shows them inside.
     PaymentIntent(PaymentIntent, Vec<Charge>),
     Charge(Charge),
@@ -409,6 +472,7 @@ pub enum Object {
     Dispute(Dispute),
     BalanceTransaction(BalanceTransaction),
     Payout(Payout),
+    TaxRate(TaxRate),
     CreditNote(CreditNote),
     Session(Session),
 }
@@ -427,12 +491,14 @@ impl Object {
             Object::Invoice(invoice) => &invoice.id,
             Object::InvoiceItem(item) => &item.id,
             Object::InvoicePayment(payment) => &payment.id,
+            Object::PaymentRecord(record) => &record.id,
             Object::PaymentIntent(intent, _) => &intent.id,
             Object::Charge(charge) => &charge.id,
             Object::Refund(refund) => &refund.id,
             Object::Dispute(dispute) => &dispute.id,
             Object::BalanceTransaction(transaction) => &transaction.id,
             Object::Payout(payout) => &payout.id,
+            Object::TaxRate(rate) => &rate.id,
             Object::CreditNote(note) => &note.id,
             Object::Session(session) => &session.id,
         }
@@ -473,11 +539,13 @@ stored! {
     Invoice => |invoice| Object::Invoice(Box::new(invoice));
     InvoiceItem => |item| Object::InvoiceItem(Box::new(item));
     InvoicePayment => Object::InvoicePayment;
+    PaymentRecord => Object::PaymentRecord;
     Charge => Object::Charge;
     Refund => Object::Refund;
     Dispute => Object::Dispute;
     BalanceTransaction => Object::BalanceTransaction;
     Payout => Object::Payout;
+    TaxRate => Object::TaxRate;
     CreditNote => Object::CreditNote;
     Session => Object::Session;
 }

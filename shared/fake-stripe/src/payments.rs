@@ -2,8 +2,8 @@
 
 use super::account::{Account, Refusal, divide_half_even};
 use super::objects::{
-    BalanceTransaction, Charge, Decline, Dispute, INSUFFICIENT_FUNDS, Metadata, Object,
-    PaymentIntent, Payout, Refund,
+    BalanceTransaction, Charge, Decline, Dispute, INSUFFICIENT_FUNDS, Metadata,
+    NO_FUNDS_ON_ACCOUNT, Object, PaymentIntent, Payout, Refund,
 };
 
 /// What an attempted payment comes to.
@@ -58,7 +58,19 @@ impl Account {
         (currency, amount): (&str, i64),
         fee: Option<i64>,
     ) -> BalanceTransaction {
-        let (settled, exchange_rate_micros) = Account::settle(currency, amount);
+        let settled = Account::settle(currency, amount);
+        self.book_settled(kind, reporting_category, source, settled, fee)
+    }
+
+    /// As [`Account::book`], with what it settles at and the rate.
+    fn book_settled(
+        &mut self,
+        kind: &'static str,
+        reporting_category: &'static str,
+        source: &str,
+        (settled, exchange_rate_micros): (i64, Option<i64>),
+        fee: Option<i64>,
+    ) -> BalanceTransaction {
         // 2.9 % and 30 cents, the list price of a US card.
         let fee = fee.unwrap_or_else(|| divide_half_even(i128::from(settled) * 29, 1000) + 30);
         let transaction = BalanceTransaction {
@@ -161,6 +173,8 @@ impl Account {
             status: if succeeds { "succeeded" } else { "failed" },
             decline: decline.clone(),
             balance_transaction,
+            failure_balance_transaction: None,
+            method: "card",
             settled: false,
             disputed: false,
             refunds: Vec::new(),
@@ -226,6 +240,85 @@ impl Account {
         self.charge_intent(&intent, outcome)?;
         self.settle_charges()?;
         Ok(intent)
+    }
+
+    /// A debit of a bank account, which takes days to succeed or fail; answers the intent's id.
+    ///
+    /// # Errors
+    /// When there is no such customer.
+    pub fn debit(
+        &mut self,
+        customer: &str,
+        amount: i64,
+        currency: &str,
+    ) -> Result<String, Refusal> {
+        self.customers.get(customer)?;
+        self.by_request();
+        let intent = self.new_intent(NewIntent {
+            customer: Some(customer),
+            amount,
+            currency,
+            invoice: None,
+            description: None,
+            metadata: Metadata::new(),
+        })?;
+        let id = self.id("py_3");
+        let transaction = self.book("payment", "charge", &id, (currency, amount), Some(0));
+        let charge = Charge {
+            id: id.clone(),
+            payment_intent: intent.clone(),
+            invoice: None,
+            customer: Some(customer.to_owned()),
+            amount,
+            amount_refunded: 0,
+            currency: currency.to_owned(),
+            status: "pending",
+            decline: None,
+            balance_transaction: Some(transaction.id),
+            failure_balance_transaction: None,
+            method: "us_bank_account",
+            settled: true,
+            disputed: false,
+            refunds: Vec::new(),
+            metadata: Metadata::new(),
+            created: self.now,
+        };
+        self.charges.add(&id, charge.clone());
+        let row = self.intents.get_mut(&intent)?;
+        row.charges.push(id);
+        row.status = "processing";
+        self.emit("charge.pending", Object::Charge(charge));
+        self.emit_intent("payment_intent.processing", &intent)?;
+        Ok(intent)
+    }
+
+    /// The bank refuses a debit after all: Stripe takes it back, and charges `fee` for that.
+    ///
+    /// # Errors
+    /// When there is no such debit, or it is decided.
+    pub fn fail_debit(&mut self, intent: &str, fee: i64) -> Result<(), Refusal> {
+        self.by_itself();
+        let id = self.charge_of(intent)?;
+        let charge = self.charges.get(&id)?.clone();
+        if charge.status != "pending" {
+            return Err(Refusal::state(
+                "charge_not_pending",
+                "The debit is decided.",
+            ));
+        }
+        let taken = (charge.currency.as_str(), -charge.amount);
+        let kind = "payment_failure_refund";
+        let transaction = self.book(kind, "charge_failure", &id, taken, Some(fee));
+        let row = self.charges.get_mut(&id)?;
+        row.status = "failed";
+        row.decline = Some(NO_FUNDS_ON_ACCOUNT);
+        row.failure_balance_transaction = Some(transaction.id);
+        let failed = row.clone();
+        let row = self.intents.get_mut(intent)?;
+        row.status = "requires_payment_method";
+        row.last_error = Some(NO_FUNDS_ON_ACCOUNT);
+        self.emit("charge.failed", Object::Charge(failed));
+        self.emit_intent("payment_intent.payment_failed", intent)
     }
 
     /// Another attempt at an intent without an invoice.
@@ -376,6 +469,16 @@ impl Account {
     /// # Errors
     /// When there is no such payment.
     pub fn dispute(&mut self, intent: &str) -> Result<String, Refusal> {
+        let charge = self.charges.get(&self.charge_of(intent)?)?;
+        let (settled, _) = Account::settle(&charge.currency, charge.amount);
+        self.dispute_at(intent, settled)
+    }
+
+    /// As [`Account::dispute`], when the exchange rate has changed since: what is withdrawn, in the settlement currency.
+    ///
+    /// # Errors
+    /// When there is no such payment.
+    pub fn dispute_at(&mut self, intent: &str, withdrawn: i64) -> Result<String, Refusal> {
         let charge_id = self.charge_of(intent)?;
         self.by_itself();
         let now = self.now;
@@ -396,11 +499,12 @@ impl Account {
             created: now,
         };
         self.emit("charge.dispute.created", Object::Dispute(dispute.clone()));
-        let withdrawn = self.book(
+        let (_, rate) = Account::settle(&dispute.currency, dispute.amount);
+        let withdrawn = self.book_settled(
             "adjustment",
             "dispute",
             &dispute.id,
-            (&dispute.currency, -dispute.amount),
+            (-withdrawn, rate),
             Some(DISPUTE_FEE),
         );
         dispute.balance_transactions.push(withdrawn);
@@ -452,12 +556,36 @@ impl Account {
         Ok(())
     }
 
+    /// Money of a dispute moves once more, whatever its status: `amount` and `fee` in the settlement currency, negative
+    /// when it is withdrawn.
+    ///
+    /// # Errors
+    /// When there is no such dispute.
+    pub fn move_dispute(&mut self, dispute: &str, amount: i64, fee: i64) -> Result<(), Refusal> {
+        self.by_itself();
+        self.disputes.get(dispute)?;
+        let (category, event) = if amount < 0 {
+            ("dispute", "charge.dispute.funds_withdrawn")
+        } else {
+            ("dispute_reversal", "charge.dispute.funds_reinstated")
+        };
+        let moved = (SETTLEMENT_CURRENCY, amount);
+        let transaction = self.book("adjustment", category, dispute, moved, Some(fee));
+        let row = self.disputes.get_mut(dispute)?;
+        row.balance_transactions.push(transaction);
+        let snapshot = row.clone();
+        self.emit(event, Object::Dispute(snapshot));
+        Ok(())
+    }
+
     /// A manual payout of `amount` in the settlement currency; answers its id.
     ///
     /// # Errors
     /// When there is nothing to pay out.
     pub fn pay_out(&mut self, amount: i64) -> Result<String, Refusal> {
-        self.new_payout(amount, false)
+        let payout = self.new_payout(amount, false)?;
+        self.complete_payout(&payout)?;
+        Ok(payout)
     }
 
     /// The automatic payout of everything that has not gone out yet; answers its id.
@@ -472,9 +600,11 @@ impl Account {
             .map(|one| (one.id.clone(), one.amount - one.fee))
             .collect();
         let id = self.new_payout(available.iter().map(|(_, net)| net).sum(), true)?;
-        for (transaction, _) in available {
+        let own = self.payouts.get(&id)?.balance_transaction.clone();
+        for transaction in available.into_iter().map(|(id, _)| id).chain([own]) {
             self.balance_transactions.get_mut(&transaction)?.payout = Some(id.clone());
         }
+        self.complete_payout(&id)?;
         Ok(id)
     }
 
@@ -518,21 +648,41 @@ impl Account {
             (SETTLEMENT_CURRENCY, -amount),
             Some(0),
         );
-        if automatic {
-            self.balance_transactions.get_mut(&transaction.id)?.payout = Some(id.clone());
-        }
         let payout = Payout {
             id: id.clone(),
             amount,
             currency: SETTLEMENT_CURRENCY.to_owned(),
-            status: "paid",
+            status: "in_transit",
+            reconciliation_status: if automatic {
+                "in_progress"
+            } else {
+                "not_applicable"
+            },
             automatic,
             balance_transaction: transaction.id,
             arrival_date: self.now + 86_400,
             created: self.now,
         };
         self.payouts.add(&id, payout.clone());
-        self.emit("payout.paid", Object::Payout(payout));
+        self.emit("payout.created", Object::Payout(payout));
         Ok(id)
+    }
+
+    /// The payout has arrived, and Stripe has told which transactions it consists of.
+    fn complete_payout(&mut self, payout: &str) -> Result<(), Refusal> {
+        let row = self.payouts.get_mut(payout)?;
+        row.status = "paid";
+        let paid = row.clone();
+        self.emit("payout.paid", Object::Payout(paid.clone()));
+        if paid.automatic {
+            let row = self.payouts.get_mut(payout)?;
+            row.reconciliation_status = "completed";
+            let reconciled = row.clone();
+            self.emit(
+                "payout.reconciliation_completed",
+                Object::Payout(reconciled),
+            );
+        }
+        Ok(())
     }
 }

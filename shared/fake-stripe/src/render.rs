@@ -6,8 +6,8 @@ use serde_json::{Map, Number, Value, json};
 use super::Shape;
 use super::objects::{
     BalanceTransaction, Charge, Coupon, CreditNote, Customer, Decline, Discount, Dispute, Invoice,
-    InvoiceItem, InvoicePayment, Line, Metadata, Object, PaymentIntent, Payout, Price, Product,
-    Refund, Session, Subscription,
+    InvoiceItem, InvoicePayment, Item, Line, Metadata, Object, PaymentIntent, PaymentOfInvoice,
+    PaymentRecord, Payout, Price, Product, Refund, Session, Subscription, TaxRate,
 };
 
 /// How many lines an invoice shows inline; the rest have to be listed.
@@ -27,6 +27,7 @@ impl Object {
             Object::Invoice(invoice) => render_invoice(invoice, shape),
             Object::InvoiceItem(item) => render_invoice_item(item, shape),
             Object::InvoicePayment(payment) => render_invoice_payment(payment),
+            Object::PaymentRecord(record) => render_payment_record(record),
             Object::PaymentIntent(intent, charges) => render_intent(intent, charges, shape),
             Object::Charge(charge) => render_charge(charge, shape),
             Object::Refund(refund) => render_refund(refund, shape),
@@ -35,6 +36,7 @@ impl Object {
                 render_balance_transaction(transaction, shape)
             }
             Object::Payout(payout) => render_payout(payout, shape),
+            Object::TaxRate(rate) => render_tax_rate(rate),
             Object::CreditNote(note) => render_credit_note(note, shape),
             Object::Session(session) => render_session(session, shape),
         }
@@ -62,8 +64,14 @@ fn extend(object: &mut Value, more: Value) {
 }
 
 /// A list that holds all it has, as Stripe wraps it.
-pub(super) fn list(url: String, data: Vec<Value>) -> Value {
-    json!({"object": "list", "data": data, "has_more": false, "total_count": data.len(), "url": url})
+/// A list inside an object: the first ten.
+pub(super) fn list(url: String, mut data: Vec<Value>) -> Value {
+    let total = data.len();
+    data.truncate(INLINE_LINES);
+    json!({
+        "object": "list", "data": data, "has_more": total > INLINE_LINES, "total_count": total,
+        "url": url,
+    })
 }
 
 fn metadata(metadata: &Metadata) -> Value {
@@ -226,29 +234,34 @@ fn render_customer(customer: &Customer, shape: Shape) -> Value {
     })
 }
 
+pub(super) fn render_subscription_item(
+    subscription: &Subscription,
+    item: &Item,
+    shape: Shape,
+) -> Value {
+    let mut value = json!({
+        "id": item.id, "object": "subscription_item", "billing_thresholds": null,
+        "created": item.created, "metadata": {}, "plan": render_plan(&item.price),
+        "price": render_price(&item.price, shape), "quantity": item.quantity,
+        "subscription": subscription.id, "tax_rates": [],
+    });
+    if shape >= Shape::Basil {
+        extend(
+            &mut value,
+            json!({
+                "current_period_end": subscription.current_period_end,
+                "current_period_start": subscription.current_period_start,
+                "discounts": [],
+            }),
+        );
+    }
+    value
+}
+
 fn render_subscription(subscription: &Subscription, shape: Shape) -> Value {
-    let items: Vec<Value> = subscription
-        .items
-        .iter()
-        .map(|item| {
-            let mut value = json!({
-                "id": item.id, "object": "subscription_item", "billing_thresholds": null,
-                "created": item.created, "metadata": {}, "plan": render_plan(&item.price),
-                "price": render_price(&item.price, shape), "quantity": item.quantity,
-                "subscription": subscription.id, "tax_rates": [],
-            });
-            if shape >= Shape::Basil {
-                extend(
-                    &mut value,
-                    json!({
-                        "current_period_end": subscription.current_period_end,
-                        "current_period_start": subscription.current_period_start,
-                        "discounts": [],
-                    }),
-                );
-            }
-            value
-        })
+    let items = subscription.items.iter();
+    let items: Vec<Value> = items
+        .map(|item| render_subscription_item(subscription, item, shape))
         .collect();
     let mut value = json!({
         "id": subscription.id, "object": "subscription", "application_fee_percent": null,
@@ -334,14 +347,14 @@ fn render_subscription(subscription: &Subscription, shape: Shape) -> Value {
 }
 
 /// One line of an invoice.
-pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Shape) -> Value {
+pub(super) fn render_line(of: &Invoice, line: &Line, shape: Shape) -> Value {
     let discounts: Vec<Value> = line
         .discount
         .iter()
         .map(|(id, amount)| json!({"amount": amount, "discount": id}))
         .collect();
     let mut value = json!({
-        "id": line.id, "object": "line_item", "amount": line.amount, "currency": currency,
+        "id": line.id, "object": "line_item", "amount": line.amount, "currency": of.currency,
         "description": line.description, "discount_amounts": discounts, "discountable": true,
         "discounts": [], "livemode": false, "metadata": {},
         "period": {"end": line.period_end, "start": line.period_start},
@@ -376,11 +389,11 @@ pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Sha
                 "unit_amount_decimal": price.unit_amount.to_string(),
             })
         });
-        let taxes: Vec<Value> = tax_amounts(line.tax, line_net(line), shape);
+        let taxes = tax_amounts(line.tax, line_net(line), &of.tax_rate, shape);
         extend(
             &mut value,
             json!({
-                "invoice": invoice, "parent": parent, "pretax_credit_amounts": [],
+                "invoice": of.id, "parent": parent, "pretax_credit_amounts": [],
                 "pricing": pricing, "taxes": taxes,
             }),
         );
@@ -392,7 +405,8 @@ pub(super) fn render_line(invoice: &str, line: &Line, currency: &str, shape: Sha
                 "price": line.price.as_ref().map(|price| render_price(price, shape)),
                 "proration": line.proration, "proration_details": {"credited_items": null},
                 "subscription": line.subscription,
-                "tax_amounts": tax_amounts(line.tax, line_net(line), shape), "tax_rates": [],
+                "tax_amounts": tax_amounts(line.tax, line_net(line), &of.tax_rate, shape),
+                "tax_rates": [],
                 "type": if line.subscription_item.is_some() && line.invoice_item.is_none() {
                     "subscription"
                 } else {
@@ -415,19 +429,19 @@ fn line_net(line: &Line) -> i64 {
     line.amount - line.discount.as_ref().map_or(0, |(_, amount)| *amount)
 }
 
-fn tax_amounts(tax: i64, taxable: i64, shape: Shape) -> Vec<Value> {
+fn tax_amounts(tax: i64, taxable: i64, rate: &Option<String>, shape: Shape) -> Vec<Value> {
     if tax == 0 {
         return Vec::new();
     }
     vec![if shape >= Shape::Basil {
         json!({
             "amount": tax, "tax_behavior": "exclusive",
-            "tax_rate_details": {"tax_rate": "txr_1Standard"},
+            "tax_rate_details": {"tax_rate": rate},
             "taxability_reason": "standard_rated", "taxable_amount": taxable,
             "type": "tax_rate_details",
         })
     } else {
-        json!({"amount": tax, "inclusive": false, "tax_rate": "txr_1Standard"})
+        json!({"amount": tax, "inclusive": false, "tax_rate": rate})
     }]
 }
 
@@ -436,7 +450,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
         .lines
         .iter()
         .take(INLINE_LINES)
-        .map(|line| render_line(&invoice.id, line, &invoice.currency, shape))
+        .map(|line| render_line(invoice, line, shape))
         .collect();
     let discount_ids: Vec<&str> = invoice
         .discounts
@@ -450,9 +464,9 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
         .into_iter()
         .collect();
     let paid = invoice.status == "paid";
-    // Before basil an invoice paid out of band stays without a paid amount.
-    let amount_paid = if invoice.out_of_band && shape < Shape::Basil {
-        0
+    // Before basil what came outside Stripe was left out of the paid amount.
+    let amount_paid = if shape < Shape::Basil {
+        invoice.amount_paid - invoice.outside
     } else {
         invoice.amount_paid
     };
@@ -515,6 +529,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
     let taxes = tax_amounts(
         invoice.tax_total,
         invoice.subtotal - invoice.discount_total,
+        &invoice.tax_rate,
         shape,
     );
     if shape < Shape::Basil {
@@ -523,7 +538,7 @@ fn render_invoice(invoice: &Invoice, shape: Shape) -> Value {
             json!({
                 "application_fee_amount": null, "charge": invoice.charge,
                 "discount": invoice.discounts.first().map(|one| render_discount(one, shape)),
-                "paid": paid, "paid_out_of_band": invoice.out_of_band,
+                "paid": paid, "paid_out_of_band": paid && invoice.outside > 0,
                 "payment_intent": invoice.payment_intent, "quote": null,
                 "subscription": invoice.subscription,
                 "tax": (invoice.tax_total != 0).then_some(invoice.tax_total),
@@ -608,15 +623,37 @@ fn render_invoice_item(item: &InvoiceItem, shape: Shape) -> Value {
 }
 
 fn render_invoice_payment(payment: &InvoicePayment) -> Value {
+    let paid_with = match &payment.payment {
+        PaymentOfInvoice::Intent(id) => json!({"payment_intent": id, "type": "payment_intent"}),
+        PaymentOfInvoice::Record(id) => json!({"payment_record": id, "type": "payment_record"}),
+    };
     json!({
         "id": payment.id, "object": "invoice_payment",
         "amount_paid": (payment.status == "paid").then_some(payment.amount),
         "amount_requested": payment.amount, "created": payment.created,
-        "currency": payment.currency, "invoice": payment.invoice, "is_default": true,
-        "livemode": false,
-        "payment": {"payment_intent": payment.payment_intent, "type": "payment_intent"},
-        "status": payment.status,
-        "status_transitions": {"canceled_at": null, "paid_at": payment.paid_at},
+        "currency": payment.currency, "invoice": payment.invoice, "is_default": payment.is_default,
+        "livemode": false, "payment": paid_with, "status": payment.status,
+        "status_transitions": {
+            "canceled_at": (payment.status == "canceled").then_some(payment.created),
+            "paid_at": payment.paid_at,
+        },
+    })
+}
+
+fn render_payment_record(record: &PaymentRecord) -> Value {
+    let amount = |value: i64| json!({"currency": record.currency, "value": value});
+    json!({
+        "id": record.id, "object": "payment_record", "amount": amount(record.amount),
+        "amount_authorized": amount(0), "amount_canceled": amount(0), "amount_failed": amount(0),
+        "amount_guaranteed": amount(record.amount), "amount_refunded": amount(0),
+        "amount_requested": amount(record.amount), "created": record.created,
+        "customer_details": {"customer": record.customer}, "customer_presence": null,
+        "description": null, "latest_payment_attempt_record": null, "livemode": false,
+        "metadata": {}, "payment_method_details": {"type": "custom"},
+        "processor_details": {
+            "custom": {"payment_reference": record.reference}, "type": "custom",
+        },
+        "reported_by": record.reported_by, "shipping_details": null,
     })
 }
 
@@ -718,29 +755,33 @@ fn render_charge(charge: &Charge, shape: Shape) -> Value {
         "calculated_statement_descriptor": "DEEDPRO", "captured": succeeded,
         "created": charge.created, "currency": charge.currency, "customer": charge.customer,
         "description": null, "destination": null, "dispute": null, "disputed": charge.disputed,
-        "failure_balance_transaction": null,
+        "failure_balance_transaction": charge.failure_balance_transaction,
         "failure_code": charge.decline.as_ref().map(|one| one.code),
         "failure_message": charge.decline.as_ref().map(|one| one.message),
     });
+    let method = match charge.method {
+        "card" => json!({
+            "card": {
+                "brand": "visa",
+                "checks": {
+                    "address_line1_check": null, "address_postal_code_check": null,
+                    "cvc_check": "pass",
+                },
+                "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
+                "installments": null, "last4": "4242", "mandate": null, "network": "visa",
+                "three_d_secure": null, "wallet": null,
+            },
+            "type": "card",
+        }),
+        other => json!({"type": other, other: {"bank_name": "STRIPE TEST BANK", "last4": "6789"}}),
+    };
     extend(
         &mut value,
         json!({
             "fraud_details": {}, "livemode": false, "metadata": metadata(&charge.metadata),
             "on_behalf_of": null, "outcome": outcome, "paid": succeeded,
             "payment_intent": charge.payment_intent, "payment_method": "pm_1Card",
-            "payment_method_details": {
-                "card": {
-                    "brand": "visa",
-                    "checks": {
-                        "address_line1_check": null, "address_postal_code_check": null,
-                        "cvc_check": "pass",
-                    },
-                    "country": "US", "exp_month": 12, "exp_year": 2034, "funding": "credit",
-                    "installments": null, "last4": "4242", "mandate": null, "network": "visa",
-                    "three_d_secure": null, "wallet": null,
-                },
-                "type": "card",
-            },
+            "payment_method_details": method,
             "receipt_email": null, "receipt_number": null, "receipt_url": null,
             "refunded": succeeded && charge.amount_refunded == charge.amount, "review": null,
             "shipping": null, "source": null, "source_transfer": null,
@@ -882,7 +923,7 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
         extend(
             &mut value,
             json!({
-                "reconciliation_status": if payout.automatic { "completed" } else { "not_applicable" },
+                "reconciliation_status": payout.reconciliation_status,
                 "trace_id": null,
             }),
         );
@@ -890,9 +931,18 @@ fn render_payout(payout: &Payout, shape: Shape) -> Value {
     value
 }
 
+fn render_tax_rate(rate: &TaxRate) -> Value {
+    json!({
+        "id": rate.id, "object": "tax_rate", "active": true, "country": rate.country,
+        "created": rate.created, "description": null, "display_name": rate.display_name,
+        "inclusive": rate.inclusive, "jurisdiction": rate.jurisdiction, "livemode": false,
+        "metadata": {}, "percentage": decimal(rate.bps, 2), "state": null, "tax_type": "vat",
+    })
+}
+
 fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
     let net = note.amount - note.tax;
-    let taxes = tax_amounts(note.tax, net, shape);
+    let taxes = tax_amounts(note.tax, net, &note.tax_rate, shape);
     let mut value = json!({
         "id": note.id, "object": "credit_note", "amount": note.amount, "created": note.created,
         "currency": note.currency, "customer": note.customer,
@@ -900,7 +950,7 @@ fn render_credit_note(note: &CreditNote, shape: Shape) -> Value {
         "invoice": note.invoice,
         "lines": list(format!("/v1/credit_notes/{}/lines", note.id), Vec::new()),
         "livemode": false, "memo": null, "metadata": {}, "number": note.number,
-        "out_of_band_amount": null, "pdf": format!("https://invoice.example.com/cn/{}", note.id),
+        "out_of_band_amount": note.out_of_band.then_some(note.amount), "pdf": format!("https://invoice.example.com/cn/{}", note.id),
         "reason": note.reason, "status": note.status, "subtotal": net,
         "total": note.amount,
         "type": if note.pre_payment { "pre_payment" } else { "post_payment" },

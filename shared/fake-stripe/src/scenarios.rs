@@ -691,6 +691,8 @@ pub fn scenarios() -> Vec<Scenario> {
                 account.pay_out_of_band(&invoice)
             },
             facts: &[
+                // The intent that was made with the invoice.
+                Unpaid("canceled", 12_000),
                 // A minute and twelve days later.
                 PaidOutOfBand("2026-04-13T00:01:00Z", 12_000),
                 Invoices(&["paid"]),
@@ -1040,12 +1042,7 @@ mod tests {
             };
             let net: i64 = expected.days.iter().map(net_of).sum();
             let account = scenario.account();
-            let outside: i64 = account
-                .invoices
-                .iter()
-                .filter(|invoice| invoice.out_of_band)
-                .map(|invoice| invoice.amount_paid)
-                .sum();
+            let outside: i64 = account.invoices.iter().map(|invoice| invoice.outside).sum();
             let balance: i64 = account
                 .balance_transactions
                 .iter()

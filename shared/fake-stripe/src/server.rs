@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::Shape;
 use super::account::{Account, Refusal};
-use super::delivery::{Delivery, Endpoint, http_client, post};
+use super::delivery::{Delivery, Endpoint, http_client, post, thin};
 use super::form::Form;
 use super::journal::{Journal, Request};
 use super::{api, control};
@@ -489,7 +489,10 @@ fn deliver(shared: &Arc<Shared>) {
                 }
                 None
             });
-            let body = body.to_string();
+            let body = match endpoint.is_thin {
+                true => thin(&body).to_string(),
+                false => body.to_string(),
+            };
             for _ in 0..=usize::from(doubled.is_some()) {
                 due.push((event.id.clone(), event.kind, body.clone(), endpoint.clone()));
             }
@@ -985,6 +988,7 @@ mod tests {
         options.webhook = Some(Endpoint {
             url,
             secret: "whsec_test".into(),
+            is_thin: false,
         });
         options.retry_delays = vec![Duration::from_millis(1); 3];
         let stripe = start(options).await;

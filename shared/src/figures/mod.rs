@@ -11,9 +11,11 @@ pub mod fees;
 pub mod mrr_movements;
 pub mod partners;
 pub mod plan_changes;
+pub mod provisional;
 pub mod refunds;
 pub mod revenue;
 mod sections;
+pub mod status;
 pub mod tax;
 pub mod top_customers;
 
@@ -27,6 +29,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
+use self::provisional::Provisional;
 use self::sections::Nulls;
 pub use self::sections::{FieldError, Section, SectionError};
 use crate::csv_rows::cell;
@@ -42,7 +45,7 @@ pub struct Table<R, T> {
 
 /// What a report is about, apart from its rows.
 #[derive(Debug, Clone, Copy)]
-pub struct About {
+pub struct About<'a> {
     /// The report's name in the path.
     pub report: &'static str,
     /// The one currency of every amount.
@@ -53,6 +56,8 @@ pub struct About {
     pub as_of: Timestamp,
     /// What the figures mean.
     pub definition: &'static str,
+    /// What may still change in the report's period; `None` when it could not be read.
+    pub provisional: Option<&'a [Provisional]>,
 }
 
 /// A report of one currency; rows and totals are null when they could not be read.
@@ -71,6 +76,8 @@ pub struct Report<R, T> {
     pub to: Option<Timestamp>,
     /// What happened later is not known yet.
     pub as_of: Timestamp,
+    /// Figures of the period that may still change; null when that could not be read.
+    pub provisional: Option<Vec<Provisional>>,
     /// Null when they could not be read.
     pub rows: Option<Vec<R>>,
     /// Null when the rows could not be read.
@@ -84,8 +91,11 @@ pub struct Report<R, T> {
 impl<R, T> Report<R, T> {
     /// The report with its table, or with null in its place.
     #[must_use]
-    pub fn new(about: About, table: Section<Table<R, T>>) -> Report<R, T> {
+    pub fn new(about: About<'_>, table: Section<Table<R, T>>) -> Report<R, T> {
         let mut nulls = Nulls::default();
+        if about.provisional.is_none() {
+            nulls.also("provisional");
+        }
         let table = nulls.keep("rows", table);
         if table.is_none() {
             nulls.also("totals");
@@ -98,6 +108,7 @@ impl<R, T> Report<R, T> {
             from: about.period.map(|(from, _)| from),
             to: about.period.map(|(_, to)| to),
             as_of: about.as_of,
+            provisional: about.provisional.map(<[Provisional]>::to_vec),
             rows,
             totals,
             definition: about.definition,

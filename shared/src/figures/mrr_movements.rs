@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use utoipa::ToSchema;
 
 use super::asked::Asked;
+use super::provisional::{self, Provisional};
 use super::sections::{FieldError, Nulls, Section};
 
 /// Which discounts are taken off.
@@ -53,6 +54,8 @@ pub struct MrrMovements {
     /// The order of `periods`, always `oldest first`.
     pub order: &'static str,
     pub periods: Option<Vec<PeriodFigures>>,
+    /// Figures of the range that may still change; null when that could not be read.
+    pub provisional: Option<Vec<Provisional>>,
     pub definitions: MrrDefinitions,
     pub errors: Vec<FieldError>,
 }
@@ -98,9 +101,12 @@ pub async fn report(
     profile: Profile,
     granularity: Granularity,
     asked: Asked,
+    now: Timestamp,
 ) -> MrrMovements {
     let profile = DiscountProfile::from(profile);
     let mut nulls = Nulls::default();
+    let provisional = provisional::of_range(db, &asked, now).await;
+    let provisional = nulls.keep("provisional", provisional);
     let periods = periods(db, currency, profile, granularity, asked, &mut nulls).await;
     MrrMovements {
         profile: match profile {
@@ -115,6 +121,7 @@ pub async fn report(
         as_of: asked.as_of,
         order: "oldest first",
         periods,
+        provisional,
         definitions: DEFINITIONS,
         errors: nulls.errors,
     }

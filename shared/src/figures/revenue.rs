@@ -8,7 +8,7 @@ use domain::revenue::figures::{
     self, Cash, ExactCash, Mrr, conversion, customer_churn_bps, minor_unit_factor,
 };
 use domain::stripe_objects::catalog::{ExactAmount, exact};
-use futures_util::future::{join, join4};
+use futures_util::future::{join, join5};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -21,6 +21,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::provisional::{self, Provisional};
 use super::sections::{FieldError, Nulls, Section, SectionError, log, part, sections};
 
 /// Months in `monthly_breakdown`, the current one included.
@@ -70,6 +71,8 @@ pub struct Revenue {
     /// Currencies with figures that `overview`, `monthly_breakdown` and `mrr_arr` leave out for want of a rate.
     pub unconverted_currencies: Option<Vec<Currency>>,
     pub estimated_fees: Option<bool>,
+    /// What may still change, in every currency, newest month first: Stripe has shown only a part of some objects.
+    pub provisional: Option<Vec<Provisional>>,
     pub errors: Vec<FieldError>,
 }
 
@@ -82,6 +85,8 @@ pub struct Overview {
     pub refunds_cents: i64,
     pub disputes_cents: i64,
     pub net_monthly_revenue_cents: i64,
+    /// The names of those members that may still change; null when that could not be read.
+    pub provisional: Option<Vec<&'static str>>,
 }
 
 /// Money of one month, each by its own date, in minor units.
@@ -94,6 +99,8 @@ pub struct RevenueMonth {
     pub refunds_cents: i64,
     pub disputes_cents: i64,
     pub net_cents: i64,
+    /// The names of those members that may still change; null when that could not be read.
+    pub provisional: Option<Vec<&'static str>>,
 }
 
 /// What is paid per month and per year.
@@ -103,6 +110,8 @@ pub struct MrrArr {
     pub mrr_dollars: Dollars,
     pub arr_cents: i64,
     pub arr_dollars: Dollars,
+    /// The names of those members that may still change; null when that could not be read.
+    pub provisional: Option<Vec<&'static str>>,
     pub definition: &'static str,
 }
 
@@ -145,15 +154,20 @@ impl CashRead {
 }
 
 /// Reads each section by itself.
-pub async fn report(db: &Client, currency: Currency, moment: Moment) -> Revenue {
+pub async fn report(db: &Client, currency: Currency, moment: Moment, now: Timestamp) -> Revenue {
+    let shown = Month::of(moment.instant()).last(MONTHS);
     // The statements go out together: one round trip, one connection.
-    let (cash, standing, churned, subscriptions) = join4(
+    let (cash, standing, churned, subscriptions, provisional) = join5(
         cash(db, moment),
         revenue_report::standing(db, moment),
         revenue_report::churned(db, currency, moment),
         revenue_report::subscriptions(db, moment),
+        provisional::list(db, &shown, true, moment.instant(), now),
     )
     .await;
+    let mut nulls = Nulls::default();
+    let provisional = nulls.keep("provisional", provisional);
+    let known = provisional.as_deref();
     let cash = cash.inspect_err(|error| log("overview", error));
     let standing = standing.map_err(SectionError::Store);
     let standing = standing.inspect_err(|error| log("mrr_arr", error));
@@ -178,15 +192,21 @@ pub async fn report(db: &Client, currency: Currency, moment: Moment) -> Revenue 
     let months = sections(&cash, &rates, |cash, rates| {
         monthly_cash(cash, currency, moment, rates)
     });
-    let mut nulls = Nulls::default();
-    let months_overview = part(&months, |months| overview(months, moment));
+    let counts = |one: Currency| {
+        one == currency
+            || rates
+                .as_ref()
+                .is_ok_and(|rates| rates.factors.contains_key(&one))
+    };
+    let months_overview = part(&months, |months| overview(months, moment, known, counts));
     let overview = nulls.keep("overview", months_overview);
     let breakdown = part(&months, |months| {
-        monthly_breakdown(months, currency, moment)
+        monthly_breakdown(months, currency, moment, known, counts)
     });
     let monthly_breakdown = nulls.keep("monthly_breakdown", breakdown);
     let converted = sections(&mrr, &rates, |mrr, rates| {
-        mrr_arr(&converted_mrr(mrr, currency, rates)?, currency)
+        let names = known.map(|known| provisional::of_mrr(known, counts));
+        mrr_arr(&converted_mrr(mrr, currency, rates)?, currency, names)
     });
     let mrr_arr = nulls.keep("mrr_arr", converted);
     let churn = part(&standing, |standing| {
@@ -195,7 +215,7 @@ pub async fn report(db: &Client, currency: Currency, moment: Moment) -> Revenue 
     let churn = nulls.keep("churn", churn);
     let by_status = subscriptions.map(SubscriptionsByStatus::from);
     let subscriptions = nulls.keep("subscriptions", by_status.map_err(SectionError::Store));
-    let by_currency = nulls.keep("by_currency", by_currency(&cash, &mrr, moment));
+    let by_currency = nulls.keep("by_currency", by_currency(&cash, &mrr, moment, known));
     let missing = part(&rates, |rates| Ok(rates.missing(&others)));
     let unconverted_currencies = nulls.keep("unconverted_currencies", missing);
     let estimated = part(&cash, |cash| Ok(has_estimated_fees(cash, moment)));
@@ -211,6 +231,7 @@ pub async fn report(db: &Client, currency: Currency, moment: Moment) -> Revenue 
         by_currency,
         unconverted_currencies,
         estimated_fees,
+        provisional,
         errors: nulls.errors,
     }
 }
@@ -344,7 +365,12 @@ fn monthly_cash(
     Ok(months)
 }
 
-fn overview(months: &MonthlyCash, moment: Moment) -> Section<Overview> {
+fn overview(
+    months: &MonthlyCash,
+    moment: Moment,
+    known: Option<&[Provisional]>,
+    counts: impl Fn(Currency) -> bool,
+) -> Section<Overview> {
     let mut total = ExactCash::default();
     for cash in months.values() {
         total = total.plus(cash)?;
@@ -360,6 +386,8 @@ fn overview(months: &MonthlyCash, moment: Moment) -> Section<Overview> {
         refunds_cents: month.refunds_cents,
         disputes_cents: month.disputes_cents,
         net_monthly_revenue_cents: month.net_cents()?,
+        provisional: known
+            .map(|known| provisional::of_overview(known, counts, Month::of(moment.instant()))),
     })
 }
 
@@ -367,6 +395,8 @@ fn monthly_breakdown(
     months: &MonthlyCash,
     currency: Currency,
     moment: Moment,
+    known: Option<&[Provisional]>,
+    counts: impl Fn(Currency) -> bool,
 ) -> Section<Vec<RevenueMonth>> {
     Month::of(moment.instant())
         .last(MONTHS)
@@ -384,6 +414,7 @@ fn monthly_breakdown(
                 refunds_cents: cash.refunds_cents,
                 disputes_cents: cash.disputes_cents,
                 net_cents: cash.net_cents()?,
+                provisional: known.map(|known| provisional::of_month(known, &counts, month)),
             })
         })
         .collect()
@@ -405,13 +436,18 @@ fn converted_mrr(
     Ok(sum)
 }
 
-fn mrr_arr(mrr: &Mrr, currency: Currency) -> Section<MrrArr> {
+fn mrr_arr(
+    mrr: &Mrr,
+    currency: Currency,
+    provisional: Option<Vec<&'static str>>,
+) -> Section<MrrArr> {
     let (mrr_cents, arr_cents) = (mrr.mrr_cents()?, mrr.arr_cents()?);
     Ok(MrrArr {
         mrr_cents,
         mrr_dollars: Dollars::of(mrr_cents, currency)?,
         arr_cents,
         arr_dollars: Dollars::of(arr_cents, currency)?,
+        provisional,
         definition: MRR_DEFINITION,
     })
 }
@@ -422,6 +458,7 @@ fn by_currency(
     cash: &Section<CashRead>,
     mrr: &Section<Vec<(Currency, i64)>>,
     moment: Moment,
+    known: Option<&[Provisional]>,
 ) -> Section<Vec<CurrencyRevenue>> {
     if cash.is_err() && mrr.is_err() {
         return Err(SectionError::DependsOn);
@@ -432,17 +469,19 @@ fn by_currency(
     currencies
         .into_iter()
         .map(|currency| {
+            let counts = |one: Currency| one == currency;
             let overview = match cash {
                 Ok(cash) => {
                     let own = monthly_cash(cash, currency, moment, &Rates::default())?;
-                    Some(overview(&own, moment)?)
+                    Some(overview(&own, moment, known, counts)?)
                 }
                 Err(_logged) => None,
             };
             let mrr_arr = match mrr {
                 Ok(mrr) => {
                     let own = converted_mrr(mrr, currency, &Rates::default())?;
-                    Some(mrr_arr(&own, currency)?)
+                    let names = known.map(|known| provisional::of_mrr(known, counts));
+                    Some(mrr_arr(&own, currency, names)?)
                 }
                 Err(_logged) => None,
             };

@@ -29,6 +29,8 @@ pub enum SectionError {
     Money(#[from] money::Error),
     #[error("the figure could not be written")]
     Json(#[from] serde_json::Error),
+    #[error("the parked events could not be read")]
+    ParkedEvents(#[source] Box<runtime::aws::Error>),
     /// Something this section is made of failed and has been logged for the section it belongs to.
     #[error("a figure this one is made of could not be read")]
     DependsOn,
@@ -46,6 +48,7 @@ impl From<SectionError> for api::Error {
             | SectionError::Cohort(_)
             | SectionError::Money(_)
             | SectionError::Json(_)
+            | SectionError::ParkedEvents(_)
             | SectionError::DependsOn => api::Error::Internal(Box::new(error)),
         }
     }
@@ -77,6 +80,7 @@ impl Nulls {
             }
             SectionError::Store(error) if error.is_unavailable() => "the database was unavailable",
             SectionError::Store(_) => "the database could not read it",
+            SectionError::ParkedEvents(_) => "the table of parked events could not be read",
             SectionError::Revenue(_)
             | SectionError::Bridge(_)
             | SectionError::Cohort(_)

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::decision::{LedgerChanges, Said};
 use domain::payment::{Charge, Payment};
+use domain::stripe_objects::balance::Payout;
 use domain::stripe_objects::invoice::{Invoice, InvoiceStatus};
 use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::status::SubscriptionStatus;
@@ -110,6 +111,9 @@ impl Announcements {
             self.subscription(event, subscription);
         }
         self.unknown_plans_of_sessions(facts, changes);
+        for payout in facts.payouts.values() {
+            self.payout(payout);
+        }
         for dispute in facts
             .disputes
             .values()
@@ -173,6 +177,25 @@ impl Announcements {
                 "refund_amount_cents": total,
                 "amount_cents": payment.amount_cents,
                 "currency": charge.currency,
+            }),
+        );
+    }
+
+    fn payout(&mut self, payout: &Payout) {
+        let detail_type = match payout.status.as_str() {
+            "paid" => "payout.paid",
+            "failed" => "payout.failed",
+            _ => return,
+        };
+        self.add(
+            detail_type,
+            &payout.stripe_payout_id,
+            json!({
+                "stripe_payout_id": payout.stripe_payout_id,
+                "amount_cents": payout.amount_cents,
+                "currency": payout.currency,
+                "arrival_on": payout.arrival_on,
+                "failure_code": payout.failure_code,
             }),
         );
     }

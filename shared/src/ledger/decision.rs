@@ -6,24 +6,28 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::announcements;
+use super::parts::{self, Parts};
 use super::payments;
 use super::same_second::Seconds;
 use super::users::{self, UserChanges};
 use domain::money::div_half_even_cents;
-use domain::payment::{self, Charge, FeeEstimate, InvoicePayment, Payment, Refund};
+use domain::payment::outside::pay_back;
+use domain::payment::{self, FeeEstimate, Payment, Refund};
 use domain::revenue::entries::{self, Replacement, RevenueEntry};
 use domain::revenue::movement::{self, DiscountStep, Movement, SubscriptionVersion};
+use domain::stripe_objects::balance::{self, DailyBalance, DailyKey};
 use domain::stripe_objects::catalog::{CouponSnapshot, Discount, DiscountSnapshot, Price};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
-use domain::stripe_objects::invoice::{CreditNote, Invoice, InvoiceStatus};
+use domain::stripe_objects::invoice::{CreditNote, InvoiceStatus};
 use domain::stripe_objects::objects::{Keep, Kind, Objects, Verdict};
+use domain::stripe_objects::partial::Lookup;
+use domain::stripe_objects::snapshot::{Snapshot, earliest};
 use domain::stripe_objects::subscription::{
     DiscountProfile, PlanEvidence, Subscription, is_ended, plan_name,
 };
 use store::catalog::Plans;
-use store::ledger::State;
+use store::ledger::{Partial, State, Subject};
 use store::outbox::NewMessage;
-use store::stripe_lookups::Lookup;
 use store::subscriptions::Computed;
 use stripe::event::Event;
 
@@ -46,8 +50,8 @@ pub(super) struct LedgerChanges {
     pub(super) movements: BTreeMap<String, Vec<Movement>>,
     /// Customers (of the predecessor's rows) that had subscriptions of this customer under another key.
     pub(super) former_customers: BTreeSet<String>,
-    /// What is due of each invoice that is written, in minor units.
-    pub(super) amounts_due: BTreeMap<String, i64>,
+    /// What is due of each invoice that is written, and what came outside Stripe, in minor units.
+    pub(super) invoice_figures: BTreeMap<String, (i64, i64)>,
     pub(super) users: UserChanges,
     pub(super) payments: Vec<Payment>,
     pub(super) obsolete_payments: Vec<String>,
@@ -55,26 +59,15 @@ pub(super) struct LedgerChanges {
     /// Refunds that changed and are not a credit, whatever an earlier snapshot said.
     pub(super) revoked_credits: Vec<String>,
     pub(super) entries: Replacement,
+    pub(super) balance_daily: BTreeMap<DailyKey, DailyBalance>,
     /// Prices, coupons and discounts that were unknown before.
     pub(super) learned: Vec<String>,
-    /// `(kind, id)` pairs whose open look-ups become exactly `lookups`.
-    pub(super) looked_up: Vec<(&'static str, String)>,
-    pub(super) lookups: Vec<Lookup>,
+    /// What the written rows do not show.
+    pub(super) partial: Partial,
+    /// The unfinished look-ups of each row that was judged.
+    pub(super) lookups: BTreeMap<Subject, Vec<Lookup>>,
     pub(super) messages: Vec<NewMessage>,
 }
-
-impl LedgerChanges {
-    /// Nothing has to be fetched about this object, as far as was said so far.
-    fn answer(&mut self, kind: &'static str, stripe_id: &str) {
-        let is_other = |lookup: &Lookup| lookup.kind != kind || lookup.stripe_id != stripe_id;
-        self.lookups.retain(is_other);
-        self.looked_up.push((kind, stripe_id.to_owned()));
-    }
-}
-
-/// The look-up of what a price costs in its other currencies. A separate kind: events about a price answer a look-up of
-/// its tiers, but never carry these.
-const CURRENCY_OPTIONS: &str = "price_currency_options";
 
 /// The kinds of object that are fetched when nothing decides which of their snapshots came last.
 const FETCHED_WHEN_UNDECIDED: [&str; 7] = [
@@ -94,12 +87,14 @@ pub(super) struct Said<'a> {
 }
 
 /// Decides what events change that are applied together; `seconds` are the other archived events of their seconds. The
-/// order and the number of the events do not matter, except for which of them is said to have brought a fact.
+/// order and the number of the events do not matter, except for which of them is said to have brought a fact. `reads_again`
+/// says that the events were applied before, maybe by a release that read less of them.
 pub(super) fn decide(
     mut said: Vec<Said<'_>>,
     seconds: &Seconds,
     stored: &State,
     estimate: FeeEstimate,
+    reads_again: bool,
 ) -> Result<LedgerChanges, Error> {
     let catalog = Catalog::of(said.iter().map(|one| &one.facts), stored);
     for Said { facts, .. } in &mut said {
@@ -112,6 +107,13 @@ pub(super) fn decide(
     let mut all = stored.objects.clone();
     let mut changes = LedgerChanges::default();
     let mut verdicts = Vec::new();
+    let mut parts = Parts::default();
+    if reads_again {
+        for one in &said {
+            let reread = all.read_again(&one.facts);
+            changes.objects.replace(reread);
+        }
+    }
     for one in &said {
         let Said { event, facts } = one;
         let mut verdict = match event {
@@ -121,8 +123,7 @@ pub(super) fn decide(
         if let Some(verdict) = &mut verdict {
             catalog.complete(verdict.objects.subscriptions.values_mut());
         }
-        answer_terms(facts, &all, &mut changes);
-        second_looks(facts, &all, verdict.as_ref(), &mut changes);
+        second_looks(facts, &all, verdict.as_ref(), &mut parts);
         let changed = all.merge(facts, verdict.as_ref());
         changes.objects.replace(changed);
         verdicts.extend(verdict);
@@ -131,10 +132,14 @@ pub(super) fn decide(
     learn(stored, &mut changes);
     customers(&all, stored, &mut changes);
     let subscribed = said.iter().flat_map(|one| one.facts.subscriptions.keys());
-    subscriptions(subscribed, &all, stored, &verdicts, &mut changes)?;
-    payment_parts(&all, &mut changes);
-    invoices(&all, &mut changes)?;
+    history(&all.subscriptions, stored, &verdicts, &mut changes)?;
+    subscriptions(subscribed, &all, stored, &mut parts, &mut changes)?;
+    transactions(&mut all, stored, &mut changes)?;
+    refunds(&all, &mut changes)?;
+    invoices(&mut all, stored, &mut parts, &mut changes)?;
     payments(&all, stored, estimate, &mut changes)?;
+    payment_parts(&all, &mut parts, &changes);
+    parts.settle(&all, stored, &mut changes);
     changes.users = users::decide(&all, stored, &changes);
     changes.messages = announcements::announce(&said, &changes);
     Ok(changes)
@@ -194,29 +199,6 @@ fn learn(stored: &State, changes: &mut LedgerChanges) {
     changes.learned = learned.into_iter().cloned().collect();
 }
 
-/// What the facts show whole need not be fetched. `shown` is what was known before.
-fn answer_terms(facts: &Objects, shown: &Objects, changes: &mut LedgerChanges) {
-    for (id, price) in &facts.prices {
-        if price.price.currency_options.is_some() {
-            changes.answer(CURRENCY_OPTIONS, id);
-        }
-        if price.price.is_complete() {
-            changes.answer("price", id);
-        }
-    }
-    for (id, coupon) in &facts.coupons {
-        if coupon.coupon.applies_to.is_some() {
-            changes.answer("coupon", id);
-        }
-    }
-    for (id, customer) in &facts.customers {
-        let known = shown.customers.get(id);
-        if customer.version.is_seen() && known.is_some_and(|known| !known.version.is_seen()) {
-            changes.answer("customer", id);
-        }
-    }
-}
-
 fn customers(all: &Objects, stored: &State, changes: &mut LedgerChanges) {
     for (id, customer) in &all.customers {
         let user_id = stored.users_of_customers.get(id).copied().flatten();
@@ -240,7 +222,10 @@ fn customers(all: &Objects, stored: &State, changes: &mut LedgerChanges) {
 /// The versions that the snapshots add to the history.
 fn versions(facts: &Objects, stored: &State, changes: &mut LedgerChanges) -> Result<(), Error> {
     for subscription in facts.subscriptions.values() {
-        changes.lookups.extend(missing_terms(subscription));
+        // It says nothing of what is paid for it.
+        if subscription.is_without_items() {
+            continue;
+        }
         let versions = &mut changes.versions;
         versions.push(version(subscription, &stored.plans)?);
         if let Some(begun) = subscription.begun() {
@@ -254,7 +239,7 @@ fn subscriptions<'a>(
     subscribed: impl Iterator<Item = &'a String>,
     all: &Objects,
     stored: &State,
-    verdicts: &[Verdict],
+    parts: &mut Parts,
     changes: &mut LedgerChanges,
 ) -> Result<(), Error> {
     // A session may name the plan of a stored subscription. So may an earlier snapshot that arrives late.
@@ -277,16 +262,25 @@ fn subscriptions<'a>(
         let Some(subscription) = all.subscriptions.get(&id) else {
             continue;
         };
-        let versions = stored.versions.iter().chain(&changes.versions);
+        let changed = &changes.versions;
+        let is_changed = |version: &&SubscriptionVersion| {
+            let same = |other: &SubscriptionVersion| version.is_of_the_same_snapshot(other);
+            changed.iter().any(same)
+        };
+        let unchanged = stored.versions.iter().filter(|one| !is_changed(one));
+        let versions: Vec<&SubscriptionVersion> = unchanged.chain(changed).collect();
         let sessions = all.checkout_sessions.values();
-        let computed = computed(subscription, sessions, versions, &stored.plans)?;
+        let known = versions.iter().copied();
+        let computed = computed(subscription, sessions, known, &stored.plans)?;
+        let lookups = parts::of_subscription(subscription, versions.into_iter(), &computed);
+        parts.judge(&id, lookups);
         let customer = subscription.stripe_customer_id.clone();
         changes.affected_customers.insert(customer);
         changes.computed.insert(id.clone(), computed);
         let written = &mut changes.objects.subscriptions;
         written.insert(id, subscription.clone());
     }
-    history(&all.subscriptions, stored, verdicts, changes)
+    Ok(())
 }
 
 /// What the ledger adds to the snapshot shown. The plan is the one it names, otherwise the one that a paid session of
@@ -371,6 +365,7 @@ fn history(
         }
     }
     movement::choose_beginnings(&mut versions.values_mut().collect::<Vec<_>>());
+    movement::complete_cut_lists(&mut versions.values_mut().collect::<Vec<_>>());
     changes.versions = versions
         .iter()
         .filter(|(key, version)| before.get(*key) != Some(*version))
@@ -427,6 +422,7 @@ pub(super) fn version(
         potential_mrr_microcents: revenue.potential_mrr_microcents,
         mrr_provisional: revenue.is_provisional,
         waits_for: subscription.waits_for(),
+        missing: subscription.missing(),
         plan_name: plan_name(&subscription.items, &subscription.metadata, &evidence),
         overruled: false,
         set_to_cancel: set_to_cancel && !has_ended,
@@ -590,47 +586,47 @@ impl Catalog {
     }
 }
 
-/// Look-ups of the terms that a subscription names and nobody knows.
-pub(super) fn missing_terms(subscription: &Subscription) -> Vec<Lookup> {
-    let requested_at = subscription.version.created_at;
-    let mut lookups = Vec::new();
-    let mut request = |kind, stripe_id: &String, reason| {
-        let stripe_id = stripe_id.clone();
-        lookups.push(Lookup {
-            kind,
-            stripe_id,
-            reason,
-            requested_at,
-        });
-    };
-    let items = subscription.items.iter();
-    for price in items
-        .map(|item| &item.price)
-        .filter(|price| !price.is_complete())
-    {
-        // When a price per unit has no amount, its amount is in another currency.
-        match price.billing_scheme.as_deref() {
-            Some("per_unit") => request(CURRENCY_OPTIONS, &price.stripe_price_id, "currency"),
-            _ => request("price", &price.stripe_price_id, "tiers"),
+/// Whose the balance transactions are, and what they add to their days.
+fn transactions(
+    all: &mut Objects,
+    stored: &State,
+    changes: &mut LedgerChanges,
+) -> Result<(), Error> {
+    let moved = payments::assign_transactions(all);
+    let written = &mut changes.objects.balance_transactions;
+    for id in written.keys().cloned().chain(moved).collect::<Vec<_>>() {
+        if let Some(transaction) = all.balance_transactions.get(&id) {
+            written.insert(id, transaction.clone());
         }
     }
-    if subscription.unknown_discounts().next().is_some() {
-        let id = &subscription.stripe_subscription_id;
-        request("subscription_discounts", id, "discounts");
+    changes.balance_daily = balance::daily(&stored.objects.balance_transactions, written)?;
+    // When a dispute's money first went and came back, for whoever reads the dispute.
+    for transaction in all.balance_transactions.values() {
+        let source = transaction.source_id.as_ref();
+        let Some(dispute) = source.and_then(|id| all.disputes.get_mut(id)) else {
+            continue;
+        };
+        let first = match transaction.amount_cents {
+            ..0 => &mut dispute.funds_withdrawn_at,
+            0 => continue,
+            1.. => &mut dispute.funds_reinstated_at,
+        };
+        let before = *first;
+        earliest(first, Some(transaction.created_at));
+        if *first != before {
+            let (id, dispute) = (dispute.key(), dispute.clone());
+            changes.objects.disputes.insert(id, dispute);
+        }
     }
-    for coupon in subscription.incomplete_coupons() {
-        request("coupon", coupon, "coupon");
-    }
-    if subscription.inherits() && subscription.inherited_discounts.is_none() {
-        request("customer", &subscription.stripe_customer_id, "customer");
-    }
-    lookups
+    Ok(())
 }
 
-/// What the changed payments, their refunds and disputes add to the decision, besides the payments themselves.
-fn payment_parts(all: &Objects, changes: &mut LedgerChanges) {
-    for charge in all.charges.values() {
-        request_settlement(charge, changes);
+/// What credit notes have paid back outside Stripe, the refunds that were issued as credit, and those that are not any
+/// more.
+fn refunds(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
+    for (id, note) in &changes.objects.credit_notes {
+        let outside = note.refund_outside()?.map(|refund| (id.clone(), refund));
+        changes.objects.refunds.extend(outside);
     }
     // All of them: the payment, its invoice or its customer may be what has just arrived.
     let credits = all
@@ -641,6 +637,26 @@ fn payment_parts(all: &Objects, changes: &mut LedgerChanges) {
     let changed = changes.objects.refunds.iter();
     let revoked = changed.filter(|(_, refund)| !is_store_credit(refund));
     changes.revoked_credits = revoked.map(|(id, _)| id.clone()).collect();
+    Ok(())
+}
+
+/// What is missing of the charges and disputes of the payments that were derived, and of payouts.
+fn payment_parts(all: &Objects, parts: &mut Parts, changes: &LedgerChanges) {
+    for (id, charge) in &all.charges {
+        let key = charge.stripe_payment_intent_id.as_ref().unwrap_or(id);
+        let mut payments = changes.payments.iter();
+        let payment = payments.find(|payment| payment.payment_key == *key);
+        parts.judge(id, parts::of_charge(charge, all, payment));
+    }
+    let not_convertible = changes.payments.iter();
+    let not_convertible = not_convertible.flat_map(|payment| &payment.not_convertible);
+    let not_convertible: BTreeSet<&String> = not_convertible.collect();
+    for (id, dispute) in &all.disputes {
+        parts.judge(id, parts::of_dispute(dispute, all, &not_convertible));
+    }
+    for (id, payout) in &all.payouts {
+        parts.judge(id, parts::of_payout(payout));
+    }
 }
 
 fn is_store_credit(refund: &Refund) -> bool {
@@ -651,123 +667,85 @@ fn is_store_credit(refund: &Refund) -> bool {
         == Some("true")
 }
 
-/// Requests a look-up of the fee when a captured charge only names its balance transaction.
-fn request_settlement(charge: &Charge, changes: &mut LedgerChanges) {
-    let Some(id) = &charge.stripe_balance_transaction_id else {
-        return;
-    };
-    changes.answer("balance_transaction", id);
-    if charge.settlement.is_none() && charge.has_succeeded() {
-        changes.lookups.push(Lookup {
-            kind: "balance_transaction",
-            stripe_id: id.clone(),
-            reason: "fee",
-            requested_at: charge.attempted_at,
-        });
+fn invoices(
+    all: &mut Objects,
+    stored: &State,
+    parts: &mut Parts,
+    changes: &mut LedgerChanges,
+) -> Result<(), Error> {
+    // Only the invoice says whose a payment record is.
+    for (key, link) in &mut all.invoice_payments {
+        let invoice = all.invoices.get(&link.stripe_invoice_id);
+        let customer = invoice.and_then(|invoice| invoice.stripe_customer_id.as_ref());
+        if link.stripe_payment_record_id.is_some()
+            && link.stripe_customer_id.is_none()
+            && let Some(customer) = customer
+        {
+            link.stripe_customer_id = Some(customer.clone());
+            let written = &mut changes.objects.invoice_payments;
+            written.insert(key.clone(), link.clone());
+        }
     }
-}
-
-fn invoices(all: &Objects, changes: &mut LedgerChanges) -> Result<(), Error> {
     let notes = changes.objects.credit_notes.values();
-    let credited = notes.map(|note| &note.stripe_invoice_id);
-    let touched: BTreeSet<String> = credited
-        .chain(changes.objects.invoices.keys())
-        .cloned()
-        .collect();
-    for id in touched {
-        let Some(invoice) = all.invoices.get(&id) else {
-            continue;
-        };
-        let notes = all.credit_notes.values();
-        let notes = notes.filter(|note| note.stripe_invoice_id == id).cloned();
-        let amount_due_cents = invoice.amount_due_cents(&notes.collect::<Vec<CreditNote>>())?;
-        changes.amounts_due.insert(id.clone(), amount_due_cents);
-        changes.objects.invoices.insert(id, invoice.clone());
+    let credited: BTreeSet<String> = notes.map(|note| note.stripe_invoice_id.clone()).collect();
+    for (id, invoice) in &all.invoices {
+        let money = invoice.money(all.invoice_payments.values())?;
+        parts.judge(id, parts::of_invoice(invoice, &money, &all.tax_rates));
+        let before = stored.objects.invoices.get(id).map(|before| {
+            let links = stored.objects.invoice_payments.values();
+            before.money(links)
+        });
+        let outside_before = before.transpose()?.map(|before| before.outside_cents);
+        let is_touched = changes.objects.invoices.contains_key(id)
+            || credited.contains(id)
+            || outside_before != Some(money.outside_cents)
+            || parts.differ(id, all, &stored.partial);
+        if is_touched {
+            let notes = all.credit_notes.values();
+            let notes = notes.filter(|note| note.stripe_invoice_id == *id).cloned();
+            let due_cents = invoice.amount_due_cents(&notes.collect::<Vec<CreditNote>>())?;
+            let figures = (due_cents, money.outside_cents);
+            changes.invoice_figures.insert(id.clone(), figures);
+        }
     }
-    for invoice in all.invoices.values() {
-        request_missing_parts(invoice, &all.invoice_payments, changes);
+    for (id, note) in &all.credit_notes {
+        parts.judge(id, parts::of_credit_note(note, &all.tax_rates));
+    }
+    for id in changes.invoice_figures.keys() {
+        let invoice = all.invoices.get_key_value(id);
+        let invoice = invoice.map(|(id, invoice)| (id.clone(), invoice.clone()));
+        changes.objects.invoices.extend(invoice);
     }
     Ok(())
 }
 
-/// Requests an object when nothing decides which snapshot of its last second is the later one, and takes the request back
-/// once a later second decides what an earlier one left open.
-fn second_looks(
-    facts: &Objects,
-    shown: &Objects,
-    verdict: Option<&Verdict>,
-    changes: &mut LedgerChanges,
-) {
+/// Notes which objects have a last second that nothing decides. A later second decides what an earlier one left open.
+fn second_looks(facts: &Objects, shown: &Objects, verdict: Option<&Verdict>, parts: &mut Parts) {
     let versions = |id: &str| {
         let (kind, version) = facts.version(id)?;
         let shown = shown.version(id);
         let shown_at = shown.map(|(_, shown)| shown.created_at);
         FETCHED_WHEN_UNDECIDED
             .contains(&kind)
-            .then_some((kind, version.created_at, shown_at))
+            .then_some((version.created_at, shown_at))
     };
     let Some(verdict) = verdict else {
         for id in facts.keys() {
-            if let Some((kind, created_at, Some(shown_at))) = versions(id)
+            if let Some((created_at, Some(shown_at))) = versions(id)
                 && created_at > shown_at
             {
-                changes.answer(kind, id);
+                parts.set_undecided(id, false);
             }
         }
         return;
     };
-    let Some((kind, requested_at, shown_at)) = versions(&verdict.object_id) else {
+    let Some((created_at, shown_at)) = versions(&verdict.object_id) else {
         return;
     };
     // An older undecided second does not affect what is shown.
-    if shown_at.is_some_and(|shown_at| shown_at > requested_at) {
-        return;
+    if shown_at.is_none_or(|shown_at| shown_at <= created_at) {
+        parts.set_undecided(&verdict.object_id, !verdict.is_decided);
     }
-    let stripe_id = verdict.object_id.clone();
-    changes.answer(kind, &stripe_id);
-    if !verdict.is_decided {
-        changes.lookups.push(Lookup {
-            kind,
-            stripe_id,
-            reason: "undecidable",
-            requested_at,
-        });
-    }
-}
-
-/// Requests the lines after the tenth, and the payment of a paid invoice that names none.
-fn request_missing_parts(
-    invoice: &Invoice,
-    links: &Kind<InvoicePayment>,
-    changes: &mut LedgerChanges,
-) {
-    let stripe_id = &invoice.stripe_invoice_id;
-    let requested_at = invoice.created_at;
-    let mut request = |kind, is_missing: bool, reason, requested_at| {
-        changes.answer(kind, stripe_id);
-        if is_missing {
-            let stripe_id = stripe_id.clone();
-            changes.lookups.push(Lookup {
-                kind,
-                stripe_id,
-                reason,
-                requested_at,
-            });
-        }
-    };
-    request(
-        "invoice_lines",
-        !invoice.lines_complete,
-        "lines",
-        requested_at,
-    );
-    let is_explained = invoice.out_of_band_cents > 0
-        || links
-            .values()
-            .any(|link| link.stripe_invoice_id == *stripe_id);
-    let is_missing = invoice.is_paid_with_money() && !is_explained;
-    let paid_at = invoice.paid_at.unwrap_or(requested_at);
-    request("invoice_payments", is_missing, "payments", paid_at);
 }
 
 fn payments(
@@ -778,7 +756,8 @@ fn payments(
 ) -> Result<(), Error> {
     let invoices = &all.invoices;
     let paid_now = invoices.values().filter_map(|invoice| {
-        let is_paid = invoice.status == InvoiceStatus::Paid && invoice.out_of_band_cents == 0;
+        let money = invoice.money(all.invoice_payments.values()).ok()?;
+        let is_paid = invoice.status == InvoiceStatus::Paid && money.outside_cents == 0;
         let paid_at = invoice.paid_at.filter(|_| is_paid)?;
         Some((invoice.stripe_invoice_id.as_str(), paid_at))
     });
@@ -790,29 +769,29 @@ fn payments(
         .collect();
     for facts in payments::facts(all, &invoices_paid_at) {
         let payment = payment::derive(&facts, estimate)?;
-        let short = payment
-            .iter()
-            .flat_map(|payment| &payment.charges_short_of_refunds);
-        let short: BTreeSet<&String> = short.collect();
-        for charge in &facts.charges {
-            let stripe_id = charge.stripe_charge_id.clone();
-            changes
-                .looked_up
-                .push(("charge_refunds", stripe_id.clone()));
-            if short.contains(&stripe_id) {
-                changes.lookups.push(Lookup {
-                    kind: "charge_refunds",
-                    stripe_id,
-                    reason: "refunds",
-                    requested_at: charge.attempted_at,
-                });
-            }
-        }
         changes.payments.extend(payment);
     }
-    for invoice in invoices.values() {
-        changes.payments.extend(out_of_band(invoice));
+    let mut outside = payment::outside_stripe(invoices.values(), &all.invoice_payments)?;
+    let mut of_nobody = paid_back_of_unknown(all)?;
+    for id in invoices.keys() {
+        let notes = all.credit_notes.values();
+        let notes = notes.filter(|note| note.stripe_invoice_id == *id);
+        let notes: Vec<&CreditNote> = notes.collect();
+        if notes.is_empty() {
+            continue;
+        }
+        let pays = |payment: &Payment| {
+            let links = all.invoice_payments.values();
+            let mut links = links.filter(|link| link.stripe_invoice_id == *id);
+            payment.stripe_invoice_id.as_ref() == Some(id)
+                || links.any(|link| link.record_outside_stripe() == Some(&payment.payment_key))
+        };
+        let (mut of_invoice, others) = outside.into_iter().partition::<Vec<_>, _>(pays);
+        of_nobody.extend(pay_back(&mut of_invoice, &notes)?);
+        outside = others;
+        outside.extend(of_invoice);
     }
+    changes.payments.extend(outside);
     let shown: BTreeSet<&str> = changes
         .payments
         .iter()
@@ -824,7 +803,7 @@ fn payments(
         .map(|entry| entry.payment_key.as_str());
     // A charge without a known intent may turn out to have one.
     let joined = stored.objects.charges.iter().filter(|(id, before)| {
-        let has_intent = |charge: &Charge| charge.stripe_payment_intent_id.is_some();
+        let has_intent = |charge: &payment::Charge| charge.stripe_payment_intent_id.is_some();
         !has_intent(before) && all.charges.get(*id).is_some_and(has_intent)
     });
     let joined = joined.map(|(id, _)| id.as_str());
@@ -837,20 +816,16 @@ fn payments(
         .payments
         .iter()
         .flat_map(|payment| payment.entries.clone())
+        .chain(of_nobody)
         .collect();
     changes.entries = entries::replacement(&stored.entries, &derived)?;
     Ok(())
 }
 
-fn out_of_band(invoice: &Invoice) -> Option<Payment> {
-    if invoice.status != InvoiceStatus::Paid || invoice.out_of_band_cents <= 0 {
-        return None;
-    }
-    Some(payment::out_of_band(
-        &invoice.stripe_invoice_id,
-        invoice.stripe_customer_id.as_deref(),
-        invoice.out_of_band_cents,
-        invoice.currency,
-        invoice.paid_at?,
-    ))
+/// What credit notes paid back outside Stripe whose invoice nobody has told: it belongs to no payment yet.
+fn paid_back_of_unknown(all: &Objects) -> Result<Vec<RevenueEntry>, Error> {
+    let notes = all.credit_notes.values();
+    let of_unknown = notes.filter(|note| !all.invoices.contains_key(&note.stripe_invoice_id));
+    let of_unknown: Vec<&CreditNote> = of_unknown.collect();
+    Ok(pay_back(&mut [], &of_unknown)?)
 }

@@ -10,8 +10,10 @@ use store::ledger::State;
 pub fn derived_payments(state: &State, estimate: FeeEstimate) -> Result<Vec<Payment>, Error> {
     let paid_at = state.invoices_paid_at.iter();
     let paid_at = paid_at.map(|(id, at)| (id.as_str(), *at)).collect();
+    let mut objects = state.objects.clone();
+    payments::assign_transactions(&mut objects);
     let mut derived = Vec::new();
-    for facts in payments::facts(&state.objects, &paid_at) {
+    for facts in payments::facts(&objects, &paid_at) {
         derived.extend(payment::derive(&facts, estimate)?);
     }
     Ok(derived)

@@ -4,6 +4,8 @@
 //! millisecond of its second as its time. A later event replaces it, a late one does not, and the order of application
 //! does not matter. There is no row in `stripe_events`: an event with the same content is new when it comes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio_postgres::{Client, Transaction};
@@ -75,7 +77,10 @@ async fn apply_in(
     let subscriptions: Vec<FetchedObject> = subscriptions.collect();
     let said = vec![Said { event: None, facts }];
     if let Some(found) = Found::open(scope, &[], said, fetched_at).await? {
-        found.apply(&subscriptions, estimate, fetched_at).await?;
+        let deferred = BTreeMap::new();
+        found
+            .apply(&subscriptions, deferred, estimate, fetched_at)
+            .await?;
     }
     Ok(())
 }

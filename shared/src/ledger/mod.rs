@@ -10,7 +10,9 @@ mod decision;
 mod derived;
 mod fetched;
 mod flight;
+mod parts;
 mod payments;
+mod rebuild;
 mod same_second;
 mod save;
 mod state;
@@ -26,7 +28,7 @@ use domain::payment::FeeEstimate;
 use domain::stripe_objects::objects::Objects;
 use domain::stripe_objects::subscription;
 use store::ledger::Archived;
-use store::outbox;
+use store::{outbox, stripe_lookups};
 use stripe::account::{Account, Foreign};
 use stripe::event::{self, Event};
 use stripe::reader;
@@ -37,6 +39,7 @@ use self::state::Found;
 
 pub use self::derived::derived_payments;
 pub use self::fetched::{apply_fetched, ingest_fetched};
+pub use self::rebuild::{Rebuilt, rebuild};
 
 /// Why an event was not applied. Nothing of it is in the ledger then.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,8 @@ pub enum Outcome {
     Ignored,
     /// The event is of another account or the other mode: stored, and without any effect.
     Foreign,
+    /// A thin event: stored until what it stands for has been fetched.
+    Deferred,
 }
 
 impl Outcome {
@@ -94,6 +99,7 @@ impl Outcome {
             Outcome::Duplicate => "duplicate",
             Outcome::Ignored => "ignored",
             Outcome::Foreign => "foreign",
+            Outcome::Deferred => "deferred",
         }
     }
 }
@@ -125,9 +131,26 @@ pub async fn ingest(
     estimate: FeeEstimate,
     now: Timestamp,
 ) -> Result<Applied, Error> {
-    let set = [Read::of(account, (event, payload))?];
+    let set = match Read::of(account, (event, payload)) {
+        Ok(read) => [read],
+        Err(error) => {
+            look_up_object(client, event, &error, now).await;
+            return Err(error);
+        }
+    };
     let applied = ingest_set(client, &set, estimate, now).await?;
     Ok(applied.of_one())
+}
+
+/// Asks for the object of an event that lacks what the ledger needs. Best effort: the event itself is parked, and this is
+/// done again when that is tried again.
+async fn look_up_object(client: &Client, event: &Event, error: &Error, now: Timestamp) {
+    let wanted = parts::of_unreadable_event(event, now);
+    if let (Error::Reader(_), Some((subject, lookup))) = (error, wanted)
+        && let Err(error) = stripe_lookups::request(client, &subject, &lookup).await
+    {
+        runtime::telemetry::log_failure("the object of an event is not looked up", &error);
+    }
 }
 
 /// Inserts the event and applies it in the caller's transaction, unless it is not of `account`. `payload` is the body as
@@ -192,7 +215,10 @@ pub async fn ingest_all(
     for (place, delivery) in deliveries.iter().enumerate() {
         match Read::of(account, *delivery) {
             Ok(read) => set.push((place, read)),
-            Err(error) => drop(outcomes.insert(place, Err(error))),
+            Err(error) => {
+                look_up_object(client, delivery.0, &error, now).await;
+                outcomes.insert(place, Err(error));
+            }
         }
     }
     let mut seen = BTreeSet::new();
@@ -245,11 +271,17 @@ struct Read<'a> {
 impl<'a> Read<'a> {
     fn of(account: &Account, (event, payload): Delivery<'a>) -> Result<Read<'a>, Error> {
         let foreign = account.foreign(event);
-        let is_applied = !event.is_thin && reader::is_applied(&event.event_type);
-        let (outcome, facts) = match (foreign, is_applied) {
-            (Some(_), _) => (Outcome::Foreign, Objects::default()),
-            (None, true) => (Outcome::Applied, reader::read(event)?),
-            (None, false) => (Outcome::Ignored, Objects::default()),
+        let names_something = event
+            .thin
+            .as_ref()
+            .is_some_and(|thin| thin.snapshot_event.is_some() || thin.related_object.is_some());
+        let is_applied = event.thin.is_none() && reader::is_applied(&event.event_type);
+        let is_deferred = names_something && event.snapshot_type().is_some_and(reader::is_applied);
+        let (outcome, facts) = match foreign {
+            Some(_) => (Outcome::Foreign, Objects::default()),
+            None if is_applied => (Outcome::Applied, reader::read(event)?),
+            None if is_deferred => (Outcome::Deferred, Objects::default()),
+            None => (Outcome::Ignored, Objects::default()),
         };
         Ok(Read {
             event,
@@ -317,7 +349,7 @@ async fn apply_set(
     now: Timestamp,
 ) -> Result<Done, Error> {
     if let [one] = set
-        && one.outcome != Outcome::Applied
+        && !matches!(one.outcome, Outcome::Applied | Outcome::Deferred)
     {
         let outcome = one.outcome.as_str();
         let is_new = scope.archive(one.event, one.payload, outcome, now).await?;
@@ -348,7 +380,10 @@ async fn apply_set(
         });
     };
     let new = found.opened.new_events.clone();
-    let messages = found.apply(&[], estimate, now).await?;
+    let deferred = set.iter().filter(|one| one.outcome == Outcome::Deferred);
+    let deferred = deferred.filter(|one| new.contains(&one.event.event_id));
+    let deferred = deferred.filter_map(|one| parts::of_thin_event(one.event, now));
+    let messages = found.apply(&[], deferred.collect(), estimate, now).await?;
     let kept = |one: &Read<'_>| one.kept(new.contains(&one.event.event_id));
     Ok(Done {
         outcomes: set.iter().map(kept).collect(),

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use domain::payment::key::PaymentKey;
 use domain::payment::{Charge, InvoicePayment, PaymentFacts};
+use domain::stripe_objects::balance::{BalanceTransaction, Source, SourceKind};
 use domain::stripe_objects::objects::Objects;
 
 /// Everything known of each payment, by payment key.
@@ -45,6 +46,96 @@ fn key_of_charge<'a>(objects: &'a Objects, charge: &'a str) -> &'a str {
             .map(|intent| intent.stripe_payment_intent_id.as_str())
     };
     of_charge.or_else(of_intent).unwrap_or(charge)
+}
+
+/// Sets of each balance transaction which payment it belongs to and what it is to it: as the charge, refund or dispute says
+/// that names it, otherwise by its source. Returns those of which that is new.
+pub(super) fn assign_transactions(objects: &mut Objects) -> Vec<String> {
+    let mut named: BTreeMap<&str, (SourceKind, Option<String>)> = BTreeMap::new();
+    for charge in objects.charges.values() {
+        let key = || Some(key_of_charge(objects, &charge.stripe_charge_id).to_owned());
+        for (id, kind) in [
+            (&charge.stripe_balance_transaction_id, SourceKind::Charge),
+            (
+                &charge.failure_balance_transaction_id,
+                SourceKind::ChargeFailure,
+            ),
+        ] {
+            named.extend(id.iter().map(|id| (id.as_str(), (kind, key()))));
+        }
+    }
+    for refund in objects.refunds.values() {
+        let key = || {
+            let (intent, charge) = (&refund.stripe_payment_intent_id, &refund.stripe_charge_id);
+            key_of(objects, intent.as_deref(), charge.as_deref())
+        };
+        for (id, kind) in [
+            (&refund.stripe_balance_transaction_id, SourceKind::Refund),
+            (
+                &refund.failure_balance_transaction_id,
+                SourceKind::RefundFailure,
+            ),
+        ] {
+            named.extend(id.iter().map(|id| (id.as_str(), (kind, key()))));
+        }
+    }
+    for dispute in objects.disputes.values() {
+        let key = || {
+            let (intent, charge) = (&dispute.stripe_payment_intent_id, &dispute.stripe_charge_id);
+            key_of(objects, intent.as_deref(), charge.as_deref())
+        };
+        let ids = dispute.transaction_ids();
+        named.extend(ids.map(|id| (id.as_str(), (SourceKind::Dispute, key()))));
+    }
+    let mut found = BTreeMap::new();
+    for (id, transaction) in &objects.balance_transactions {
+        let belongs = match named.get(id.as_str()) {
+            Some((kind, key)) => (Some(*kind), key.clone()),
+            None => by_source(objects, transaction),
+        };
+        found.insert(id.clone(), belongs);
+    }
+    let mut changed = Vec::new();
+    for (id, transaction) in &mut objects.balance_transactions {
+        let Some((kind, Some(key))) = found.remove(id) else {
+            continue;
+        };
+        if transaction.source_kind != kind || transaction.payment_key.as_ref() != Some(&key) {
+            transaction.source_kind = kind;
+            transaction.payment_key = Some(key);
+            changed.push(id.clone());
+        }
+    }
+    changed
+}
+
+/// What a transaction is that no object names, and of which payment.
+fn by_source(
+    objects: &Objects,
+    transaction: &BalanceTransaction,
+) -> (Option<SourceKind>, Option<String>) {
+    let Some(source) = transaction.source_id.as_deref() else {
+        return (None, None);
+    };
+    let key = match Source::of(source) {
+        Some(Source::Charge) => Some(key_of_charge(objects, source).to_owned()),
+        Some(Source::Refund) => objects.refunds.get(source).and_then(|refund| {
+            let (intent, charge) = (&refund.stripe_payment_intent_id, &refund.stripe_charge_id);
+            key_of(objects, intent.as_deref(), charge.as_deref())
+        }),
+        Some(Source::Dispute) => objects.disputes.get(source).and_then(|dispute| {
+            let (intent, charge) = (&dispute.stripe_payment_intent_id, &dispute.stripe_charge_id);
+            key_of(objects, intent.as_deref(), charge.as_deref())
+        }),
+        None => None,
+    };
+    (transaction.kind_by_category(), key)
+}
+
+/// The payment of what names an intent, a charge, or both.
+fn key_of(objects: &Objects, intent: Option<&str>, charge: Option<&str>) -> Option<String> {
+    let of_charge = || charge.map(|charge| key_of_charge(objects, charge));
+    intent.or_else(of_charge).map(str::to_owned)
 }
 
 fn payment(
@@ -92,6 +183,12 @@ fn payment(
             .min()
             .copied(),
         intent: intent.cloned(),
+        balance_transactions: objects
+            .balance_transactions
+            .values()
+            .filter(|one| one.payment_key.as_deref() == Some(key))
+            .cloned()
+            .collect(),
         refunds: objects
             .refunds
             .values()

@@ -41,8 +41,8 @@ impl<'a> Found<'a> {
             events,
             named: ids(&said),
             shared: BTreeSet::new(),
-            balance_transactions: facts()
-                .flat_map(|one| one.settlements.keys().cloned())
+            shown_transactions: facts()
+                .flat_map(|one| one.balance_transactions.keys().cloned())
                 .collect(),
             users: facts().flat_map(linked).map(|link| link.user_id).collect(),
             decides_plans: facts().any(|one| {
@@ -51,12 +51,11 @@ impl<'a> Found<'a> {
                     || !one.checkout_sessions.is_empty()
             }),
         };
-        // Whoever uses a coupon shares it; whoever may change it has it alone.
-        let is_shared = |coupon: &&String| !own.contains(coupon.as_str()) && !events.is_empty();
-        opening.shared = opening
-            .named
-            .coupons
-            .iter()
+        // Whoever uses a coupon or a tax rate shares it; whoever may change it has it alone.
+        let is_shared = |key: &&String| !own.contains(key.as_str()) && !events.is_empty();
+        let terms = opening.named.coupons.iter();
+        opening.shared = terms
+            .chain(&opening.named.tax_rates)
             .filter(is_shared)
             .cloned()
             .collect();
@@ -68,9 +67,6 @@ impl<'a> Found<'a> {
             let Some(opened) = opened else {
                 return Ok(None);
             };
-            for one in &mut said {
-                attach_settlements(&mut one.facts, &opened.state);
-            }
             if !opened.undigested.is_empty() {
                 scope
                     .digest(&same_second::digested(opened.undigested)?)
@@ -79,11 +75,13 @@ impl<'a> Found<'a> {
             }
             if !widen(&mut opening, &said, &opened) {
                 let mut seen = BTreeSet::new();
+                // Without events to archive, they are read from the archive.
                 said.retain(|one| {
-                    one.event.is_none_or(|event| {
-                        let id = &event.event_id;
-                        opened.new_events.contains(id) && seen.insert(id)
-                    })
+                    events.is_empty()
+                        || one.event.is_none_or(|event| {
+                            let id = &event.event_id;
+                            opened.new_events.contains(id) && seen.insert(id)
+                        })
                 });
                 return Ok(Some(Found {
                     scope,
@@ -112,12 +110,14 @@ fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool 
     // A balance transaction leads to its charge, and that to its customer and more.
     let mut is_wider = !wider.are_among(&opening.named);
     wider.append(opening.named.clone());
-    let reached = reached(state);
+    let reached = reached(state, &opening.named);
     let needs_lock = [
         &reached.customers,
         &reached.coupons,
         &reached.payment_intents,
         &reached.charges,
+        &reached.invoice_payments,
+        &reached.invoices,
     ];
     is_wider |= !needs_lock
         .into_iter()
@@ -167,8 +167,8 @@ fn widen(opening: &mut Opening<'_>, said: &[Said<'_>], opened: &Opened) -> bool 
 }
 
 /// The customers, coupons and payments that the stored objects lead to. A payment is locked by its intent, or by its
-/// charge when it has no intent.
-fn reached(state: &State) -> Ids {
+/// charge or payment record when it has no intent.
+fn reached(state: &State, named: &Ids) -> Ids {
     let mut reached = Ids::default();
     for intent in state.objects.payment_intents.values() {
         reached.customers.extend(intent.stripe_customer_id.clone());
@@ -187,6 +187,26 @@ fn reached(state: &State) -> Ids {
             Some(intent) => reached.payment_intents.push(intent.clone()),
             None => reached.charges.extend(link.stripe_charge_id.clone()),
         }
+        // What one of its invoices pays back reduces the record.
+        if let Some(record) = &link.stripe_payment_record_id {
+            reached.invoice_payments.push(record.clone());
+            reached.invoices.push(link.stripe_invoice_id.clone());
+        }
+    }
+    // A balance transaction leads to the refund or dispute behind it, and that to its payment.
+    for (id, refund) in &state.objects.refunds {
+        if named.refunds.contains(id) {
+            reached.charges.extend(refund.stripe_charge_id.clone());
+            let intent = refund.stripe_payment_intent_id.clone();
+            reached.payment_intents.extend(intent);
+        }
+    }
+    for (id, dispute) in &state.objects.disputes {
+        if named.disputes.contains(id) {
+            reached.charges.extend(dispute.stripe_charge_id.clone());
+            let intent = dispute.stripe_payment_intent_id.clone();
+            reached.payment_intents.extend(intent);
+        }
     }
     // A discount names its coupon: what waits for that coupon waits now.
     let discounts = state.objects.discounts.values();
@@ -198,16 +218,4 @@ fn reached(state: &State) -> Ids {
 fn linked(objects: &Objects) -> impl Iterator<Item = &UserLink> {
     let customers = objects.customers.values();
     customers.filter_map(|customer| customer.link.as_ref())
-}
-
-/// Adds fetched balance transactions to their charges, as if the charges had carried them.
-fn attach_settlements(facts: &mut Objects, state: &State) {
-    for charge in state.objects.charges.values() {
-        let id = charge.stripe_balance_transaction_id.as_ref();
-        if let Some(settlement) = id.and_then(|id| facts.settlements.get(id)) {
-            let mut charge = charge.clone();
-            charge.settlement = Some(settlement.clone());
-            facts.charges.keep(charge);
-        }
-    }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::{GenericClient, Row};
 use super::Error;
 use domain::money::Currency;
 use domain::partner::credit::CreditReason;
-use domain::payment::{FeeSource, PaymentStatus};
+use domain::payment::{FeeSource, PaymentStatus, RefundSource};
 use domain::period::Period;
 use domain::stripe_objects::invoice::{InvoiceKind, InvoiceStatus};
 
@@ -73,7 +73,8 @@ stored_as_words!(
     FeeSource,
     InvoiceKind,
     InvoiceStatus,
-    PaymentStatus
+    PaymentStatus,
+    RefundSource
 );
 
 /// The error for a column whose value is not valid. It names the row by its first column, which is the key.

@@ -10,13 +10,15 @@ use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, Type 
 use utoipa::{PartialSchema, ToSchema};
 
 use super::Error;
+use super::balance;
 use super::columns::{self, Column, FromRow, columns};
 use super::list::{self, Order, few, sorted};
 use super::mirror::{self, Cells, mirrored};
 use domain::money::Currency;
 use domain::page::{Page, Rows, Span};
+use domain::stripe_objects::invoice::OutsideStripe;
 use domain::stripe_objects::invoice::{
-    CreditNote, Invoice, InvoiceKind, InvoiceStatus, PartnerInvoice,
+    CreditNote, Invoice, InvoiceKind, InvoiceStatus, PartnerInvoice, tax_rate_id, tax_rate_ids,
 };
 use domain::stripe_objects::snapshot::Version;
 
@@ -81,7 +83,8 @@ columns! {
     /// Further members of an invoice that its customer may see.
     pub struct InvoiceDetails of "invoices" {
         /// Tax by tax: `[{name, jurisdiction, percentage, registration, taxable_cents, tax_cents}]`, before those had names
-        /// `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape.
+        /// `[{tax_rate_bps, taxable_cents, tax_cents}]`, or Stripe's shape with the rate in `tax_rate`, as far as it is
+        /// known.
         pub tax_breakdown: Option<Value>,
         /// The part of the tax that the subtotal contains, in minor units.
         pub inclusive_tax_cents: i64,
@@ -237,7 +240,7 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
     due_before_credit_notes_cents,
     amount_paid_cents,
     amount_remaining_cents or default,
-    out_of_band_cents,
+    names_payment,
     credit_notes_cents,
     billing_period_start,
     billing_period_end,
@@ -258,9 +261,10 @@ mirrored!(Invoice => "invoices" by "(stripe_invoice_id) WHERE NOT superseded" {
     notes,
     metadata or default,
     created_at,
+    ..stated: Option<OutsideStripe>,
     ..version: Version,
 }
-const ADDED: &'static [&'static str] = &["kind", "amount_due_cents"];
+const ADDED: &'static [&'static str] = &["kind", "amount_due_cents", "out_of_band_cents"];
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
     mirror::USER,
     ("line_items", "jsonb_build_object('items', new.line_items)"),
@@ -273,8 +277,21 @@ const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
          THEN new.invoice_number || ' (' || new.stripe_invoice_id || ')' ELSE new.invoice_number END",
     ),
 ];
-// `{"items": […]}`, the predecessor's shape.
-const READ_AS: &'static [(&'static str, &'static str)] = &[("line_items", "line_items -> 'items'")];
+const READ_AS: &'static [(&'static str, &'static str)] = &[
+    // `{"items": […]}`, the predecessor's shape.
+    ("line_items", "line_items -> 'items'"),
+    // Rows of before V0048 have what was stated last in another column.
+    (
+        "outside_stripe_stated_at",
+        "CASE WHEN names_payment IS NULL AND out_of_band_cents > 0 THEN source_created_at
+              ELSE outside_stripe_stated_at END",
+    ),
+    (
+        "outside_stripe_stated_cents",
+        "CASE WHEN names_payment IS NULL AND out_of_band_cents > 0 THEN out_of_band_cents
+              ELSE outside_stripe_stated_cents END",
+    ),
+];
 const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[
     ("old.contract_id IS NULL", &[
         "invoice_number", "user_id", "kind", "currency", "subtotal_cents", "tax_cents", "inclusive_tax_cents",
@@ -310,6 +327,8 @@ mirrored!(CreditNote => "credit_notes" by "(stripe_credit_note_id)" {
     pre_payment_cents,
     tax_cents,
     tax_breakdown or default,
+    out_of_band_cents,
+    refunds or default,
     currency,
     status,
     reason,
@@ -412,7 +431,7 @@ pub async fn find(
     id: Option<i64>,
     stripe_invoice_id: Option<&str>,
 ) -> Result<Option<InvoiceRow>, Error> {
-    columns::first(
+    let mut found: Option<InvoiceRow> = columns::first(
         db,
         &format!(
             "-- invoices::find
@@ -424,7 +443,31 @@ pub async fn find(
         ),
         &[(&id, Type::INT8), (&stripe_invoice_id, Type::TEXT)],
     )
-    .await
+    .await?;
+    say_tax_rates(db, found.as_mut_slice()).await?;
+    Ok(found)
+}
+
+/// Gives the taxes that only name their rate what is known of it: `tax_rate` becomes the rate, as when Stripe is asked to
+/// expand it.
+async fn say_tax_rates(db: &impl GenericClient, invoices: &mut [InvoiceRow]) -> Result<(), Error> {
+    let breakdowns = invoices.iter();
+    let breakdowns = breakdowns.filter_map(|row| row.details.tax_breakdown.as_ref());
+    let named: Vec<String> = breakdowns.flat_map(tax_rate_ids).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let rates = balance::tax_rates(db, &named).await?;
+    for invoice in invoices {
+        let breakdown = invoice.details.tax_breakdown.as_mut();
+        let taxes = breakdown.and_then(Value::as_array_mut);
+        for tax in taxes.into_iter().flatten() {
+            if let Some(rate) = tax_rate_id(tax).and_then(|id| rates.get(id)) {
+                tax["tax_rate"] = rate.clone();
+            }
+        }
+    }
+    Ok(())
 }
 
 /// These invoices; those there are, by id.
@@ -432,7 +475,7 @@ pub async fn find(
 /// # Errors
 /// When the statement fails.
 pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<InvoiceRow>, Error> {
-    columns::all(
+    let mut found: Vec<InvoiceRow> = columns::all(
         db,
         &format!(
             "-- invoices::find_all
@@ -443,7 +486,9 @@ pub async fn find_all(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<Invoic
         ),
         &[(&ids, Type::INT8_ARRAY)],
     )
-    .await
+    .await?;
+    say_tax_rates(db, &mut found).await?;
+    Ok(found)
 }
 
 columns! {

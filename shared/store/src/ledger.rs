@@ -25,24 +25,38 @@ use super::invoices;
 use super::migrations::Release;
 use super::mirror::{self, Cells, Mirrored};
 use super::outbox::{Message, NewMessage};
-use super::stripe_lookups::Lookup;
 use super::subscriptions::Computed;
 use domain::money::Currency;
 use domain::payment::Refund;
 use domain::revenue::entries::{Replacement, RevenueEntry};
 use domain::revenue::movement::{Movement, SubscriptionVersion};
+use domain::stripe_objects::balance::{DailyBalance, DailyKey};
 use domain::stripe_objects::invoice::Invoice;
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
+use domain::stripe_objects::partial::Lookup;
 use domain::stripe_objects::snapshot::Snapshot;
 use domain::stripe_objects::subscription::Subscription;
 use stripe::event::{Digests, Event};
 
 pub use self::functions::{members, sql};
+pub use super::mirror::Partial;
+
+/// A row whose parts are looked up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    pub id: String,
+    /// Stripe's name of the kind of object.
+    pub object_type: &'static str,
+    /// The event, or the fetch, whose snapshot the row shows.
+    pub event_id: String,
+}
 
 /// What is stored about the named ids and what they lead to.
 #[derive(Debug, Default)]
 pub struct State {
     pub objects: Objects,
+    /// What the rows of these objects do not show.
+    pub partial: Partial,
     /// The user that each stored customer resolves to at present.
     pub users_of_customers: BTreeMap<String, Option<i32>>,
     /// The history of the named customers and subscriptions, when a subscription is named.
@@ -106,8 +120,8 @@ pub struct Opening<'a> {
     pub named: Ids,
     /// Keys among the named ids of which it suffices that nobody has them for himself.
     pub shared: BTreeSet<String>,
-    /// Balance transactions whose charges are named, too.
-    pub balance_transactions: Vec<String>,
+    /// Balance transactions whose figures are shown: what they belong to is named, too.
+    pub shown_transactions: Vec<String>,
     /// Users that the facts name.
     pub users: Vec<i32>,
     /// Whether the plans of the customers' users may change.
@@ -229,7 +243,7 @@ pub async fn open(
         parameters.push((ids, Type::TEXT_ARRAY));
     }
     parameters.push((&shared, Type::TEXT_ARRAY));
-    parameters.push((&opening.balance_transactions, Type::TEXT_ARRAY));
+    parameters.push((&opening.shown_transactions, Type::TEXT_ARRAY));
     parameters.push((&opening.users, Type::INT4_ARRAY));
     parameters.push((&opening.decides_plans, Type::BOOL));
     parameters.push((&now, Type::TIMESTAMPTZ));
@@ -320,25 +334,37 @@ fn member<T: DeserializeOwned + Default>(
 
 impl State {
     fn read(mut answer: Cells) -> Result<State, Error> {
-        fn kind<T: Mirrored + Snapshot>(answer: &mut Cells, name: &str) -> Result<Kind<T>, Error> {
-            let rows = mirror::read(answer.remove(name).unwrap_or_default())?;
-            Ok(rows.into_iter().map(|row: T| (row.key(), row)).collect())
+        fn kind<T: Mirrored + Snapshot>(
+            answer: &mut Cells,
+            name: &str,
+            partial: &mut Partial,
+        ) -> Result<Kind<T>, Error> {
+            let rows = answer.remove(name).unwrap_or_default();
+            let reasons = mirror::reasons(&rows, T::TABLE)?;
+            let rows: Vec<T> = mirror::read(rows)?;
+            let known = rows.iter().zip(reasons);
+            let known = known.filter(|(_, reasons)| !reasons.is_empty());
+            partial.extend(known.map(|(row, reasons)| (row.key(), reasons)));
+            Ok(rows.into_iter().map(|row| (row.key(), row)).collect())
         }
+        let mut partial = Partial::new();
         let mut objects = Objects {
-            customers: kind(&mut answer, "customers")?,
-            checkout_sessions: kind(&mut answer, "checkout_sessions")?,
-            subscriptions: kind(&mut answer, "subscriptions")?,
-            invoices: kind(&mut answer, "invoices")?,
-            credit_notes: kind(&mut answer, "credit_notes")?,
-            payment_intents: kind(&mut answer, "payment_intents")?,
-            charges: kind(&mut answer, "charges")?,
-            refunds: kind(&mut answer, "refunds")?,
-            disputes: kind(&mut answer, "disputes")?,
-            invoice_payments: kind(&mut answer, "invoice_payments")?,
-            prices: kind(&mut answer, "prices")?,
-            coupons: kind(&mut answer, "coupons")?,
-            discounts: kind(&mut answer, "discounts")?,
-            settlements: BTreeMap::new(),
+            customers: kind(&mut answer, "customers", &mut partial)?,
+            checkout_sessions: kind(&mut answer, "checkout_sessions", &mut partial)?,
+            subscriptions: kind(&mut answer, "subscriptions", &mut partial)?,
+            invoices: kind(&mut answer, "invoices", &mut partial)?,
+            credit_notes: kind(&mut answer, "credit_notes", &mut partial)?,
+            payment_intents: kind(&mut answer, "payment_intents", &mut partial)?,
+            charges: kind(&mut answer, "charges", &mut partial)?,
+            refunds: kind(&mut answer, "refunds", &mut partial)?,
+            disputes: kind(&mut answer, "disputes", &mut partial)?,
+            invoice_payments: kind(&mut answer, "invoice_payments", &mut partial)?,
+            prices: kind(&mut answer, "prices", &mut partial)?,
+            coupons: kind(&mut answer, "coupons", &mut partial)?,
+            discounts: kind(&mut answer, "discounts", &mut partial)?,
+            balance_transactions: kind(&mut answer, "balance_transactions", &mut partial)?,
+            payouts: kind(&mut answer, "payouts", &mut partial)?,
+            tax_rates: kind(&mut answer, "tax_rates", &mut partial)?,
         };
         objects
             .invoices
@@ -347,6 +373,7 @@ impl State {
         objects.prices.values_mut().for_each(catalog::name_plan);
         Ok(State {
             objects,
+            partial,
             users_of_customers: member(&mut answer, "users_of_customers")?,
             versions: mirror::read(answer.remove("versions").unwrap_or_default())?,
             plans: Plans {
@@ -362,6 +389,9 @@ impl State {
         })
     }
 }
+
+/// An object that need not be fetched, by kind and id, for any reason or for one.
+pub type Answered = (&'static str, String, Option<&'static str>);
 
 /// What `close` writes: the steps' members.
 #[derive(Debug, Default)]
@@ -397,15 +427,46 @@ impl Writes {
         }
     }
 
-    /// Replaces the rows of mirrored objects.
+    /// Replaces the rows of what is derived from objects.
     ///
     /// # Errors
     /// When a value cannot be written.
-    pub fn objects<'a, T: Mirrored + 'a>(
+    pub fn derived<'a, T: Mirrored + 'a>(
+        &mut self,
+        rows: impl IntoIterator<Item = &'a T>,
+    ) -> Result<(), Error> {
+        self.list(T::TABLE, mirror::rows(rows)?)
+    }
+
+    /// Replaces the rows of mirrored objects, each with what it does not show.
+    ///
+    /// # Errors
+    /// When a value cannot be written.
+    pub fn objects<'a, T: Mirrored + Snapshot + 'a>(
         &mut self,
         objects: impl IntoIterator<Item = &'a T>,
+        partial: &Partial,
     ) -> Result<(), Error> {
-        self.list(T::TABLE, mirror::rows(objects)?)
+        let objects = objects.into_iter();
+        self.objects_with(objects.map(|object| (object, Cells::new())), partial)
+    }
+
+    /// As [`Writes::objects`], each with the values of further columns.
+    ///
+    /// # Errors
+    /// When a value cannot be written.
+    fn objects_with<'a, T: Mirrored + Snapshot + 'a>(
+        &mut self,
+        objects: impl Iterator<Item = (&'a T, Cells)>,
+        partial: &Partial,
+    ) -> Result<(), Error> {
+        let rows = objects.map(|(object, mut cells)| {
+            let reasons = partial.get(&object.key()).into_iter().flatten();
+            let reasons: Vec<&str> = reasons.map(|reason| reason.as_str()).collect();
+            cells.insert(mirror::PARTIAL.to_owned(), reasons.into());
+            (object, cells)
+        });
+        self.list(T::TABLE, mirror::rows_with(rows)?)
     }
 
     /// Replaces the rows of subscriptions, each with what the ledger adds to it.
@@ -415,25 +476,31 @@ impl Writes {
     pub fn subscriptions<'a>(
         &mut self,
         subscriptions: impl IntoIterator<Item = (&'a Subscription, &'a Computed)>,
+        partial: &Partial,
     ) -> Result<(), Error> {
         let rows = subscriptions.into_iter();
         let rows = rows.map(|(subscription, computed)| (subscription, computed.cells()));
-        self.list("subscriptions", mirror::rows_with(rows)?)
+        self.objects_with(rows, partial)
     }
 
-    /// Replaces the rows of invoices, each with what is due of it, in minor units.
+    /// Replaces the rows of invoices, each with what is due of it and what came outside Stripe, in minor units.
     ///
     /// # Errors
     /// When a value cannot be written.
     pub fn invoices<'a>(
         &mut self,
-        invoices: impl IntoIterator<Item = (&'a Invoice, i64)>,
+        invoices: impl IntoIterator<Item = (&'a Invoice, i64, i64)>,
+        partial: &Partial,
     ) -> Result<(), Error> {
-        let rows = invoices.into_iter().map(|(invoice, amount_due_cents)| {
-            let added = ("amount_due_cents".to_owned(), amount_due_cents.into());
-            (invoice, Cells::from_iter([added]))
+        let rows = invoices.into_iter();
+        let rows = rows.map(|(invoice, amount_due_cents, out_of_band_cents)| {
+            let added = [
+                ("amount_due_cents".to_owned(), amount_due_cents.into()),
+                ("out_of_band_cents".to_owned(), out_of_band_cents.into()),
+            ];
+            (invoice, Cells::from_iter(added))
         });
-        self.list("invoices", mirror::rows_with(rows)?)
+        self.objects_with(rows, partial)
     }
 
     /// Inserts or updates the credits of refunds that were issued as credit.
@@ -458,31 +525,38 @@ impl Writes {
         self.list("store_credits", rows)
     }
 
-    /// Makes the open look-ups about the given `(kind, id)` pairs exactly `wanted`. A look-up has the time of the
-    /// earliest event that named the object.
+    /// Makes the unfinished look-ups of each of these objects exactly those.
     ///
     /// # Errors
     /// When a value has no JSON.
-    pub fn lookups(
+    pub fn lookups<'a>(
         &mut self,
-        answered: &[(&'static str, String)],
-        wanted: &[Lookup],
+        subjects: impl IntoIterator<Item = (&'a Subject, &'a Vec<Lookup>)>,
     ) -> Result<(), Error> {
-        if answered.is_empty() && wanted.is_empty() {
+        let (mut judged, mut wanted) = (Vec::new(), Vec::new());
+        for (subject, lookups) in subjects {
+            judged.push(&subject.id);
+            wanted.extend(lookups.iter().map(|lookup| {
+                let stake = lookup.stake.as_ref();
+                json!({
+                    "subject": subject.id,
+                    "subject_type": subject.object_type,
+                    "event_id": subject.event_id,
+                    "kind": lookup.kind,
+                    "stripe_id": lookup.stripe_id,
+                    "reason": lookup.reason,
+                    "requested_at": lookup.requested_at,
+                    "due_at": lookup.due_at,
+                    "currency": stake.map(|stake| stake.currency),
+                    "figure_at": stake.map(|stake| stake.at),
+                    "amount_cents": stake.map(|stake| stake.amount_cents),
+                })
+            }));
+        }
+        if judged.is_empty() {
             return Ok(());
         }
-        let answered = answered.iter();
-        let answered = answered.map(|(kind, id)| json!({"kind": kind, "stripe_id": id}));
-        let wanted = wanted.iter().map(|lookup| {
-            json!({
-                "kind": lookup.kind,
-                "stripe_id": lookup.stripe_id,
-                "reason": lookup.reason,
-                "requested_at": lookup.requested_at,
-            })
-        });
-        let (answered, wanted): (Vec<Value>, Vec<Value>) = (answered.collect(), wanted.collect());
-        self.put("lookups", json!({"answered": answered, "wanted": wanted}))
+        self.put("lookups", json!({"judged": judged, "wanted": wanted}))
     }
 
     /// Makes the movements of each customer exactly these.
@@ -564,6 +638,26 @@ impl Writes {
         let days = replacement.daily.keys();
         let day = |(day, currency): &(Date, Currency)| json!({"day": day, "currency": currency});
         self.list("emptied_days", days.map(day))
+    }
+
+    /// Adds to `balance_daily`.
+    ///
+    /// # Errors
+    /// When a value has no JSON.
+    pub fn balance_daily(&mut self, daily: &BTreeMap<DailyKey, DailyBalance>) -> Result<(), Error> {
+        let rows = daily.iter().map(|(key, delta)| {
+            json!({
+                "day": key.day,
+                "balance_type": key.balance_type,
+                "currency": key.currency,
+                "reporting_category": key.reporting_category,
+                "amount_cents": delta.amount_cents,
+                "fee_cents": delta.fee_cents,
+                "net_cents": delta.net_cents,
+                "count": delta.count,
+            })
+        });
+        self.list("balance_daily", rows)
     }
 
     /// Announces what was not announced before, in this order.

@@ -26,7 +26,9 @@ use runtime::config::{BoxError, DatabaseConfig, SslMode};
 use runtime::time_limit;
 
 pub mod api_usage;
+pub mod archive;
 pub mod audit_log;
+mod balance;
 pub mod catalog;
 pub mod checkout_sessions;
 mod columns;
@@ -53,6 +55,7 @@ pub mod partner_invoices;
 pub mod payment_facts;
 pub mod payment_history;
 pub mod payment_parts;
+pub mod provisional;
 pub mod reconciliation_runs;
 pub mod reconciliation_window;
 pub mod reports;

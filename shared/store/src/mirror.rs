@@ -1,9 +1,11 @@
 //! The mirrored tables: a row for each object of Stripe's. [`mirrored!`] describes a table once, a line for each column;
 //! how it is read and written comes from there, here and in the functions of the database ([`crate::ledger`]).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_postgres::types::Json;
 
@@ -11,10 +13,18 @@ use super::Error;
 use domain::money::Currency;
 use domain::payment::Settlement;
 use domain::stripe_objects::customer::{LinkSource, UserLink};
+use domain::stripe_objects::invoice::OutsideStripe;
+use domain::stripe_objects::partial::Reason;
 use domain::stripe_objects::snapshot::Version;
 
 /// A row as JSON: the value of each column by its name.
 pub type Cells = Map<String, Value>;
+
+/// The column with the reasons why a row shows only a part of its object, sorted.
+pub(crate) const PARTIAL: &str = "partial";
+
+/// The reasons by the key of the object; an object that is not among them is shown whole.
+pub type Partial = BTreeMap<String, Vec<Reason>>;
 
 /// Some columns that are one member of a struct, or all of its own.
 pub trait Columns: Sized {
@@ -50,6 +60,8 @@ pub trait Mirrored: Columns {
     const REPLACED_IF: &'static [(&'static str, &'static [&'static str])] = &[];
     /// Whether the table notes when a row was written.
     const HAS_UPDATED_AT: bool = true;
+    /// Whether the table notes what a row does not show of its object (`partial`).
+    const IS_PARTIAL: bool = true;
 
     /// Adds the values of [`Mirrored::ADDED`].
     ///
@@ -181,6 +193,24 @@ pub(crate) fn one<T: Mirrored>(Json(mut cells): Json<Cells>) -> Result<T, Error>
     })
 }
 
+/// The reasons of the rows that [`select`] has selected, in the order of the rows.
+///
+/// # Errors
+/// When a word is none of the reasons.
+pub(crate) fn reasons(rows: &Value, table: &'static str) -> Result<Vec<Vec<Reason>>, Error> {
+    let rows = rows.as_array().into_iter().flatten();
+    let reasons = rows.map(|row| match row.get(PARTIAL) {
+        Some(Value::Null) | None => Ok(Vec::new()),
+        Some(reasons) => Vec::<Reason>::deserialize(reasons),
+    });
+    let reasons: Result<Vec<Vec<Reason>>, serde_json::Error> = reasons.collect();
+    reasons.map_err(|_other_word| Error::Unreadable {
+        table,
+        column: PARTIAL,
+        row: String::new(),
+    })
+}
+
 /// The objects of the rows that [`select`] has selected; none of `null`.
 pub(crate) fn read<T: Mirrored>(rows: Value) -> Result<Vec<T>, Error> {
     let Value::Array(rows) = rows else {
@@ -205,7 +235,11 @@ pub(crate) fn select<T: Mirrored>(condition: &str) -> String {
         Some((_, expression)) => format!("{expression} AS {name}"),
         None => (*name).to_owned(),
     };
-    let columns = T::names().iter().map(read).collect::<Vec<_>>().join(", ");
+    let mut columns: Vec<String> = T::names().iter().map(read).collect();
+    if T::IS_PARTIAL {
+        columns.push(PARTIAL.to_owned());
+    }
+    let columns = columns.join(", ");
     let table = T::TABLE;
     format!("SELECT json_agg(one) FROM (SELECT {columns} FROM {table} WHERE {condition}) AS one")
 }
@@ -238,6 +272,9 @@ pub(crate) fn upsert<T: Mirrored>(written: &str, now: &str) -> String {
     let (table, key) = (T::TABLE, T::KEY);
     let mut names = T::names();
     names.extend(T::ADDED);
+    if T::IS_PARTIAL {
+        names.push(PARTIAL);
+    }
     let mut values: Vec<String> = names.iter().map(|name| format!("new.{name}")).collect();
     for (name, expression) in T::LOOKED_UP {
         match names.iter().position(|known| known == name) {
@@ -278,7 +315,7 @@ columns_of!(Version {
     event_id = "source_event_id",
 });
 
-/// All NULL while the charge's balance transaction is not known.
+/// All NULL while the balance transaction of the payment's charge is not known.
 impl Columns for Option<Settlement> {
     fn names() -> Vec<&'static str> {
         vec![
@@ -313,6 +350,36 @@ impl Columns for Option<Settlement> {
         put(row, table, "settlement_amount_cents", &known.amount_cents)?;
         put(row, table, "settlement_fee_cents", &known.fee_cents)?;
         put(row, table, "exchange_rate", &known.exchange_rate)
+    }
+}
+
+/// Both NULL until a snapshot has stated it.
+impl Columns for Option<OutsideStripe> {
+    fn names() -> Vec<&'static str> {
+        vec!["outside_stripe_stated_at", "outside_stripe_stated_cents"]
+    }
+
+    fn read(row: &mut Cells, table: &'static str) -> Result<Option<OutsideStripe>, Error> {
+        let stated_at: Option<Timestamp> = take(row, table, "outside_stripe_stated_at")?;
+        let amount_cents: Option<i64> = take(row, table, "outside_stripe_stated_cents")?;
+        let stated = stated_at.zip(amount_cents);
+        Ok(stated.map(|(stated_at, amount_cents)| OutsideStripe {
+            stated_at,
+            amount_cents,
+        }))
+    }
+
+    fn write(&self, table: &'static str, row: &mut Cells) -> Result<(), Error> {
+        let Some(stated) = self else {
+            return Ok(());
+        };
+        put(row, table, "outside_stripe_stated_at", &stated.stated_at)?;
+        put(
+            row,
+            table,
+            "outside_stripe_stated_cents",
+            &stated.amount_cents,
+        )
     }
 }
 

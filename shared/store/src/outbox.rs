@@ -177,3 +177,31 @@ fn from_row(row: &Row) -> Result<Message, Error> {
         detail: row.try_get("detail")?,
     })
 }
+
+/// Messages that the bus has not taken yet.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = UnpublishedMessages)]
+pub struct Unpublished {
+    /// How many there are.
+    pub unpublished: i64,
+    /// When the oldest was written.
+    pub oldest_at: Option<Timestamp>,
+}
+
+/// How many messages are not published yet, and since when.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn unpublished(db: &impl GenericClient) -> Result<Unpublished, Error> {
+    let row = db
+        .query_typed_one(
+            "-- outbox::unpublished
+             SELECT count(*) AS unpublished, min(created_at) AS oldest_at FROM outbox WHERE published_at IS NULL",
+            &[],
+        )
+        .await?;
+    Ok(Unpublished {
+        unpublished: row.try_get("unpublished")?,
+        oldest_at: row.try_get("oldest_at")?,
+    })
+}

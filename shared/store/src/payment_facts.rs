@@ -2,12 +2,11 @@
 //! `invoice_payments`. Reads start from the ids that an event names and reach everything that belongs to the same
 //! payments, in one statement per table.
 
-use tokio_postgres::types::Type;
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::Row;
 
 use super::mirror::{Cells, mirrored};
 use super::{Error, columns};
-use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
+use domain::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
 use domain::revenue::entries::{EntryKind, RevenueEntry};
 use domain::stripe_objects::snapshot::Version;
 
@@ -49,8 +48,8 @@ mirrored!(Charge => "payment_attempts" by "(stripe_charge_id)" {
     succeeded_at,
     refund_totals,
     stripe_balance_transaction_id,
+    failure_balance_transaction_id,
     attempted_at,
-    ..settlement: Option<Settlement>,
     ..version: Version,
 });
 
@@ -63,7 +62,10 @@ mirrored!(Refund => "refunds" by "(stripe_refund_id)" {
     reason,
     status,
     stripe_balance_transaction_id,
+    failure_balance_transaction_id,
     metadata,
+    source,
+    stripe_invoice_id,
     created_at,
     failed_at,
     ..version: Version,
@@ -77,33 +79,23 @@ mirrored!(Dispute => "disputes" by "(stripe_dispute_id)" {
     currency,
     reason,
     status,
-    balance_transactions,
+    balance_transaction_ids,
     funds_withdrawn_at,
     funds_reinstated_at,
     closed_at,
     evidence_due_by,
     created_at,
     ..version: Version,
-}
-const ADDED: &'static [&'static str] = &["fee_cents"];
-
-/// The sum of the dispute's fees in minor units.
-fn add(&self, row: &mut Cells) -> Result<(), Error> {
-    let fees = self.fees_cents();
-    let (withdrawal, reinstatement) = fees.map_err(|_out_of_range| Error::Unwritable {
-        table: "disputes",
-        column: "fee_cents",
-    })?;
-    row.insert("fee_cents".to_owned(), (withdrawal + reinstatement).into());
-    Ok(())
-}
-);
+});
 
 mirrored!(InvoicePayment => "invoice_payments" by "(link_key)" {
     stripe_invoice_id,
     stripe_payment_intent_id,
     stripe_charge_id,
+    stripe_payment_record_id,
+    reported_by,
     stripe_invoice_payment_id,
+    is_default,
     stripe_customer_id,
     amount_paid_cents,
     currency,
@@ -118,24 +110,6 @@ fn add(&self, row: &mut Cells) -> Result<(), Error> {
     Ok(())
 }
 );
-
-/// Removes the figures of a charge's balance transaction. When two are joined the greater stays, whichever is right, so
-/// the wrong one has to go first.
-pub async fn forget_settlement(
-    db: &impl GenericClient,
-    stripe_charge_id: &str,
-) -> Result<(), Error> {
-    db.execute_typed(
-        "-- payment_facts::forget_settlement
-         UPDATE payment_attempts
-         SET settlement_currency = NULL, settlement_amount_cents = NULL, settlement_fee_cents = NULL,
-             exchange_rate = NULL
-         WHERE stripe_charge_id = $1",
-        &[(&stripe_charge_id, Type::TEXT)],
-    )
-    .await?;
-    Ok(())
-}
 
 pub(super) fn entry_from_row(row: &Row) -> Result<RevenueEntry, Error> {
     const TABLE: &str = "revenue_entries";

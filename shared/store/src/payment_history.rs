@@ -18,7 +18,8 @@ columns! {
     #[schema(as = Payment)]
     pub struct PaymentSummary of "payment_history" {
         pub id: i64,
-        /// The intent, the charge of a payment without one, or the invoice that was paid outside Stripe.
+        /// The intent, the charge of a payment without one, or what stands for money that came outside Stripe: its
+        /// payment record, otherwise the invoice.
         pub payment_key: String,
         pub invoice_id: Option<i64>,
         pub user_id: Option<i32>,
@@ -117,8 +118,10 @@ mirrored!(Payment => "payment_history" by "(payment_key)" {
     ..settlement: Option<domain::payment::Settlement>,
     !released_cents,
     !charges_short_of_refunds,
+    !not_convertible,
     !entries,
 }
+const IS_PARTIAL: bool = false;
 const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
     ("invoice_id",
      "(SELECT id FROM invoices WHERE invoices.stripe_invoice_id = new.stripe_invoice_id AND NOT superseded)"),
@@ -130,6 +133,123 @@ const LOOKED_UP: &'static [(&'static str, &'static str)] = &[
                new.user_id)"),
 ];
 );
+
+/// A payment of an invoice.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct PaymentOfInvoice {
+    #[serde(flatten)]
+    pub payment: PaymentSummary,
+    /// What it has paid of this invoice, in minor units; one payment may pay several invoices.
+    pub applied_cents: i64,
+}
+
+impl FromRow for PaymentOfInvoice {
+    fn from_row(row: &Row) -> Result<PaymentOfInvoice, Error> {
+        Ok(PaymentOfInvoice {
+            payment: PaymentSummary::from_row(row)?,
+            applied_cents: row.try_get("applied_cents")?,
+        })
+    }
+}
+
+columns! {
+    /// An invoice of a payment.
+    pub struct PaidInvoice of "invoices" {
+        /// Our number of the invoice; null while only the payment has named it.
+        pub invoice_id: Option<i64>,
+        /// The number that is printed.
+        pub invoice_number: Option<String>,
+        pub stripe_invoice_id: Option<String>,
+        /// What the payment has paid of it, in minor units.
+        pub applied_cents: i64,
+    }
+}
+
+/// Payments and their invoices, as the links between them say.
+const LINKED: &str = "
+    FROM invoice_payments AS link
+    JOIN payment_history AS payment
+        ON payment.payment_key = coalesce(link.stripe_payment_intent_id, link.stripe_payment_record_id,
+                                          link.stripe_charge_id)
+        OR link.stripe_payment_intent_id IS NULL AND payment.stripe_charge_id = link.stripe_charge_id
+    WHERE NOT payment.superseded";
+
+/// The payments of an invoice, newest first; at most 500.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn of_invoice(
+    db: &impl GenericClient,
+    invoice_id: i64,
+) -> Result<Vec<PaymentOfInvoice>, Error> {
+    columns::all(
+        db,
+        &format!(
+            "-- payment_history::of_invoice
+             WITH applied AS (
+                 SELECT payment.id AS payment_id,
+                        max(link.amount_paid_cents) FILTER (WHERE link.status = 'paid') AS applied_cents
+                 {LINKED} AND link.stripe_invoice_id = (SELECT stripe_invoice_id FROM invoices WHERE id = $1)
+                 GROUP BY payment.id
+             )
+             SELECT {}, coalesce(applied.applied_cents,
+                                 CASE WHEN invoice_id = $1 AND succeeded_at IS NOT NULL THEN amount_cents ELSE 0 END)
+                        AS applied_cents
+             FROM payment_history LEFT JOIN applied ON payment_id = id
+             WHERE NOT superseded AND id = ANY (ARRAY(
+                 SELECT payment_id FROM applied
+                 UNION SELECT id FROM payment_history WHERE invoice_id = $1))
+             ORDER BY created_at DESC, id DESC LIMIT 500",
+            PaymentSummary::COLUMNS
+        ),
+        &[(&invoice_id, Type::INT8)],
+    )
+    .await
+}
+
+/// The invoices that a payment pays, the largest part first.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn invoices_of(
+    db: &impl GenericClient,
+    payment: &PaymentSummary,
+) -> Result<Vec<PaidInvoice>, Error> {
+    columns::all(
+        db,
+        &format!(
+            "-- payment_history::invoices_of
+             WITH linked AS (
+                 SELECT link.stripe_invoice_id,
+                        max(link.amount_paid_cents) FILTER (WHERE link.status = 'paid') AS applied_cents
+                 {LINKED} AND payment.id = $1
+                 GROUP BY link.stripe_invoice_id
+             ), applied AS (
+                 SELECT invoices.id AS invoice_id, stripe_invoice_id, applied_cents
+                 FROM linked
+                 LEFT JOIN invoices USING (stripe_invoice_id)
+                 WHERE invoices.superseded IS NOT TRUE
+                 UNION ALL
+                 SELECT invoice_id, stripe_invoice_id, NULL FROM payment_history
+                 WHERE id = $1 AND invoice_id IS NOT NULL AND NOT EXISTS (
+                     SELECT FROM linked WHERE linked.stripe_invoice_id = payment_history.stripe_invoice_id)
+             )
+             SELECT invoice_id, invoice_number, applied.stripe_invoice_id,
+                    coalesce(applied_cents, CASE WHEN invoice_id = $2 THEN $3 ELSE 0::bigint END) AS applied_cents
+             FROM applied LEFT JOIN invoices ON invoices.id = invoice_id
+             ORDER BY 4 DESC, 3, 1",
+        ),
+        &[
+            (&payment.id, Type::INT8),
+            (&payment.invoice_id, Type::INT8),
+            (
+                &payment.succeeded_at.map_or(0, |_| payment.amount_cents),
+                Type::INT8,
+            ),
+        ],
+    )
+    .await
+}
 
 /// Which payments a list shows; `None` for all.
 #[derive(Debug, Default)]

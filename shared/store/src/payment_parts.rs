@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use super::Error;
 use super::columns::{self, columns};
 use domain::money::Currency;
+use domain::payment::RefundSource;
 
 columns! {
     /// An attempt to pay: a charge. Amounts in minor units of `currency`, words are Stripe's.
@@ -44,6 +45,8 @@ columns! {
         pub reason: Option<String>,
         /// One that is `failed` or `canceled` counts nowhere.
         pub status: String,
+        /// A refund at Stripe, or what a credit note paid back outside Stripe, of which this payment may be a part.
+        pub source: RefundSource,
         pub created_at: Timestamp,
         pub failed_at: Option<Timestamp>,
     }
@@ -59,9 +62,11 @@ columns! {
         pub currency: Currency,
         pub reason: Option<String>,
         pub status: String,
-        /// Stripe's fee for the dispute.
+        /// What Stripe charged for the dispute, in the payment's currency.
         pub fee_cents: i64,
+        /// When money first went.
         pub funds_withdrawn_at: Option<Timestamp>,
+        /// When money first came back.
         pub funds_reinstated_at: Option<Timestamp>,
         /// The last instant at which evidence may be submitted; null when Stripe names none.
         pub evidence_due_by: Option<Timestamp>,
@@ -96,12 +101,13 @@ pub async fn attempts(
     .await
 }
 
-/// The refunds of a payment with these charges, first to last.
+/// The refunds of a payment with these charges, and what credit notes paid back of it, first to last.
 ///
 /// # Errors
 /// When the statement fails.
 pub async fn refunds(
     db: &impl GenericClient,
+    payment_key: &str,
     stripe_payment_intent_id: Option<&str>,
     stripe_charge_ids: &[&str],
 ) -> Result<Vec<PaymentRefund>, Error> {
@@ -111,12 +117,15 @@ pub async fn refunds(
             "-- payment_parts::refunds
              SELECT {} FROM refunds
              WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
+                OR stripe_refund_id = ANY(ARRAY(SELECT source_id FROM revenue_entries
+                                                WHERE payment_key = $3 AND kind = 'refund'))
              ORDER BY created_at, stripe_refund_id",
             PaymentRefund::COLUMNS
         ),
         &[
             (&stripe_payment_intent_id, Type::TEXT),
             (&stripe_charge_ids, Type::TEXT_ARRAY),
+            (&payment_key, Type::TEXT),
         ],
     )
     .await
@@ -133,13 +142,18 @@ pub async fn disputes(
 ) -> Result<Vec<PaymentDispute>, Error> {
     columns::all(
         db,
-        &format!(
-            "-- payment_parts::disputes
-             SELECT {} FROM disputes
-             WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
-             ORDER BY created_at, stripe_dispute_id",
-            PaymentDispute::COLUMNS
-        ),
+        // What an earlier release has booked has no entry for each balance transaction.
+        "-- payment_parts::disputes
+         SELECT stripe_dispute_id, stripe_charge_id, stripe_payment_intent_id, amount_cents, currency, reason, status,
+                CAST(coalesce((SELECT sum(entry.amount_cents) FROM balance_transactions AS moved
+                               JOIN revenue_entries AS entry
+                                   ON entry.payment_key = moved.payment_key AND entry.kind = 'dispute_fee'
+                                      AND entry.source_id = moved.stripe_balance_transaction_id
+                               WHERE moved.source_id = disputes.stripe_dispute_id), fee_cents) AS bigint) AS fee_cents,
+                funds_withdrawn_at, funds_reinstated_at, evidence_due_by, closed_at, created_at
+         FROM disputes
+         WHERE stripe_payment_intent_id = $1 OR stripe_charge_id = ANY($2)
+         ORDER BY created_at, stripe_dispute_id",
         &[
             (&stripe_payment_intent_id, Type::TEXT),
             (&stripe_charge_ids, Type::TEXT_ARRAY),

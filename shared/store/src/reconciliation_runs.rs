@@ -51,8 +51,8 @@ file_columns! {
         pub id: i64,
         /// The run that found it.
         pub run_id: i64,
-        /// What differs: `missing_in_db`, `missing_in_stripe`, `amount_differs`, `status_differs`, `fee_differs` or
-        /// `currency_differs`.
+        /// What differs: `missing_in_db`, `missing_in_stripe`, `amount_differs`, `status_differs`, `fee_differs`,
+        /// `currency_differs`; or `possible_double_payment`, two payments that may be one.
         pub kind: String,
         /// `open`, `healed` by the run, or `accepted` by a person.
         pub resolution: String,
@@ -76,6 +76,36 @@ file_columns! {
         /// Why somebody accepted the difference; null while nobody has.
         pub accepted_reason: Option<String>,
     }
+}
+
+columns! {
+    /// The end of a daily comparison.
+    pub struct Comparison of "reconciliation_runs" {
+        pub run_id: i64,
+        /// Null while it runs, or was cut off.
+        pub finished_at: Option<Timestamp>,
+        /// `running`, `completed`, `incomplete` or `failed`.
+        pub status: String,
+        /// Differences that are left for a person to resolve.
+        pub open: i64,
+    }
+}
+
+/// The daily comparison that began last; `None` before the first.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn last_comparison(db: &impl GenericClient) -> Result<Option<Comparison>, Error> {
+    columns::first(
+        db,
+        &format!(
+            "-- reconciliation_runs::last_comparison
+             SELECT {} FROM reconciliation_runs WHERE kind = 'daily' ORDER BY started_at DESC, run_id DESC LIMIT 1",
+            Comparison::COLUMNS
+        ),
+        &[],
+    )
+    .await
 }
 
 /// A page of runs, the one that began last first.
@@ -269,6 +299,69 @@ pub async fn finish(
         )
         .await?;
     Error::check_row_count("reconciliation_runs::finish", 1, changed)
+}
+
+/// Begins the run that tells what reading the archive again has changed, and returns its id.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn begin_rebuild(db: &impl GenericClient, now: Timestamp) -> Result<i64, Error> {
+    let row = db
+        .query_typed_one(
+            "-- reconciliation_runs::begin_rebuild
+             INSERT INTO reconciliation_runs (kind, started_at) VALUES ('redrive', $1) RETURNING run_id",
+            &[(&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Ok(row.try_get("run_id")?)
+}
+
+/// Ends it.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn end_rebuild(
+    db: &impl GenericClient,
+    run_id: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let changed = db
+        .execute_typed(
+            "-- reconciliation_runs::end_rebuild
+             UPDATE reconciliation_runs
+             SET status = 'completed', finished_at = $2,
+                 healed = (SELECT count(*) FROM reconciliation_items WHERE run_id = $1)
+             WHERE run_id = $1",
+            &[(&run_id, Type::INT8), (&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Error::check_row_count("reconciliation_runs::end_rebuild", 1, changed)
+}
+
+/// Notes a difference that is put right.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn insert_healed(
+    db: &impl GenericClient,
+    run_id: i64,
+    discrepancy: &Discrepancy,
+    now: Timestamp,
+) -> Result<(), Error> {
+    insert_item(db, run_id, discrepancy, now).await?;
+    db.execute_typed(
+        "-- reconciliation_runs::insert_healed
+         UPDATE reconciliation_items SET resolution = 'healed', resolved_at = $4
+         WHERE run_id = $1 AND object_id = $2 AND kind = $3",
+        &[
+            (&run_id, Type::INT8),
+            (&discrepancy.object_id, Type::TEXT),
+            (&discrepancy.kind.as_str(), Type::TEXT),
+            (&now, Type::TIMESTAMPTZ),
+        ],
+    )
+    .await?;
+    Ok(())
 }
 
 /// Whether somebody has accepted this difference: the same object, kind and values.

@@ -85,7 +85,8 @@ pub async fn refunds(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<St
         db,
         "-- reconciliation_window::refunds
          SELECT DISTINCT id FROM (
-             SELECT stripe_refund_id AS id FROM refunds WHERE created_at >= $1 AND created_at < $2
+             SELECT stripe_refund_id AS id FROM refunds
+             WHERE created_at >= $1 AND created_at < $2 AND source = 'stripe'
          ) AS objects
          WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
@@ -135,6 +136,51 @@ pub async fn subscriptions(
              SELECT stripe_subscription_id AS id FROM subscriptions
              WHERE created_at >= $1 AND created_at < $2 AND stripe_subscription_id IS NOT NULL
                AND NOT superseded
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
+        slice,
+    )
+    .await
+}
+
+/// The ids of balance transactions.
+pub async fn balance_transactions(
+    db: &impl GenericClient,
+    slice: Slice<'_>,
+) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        "-- reconciliation_window::balance_transactions
+         SELECT DISTINCT id FROM (
+             SELECT stripe_balance_transaction_id AS id FROM balance_transactions WHERE created_at >= $1 AND created_at < $2
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
+        slice,
+    )
+    .await
+}
+
+/// The ids of payouts.
+pub async fn payouts(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        "-- reconciliation_window::payouts
+         SELECT DISTINCT id FROM (
+             SELECT stripe_payout_id AS id FROM payouts WHERE created_at >= $1 AND created_at < $2
+         ) AS objects
+         WHERE id > $3 ORDER BY id LIMIT $4",
+        slice,
+    )
+    .await
+}
+
+/// The ids of tax rates.
+pub async fn tax_rates(db: &impl GenericClient, slice: Slice<'_>) -> Result<Vec<String>, Error> {
+    ids(
+        db,
+        "-- reconciliation_window::tax_rates
+         SELECT DISTINCT id FROM (
+             SELECT stripe_tax_rate_id AS id FROM tax_rates WHERE created_at >= $1 AND created_at < $2
          ) AS objects
          WHERE id > $3 ORDER BY id LIMIT $4",
         slice,
@@ -379,4 +425,59 @@ pub async fn missing_numbers(db: &impl GenericClient, limit: i64) -> Result<Vec<
         )
         .await?;
     rows.iter().map(|row| Ok(row.try_get("number")?)).collect()
+}
+
+/// Two payments that may be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PossibleDouble {
+    /// The key of the payment outside Stripe.
+    pub outside_stripe: String,
+    /// The key of the payment at Stripe that is of no invoice.
+    pub at_stripe: String,
+    pub currency: String,
+    /// Of each, in minor units.
+    pub amount_cents: i64,
+}
+
+/// Payments outside Stripe in `[from, to)` whose customer paid the same amount at Stripe within seven days, for no
+/// invoice; at most `limit`.
+pub async fn possible_double_payments(
+    db: &impl GenericClient,
+    from: Timestamp,
+    to: Timestamp,
+    limit: i64,
+) -> Result<Vec<PossibleDouble>, Error> {
+    let rows = db
+        .query_typed(
+            "-- reconciliation_window::possible_double_payments
+             SELECT DISTINCT ON (outside.payment_key) outside.payment_key AS outside_stripe,
+                    other.payment_key AS at_stripe, outside.currency, outside.amount_cents
+             FROM payment_history AS outside
+             JOIN payment_history AS other
+                 ON other.stripe_customer_id = outside.stripe_customer_id AND other.currency = outside.currency
+                 AND other.amount_cents = outside.amount_cents
+                 AND other.succeeded_at BETWEEN outside.succeeded_at - interval '7 days'
+                                            AND outside.succeeded_at + interval '7 days'
+             WHERE outside.succeeded_at >= $1 - interval '7 days' AND outside.succeeded_at < $2
+               AND outside.payment_method = 'out_of_band' AND NOT outside.superseded
+               AND other.stripe_invoice_id IS NULL AND NOT other.superseded
+               AND other.payment_method IS DISTINCT FROM 'out_of_band' AND other.payment_key NOT LIKE 'manual:%'
+             ORDER BY outside.payment_key, other.payment_key LIMIT $3",
+            &[
+                (&from, Type::TIMESTAMPTZ),
+                (&to, Type::TIMESTAMPTZ),
+                (&limit, Type::INT8),
+            ],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(PossibleDouble {
+                outside_stripe: row.try_get("outside_stripe")?,
+                at_stripe: row.try_get("at_stripe")?,
+                currency: row.try_get("currency")?,
+                amount_cents: row.try_get("amount_cents")?,
+            })
+        })
+        .collect()
 }

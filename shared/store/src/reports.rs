@@ -224,7 +224,12 @@ pub async fn disputes(db: &Client, scope: &Scope) -> Result<Vec<Disputes>, Error
              SELECT CASE WHEN closed_at > $4 AND status LIKE 'warning%' THEN 'warning_under_review'
                          WHEN closed_at > $4 THEN 'under_review'
                          ELSE status END AS status,
-                    reason, amount_cents, fee_cents
+                    reason, amount_cents,
+                    coalesce((SELECT sum(entry.amount_cents) FROM balance_transactions AS moved
+                              JOIN revenue_entries AS entry
+                                  ON entry.payment_key = moved.payment_key AND entry.kind = 'dispute_fee'
+                                     AND entry.source_id = moved.stripe_balance_transaction_id
+                              WHERE moved.source_id = disputes.stripe_dispute_id), fee_cents) AS fee_cents
              FROM disputes
              WHERE currency = $1 AND coalesce(funds_withdrawn_at, created_at) >= $2
                AND coalesce(funds_withdrawn_at, created_at) < $3
@@ -252,13 +257,15 @@ columns! {
     }
 }
 
-/// Fees by what is known of them, by the payment's date and, of disputes, the withdrawal's.
+/// Fees by what is known of them: a charge's by the payment's date, others by that of their balance transaction.
 pub async fn fees(db: &Client, scope: &Scope) -> Result<Vec<Fees>, Error> {
     let statement = "-- reports::fees
          SELECT CASE WHEN kind <> 'fee' THEN 'dispute'
                      WHEN is_estimated THEN 'estimated' ELSE 'actual' END AS fee_source,
-                count(DISTINCT source_id) AS charged,
-                (sum(payment_amount_cents) FILTER (WHERE kind = 'fee'))::bigint AS gross_cents,
+                count(DISTINCT CASE WHEN kind = 'fee' THEN payment_key ELSE source_id END) AS charged,
+                -- Once for each payment: it may have further fees.
+                (sum(payment_amount_cents) FILTER (WHERE kind = 'fee' AND source_id = payment_key))::bigint
+                    AS gross_cents,
                 sum(amount_cents)::bigint AS fees_cents
          FROM dated_revenue_entries
          WHERE currency = $1 AND occurred_at >= $2 AND occurred_at < $3 AND kind IN ('fee', 'dispute_fee', 'dispute_fee_reinstated')
@@ -321,10 +328,15 @@ pub async fn tax(db: &Client, scope: &Scope) -> Result<Vec<Tax>, Error> {
                                            '0')::bigint AS tax_cents
              FROM issued CROSS JOIN LATERAL jsonb_array_elements(
                  CASE WHEN jsonb_typeof(tax_breakdown) = 'array' THEN tax_breakdown ELSE '[]' END) AS part
+         ), named AS (
+             -- What a tax does not say itself, its rate says.
+             SELECT parts.id, coalesce(parts.jurisdiction, rate.jurisdiction, rate.country) AS jurisdiction,
+                    parts.tax_rate, parts.taxable_cents, parts.tax_cents
+             FROM parts LEFT JOIN tax_rates AS rate ON rate.stripe_tax_rate_id = parts.tax_rate
          ), told AS (
              SELECT id, sum(tax_cents) AS tax_cents FROM parts GROUP BY id
          ), rows AS (
-             SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM parts
+             SELECT id, jurisdiction, tax_rate, taxable_cents, tax_cents FROM named
              UNION ALL
              SELECT issued.id, NULL, NULL, NULL, issued.sign * issued.tax_cents - coalesce(told.tax_cents, 0)
              FROM issued LEFT JOIN told ON told.id = issued.id
@@ -401,7 +413,7 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
              SELECT to_json(version) AS version FROM (
                  SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
                         source_rank, occurred_at, status, currency, mrr_microcents,
-                        potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
+                        potential_mrr_microcents, mrr_provisional, waits_for, missing, plan_name, overruled,
                         set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents,
                         discount_steps
                  FROM subscription_versions

@@ -159,3 +159,47 @@ pub async fn missing(db: &impl GenericClient, event_ids: &[String]) -> Result<Ve
         .map(|row| Ok(row.try_get("event_id")?))
         .collect()
 }
+
+/// Notes that what these thin events stand for is in the ledger.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn settle_deferred(db: &impl GenericClient, event_ids: &[String]) -> Result<(), Error> {
+    db.execute_typed(
+        "-- stripe_events::settle_deferred
+         UPDATE stripe_events SET outcome = 'applied' WHERE event_id = ANY($1) AND outcome = 'deferred'",
+        &[(&event_ids, Type::TEXT_ARRAY)],
+    )
+    .await?;
+    Ok(())
+}
+
+/// What the inbox has received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// When Stripe made the newest event.
+    pub newest_at: Option<Timestamp>,
+    /// The events of another account or the other mode in the last 24 hours.
+    pub foreign: i64,
+}
+
+/// What the inbox has received by now.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn received(db: &impl GenericClient, now: Timestamp) -> Result<Received, Error> {
+    let row = db
+        .query_typed_one(
+            "-- stripe_events::received
+             SELECT (SELECT max(coalesce(created_at, received_at)) FROM stripe_events) AS newest_at,
+                    (SELECT count(*) FROM stripe_events
+                     WHERE outcome = 'foreign'
+                       AND coalesce(created_at, received_at) > $1 - interval '24 hours') AS foreign_events",
+            &[(&now, Type::TIMESTAMPTZ)],
+        )
+        .await?;
+    Ok(Received {
+        newest_at: row.try_get("newest_at")?,
+        foreign: row.try_get("foreign_events")?,
+    })
+}

@@ -98,6 +98,8 @@ mirrored!(Subscription => "subscriptions" by "(stripe_subscription_id) WHERE NOT
     status,
     currency,
     items,
+    items_shown_at,
+    items_complete,
     discounts,
     inherited_discounts,
     current_period_start,
@@ -151,6 +153,7 @@ mirrored!(SubscriptionVersion
     potential_mrr_microcents,
     mrr_provisional,
     waits_for,
+    missing,
     plan_name,
     overruled,
     set_to_cancel,
@@ -160,6 +163,7 @@ mirrored!(SubscriptionVersion
     discount_steps,
 }
 const HAS_UPDATED_AT: bool = false;
+const IS_PARTIAL: bool = false;
 );
 
 /// The customers some of whose snapshots wait for one of these prices, coupons and discounts, each with the subscriptions

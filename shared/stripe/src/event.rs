@@ -36,8 +36,17 @@ pub struct Event {
     pub object: Value,
     /// `data.previous_attributes`; only `*.updated` events have it.
     pub previous_attributes: Option<Value>,
-    /// Whether it is a `v2.core.event`, which names an object without carrying it.
-    pub is_thin: bool,
+    /// What a `v2.core.event` names without carrying it; `None` for one that carries its object.
+    pub thin: Option<Thin>,
+}
+
+/// What a thin event names. Source: <https://docs.stripe.com/event-destinations#thin-events>.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Thin {
+    /// The event with the object (`evt_…`); Stripe keeps it for 30 days.
+    pub snapshot_event: Option<String>,
+    /// The type and the id of the object, as it is now.
+    pub related_object: Option<(String, String)>,
 }
 
 impl Event {
@@ -75,6 +84,13 @@ impl Event {
             state: digest(&self.object),
             previous: previous.map(|previous| digest(&laid_over(&self.object, previous))),
         }
+    }
+
+    /// The type of the snapshot event that a thin event stands for; `None` for any other.
+    #[must_use]
+    pub fn snapshot_type(&self) -> Option<&str> {
+        self.thin.as_ref()?;
+        self.event_type.strip_prefix("v1.")
     }
 
     /// The id of the object the event is about.
@@ -145,6 +161,14 @@ fn from_value(value: Value) -> Result<Event, Error> {
     };
     let event_id =
         text(envelope.remove("id")).filter(|id| !id.is_empty() && id.len() <= MAX_ID_BYTES);
+    let is_thin = envelope.get("object").and_then(Value::as_str) == Some("v2.core.event");
+    let thin = is_thin.then(|| Thin {
+        snapshot_event: text(envelope.remove("snapshot_event")),
+        related_object: envelope.get("related_object").and_then(|related| {
+            let member = |name| related.get(name)?.as_str().map(str::to_owned);
+            Some((member("type")?, member("id")?))
+        }),
+    });
     // An event with an unusual `data` is still an event: it is kept and never lost.
     let mut data = match envelope.remove("data") {
         Some(Value::Object(data)) => data,
@@ -162,7 +186,7 @@ fn from_value(value: Value) -> Result<Event, Error> {
         previous_attributes: data
             .remove("previous_attributes")
             .filter(|attributes| !attributes.is_null()),
-        is_thin: envelope.get("object").and_then(Value::as_str) == Some("v2.core.event"),
+        thin,
     })
 }
 
@@ -304,7 +328,7 @@ mod tests {
         let body = br#"{"id":"evt_1","object":"v2.core.event","type":"v1.billing.meter.error",
                         "created":"2025-01-02T03:04:05Z","related_object":{"id":"x"}}"#;
         let event = Event::parse(body).unwrap();
-        assert!(event.is_thin);
+        assert!(event.thin.is_some());
         assert_eq!(
             event.created_at.unwrap().to_string(),
             "2025-01-02T03:04:05Z"

@@ -5,22 +5,24 @@
 //! once. A field the ledger needs and none of the paths has is an error that names it, so that
 //! the event is parked instead of writing a NULL over a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::event::Event;
 use domain::money::Currency;
-use domain::payment::{
-    self, Charge, Dispute, DisputeTransaction, InvoicePayment, PaymentIntent, Refund, Settlement,
-};
+use domain::payment::{self, Charge, Dispute, InvoicePayment, PaymentIntent, Refund, RefundSource};
+use domain::period::day_of;
+use domain::stripe_objects::balance::{self, BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{
     Coupon, CouponSnapshot, CurrencyOption, Discount, DiscountSnapshot, Price, PriceSnapshot, Tier,
     TransformQuantity,
 };
 use domain::stripe_objects::customer::{CheckoutSession, Customer, LinkSource, UserLink};
-use domain::stripe_objects::invoice::{self, CreditNote, Invoice, InvoiceStatus, Line};
+use domain::stripe_objects::invoice::{
+    self, CreditNote, Invoice, InvoiceStatus, Line, NoteRefund, OutsideStripe,
+};
 use domain::stripe_objects::objects::{Keep, Objects};
 use domain::stripe_objects::snapshot::{FETCHED, Version};
 use domain::stripe_objects::status::{
@@ -103,6 +105,8 @@ pub fn is_applied(event_type: &str) -> bool {
         "product.",
         "coupon.",
         "customer.discount.",
+        "payout.",
+        "tax_rate.",
     ]
     .iter()
     .any(|family| event_type.starts_with(family))
@@ -114,7 +118,7 @@ pub fn is_applied(event_type: &str) -> bool {
 /// When a field the ledger needs is missing under every path.
 pub fn read(event: &Event) -> Result<Objects, Error> {
     let mut facts = Objects::default();
-    if event.is_thin || !is_applied(&event.event_type) {
+    if event.thin.is_some() || !is_applied(&event.event_type) {
         return Ok(facts);
     }
     let source = Source {
@@ -146,6 +150,8 @@ pub fn read(event: &Event) -> Result<Objects, Error> {
         "credit_note" => source.credit_note(object, &mut facts)?,
         "price" | "plan" => source.price(object, &mut facts)?,
         "coupon" => source.coupon(object, &mut facts)?,
+        "payout" => source.payout(object, &mut facts)?,
+        "tax_rate" => source.tax_rate(object, &mut facts)?,
         // `product.*` carries nothing the ledger keeps.
         _ => {}
     }
@@ -159,7 +165,7 @@ fn stamp(fetched_at: Timestamp) -> Timestamp {
 }
 
 /// Reads an object fetched from Stripe through the same paths as an event's; `object.object` is its type. Times that
-/// only an event shows (a dispute's closing, a capture) are read from balance transactions, or stay unknown.
+/// only an event shows (a dispute's closing) stay unknown; a capture's is read from its balance transaction.
 ///
 /// # Errors
 /// When a field the ledger needs is missing under every path.
@@ -189,13 +195,9 @@ pub fn read_fetched(object: &Value, fetched_at: Timestamp) -> Result<Objects, Er
         "coupon" => source.coupon(object, &mut facts)?,
         "discount" => source.discount(object, &mut facts)?,
         "checkout.session" => source.checkout_session(object, &mut facts)?,
-        "balance_transaction" => {
-            let settlement = settlement(object).ok_or(Error::MissingField {
-                object: "balance_transaction",
-                field: "amount",
-            })?;
-            facts.settlements.insert(id.to_owned(), settlement);
-        }
+        "balance_transaction" => source.balance_transaction(object, None, &mut facts)?,
+        "payout" => source.payout(object, &mut facts)?,
+        "tax_rate" => source.tax_rate(object, &mut facts)?,
         _ => {
             return Err(Error::MissingField {
                 object: "fetched object",
@@ -334,13 +336,12 @@ impl Source<'_> {
         const OBJECT: &str = "subscription";
         let stripe_customer_id = required_id(object, OBJECT, &["customer"], "customer")?;
         let status = required_text(object, OBJECT, "status")?;
-        let mut items = items(object, self, facts)?;
-        if items.is_empty() {
-            return Err(Error::MissingField {
-                object: OBJECT,
-                field: "items",
-            });
-        }
+        let (mut items, has_unreadable) = items(object, self, facts);
+        let is_ended = subscription::is_ended(&status);
+        // An ended subscription without items has none; a live one does not show them.
+        let shows_all = is_ended || !items.is_empty();
+        let is_cut = has_unreadable || flag(object, &["items.has_more"]) == Some(true);
+        let items_complete = shows_all && !is_cut;
         let currency = currency(object, &["currency", "plan.currency"])
             .or_else(|| items.iter().find_map(|item| item.price.currency));
         for item in &mut items {
@@ -355,7 +356,6 @@ impl Source<'_> {
             LinkSource::SubscriptionMetadata,
         );
         let started_at = time(object, &["start_date", "start", "created"]);
-        let is_ended = subscription::is_ended(&status);
         let is_paused = SubscriptionStatus::of(&status) == SubscriptionStatus::Paused
             || text(object, &["pause_collection.behavior"]).is_some();
         // Items may have periods of their own: the subscription's is the one that ends first.
@@ -375,6 +375,8 @@ impl Source<'_> {
             stripe_subscription_id: required_text(object, OBJECT, "id")?,
             stripe_customer_id,
             currency,
+            items_shown_at: (!items.is_empty()).then_some(self.at),
+            items_complete: Some(items_complete),
             items,
             discounts,
             // What the customer has is known from the customer.
@@ -420,21 +422,21 @@ impl Source<'_> {
         let lines = lines(object);
         let total_cents = required_int(object, OBJECT, &["total", "amount_due"], "total")?;
         let amount_due_cents = int(object, &["amount_due"]).unwrap_or(total_cents);
-        let out_of_band_cents = match out_of_band(object, status, amount_due_cents) {
-            0 if self.is_fetched() && status == InvoiceStatus::Paid && lists_no_payment(object) => {
-                amount_due_cents.max(0)
-            }
-            amount => amount,
-        };
-        let reported_paid = int(object, &["amount_paid"]).unwrap_or_else(|| {
-            if status == InvoiceStatus::Paid {
+        let is_out_of_band =
+            status == InvoiceStatus::Paid && flag(object, &["paid_out_of_band"]) == Some(true);
+        let is_paid = status == InvoiceStatus::Paid;
+        let own_paid_cents =
+            int(object, &["amount_paid"]).unwrap_or(if is_paid && !is_out_of_band {
                 amount_due_cents
             } else {
                 0
-            }
-        });
-        let amount_paid_cents = reported_paid.max(out_of_band_cents);
-        let is_paid = status == InvoiceStatus::Paid;
+            });
+        // Before basil a flag says that the rest came outside Stripe, and `amount_paid` leaves that out.
+        let amount_paid_cents = if is_out_of_band {
+            own_paid_cents.max(amount_due_cents)
+        } else {
+            own_paid_cents
+        };
         let paid_at = time(object, &["status_transitions.paid_at"]).or(is_paid.then_some(self.at));
         let credit_notes_cents = int(object, &["pre_payment_credit_notes_amount"]).unwrap_or(0);
         let tax_breakdown = taxes(object, &["total_taxes", "total_tax_amounts"]);
@@ -454,14 +456,17 @@ impl Source<'_> {
             named,
             LinkSource::InvoiceMetadata,
         );
-        self.payments_of_invoice(
-            object,
-            status,
-            amount_paid_cents,
-            out_of_band_cents,
-            paid_at,
-            facts,
-        )?;
+        let names_payment = id(object, &["payment_intent", "charge"]).is_some();
+        let stated_cents = if is_out_of_band {
+            Some(amount_paid_cents - own_paid_cents)
+        } else if self.is_fetched() && !names_payment {
+            // What the whole list of its payments does not hold came outside Stripe.
+            paid_by_stripe(object).map(|by_stripe| (own_paid_cents - by_stripe).max(0))
+        } else {
+            None
+        };
+        let paid_cents = Some(own_paid_cents).filter(|paid| is_paid && *paid > 0);
+        self.payments_of_invoice(object, paid_cents, paid_at, facts)?;
         facts.invoices.keep(Invoice {
             number: text(object, &["number"]),
             stripe_subscription_id: id(
@@ -484,7 +489,11 @@ impl Source<'_> {
             amount_paid_cents,
             amount_remaining_cents: int(object, &["amount_remaining"])
                 .unwrap_or(amount_due_cents - amount_paid_cents),
-            out_of_band_cents,
+            stated: stated_cents.map(|amount_cents| OutsideStripe {
+                stated_at: self.at,
+                amount_cents,
+            }),
+            names_payment: Some(names_payment),
             credit_notes_cents,
             billing_period_start,
             billing_period_end,
@@ -520,13 +529,11 @@ impl Source<'_> {
         Ok(())
     }
 
-    /// The links that an invoice itself names: `payments.data[]`, or one intent or charge.
+    /// The links that an invoice itself names: `payments.data[]`, or one intent or charge, which has paid `paid_cents`.
     fn payments_of_invoice(
         &self,
         object: &Value,
-        status: InvoiceStatus,
-        amount_paid_cents: i64,
-        out_of_band_cents: i64,
+        paid_cents: Option<i64>,
         paid_at: Option<Timestamp>,
         facts: &mut Objects,
     ) -> Result<(), Error> {
@@ -541,19 +548,18 @@ impl Source<'_> {
         if intent.is_none() && charge.is_none() {
             return Ok(());
         }
-        let is_paid =
-            status == InvoiceStatus::Paid && out_of_band_cents == 0 && amount_paid_cents > 0;
         facts.invoice_payments.keep(InvoicePayment {
-            stripe_invoice_id: required_text(object, "invoice", "id")?,
-            stripe_payment_intent_id: intent,
             stripe_charge_id: charge,
-            stripe_invoice_payment_id: None,
-            stripe_customer_id: id(object, &["customer"]),
-            amount_paid_cents: is_paid.then_some(amount_paid_cents),
+            amount_paid_cents: paid_cents,
             currency: currency(object, &["currency"]),
-            status: is_paid.then(|| "paid".to_owned()),
-            paid_at: paid_at.filter(|_| is_paid),
-            version: self.version(0),
+            status: paid_cents.map(|_| "paid".to_owned()),
+            paid_at: paid_at.filter(|_| paid_cents.is_some()),
+            ..self.link(
+                &required_text(object, "invoice", "id")?,
+                intent.as_deref(),
+                None,
+                &id(object, &["customer"]),
+            )
         });
         for (path, kind) in [("payment_intent", "payment_intent"), ("charge", "charge")] {
             self.expanded(object, path, kind, facts)?;
@@ -570,8 +576,9 @@ impl Source<'_> {
         const OBJECT: &str = "invoice payment";
         let intent = id(object, &["payment.payment_intent"]);
         let charge = id(object, &["payment.charge"]);
-        if intent.is_none() && charge.is_none() {
-            // It was paid by something that is no payment here (a payment record, or outside Stripe).
+        let record = id(object, &["payment.payment_record"]);
+        if intent.is_none() && charge.is_none() && record.is_none() {
+            // It was paid by something that has no id here: what nobody can name came outside Stripe.
             return Ok(());
         }
         let invoice_id = id(object, &["invoice"])
@@ -582,19 +589,19 @@ impl Source<'_> {
             })?;
         let status = text(object, &["status"]);
         let is_paid = status.as_deref() == Some("paid");
+        let customer = invoice.and_then(|invoice| id(invoice, &["customer"]));
         facts.invoice_payments.keep(InvoicePayment {
-            stripe_invoice_id: invoice_id,
-            stripe_payment_intent_id: intent,
-            stripe_charge_id: charge,
+            stripe_payment_record_id: record,
+            reported_by: text(object, &["payment.payment_record.reported_by"]),
             stripe_invoice_payment_id: text(object, &["id"]),
-            stripe_customer_id: invoice.and_then(|invoice| id(invoice, &["customer"])),
+            is_default: flag(object, &["is_default"]),
             amount_paid_cents: int(object, &["amount_paid"]).filter(|_| is_paid),
             currency: currency(object, &["currency"]),
             paid_at: time(object, &["status_transitions.paid_at"])
                 .or(is_paid.then_some(self.at))
                 .filter(|_| is_paid),
             status,
-            version: self.version(0),
+            ..self.link(&invoice_id, intent.as_deref(), charge.as_deref(), &customer)
         });
         for (path, kind) in [
             ("payment.payment_intent", "payment_intent"),
@@ -701,7 +708,10 @@ impl Source<'_> {
             stripe_invoice_id: invoice.to_owned(),
             stripe_payment_intent_id: intent.map(str::to_owned),
             stripe_charge_id: charge.map(str::to_owned),
+            stripe_payment_record_id: None,
+            reported_by: None,
             stripe_invoice_payment_id: None,
+            is_default: None,
             stripe_customer_id: customer.clone(),
             amount_paid_cents: None,
             currency: None,
@@ -750,7 +760,9 @@ impl Source<'_> {
         let is_own_event = self.event_type.starts_with("charge.") || self.is_fetched();
         let event_type = if is_own_event { self.event_type } else { "" };
         let shows_capture = matches!(event_type, "charge.succeeded" | "charge.captured");
-        let settlement = at(object, "balance_transaction").and_then(settlement);
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
+        }
         // The transaction is created with the capture. Only events show the time of the capture itself.
         let captured_at = if self.is_fetched() {
             time(object, &["balance_transaction.created"])
@@ -775,7 +787,7 @@ impl Source<'_> {
                 .into_iter()
                 .collect(),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
-            settlement,
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             attempted_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "created",
@@ -816,6 +828,9 @@ impl Source<'_> {
             RefundStatus::Failed | RefundStatus::Canceled
         );
         let of_charge = |path| charge.and_then(|charge| id(charge, &[path]));
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
+        }
         facts.refunds.keep(Refund {
             stripe_refund_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]).or_else(|| of_charge("id")),
@@ -830,7 +845,10 @@ impl Source<'_> {
                 })?,
             reason: text(object, &["reason"]),
             stripe_balance_transaction_id: id(object, &["balance_transaction"]),
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
             metadata: metadata(object),
+            source: RefundSource::Stripe,
+            stripe_invoice_id: None,
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "created",
@@ -854,45 +872,27 @@ impl Source<'_> {
                 | DisputeStatus::ChargeRefunded
                 | DisputeStatus::Prevented
         );
-        let transactions = || {
-            at(object, "balance_transactions")
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
+        // Older disputes name one.
+        let listed = match at(object, "balance_transactions") {
+            Some(list) => Some(list),
+            None => at(object, "balance_transaction"),
         };
-        // When money moved, as a fetched dispute shows it: the first transaction with that sign.
-        let moved_at = |is_that_way: fn(i64) -> bool| {
-            transactions()
-                .filter(|one| int(one, &["amount"]).is_some_and(is_that_way))
-                .filter_map(|one| time(one, &["created"]))
-                .min()
-                .filter(|_| self.is_fetched())
+        let transactions = match listed {
+            Some(Value::Array(transactions)) => Some(transactions.iter().collect()),
+            Some(Value::Null) => Some(Vec::new()),
+            Some(one) => Some(vec![one]),
+            None => None,
         };
-        let withdrawn_at = moved_at(|amount| amount < 0);
-        let reinstated_at = moved_at(|amount| amount > 0);
-        let closed_at = if !self.is_fetched() {
-            is_closed.then_some(self.at)
-        } else if known_status == DisputeStatus::Won {
-            reinstated_at
-        } else if known_status == DisputeStatus::Lost && withdrawn_at.is_none() {
-            // Without a withdrawal there is no better date for its cash.
-            Some(self.at)
-        } else {
-            None
-        };
-        let balance_transactions = transactions()
-            .filter_map(|transaction| {
-                let settled = settlement(transaction)?;
-                Some((
-                    id(transaction, &["id"])?,
-                    DisputeTransaction {
-                        amount_cents: settled.amount_cents,
-                        fee_cents: settled.fee_cents,
-                        currency: settled.currency,
-                    },
-                ))
-            })
-            .collect();
+        let mut ids = BTreeSet::new();
+        for transaction in transactions.iter().flatten() {
+            ids.extend(
+                id(transaction, &["id"]).or_else(|| transaction.as_str().map(str::to_owned)),
+            );
+            self.expanded_transaction(Some(transaction), id(object, &["id"]), facts)?;
+        }
+        if let Some(charge) = at(object, "charge").filter(|charge| charge.is_object()) {
+            self.charge(charge, facts)?;
+        }
         facts.disputes.keep(Dispute {
             stripe_dispute_id: required_text(object, OBJECT, "id")?,
             stripe_charge_id: id(object, &["charge"]),
@@ -903,14 +903,13 @@ impl Source<'_> {
                 field: "currency",
             })?,
             reason: text(object, &["reason"]),
-            balance_transactions,
+            balance_transaction_ids: transactions.map(|_| ids),
             funds_withdrawn_at: (self.event_type == "charge.dispute.funds_withdrawn")
-                .then_some(self.at)
-                .or(withdrawn_at),
+                .then_some(self.at),
             funds_reinstated_at: (self.event_type == "charge.dispute.funds_reinstated")
-                .then_some(self.at)
-                .or(reinstated_at),
-            closed_at,
+                .then_some(self.at),
+            // Only an event shows when it was decided.
+            closed_at: (is_closed && !self.is_fetched()).then_some(self.at),
             evidence_due_by: time(object, &["evidence_details.due_by"]),
             created_at: time(object, &["created"]).ok_or(Error::MissingField {
                 object: OBJECT,
@@ -918,6 +917,118 @@ impl Source<'_> {
             })?,
             version: self.version(payment::dispute_rank(&status)),
             status,
+        });
+        Ok(())
+    }
+
+    /// Reads a balance transaction that was expanded in place of its id, in the object that moved it. One without its
+    /// figures is a name only.
+    fn expanded_transaction(
+        &self,
+        transaction: Option<&Value>,
+        source_id: Option<String>,
+        facts: &mut Objects,
+    ) -> Result<(), Error> {
+        let shows_figures = |one: &&Value| {
+            int(one, &["amount"]).is_some()
+                && int(one, &["fee"]).is_some()
+                && currency(one, &["currency"]).is_some()
+        };
+        match transaction.filter(shows_figures) {
+            Some(transaction) => self.balance_transaction(transaction, source_id, facts),
+            None => Ok(()),
+        }
+    }
+
+    fn balance_transaction(
+        &self,
+        object: &Value,
+        carrier_id: Option<String>,
+        facts: &mut Objects,
+    ) -> Result<(), Error> {
+        const OBJECT: &str = "balance transaction";
+        let amount_cents = required_int(object, OBJECT, &["amount"], "amount")?;
+        let fee_cents = required_int(object, OBJECT, &["fee"], "fee")?;
+        let kind = text(object, &["type"]).unwrap_or_else(|| "adjustment".to_owned());
+        let source_id = id(object, &["source"]).or(carrier_id);
+        let category = || balance::reporting_category(&kind, source_id.as_deref(), amount_cents);
+        facts.balance_transactions.keep(BalanceTransaction {
+            stripe_balance_transaction_id: required_text(object, OBJECT, "id")?,
+            reporting_category: text(object, &["reporting_category"])
+                .unwrap_or_else(|| category().to_owned()),
+            balance_type: text(object, &["balance_type"]).unwrap_or_else(|| "payments".to_owned()),
+            currency: currency(object, &["currency"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "currency",
+            })?,
+            amount_cents,
+            fee_cents,
+            net_cents: amount_cents - fee_cents,
+            fee_details: at(object, "fee_details").cloned().unwrap_or_default(),
+            exchange_rate: decimal(object, &["exchange_rate"]),
+            source_kind: None,
+            payment_key: None,
+            description: text(object, &["description"]),
+            // Otherwise it was there when it was first shown.
+            created_at: time(object, &["created"]).unwrap_or(self.at),
+            available_at: time(object, &["available_on"]),
+            // Where it was listed of one payout, the list says of which.
+            stripe_payout_id: id(object, &["payout"]),
+            version: self.version(0),
+            source_id,
+            kind,
+        });
+        Ok(())
+    }
+
+    fn payout(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        const OBJECT: &str = "payout";
+        let status = required_text(object, OBJECT, "status")?;
+        for path in ["balance_transaction", "failure_balance_transaction"] {
+            self.expanded_transaction(at(object, path), id(object, &["id"]), facts)?;
+        }
+        let reconciliation_status = text(object, &["reconciliation_status"]);
+        // More may be assigned to it as long as Stripe has not made it up.
+        let is_listed = flag(object, &["balance_transactions.has_more"]) == Some(false)
+            && reconciliation_status.as_deref() != Some("in_progress");
+        facts.payouts.keep(Payout {
+            stripe_payout_id: required_text(object, OBJECT, "id")?,
+            amount_cents: required_int(object, OBJECT, &["amount"], "amount")?,
+            currency: currency(object, &["currency"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "currency",
+            })?,
+            automatic: flag(object, &["automatic"]).unwrap_or(false),
+            method: text(object, &["method"]),
+            arrival_on: time(object, &["arrival_date", "date"]).map(day_of),
+            trace_id: text(object, &["trace_id.value", "trace_id"]),
+            reconciliation_status,
+            stripe_balance_transaction_id: id(object, &["balance_transaction"]),
+            failure_balance_transaction_id: id(object, &["failure_balance_transaction"]),
+            failure_code: text(object, &["failure_code"]),
+            created_at: time(object, &["created", "date"]).ok_or(Error::MissingField {
+                object: OBJECT,
+                field: "created",
+            })?,
+            transactions_listed_at: is_listed.then_some(self.at),
+            version: self.version(Payout::rank(&status, self.event_type)),
+            status,
+        });
+        Ok(())
+    }
+
+    fn tax_rate(&self, object: &Value, facts: &mut Objects) -> Result<(), Error> {
+        facts.tax_rates.keep(TaxRate {
+            stripe_tax_rate_id: required_text(object, "tax rate", "id")?,
+            display_name: text(object, &["display_name"]),
+            percentage: decimal(object, &["percentage"]),
+            country: text(object, &["country"]),
+            state: text(object, &["state"]),
+            jurisdiction: text(object, &["jurisdiction"]),
+            tax_type: text(object, &["tax_type"]),
+            inclusive: flag(object, &["inclusive"]),
+            created_at: time(object, &["created"]),
+            version: self.version(type_rank(self.event_type)),
         });
         Ok(())
     }
@@ -951,6 +1062,8 @@ impl Source<'_> {
                 .or_else(tax_in_total)
                 .unwrap_or(0),
             tax_breakdown: tax_breakdown.into(),
+            out_of_band_cents: int(object, &["out_of_band_amount"]).unwrap_or(0),
+            refunds: note_refunds(object),
             currency: currency(object, &["currency"]).ok_or(Error::MissingField {
                 object: OBJECT,
                 field: "currency",
@@ -1091,8 +1204,10 @@ fn type_rank(event_type: &str) -> i32 {
     }
 }
 
-fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec<Item>, Error> {
+/// The items, and whether there is one without a price.
+fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> (Vec<Item>, bool) {
     let mut items = Vec::new();
+    let mut has_unreadable = false;
     for item in at(object, "items.data")
         .and_then(Value::as_array)
         .into_iter()
@@ -1101,11 +1216,11 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
         let terms = ["price", "plan"]
             .iter()
             .find_map(|path| at(item, path).filter(|terms| !terms.is_null()))
-            .and_then(price)
-            .ok_or(Error::MissingField {
-                object: "subscription item",
-                field: "price",
-            })?;
+            .and_then(price);
+        let Some(terms) = terms else {
+            has_unreadable = true;
+            continue;
+        };
         items.push(Item {
             price: terms,
             quantity: int(item, &["quantity"]).unwrap_or(1),
@@ -1124,7 +1239,7 @@ fn items(object: &Value, source: &Source<'_>, facts: &mut Objects) -> Result<Vec
             discounts: Vec::new(),
         });
     }
-    Ok(items)
+    (items, has_unreadable)
 }
 
 /// The terms of a price or a legacy plan, wherever they are.
@@ -1272,27 +1387,23 @@ fn invoice_status(object: &Value, event_type: &str) -> Option<InvoiceStatus> {
     }
 }
 
-/// The amount paid outside Stripe. Before basil there is a flag, and `amount_paid` is 0; from then on no event says it.
-fn out_of_band(object: &Value, status: InvoiceStatus, amount_due_cents: i64) -> i64 {
-    if status != InvoiceStatus::Paid {
-        return 0;
+/// What the intents, the charges and Stripe's own payment records of an invoice's list have paid; `None` unless the list
+/// is whole.
+fn paid_by_stripe(object: &Value) -> Option<i64> {
+    let payments = at(object, "payments.data")?.as_array()?;
+    if flag(object, &["payments.has_more"]) == Some(true) {
+        return None;
     }
-    match flag(object, &["paid_out_of_band"]) {
-        Some(true) => amount_due_cents,
-        Some(false) | None => 0,
-    }
-}
-
-/// Whether a complete list of an invoice's payments has no payment of this account: then it was paid outside Stripe.
-/// Some versions have no field that says so.
-fn lists_no_payment(object: &Value) -> bool {
-    let Some(Value::Array(payments)) = at(object, "payments.data") else {
-        return false;
-    };
-    let is_payment = |payment| id(payment, &["payment.payment_intent", "payment.charge"]).is_some();
-    flag(object, &["payments.has_more"]) != Some(true)
-        && !payments.iter().any(is_payment)
-        && id(object, &["payment_intent", "charge"]).is_none()
+    let paid = payments.iter().filter(|payment| {
+        let reported_by = text(payment, &["payment.payment_record.reported_by"]);
+        let is_by_stripe = id(payment, &["payment.payment_intent", "payment.charge"]).is_some()
+            || reported_by.as_deref() == Some("stripe");
+        is_by_stripe && text(payment, &["status"]).as_deref() == Some("paid")
+    });
+    Some(
+        paid.filter_map(|payment| int(payment, &["amount_paid"]))
+            .sum(),
+    )
 }
 
 fn tax(object: &Value) -> i64 {
@@ -1335,6 +1446,28 @@ fn pretax_credits(object: &Value) -> i64 {
         at(credit, "type").and_then(Value::as_str) == Some("credit_balance_transaction")
     });
     credits.filter_map(|credit| int(credit, &["amount"])).sum()
+}
+
+/// The refunds that a credit note covers; older versions name one, without its amount.
+fn note_refunds(object: &Value) -> Vec<NoteRefund> {
+    let refunds = filled(object, "refunds").into_iter().flatten();
+    let listed = refunds.map(|refund| NoteRefund {
+        kind: text(refund, &["type"]).unwrap_or_else(|| "refund".to_owned()),
+        amount_cents: int(refund, &["amount_refunded"]),
+        stripe_refund_id: id(refund, &["refund"]),
+        stripe_payment_record_id: id(refund, &["payment_record_refund.payment_record"]),
+    });
+    let single = id(object, &["refund"]).map(|refund| NoteRefund {
+        kind: "refund".to_owned(),
+        amount_cents: None,
+        stripe_refund_id: Some(refund),
+        stripe_payment_record_id: None,
+    });
+    let mut covered: Vec<NoteRefund> = listed.collect();
+    if covered.is_empty() {
+        covered.extend(single);
+    }
+    covered
 }
 
 /// The sum of a field over a list; `None` when the list is missing or empty.
@@ -1424,17 +1557,6 @@ fn service_period(lines: &[Line]) -> (Option<Timestamp>, Option<Timestamp>) {
         counted().filter_map(|line| line.period_start).min(),
         counted().filter_map(|line| line.period_end).max(),
     )
-}
-
-/// The figures of a balance transaction; `None` when only its id is there.
-fn settlement(object: &Value) -> Option<Settlement> {
-    object.as_object()?;
-    Some(Settlement {
-        currency: currency(object, &["currency"])?,
-        amount_cents: int(object, &["amount"])?,
-        fee_cents: int(object, &["fee"])?,
-        exchange_rate: decimal(object, &["exchange_rate"]),
-    })
 }
 
 // Reads one value: from the first path that has it.

@@ -31,6 +31,10 @@ pub const LEDGER: &str = "
         UNION ALL SELECT 'prices', to_jsonb(t) - 'updated_at' FROM prices t
         UNION ALL SELECT 'coupons', to_jsonb(t) - 'updated_at' FROM coupons t
         UNION ALL SELECT 'discounts', to_jsonb(t) - 'updated_at' FROM discounts t
+        UNION ALL SELECT 'balance_transactions', to_jsonb(t) - 'updated_at' FROM balance_transactions t
+        UNION ALL SELECT 'balance_daily', to_jsonb(t) FROM balance_daily t
+        UNION ALL SELECT 'payouts', to_jsonb(t) - 'updated_at' FROM payouts t
+        UNION ALL SELECT 'tax_rates', to_jsonb(t) - 'updated_at' FROM tax_rates t
         UNION ALL SELECT 'fetched_objects', to_jsonb(t) FROM fetched_objects t
         UNION ALL SELECT 'stripe_lookups', to_jsonb(t) - 'id' FROM stripe_lookups t
         UNION ALL SELECT 'stripe_events', to_jsonb(t) - 'received_at' - 'rank' - 'state_digest' - 'previous_digest' FROM stripe_events t
@@ -54,4 +58,31 @@ pub fn differing_rows<'a>(
         rows.iter().filter(|row| !others.contains(row)).collect()
     };
     (without(expected, actual), without(actual, expected))
+}
+
+/// What a row does not show and no unfinished look-up names, and the other way round. A ledger has none.
+pub async fn unmatched_parts(db: &impl GenericClient) -> Result<Vec<String>, Error> {
+    let rows = db
+        .query_typed(
+            "WITH part AS (
+                 SELECT stripe_customer_id AS subject, unnest(partial) AS reason FROM customers
+                 UNION ALL SELECT stripe_subscription_id, unnest(partial) FROM subscriptions WHERE NOT superseded
+                 UNION ALL SELECT stripe_invoice_id, unnest(partial) FROM invoices WHERE NOT superseded
+                 UNION ALL SELECT stripe_credit_note_id, unnest(partial) FROM credit_notes
+                 UNION ALL SELECT stripe_payment_intent_id, unnest(partial) FROM payment_intents
+                 UNION ALL SELECT stripe_charge_id, unnest(partial) FROM payment_attempts
+                 UNION ALL SELECT stripe_refund_id, unnest(partial) FROM refunds
+                 UNION ALL SELECT stripe_dispute_id, unnest(partial) FROM disputes
+                 UNION ALL SELECT stripe_payout_id, unnest(partial) FROM payouts
+             ), wanted AS (
+                 SELECT DISTINCT subject, reason FROM stripe_lookups WHERE done_at IS NULL
+             )
+             SELECT concat_ws(' ', subject, reason, CASE WHEN wanted IS NULL THEN 'without a look-up'
+                                                         ELSE 'without a row' END) AS line
+             FROM part FULL JOIN wanted USING (subject, reason)
+             WHERE part IS NULL OR wanted IS NULL ORDER BY 1",
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| row.try_get("line")).collect()
 }

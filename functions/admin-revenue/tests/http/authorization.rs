@@ -16,7 +16,7 @@ use crate::ledger::{JWT_SECRET, app, bearer, body, handle, request};
 const NOW: &str = "2025-10-20T12:00:00Z";
 
 /// Who may call which route.
-const ROWS: [(&str, Row); 38] = [
+const ROWS: [(&str, Row); 41] = [
     ("GET /admin/revenue", VIEWER),
     ("GET /admin/revenue/movements", VIEWER),
     ("GET /admin/revenue/cohorts", VIEWER),
@@ -52,6 +52,9 @@ const ROWS: [(&str, Row); 38] = [
     ("GET /admin/events/parked", VIEWER),
     ("POST /admin/events/{event_id}/replay", ADMIN),
     ("GET /admin/audit-log", VIEWER),
+    ("GET /admin/lookups", VIEWER),
+    ("POST /admin/lookups/{id}/retry", FINANCE),
+    ("GET /admin/status", VIEWER),
     ("GET /admin/reconciliation", VIEWER),
     ("GET /admin/reconciliation/{run_id}", VIEWER),
     ("POST /admin/reconciliation/items/{id}/accept", FINANCE),

@@ -11,6 +11,7 @@ mod ledger;
 mod lists;
 mod movements;
 mod objects;
+mod provisional;
 mod reports;
 mod revenue;
 mod rollups;

@@ -227,7 +227,7 @@ async fn a_partner_reads_its_own_invoice_without_our_costs_and_no_others() {
     assert_eq!(invoice["total_cents"], 12800);
     assert_eq!(
         invoice["payments"],
-        json!([{"id": 23, "invoice_id": 9, "amount_cents": 800, "currency": "EUR", "status": "succeeded",
+        json!([{"id": 23, "invoice_id": 9, "amount_cents": 800, "applied_cents": 800, "currency": "EUR", "status": "succeeded",
                 "payment_method": null, "refund_amount_cents": 0, "succeeded_at": "2025-11-05T00:00:00Z",
                 "created_at": "2025-11-05T00:00:00Z"}])
     );

@@ -15,7 +15,7 @@ async fn an_empty_ledger_has_twelve_months_of_nothing_and_no_errors() {
     assert_eq!(
         report["overview"],
         json!({"total_revenue_cents": 0, "monthly_revenue_cents": 0, "stripe_fees_cents": 0, "refunds_cents": 0,
-               "disputes_cents": 0, "net_monthly_revenue_cents": 0})
+               "disputes_cents": 0, "net_monthly_revenue_cents": 0, "provisional": []})
     );
     assert_eq!(report["mrr_arr"]["mrr_cents"], 0);
     assert_eq!(
@@ -60,13 +60,13 @@ async fn the_figures_are_those_of_the_dashboards_contract() {
     assert_eq!(
         report["overview"],
         json!({"total_revenue_cents": 1_234_567, "monthly_revenue_cents": 87_500, "stripe_fees_cents": 2_537,
-               "refunds_cents": 500, "disputes_cents": -1_500, "net_monthly_revenue_cents": 85_963})
+               "refunds_cents": 500, "disputes_cents": -1_500, "net_monthly_revenue_cents": 85_963, "provisional": []})
     );
     let months = &report["monthly_breakdown"];
     assert_eq!(
         months[0],
         json!({"month": "2025-10", "revenue_cents": 87_500, "revenue_dollars": 875.00, "fees_cents": 2_537,
-               "refunds_cents": 500, "disputes_cents": -1_500, "net_cents": 85_963})
+               "refunds_cents": 500, "disputes_cents": -1_500, "net_cents": 85_963, "provisional": []})
     );
     assert_eq!(
         (&months[1]["revenue_cents"], &months[1]["net_cents"]),
@@ -229,7 +229,7 @@ async fn currencies_stay_apart_without_a_rate() {
     assert_eq!(
         euro["overview"],
         json!({"total_revenue_cents": 5_000, "monthly_revenue_cents": 5_000, "stripe_fees_cents": 175,
-               "refunds_cents": 100, "disputes_cents": 0, "net_monthly_revenue_cents": 4_725})
+               "refunds_cents": 100, "disputes_cents": 0, "net_monthly_revenue_cents": 4_725, "provisional": []})
     );
     assert_eq!(
         (

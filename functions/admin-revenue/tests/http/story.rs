@@ -277,12 +277,17 @@ fn refund(
 
 fn dispute(kind: &str, day: &str, of: &str, amount: i64, told: (&str, &str, &str)) -> Value {
     let (created, reason, status) = told;
-    let withdrawal = json!({"id": format!("txn_{of}_withdrawn"), "object": "balance_transaction", "amount": -amount,
-        "fee": 1_500, "currency": "usd"});
-    let transactions = if status.starts_with("warning") {
-        json!([])
-    } else {
-        json!([withdrawal])
+    let moved = |what: &str, day: &str, amount: i64, fee: i64| {
+        json!({"id": format!("txn_{of}_{what}"), "object": "balance_transaction", "amount": amount, "fee": fee,
+            "net": amount - fee, "currency": "usd", "type": "adjustment", "source": format!("dp_{of}"),
+            "created": second(day)})
+    };
+    let withdrawn_on = if of == "carol" { "10-01" } else { created };
+    let withdrawal = || moved("withdrawn", withdrawn_on, -amount, 1_500);
+    let transactions = match (kind, status) {
+        ("created", _) | (_, "warning_needs_response") => json!([]),
+        (_, "won") => json!([withdrawal(), moved("reinstated", "11-05", amount, 0)]),
+        _ => json!([withdrawal()]),
     };
     let object = json!({"id": format!("dp_{of}"), "object": "dispute", "charge": format!("ch_{of}"),
         "payment_intent": format!("pi_{of}"), "amount": amount, "currency": "usd", "reason": reason,

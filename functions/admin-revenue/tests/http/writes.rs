@@ -62,7 +62,7 @@ pub(crate) async fn send_at(
 }
 
 impl Ledger {
-    async fn post(&self, path: &str, content: Value, key: Option<&str>) -> (u16, Value) {
+    pub(crate) async fn post(&self, path: &str, content: Value, key: Option<&str>) -> (u16, Value) {
         send(&self.app, "POST", path, &content, key).await
     }
 

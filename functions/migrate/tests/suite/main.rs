@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
+mod balance;
 mod custom_resource;
 mod kinds;
 mod predecessor;

@@ -158,6 +158,8 @@ async fn an_empty_database_gets_every_table() {
             "api_partner_contracts",
             "api_usage",
             "audit_log",
+            "balance_daily",
+            "balance_transactions",
             "billing_migrations",
             "billing_repeatables",
             "checkout_sessions",
@@ -187,6 +189,7 @@ async fn an_empty_database_gets_every_table() {
             "payment_attempts",
             "payment_history",
             "payment_intents",
+            "payouts",
             "plan_limits",
             "plan_prices",
             "prices",
@@ -202,6 +205,7 @@ async fn an_empty_database_gets_every_table() {
             "subscription_versions",
             "subscriptions",
             "subscriptions_daily",
+            "tax_rates",
             "usage_alerts",
             "usage_daily",
             "usage_events",
@@ -1216,6 +1220,37 @@ async fn shillings_become_hundredths_once() {
             })
         );
     }
+}
+
+/// The release before names no row in its look-ups and relies on an index that goes. Its function goes on writing.
+#[tokio::test]
+async fn the_release_before_may_go_on_writing_look_ups() {
+    let database = TestDatabase::empty().await;
+    let mut client = database.client().await;
+    migrate_to(50, &mut client).await;
+    let function = "CREATE FUNCTION billing_close_0123abcd(changes JSONB, at TIMESTAMPTZ)
+        RETURNS JSON LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO stripe_lookups AS stored (kind, stripe_id, reason, requested_at)
+            SELECT kind, stripe_id, reason, min(requested_at)
+            FROM jsonb_to_recordset(changes) AS wanted (kind TEXT, stripe_id TEXT, reason TEXT,
+                requested_at TIMESTAMPTZ)
+            GROUP BY kind, stripe_id, reason
+            ON CONFLICT (kind, stripe_id, reason) WHERE done_at IS NULL DO UPDATE SET
+                requested_at = least(stored.requested_at, excluded.requested_at);
+            RETURN NULL;
+        END
+        $$";
+    client.batch_execute(function).await.unwrap();
+    let close = "SELECT billing_close_0123abcd('[{\"kind\": \"price\", \"stripe_id\": \"price_1\", \"reason\": \"tiers\",
+        \"requested_at\": \"2025-10-01T00:00:00Z\"}]', now())";
+    client.batch_execute(close).await.unwrap();
+    migrate_to(Release::EMBEDDED.versioned.len(), &mut client).await;
+    client.batch_execute(close).await.unwrap();
+    let unfinished =
+        "SELECT to_jsonb(count(*) > 0 AND count(*) = count(*) FILTER (WHERE subject = ''))
+        FROM stripe_lookups WHERE done_at IS NULL";
+    assert_eq!(json_of(&client, unfinished).await, json!(true));
 }
 
 #[test]

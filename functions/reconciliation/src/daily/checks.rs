@@ -27,7 +27,28 @@ impl Run<'_> {
         let totals = self.check_totals().await;
         self.note("invoice_totals", totals.map_err(Stop::from))?;
         let numbers = self.check_numbers().await;
-        self.note("invoice_numbers", numbers.map_err(Stop::from))
+        self.note("invoice_numbers", numbers.map_err(Stop::from))?;
+        let doubles = self.check_doubles().await;
+        self.note("double_payments", doubles.map_err(Stop::from))
+    }
+
+    /// Nothing is taken out: somebody who knows the customer has to say whether it was paid twice.
+    async fn check_doubles(&mut self) -> Result<(), store::Error> {
+        let doubles = {
+            let client = self.app.database.client().await?;
+            let db: &Client = &client;
+            let (since, until) = (self.window.since, self.window.until);
+            window::possible_double_payments(db, since, until, TOLD).await?
+        };
+        let found = doubles.into_iter().map(|double| Discrepancy {
+            kind: Kind::PossibleDoublePayment,
+            object_type: ObjectType::Payment,
+            object_id: double.outside_stripe,
+            currency: Currency::parse(&double.currency).ok(),
+            stripe_value: Some(format!("{} {}", double.at_stripe, double.amount_cents)),
+            ledger_value: Some(double.amount_cents.to_string()),
+        });
+        self.tell_all(found.collect()).await
     }
 
     async fn check_numbers(&mut self) -> Result<(), store::Error> {

@@ -8,7 +8,7 @@ use runtime::telemetry::log_failure;
 use serde_json::{Map, Value, json};
 use shared::ledger::{self, Outcome};
 use store::reconciliation_runs::{self, OpenItem};
-use store::{payment_facts, stripe_events};
+use store::stripe_events;
 use stripe::client;
 use stripe::event::Event;
 use tokio_postgres::Client;
@@ -120,7 +120,9 @@ impl Run<'_> {
                 for outcome in outcomes {
                     match outcome {
                         Some(Outcome::Duplicate | Outcome::Foreign) => {}
-                        Some(Outcome::Applied | Outcome::Ignored) => self.tally.events_applied += 1,
+                        Some(Outcome::Applied | Outcome::Ignored | Outcome::Deferred) => {
+                            self.tally.events_applied += 1
+                        }
                         None => self.tally.events_failed += 1,
                     }
                 }
@@ -180,6 +182,10 @@ impl Run<'_> {
         let Some((subject, id)) = of_item else {
             return Ok(());
         };
+        // Somebody has to find out why a payout is not the sum of its transactions.
+        if subject == Subject::Payout && item.kind == Kind::AmountDiffers.as_str() {
+            return Ok(());
+        }
         let differs = |found: &[domain::reconciliation::Discrepancy]| {
             found.iter().any(|one| {
                 one.kind.as_str() == item.kind
@@ -194,10 +200,6 @@ impl Run<'_> {
             let Some(object) = &examined.object else {
                 return Ok(());
             };
-            if subject == Subject::Charge && item.kind == Kind::FeeDiffers.as_str() {
-                let client = self.app.database.client().await?;
-                payment_facts::forget_settlement(&**client, id).await?;
-            }
             self.apply(object).await?;
             let rows = self.rows(subject, id).await?;
             found = self.compared(subject, id, object, &rows)?;
@@ -210,7 +212,7 @@ impl Run<'_> {
         if subject == Subject::Charge
             && let Some(object) = &examined.object
         {
-            self.settle_charge(id, object).await?;
+            self.settle_charge(object).await?;
         }
         let client = self.app.database.client().await?;
         let db: &Client = &client;
@@ -219,13 +221,13 @@ impl Run<'_> {
     }
 
     /// The fee of a charge that an event has brought and the list of the balance had passed by then.
-    async fn settle_charge(&mut self, id: &str, charge: &Value) -> Result<(), Stop> {
+    async fn settle_charge(&mut self, charge: &Value) -> Result<(), Stop> {
         let transaction = charge.get("balance_transaction");
-        let Some(transaction) = transaction.filter(|transaction| transaction.is_object()) else {
+        let Some((id, transaction)) = transaction.and_then(|one| Some((id(one)?, one))) else {
             return Ok(());
         };
-        let rows = self.rows(Subject::Charge, id).await?;
-        if rows.charge(id).is_some_and(|one| one.settlement.is_none()) {
+        let subject = Subject::BalanceTransaction;
+        if !self.rows(subject, id).await?.has(subject, id) {
             self.apply(transaction).await?;
             self.tally.fees_settled += 1;
         }
@@ -234,9 +236,13 @@ impl Run<'_> {
 
     /// Applies an object of Stripe through the webhook's projection.
     pub(super) async fn apply(&self, object: &Value) -> Result<(), Stop> {
+        self.apply_all(std::slice::from_ref(object)).await
+    }
+
+    /// Applies objects of Stripe in one transaction.
+    pub(super) async fn apply_all(&self, objects: &[Value]) -> Result<(), Stop> {
         let mut client = self.app.database.client().await?;
         let estimate = self.app.fee_estimate;
-        let objects = std::slice::from_ref(object);
         ledger::ingest_fetched(&mut client, objects, self.now, estimate).await?;
         Ok(())
     }

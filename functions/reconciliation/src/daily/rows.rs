@@ -7,6 +7,7 @@ use domain::payment::{
 };
 use domain::reconciliation::{self, Discrepancy, InvoiceRow, PaymentRow, SubscriptionRow};
 use domain::revenue::entries::RevenueEntry;
+use domain::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::objects::{Ids, Kind, Objects};
 use domain::stripe_objects::snapshot::Snapshot;
 use futures_util::try_join;
@@ -32,6 +33,9 @@ pub(super) struct Rows {
     /// The payments that follow from the stored objects, by payment key: what `payment_history` should hold.
     derived: BTreeMap<String, Payment>,
     entries: BTreeMap<String, Vec<RevenueEntry>>,
+    transactions: BTreeMap<String, BalanceTransaction>,
+    payouts: BTreeMap<String, Payout>,
+    tax_rates: BTreeMap<String, TaxRate>,
 }
 
 impl Rows {
@@ -90,6 +94,27 @@ impl Rows {
             }
             Subject::Invoice => rows.load_invoices(db, ids).await?,
             Subject::Subscription => rows.load_subscriptions(db, ids).await?,
+            Subject::BalanceTransaction => {
+                let named = Ids {
+                    balance_transactions: ids.to_vec(),
+                    ..Ids::default()
+                };
+                rows.transactions = read(db, &named).await?.objects.balance_transactions;
+            }
+            Subject::Payout => {
+                let named = Ids {
+                    payouts: ids.to_vec(),
+                    ..Ids::default()
+                };
+                rows.payouts = read(db, &named).await?.objects.payouts;
+            }
+            Subject::TaxRate => {
+                let named = Ids {
+                    tax_rates: ids.to_vec(),
+                    ..Ids::default()
+                };
+                rows.tax_rates = read(db, &named).await?.objects.tax_rates;
+            }
         }
         Ok(rows)
     }
@@ -178,6 +203,9 @@ impl Rows {
                 .get(id)
                 .is_some_and(|row| row.invoice.deleted_at.is_none()),
             Subject::Subscription => self.subscriptions.contains_key(id),
+            Subject::BalanceTransaction => self.transactions.contains_key(id),
+            Subject::Payout => self.payouts.contains_key(id),
+            Subject::TaxRate => self.tax_rates.contains_key(id),
         }
     }
 
@@ -212,18 +240,58 @@ impl Rows {
                 &self.subscriptions,
                 reconciliation::subscription,
             ),
+            Subject::BalanceTransaction => compared(
+                &facts.balance_transactions,
+                id,
+                &self.transactions,
+                reconciliation::balance_transaction,
+            ),
+            Subject::Payout => compared(
+                &facts.payouts,
+                id,
+                &self.payouts,
+                reconciliation::payout_row,
+            ),
+            Subject::TaxRate => compared(
+                &facts.tax_rates,
+                id,
+                &self.tax_rates,
+                reconciliation::tax_rate,
+            ),
         };
         match subject {
             Subject::Charge | Subject::PaymentIntent => found.extend(self.payment(id)),
             Subject::Invoice => {
+                found.extend(self.outside_stripe(id, facts));
                 for link in facts.invoice_payments.values() {
                     let known = self.links.get(&link.key());
                     found.extend(reconciliation::invoice_payment(link, known));
                 }
             }
-            Subject::Refund | Subject::Dispute | Subject::Subscription => {}
+            Subject::Refund
+            | Subject::Dispute
+            | Subject::Subscription
+            | Subject::BalanceTransaction
+            | Subject::Payout
+            | Subject::TaxRate => {}
         }
         found
+    }
+
+    /// How much came outside Stripe for an invoice, where Stripe has shown all its payments.
+    fn outside_stripe(&self, id: &str, facts: &Objects) -> Vec<Discrepancy> {
+        let shown = facts.invoices.get(id).filter(|one| one.stated.is_some());
+        let Some((shown, row)) = shown.zip(self.invoices.get(id)) else {
+            return Vec::new();
+        };
+        let stripe = shown.money(facts.invoice_payments.values());
+        let ledger = row.invoice.money(self.links.values());
+        match (stripe, ledger) {
+            (Ok(stripe), Ok(ledger)) => {
+                reconciliation::outside_stripe(shown, stripe.outside_cents, ledger.outside_cents)
+            }
+            (Err(_out_of_range), _) | (_, Err(_out_of_range)) => Vec::new(),
+        }
     }
 
     /// How a payment's row differs from what its facts add up to.
@@ -245,10 +313,9 @@ impl Rows {
         if subject != Subject::Invoice {
             return false;
         }
-        let is_linked = self.links.values().any(|link| link.stripe_invoice_id == id);
         self.invoices.get(id).is_some_and(|row| {
-            let invoice = &row.invoice;
-            invoice.is_paid_with_money() && invoice.out_of_band_cents == 0 && !is_linked
+            let money = row.invoice.money(self.links.values());
+            money.is_ok_and(|money| money.unexplained_cents > 0)
         })
     }
 

@@ -14,16 +14,23 @@ pub(super) enum Subject {
     Dispute,
     Invoice,
     Subscription,
+    /// After the objects behind them, which explain most of what is missing of them.
+    BalanceTransaction,
+    Payout,
+    TaxRate,
 }
 
 impl Subject {
-    pub(super) const ALL: [Subject; 6] = [
+    pub(super) const ALL: [Subject; 9] = [
         Subject::Charge,
         Subject::PaymentIntent,
         Subject::Refund,
         Subject::Dispute,
         Subject::Invoice,
         Subject::Subscription,
+        Subject::BalanceTransaction,
+        Subject::Payout,
+        Subject::TaxRate,
     ];
 
     /// Its name in Stripe's paths.
@@ -35,6 +42,9 @@ impl Subject {
             Subject::Dispute => "disputes",
             Subject::Invoice => "invoices",
             Subject::Subscription => "subscriptions",
+            Subject::BalanceTransaction => "balance_transactions",
+            Subject::Payout => "payouts",
+            Subject::TaxRate => "tax_rates",
         }
     }
 
@@ -44,7 +54,12 @@ impl Subject {
             Subject::Charge => &["balance_transaction"],
             Subject::Invoice => &["payments"],
             Subject::Subscription => &["discounts"],
-            Subject::PaymentIntent | Subject::Refund | Subject::Dispute => &[],
+            Subject::PaymentIntent
+            | Subject::Refund
+            | Subject::Dispute
+            | Subject::BalanceTransaction
+            | Subject::Payout
+            | Subject::TaxRate => &[],
         }
     }
 
@@ -56,6 +71,9 @@ impl Subject {
             Subject::Dispute => ObjectType::Dispute,
             Subject::Invoice => ObjectType::Invoice,
             Subject::Subscription => ObjectType::Subscription,
+            Subject::BalanceTransaction => ObjectType::BalanceTransaction,
+            Subject::Payout => ObjectType::Payout,
+            Subject::TaxRate => ObjectType::TaxRate,
         }
     }
 
@@ -68,6 +86,8 @@ impl Subject {
             "dispute" => Subject::Dispute,
             "invoice" => Subject::Invoice,
             "subscription" => Subject::Subscription,
+            "payout" => Subject::Payout,
+            "tax_rate" => Subject::TaxRate,
             _ => return None,
         })
     }
@@ -89,8 +109,10 @@ impl Subject {
                     (Subject::Charge, id)
                 }
             },
-            ObjectType::Payout
-            | ObjectType::RevenueDaily
+            ObjectType::Payout => (Subject::Payout, object_id),
+            ObjectType::BalanceTransaction => (Subject::BalanceTransaction, object_id),
+            ObjectType::TaxRate => (Subject::TaxRate, object_id),
+            ObjectType::RevenueDaily
             | ObjectType::UsageDaily
             | ObjectType::InvoiceTotal
             | ObjectType::InvoiceNumber => return None,
@@ -110,6 +132,9 @@ impl Subject {
             Subject::Dispute => window::disputes(db, slice).await,
             Subject::Invoice => window::invoices(db, slice).await,
             Subject::Subscription => window::subscriptions(db, slice).await,
+            Subject::BalanceTransaction => window::balance_transactions(db, slice).await,
+            Subject::Payout => window::payouts(db, slice).await,
+            Subject::TaxRate => window::tax_rates(db, slice).await,
         }
     }
 }

@@ -3,51 +3,100 @@
 use std::collections::BTreeSet;
 
 use domain::money::Currency;
-use domain::reconciliation::{self, SettlementMatch};
-use futures_util::join;
+use domain::reconciliation;
+use domain::stripe_objects::balance::{BalanceTransaction, Source, SourceKind};
 use jiff::SignedDuration;
 use serde_json::{Map, Value};
 use shared::ledger;
+use store::stripe_lookups;
 use stripe::{client, reader};
 
 use super::rows::Rows;
 use super::subject::Subject;
-use super::walk::{PAGES, batch, page};
+use super::walk::{Listed, PAGES, batch, page};
 use super::{Run, Stop};
 
 /// From a payout's creation until its transactions are all assigned, at most.
 const MADE_UP_WITHIN: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// A balance transaction and the object behind it.
-struct Transaction {
-    id: String,
-    subject: Subject,
-    source: String,
-    object: Value,
-}
+/// Balance transactions applied at once.
+const SLICE: usize = 100;
 
 impl Run<'_> {
-    /// Each transaction of the window against the charge, refund or dispute behind it, which may be older.
-    pub(super) async fn walk_balance_transactions(&mut self) -> Result<(), Stop> {
-        let app = self.app;
-        self.tally.examined = 0;
-        let mut pages = app.stripe.pages(
-            &["balance_transactions"],
-            self.window.params(),
-            PAGES,
-            self.now,
-        );
-        let deadline = self.deadline;
-        let mut next = batch(&mut pages, deadline).await?;
-        while let Some(transactions) = next {
-            let (compared, following) = join!(
-                self.compare_transactions(transactions, true),
-                batch(&mut pages, deadline)
-            );
-            compared?;
-            next = following?;
+    /// Takes in what the ledger does not have of some listed transactions; returns those that it has, and how many of the
+    /// others are as they should be. A charge's is asked for by a look-up, and a dispute brings its own; all others come
+    /// with this list, so that they are no discrepancies.
+    pub(super) async fn take_in(
+        &mut self,
+        listed: Vec<Listed>,
+        rows: &Rows,
+    ) -> Result<(Vec<Listed>, i64), Stop> {
+        let (known, unknown): (Vec<Listed>, Vec<Listed>) = listed
+            .into_iter()
+            .partition(|one| rows.has(Subject::BalanceTransaction, &one.id));
+        if unknown.is_empty() {
+            return Ok((known, 0));
         }
-        Ok(())
+        let sources = self.sources(&unknown).await?;
+        let ids: Vec<&str> = unknown.iter().map(|one| one.id.as_str()).collect();
+        let looked_up = {
+            let client = self.app.database.client().await?;
+            stripe_lookups::unfinished(&**client, "balance_transaction", &ids).await?
+        };
+        let mut well = 0;
+        let mut taken = Vec::new();
+        for one in unknown {
+            let is_looked_up = looked_up.contains(&one.id);
+            let Some(transaction) = one.facts.balance_transactions.get(&one.id) else {
+                continue;
+            };
+            match sources.explain(transaction, is_looked_up) {
+                Missing::Awaited => {
+                    self.tally.fees_settled += i64::from(self.window.heal);
+                    taken.push(one.object);
+                    well += 1;
+                }
+                Missing::FromTheList => {
+                    taken.push(one.object);
+                    well += 1;
+                }
+                Missing::Lost => {
+                    let listed = Some(one.object);
+                    let subject = Subject::BalanceTransaction;
+                    well += i64::from(self.examine(subject, &one.id, listed).await?);
+                }
+                Missing::Behind(subject) => {
+                    let source = transaction.source_id.clone().unwrap_or_default();
+                    well += i64::from(self.examine(subject, &source, None).await?);
+                }
+            }
+        }
+        if self.window.heal {
+            for slice in taken.chunks(SLICE) {
+                self.apply_all(slice).await?;
+            }
+        }
+        Ok((known, well))
+    }
+
+    /// The ledger's rows of the objects behind these transactions.
+    async fn sources(&self, transactions: &[Listed]) -> Result<Sources, Stop> {
+        let source = |one: &Listed| {
+            let transaction = one.facts.balance_transactions.get(&one.id)?;
+            transaction.source_id.clone()
+        };
+        let ids: BTreeSet<String> = transactions.iter().filter_map(source).collect();
+        let of = |wanted| {
+            let ids = ids.iter().filter(|id| Source::of(id) == Some(wanted));
+            ids.cloned().collect::<Vec<String>>()
+        };
+        let client = self.app.database.client().await?;
+        let estimate = self.app.fee_estimate;
+        Ok(Sources {
+            charges: Rows::load(&client, Subject::Charge, &of(Source::Charge), estimate).await?,
+            refunds: Rows::load(&client, Subject::Refund, &of(Source::Refund), estimate).await?,
+            disputes: Rows::load(&client, Subject::Dispute, &of(Source::Dispute), estimate).await?,
+        })
     }
 
     /// Each automatic payout that Stripe has made up: only of these it can tell the transactions. It may do so days after
@@ -95,7 +144,7 @@ impl Run<'_> {
                 }
             }
             if is_in_window {
-                self.compare_transactions(transactions, false).await?;
+                self.compare_of_payout(transactions).await?;
             }
         }
         self.tally.compared += 1;
@@ -108,102 +157,76 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Those that were counted elsewhere already are not counted again.
-    async fn compare_transactions(
-        &mut self,
-        objects: Vec<Value>,
-        is_counted: bool,
-    ) -> Result<(), Stop> {
-        let mut transactions = Vec::with_capacity(objects.len());
+    /// The transactions of a payout, which may be older than the window. They are not counted: most are counted elsewhere.
+    async fn compare_of_payout(&mut self, objects: Vec<Value>) -> Result<(), Stop> {
+        let mut listed = Vec::with_capacity(objects.len());
         for object in objects {
             let id = text(&object, "id")?.to_owned();
-            if let Some((subject, source)) = source(&object) {
-                let source = source.to_owned();
-                transactions.push(Transaction {
-                    id,
-                    subject,
-                    source,
-                    object,
-                });
-            }
+            let facts = reader::read_fetched(&object, self.now)
+                .map_err(|error| Stop::from(ledger::Error::from(error)))?;
+            listed.push(Listed { id, object, facts });
         }
-        for subject in [Subject::Charge, Subject::Refund, Subject::Dispute] {
-            let of_subject = transactions.iter().filter(|one| one.subject == subject);
-            let sources: BTreeSet<String> = of_subject.map(|one| one.source.clone()).collect();
-            if sources.is_empty() {
-                continue;
-            }
-            let sources: Vec<String> = sources.into_iter().collect();
-            let rows = {
-                let client = self.app.database.client().await?;
-                Rows::load(&client, subject, &sources, self.app.fee_estimate).await?
-            };
-            for one in transactions.iter().filter(|one| one.subject == subject) {
-                let is_equal = match self.settled(one, &rows)? {
-                    SettlementMatch::Known => true,
-                    SettlementMatch::AwaitedFee => {
-                        self.settle(one).await?;
-                        true
-                    }
-                    SettlementMatch::Differs => self.examine(subject, &one.source, None).await?,
-                };
-                if is_counted {
-                    self.tally.compared += 1;
-                    self.tally.matched += i64::from(is_equal);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn settled(&self, transaction: &Transaction, rows: &Rows) -> Result<SettlementMatch, Stop> {
-        let Transaction { id, source, .. } = transaction;
-        let is_known = match transaction.subject {
-            Subject::Charge => {
-                let facts = reader::read_fetched(&transaction.object, self.now)
-                    .map_err(|error| Stop::from(ledger::Error::from(error)))?;
-                let settlement = facts.settlements.get(id);
-                return Ok(settlement.map_or(SettlementMatch::Known, |settlement| {
-                    reconciliation::settlement(id, settlement, rows.charge(source))
-                }));
-            }
-            Subject::Dispute => rows
-                .dispute(source)
-                .is_some_and(|dispute| dispute.balance_transactions.contains_key(id)),
-            Subject::Refund | Subject::PaymentIntent | Subject::Invoice | Subject::Subscription => {
-                rows.has(transaction.subject, source)
-            }
+        let ids: Vec<String> = listed.iter().map(|one| one.id.clone()).collect();
+        let subject = Subject::BalanceTransaction;
+        let rows = {
+            let client = self.app.database.client().await?;
+            Rows::load(&client, subject, &ids, self.app.fee_estimate).await?
         };
-        Ok(if is_known {
-            SettlementMatch::Known
-        } else {
-            SettlementMatch::Differs
-        })
-    }
-
-    /// The actual fee in place of the estimate. That it was an estimate until now is no mistake of anybody's.
-    async fn settle(&mut self, transaction: &Transaction) -> Result<(), Stop> {
-        if !self.window.heal {
-            return Ok(());
+        let (known, _) = self.take_in(listed, &rows).await?;
+        for one in known {
+            if !rows.compare(subject, &one.id, &one.facts).is_empty() {
+                self.examine(subject, &one.id, Some(one.object)).await?;
+            }
         }
-        self.apply(&transaction.object).await?;
-        self.tally.fees_settled += 1;
         Ok(())
     }
 }
 
-/// The object behind a transaction, when the ledger has rows of its kind.
-fn source(transaction: &Value) -> Option<(Subject, &str)> {
-    let source = transaction.get("source")?;
-    let id = source.as_str().or_else(|| source.get("id")?.as_str())?;
-    let kind = transaction.get("type")?.as_str()?;
-    let subject = match id.split_once('_')?.0 {
-        "ch" | "py" if matches!(kind, "charge" | "payment") => Subject::Charge,
-        "re" | "pyr" => Subject::Refund,
-        "dp" | "du" => Subject::Dispute,
-        _ => return None,
-    };
-    Some((subject, id))
+/// The rows of what is behind some transactions.
+struct Sources {
+    charges: Rows,
+    refunds: Rows,
+    disputes: Rows,
+}
+
+/// Why the ledger does not have a transaction.
+enum Missing {
+    /// A look-up asks for it: until then the fee is an estimate, which is no mistake.
+    Awaited,
+    /// Nothing but the list brings it.
+    FromTheList,
+    /// The object behind it is missing, or does not say all that it should.
+    Behind(Subject),
+    /// It was there, or should be.
+    Lost,
+}
+
+impl Sources {
+    fn explain(&self, transaction: &BalanceTransaction, is_looked_up: bool) -> Missing {
+        let id = transaction.stripe_balance_transaction_id.as_str();
+        let Some(source) = transaction.source_id.as_deref() else {
+            return Missing::FromTheList;
+        };
+        match Source::of(source) {
+            Some(Source::Charge) => match self.charges.charge(source) {
+                None => Missing::Behind(Subject::Charge),
+                Some(_) if is_looked_up => Missing::Awaited,
+                Some(charge) if charge.names_transaction(id) => Missing::Lost,
+                Some(_) if transaction.kind_by_category() == Some(SourceKind::Charge) => {
+                    Missing::Behind(Subject::Charge)
+                }
+                Some(_) => Missing::FromTheList,
+            },
+            Some(Source::Dispute) => match self.disputes.dispute(source) {
+                Some(dispute) if dispute.names_transaction(id) => Missing::Lost,
+                Some(_) | None => Missing::Behind(Subject::Dispute),
+            },
+            Some(Source::Refund) if !self.refunds.has(Subject::Refund, source) => {
+                Missing::Behind(Subject::Refund)
+            }
+            Some(Source::Refund) | None => Missing::FromTheList,
+        }
+    }
 }
 
 /// Whether the payout is automatic, goes or went to the bank, and its transactions are all assigned.

@@ -15,7 +15,7 @@ use super::rows::Rows;
 use super::subject::Subject;
 use super::tally::NotChecked;
 use super::{Run, Stop};
-use crate::Deadline;
+use crate::{Deadline, fetch};
 
 /// More pages than any account's window has; the deadline comes first.
 pub(super) const PAGES: u32 = 1_000_000;
@@ -26,10 +26,10 @@ const SLICE: usize = 1_000;
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// An object of a list, and what the reader makes of it.
-struct Listed {
-    id: String,
-    object: Value,
-    facts: Objects,
+pub(super) struct Listed {
+    pub(super) id: String,
+    pub(super) object: Value,
+    pub(super) facts: Objects,
 }
 
 impl Run<'_> {
@@ -43,12 +43,23 @@ impl Run<'_> {
             // Without it, those that have ended are left out.
             params.insert("status".to_owned(), "all".into());
         }
-        let mut pages = app.stripe.pages(&path, params, PAGES, self.now);
+        if subject == Subject::Invoice {
+            params.insert("expand".to_owned(), json!(["data.payments"]));
+        }
+        let mut pages = app.stripe.pages(&path, params.clone(), PAGES, self.now);
         let mut upper = self.window.until;
         let mut held: Vec<Value> = Vec::new();
         self.tally.examined = 0;
         let deadline = self.deadline;
-        let mut next = batch(&mut pages, deadline).await?;
+        let mut next = match batch(&mut pages, deadline).await {
+            // Before basil an invoice named its payment itself.
+            Err(Stop::Stripe(error)) if fetch::is_unknown_expansion(&error) => {
+                params.remove("expand");
+                pages = app.stripe.pages(&path, params, PAGES, self.now);
+                batch(&mut pages, deadline).await?
+            }
+            answer => answer?,
+        };
         while let Some(objects) = next {
             held.extend(objects);
             let (span, from) = complete(&mut held)?.unwrap_or((Vec::new(), upper));
@@ -103,6 +114,13 @@ impl Run<'_> {
             for one in &listed {
                 self.sum(one)?;
             }
+        }
+        if subject == Subject::BalanceTransaction {
+            let before = listed.len();
+            let (known, well) = self.take_in(listed, &rows).await?;
+            listed = known;
+            self.tally.compared += i64::try_from(before - listed.len()).unwrap_or(i64::MAX);
+            self.tally.matched += well;
         }
         let known: BTreeSet<String> = ids.into_iter().collect();
         for one in listed {

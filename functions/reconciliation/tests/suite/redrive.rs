@@ -112,8 +112,11 @@ async fn parked_events_are_applied_once_and_leave_the_table() {
     let app = site.app();
     let charge_id = site.park(&charge("Ash"), noon()).await;
     site.park(&intent("Ash"), noon()).await;
-    site.park(&sample("stripe_payout_paid_endive").body, noon())
-        .await;
+    site.park(
+        &sample("stripe_v1_billing_meter_error_report_triggered_endive").body,
+        noon(),
+    )
+    .await;
     let summary = redrive(&app, noon()).await;
     assert_eq!(
         summary,
@@ -260,7 +263,10 @@ async fn an_event_that_kills_its_connection_again_and_again_counts_as_failed() {
     let bad = site.park(&charge("Elder"), noon()).await;
     let later = noon() + SignedDuration::from_secs(1);
     let good = site
-        .park(&sample("stripe_payout_paid_endive").body, later)
+        .park(
+            &sample("stripe_v1_billing_meter_error_report_triggered_endive").body,
+            later,
+        )
         .await;
     proxy.cut_before("-- ledger::close");
     let summary = redrive(&app, later).await;

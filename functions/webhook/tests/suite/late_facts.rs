@@ -415,10 +415,15 @@ async fn a_voided_credit_note_is_due_again() {
 
 #[tokio::test]
 async fn a_day_on_which_everything_cancels_out_is_still_a_day() {
-    let dispute = |status: &str| {
+    let moved = |id: &str, amount: i64, seconds: i64| {
+        json!({"id": id, "object": "balance_transaction", "amount": amount, "fee": 0, "net": amount, "currency": "usd",
+               "type": "adjustment", "source": "dp_1", "created": NOON + seconds})
+    };
+    let withdrawn = || moved("txn_1", -2_999, 86_401);
+    let dispute = |status: &str, moved: Value| {
         json!({"id": "dp_1", "object": "dispute", "charge": "ch_1", "payment_intent": "pi_1",
                "amount": 2_999, "currency": "usd", "status": status, "reason": "fraudulent",
-               "created": NOON + 86_400, "balance_transactions": []})
+               "created": NOON + 86_400, "balance_transactions": moved})
     };
     in_every_order(
         &[
@@ -426,9 +431,13 @@ async fn a_day_on_which_everything_cancels_out_is_still_a_day() {
             event(
                 "charge.dispute.funds_withdrawn",
                 86_401,
-                dispute("needs_response"),
+                dispute("needs_response", json!([withdrawn()])),
             ),
-            event("charge.dispute.funds_reinstated", 86_402, dispute("won")),
+            event(
+                "charge.dispute.funds_reinstated",
+                86_402,
+                dispute("won", json!([withdrawn(), moved("txn_2", 2_999, 86_402)])),
+            ),
         ],
         "SELECT concat_ws(' ', day, gross_cents, fees_cents, disputes_cents, payments)
          FROM revenue_daily ORDER BY day",

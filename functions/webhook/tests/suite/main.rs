@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
+mod balance;
 mod bundle;
 mod convergence;
 mod failures;

@@ -18,6 +18,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use shared::{figures, ledger};
 use store::reports::Scope;
+use testing::ledger::unmatched_parts;
 use tokio_postgres::Client;
 
 use super::bundle::{Webhook, deliver};
@@ -75,11 +76,11 @@ async fn in_any_order(name: &str, events: &[Value], check: impl AsyncFn(&Client,
             .iter()
             .filter_map(|one| one["type"].as_str())
             .collect();
-        check(
-            &webhook.database.client().await,
-            &format!("{name}, after {types:?}"),
-        )
-        .await;
+        let client = webhook.database.client().await;
+        let name = format!("{name}, after {types:?}");
+        let unmatched = unmatched_parts(&client).await.unwrap();
+        assert_eq!(unmatched, Vec::<String>::new(), "{name}");
+        check(&client, &name).await;
     }
 }
 
@@ -350,16 +351,174 @@ async fn a_total_is_what_its_parts_make() {
     }
 }
 
+/// `key amount method` of every payment that counts, the gross revenue, and how many look-ups of payments are unfinished.
+async fn gross(client: &Client) -> String {
+    let row = client.query_one(
+        "SELECT concat_ws(', ',
+                (SELECT string_agg(CASE WHEN payment_key LIKE 'pi%' THEN 'card' ELSE left(payment_key, 2) END
+                     || ' ' || amount_cents, ' + ' ORDER BY amount_cents, payment_key)
+                 FROM payment_history WHERE succeeded_at IS NOT NULL),
+                (SELECT sum(gross_cents) || ' on ' || count(*) || ' days, fees ' || sum(fees_cents)
+                 FROM revenue_daily WHERE payments > 0),
+                (SELECT NULLIF(count(*), 0) || ' look-ups' FROM stripe_lookups
+                 WHERE done_at IS NULL AND kind = 'invoice_payments'))", &[]).await.unwrap();
+    row.get(0)
+}
+
+/// The invoice as Stripe answers for it with all its payments.
+fn with_payments(account: &Account, invoice: &str, shape: Shape, day: i8) -> Value {
+    // Before basil an invoice had no list of them.
+    let paths: &[&str] = match shape < Shape::Basil {
+        true => &[],
+        false => &["payments.data.payment.payment_record"],
+    };
+    fetched(account.show(invoice, paths, shape).unwrap(), october(day))
+}
+
+#[tokio::test]
+async fn money_outside_stripe_counts_once_whatever_tells_of_it() {
+    // By card 400.00 of 1,000.00, then 600.00 by wire, recorded.
+    let (mut account, customer) = account("Parts");
+    let invoice = sent(&mut account, &customer, 100_000);
+    account.set_now(october(10));
+    account.pay_part(&invoice, 40_000).unwrap();
+    account.set_now(october(12));
+    account.report_payment(&invoice, 60_000).unwrap();
+    for shape in Shape::ALL {
+        let name = format!("{shape:?}");
+        let record = if shape < Shape::Basil { "in" } else { "pr" };
+        let expected = format!("card 40000 + {record} 60000, 100000 on 2 days, fees 1190");
+        in_any_order(&name, &account.events(shape), async |client, name| {
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+        let mut events = account.events(shape);
+        events.push(with_payments(&account, &invoice, shape, 20));
+        in_any_order(&name, &events, async |client, name| {
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_no_record_stands_for_is_booked_once_the_list_is_known() {
+    // Nobody has recorded 640.00 by wire; the intent that was made with the invoice is canceled.
+    let (mut account, customer) = account("Wire");
+    let invoice = sent(&mut account, &customer, 64_000);
+    account.set_now(october(10));
+    account.pay_out_of_band(&invoice).unwrap();
+    // And 20.00 of 100.00.
+    let (mut rest, customer) = self::account("Rest");
+    let of_rest = sent(&mut rest, &customer, 10_000);
+    rest.set_now(october(10));
+    rest.pay_part(&of_rest, 8_000).unwrap();
+    rest.set_now(october(12));
+    rest.pay_out_of_band(&of_rest).unwrap();
+    for shape in Shape::ALL {
+        let name = format!("{shape:?}");
+        let mut events = account.events(shape);
+        if shape >= Shape::Basil {
+            in_any_order(&name, &events, async |client, name| {
+                assert_eq!(gross(client).await, "1 look-ups", "{name}");
+            })
+            .await;
+        }
+        events.push(with_payments(&account, &invoice, shape, 20));
+        in_any_order(&name, &events, async |client, name| {
+            let expected = "in 64000, 64000 on 1 days, fees 0";
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+        let mut events = rest.events(shape);
+        events.push(with_payments(&rest, &of_rest, shape, 20));
+        in_any_order(&name, &events, async |client, name| {
+            let expected = "in 2000 + card 8000, 10000 on 2 days, fees 262";
+            assert_eq!(gross(client).await, expected, "{name}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_flag_says_what_came_outside_stripe_beside_the_paid_amount() {
+    let invoice = json!({"id": "in_1", "object": "invoice", "customer": "cus_1", "currency": "usd", "status": "paid",
+        "number": "A-1", "created": october(1).as_second(), "total": 100_000, "amount_due": 100_000,
+        "amount_paid": 40_000, "amount_remaining": 60_000, "paid_out_of_band": true, "charge": "ch_1",
+        "payment_intent": "pi_1", "status_transitions": {"paid_at": october(3).as_second()},
+        "lines": {"data": [], "has_more": false}});
+    let events = [event("invoice.paid", invoice)];
+    in_any_order("flagged", &events, async |client, name| {
+        let expected = "card 40000 + in 60000, 100000 on 1 days, fees 1190";
+        assert_eq!(gross(client).await, expected, "{name}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_payment_of_several_invoices_counts_once() {
+    let paid = |id: &str, invoice: &str, payment: Value, amount: i64| {
+        json!({"id": format!("evt_{id}"), "object": "event", "type": "invoice_payment.paid", "livemode": false,
+            "created": october(2).as_second(), "data": {"object": {
+                "id": id, "object": "invoice_payment", "invoice": invoice, "amount_paid": amount,
+                "currency": "usd", "status": "paid", "payment": payment, "is_default": false,
+                "status_transitions": {"paid_at": october(2).as_second()}}}})
+    };
+    let invoice = |id: &str, amount: i64| {
+        let mut event = event(
+            "invoice.paid",
+            json!({"id": id, "object": "invoice", "customer": "cus_1",
+            "currency": "usd", "status": "paid", "number": id, "created": october(1).as_second(), "total": amount,
+            "amount_due": amount, "amount_paid": amount, "amount_remaining": 0,
+            "status_transitions": {"paid_at": october(2).as_second()}, "lines": {"data": [], "has_more": false}}),
+        );
+        event["id"] = format!("evt_{id}").into();
+        event
+    };
+    for (payment, gross_of) in [
+        (
+            json!({"type": "payment_intent", "payment_intent": "pi_1"}),
+            "card 90000, 90000 on 1 days, fees 2640",
+        ),
+        (
+            json!({"type": "payment_record", "payment_record": "pr_1"}),
+            "pr 90000, 90000 on 1 days, fees 0",
+        ),
+    ] {
+        let events = [
+            paid("inpay_1", "in_1", payment.clone(), 50_000),
+            paid("inpay_2", "in_2", payment.clone(), 40_000),
+            invoice("in_1", 50_000),
+            invoice("in_2", 40_000),
+        ];
+        in_any_order(gross_of, &events, async |client, name| {
+            assert_eq!(gross(client).await, gross_of, "{name}");
+            let row = client
+                .query_one(
+                    "SELECT stripe_invoice_id, stripe_customer_id FROM payment_history",
+                    &[],
+                )
+                .await
+                .unwrap();
+            assert_eq!(row.get::<_, &str>(0), "in_1", "the larger part: {name}");
+            assert_eq!(
+                row.get::<_, Option<&str>>(1),
+                Some("cus_1").filter(|_| gross_of.starts_with("pr")),
+                "{name}"
+            );
+        })
+        .await;
+    }
+}
+
 /// What the subscription is worth per month, in minor units, whether that is final, and the unfinished look-ups.
 async fn recurring(client: &Client) -> String {
     let row = client.query_one(
-        "SELECT concat_ws(' ', mrr_microcents / 1000000.0, CASE WHEN mrr_provisional THEN 'provisional' END,
+        "SELECT concat_ws(' ', trim_scale(mrr_microcents / 1000000.0), CASE WHEN mrr_provisional THEN 'provisional' END,
                 (SELECT string_agg(kind, ' ' ORDER BY kind) FROM stripe_lookups
                  WHERE done_at IS NULL AND kind <> 'balance_transaction' AND kind <> 'invoice_payments'))
          FROM subscriptions", &[]).await.unwrap();
-    let text: String = row.get(0);
-    text.replace(".00000000000000000000", "")
-        .replace(".0000000000000000", "")
+    row.get(0)
 }
 
 /// `kind delta` on a day, of each movement under a profile.
@@ -639,4 +798,109 @@ async fn a_total_counts_beyond_the_refunds_that_are_listed() {
         })
         .await;
     }
+}
+
+/// A monthly subscription of 10.00 for each of some items, as an event shows it.
+fn with_items(event_type: &str, status: &str, items: &[i64], has_more: bool, day: i8) -> Value {
+    let items: Vec<Value> = items.iter().map(|number| json!({
+        "id": format!("si_{number}"), "object": "subscription_item", "quantity": 1, "price": {
+            "id": format!("price_{number}"), "object": "price", "product": "prod_1", "currency": "usd",
+            "unit_amount": 1_000, "unit_amount_decimal": "1000", "billing_scheme": "per_unit",
+            "recurring": {"interval": "month", "interval_count": 1, "usage_type": "licensed"}}})).collect();
+    let ended_at = (status == "canceled").then(|| october(day).as_second());
+    json!({"id": format!("evt_{event_type}_{day}"), "object": "event", "type": event_type, "livemode": false,
+        "created": october(day).as_second(), "data": {"object": {
+            "id": "sub_1", "object": "subscription", "customer": "cus_1", "currency": "usd", "status": status,
+            "created": october(1).as_second(), "start_date": october(1).as_second(), "ended_at": ended_at,
+            "discounts": [], "items": {"object": "list", "data": items, "has_more": has_more}}}})
+}
+
+#[tokio::test]
+async fn a_list_of_items_that_was_cut_is_provisional_until_it_is_whole() {
+    let cut: Vec<i64> = (1..=10).collect();
+    let whole: Vec<i64> = (1..=15).collect();
+    let customer = event(
+        "customer.created",
+        json!({"id": "cus_1", "object": "customer", "discount": null,
+        "created": october(1).as_second()}),
+    );
+    let begun = with_items("customer.subscription.created", "active", &cut, true, 1);
+    let mut events = vec![customer, begun];
+    in_any_order("cut", &events, async |client, name| {
+        assert_eq!(
+            recurring(client).await,
+            "10000 provisional subscription_items",
+            "{name}"
+        );
+    })
+    .await;
+    let shown = with_items("", "active", &whole, false, 1)["data"]["object"].clone();
+    events.push(fetched(shown, october(3)));
+    in_any_order("fetched", &events, async |client, name| {
+        assert_eq!(recurring(client).await, "15000", "{name}");
+        // It has been so since it began.
+        let moved = moved(client, DiscountProfile::Stripe).await;
+        assert_eq!(moved, ["2026-10-01 new 15000"], "{name}");
+    })
+    .await;
+    // A later event is cut again.
+    events.push(with_items(
+        "customer.subscription.updated",
+        "active",
+        &cut,
+        true,
+        5,
+    ));
+    in_any_order("cut again", &events, async |client, name| {
+        assert_eq!(
+            recurring(client).await,
+            "10000 provisional subscription_items",
+            "{name}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_ended_subscription_without_items_has_none_and_a_live_one_keeps_them() {
+    let customer = event(
+        "customer.created",
+        json!({"id": "cus_1", "object": "customer", "discount": null,
+        "created": october(1).as_second()}),
+    );
+    let begun = with_items(
+        "customer.subscription.created",
+        "active",
+        &[1, 2, 3, 4],
+        false,
+        1,
+    );
+    let ended = with_items("customer.subscription.deleted", "canceled", &[], false, 20);
+    let events = [customer.clone(), begun.clone(), ended];
+    in_any_order("ended", &events, async |client, name| {
+        assert_eq!(recurring(client).await, "0", "{name}");
+        let moved = moved(client, DiscountProfile::Stripe).await;
+        assert_eq!(
+            moved,
+            ["2026-10-01 new 4000", "2026-10-20 churn -4000"],
+            "{name}"
+        );
+        let row = client
+            .query_one("SELECT jsonb_array_length(items) FROM subscriptions", &[])
+            .await
+            .unwrap();
+        assert_eq!(row.get::<_, i32>(0), 4, "those last shown: {name}");
+    })
+    .await;
+    let bare = with_items("customer.subscription.updated", "past_due", &[], false, 10);
+    in_any_order("live", &[customer, begun, bare], async |client, name| {
+        assert_eq!(
+            recurring(client).await,
+            "4000 provisional subscription_items",
+            "{name}"
+        );
+        let moved = moved(client, DiscountProfile::Stripe).await;
+        assert_eq!(moved, ["2026-10-01 new 4000"], "{name}");
+    })
+    .await;
 }

@@ -157,7 +157,7 @@ async fn assert_few_flights(shape: Shape) {
         assert_eq!(webhook.flights(again).await, APPLIED);
         let mut ignored = paid.clone();
         ignored["id"] = "evt_ignored".into();
-        ignored["type"] = "payout.paid".into();
+        ignored["type"] = "account.updated".into();
         assert_eq!(webhook.flights(ignored).await, IGNORED);
         assert_eq!(webhook.flights(paid).await, DUPLICATE);
     }

@@ -7,7 +7,7 @@ pub enum PaymentKey<'a> {
     Intent(&'a str),
     /// The id of a charge without an intent (`ch_…`, `py_…`).
     Charge(&'a str),
-    /// The id of an invoice at Stripe that was paid outside Stripe (`in_…`).
+    /// Money outside Stripe: the id of the payment record that stands for it (`pr_…`), or of the invoice (`in_…`).
     OutOfBand(&'a str),
     /// A wire, a check or an ACH transfer for an invoice that Stripe does not know (`manual:…`).
     Manual(&'a str),
@@ -19,7 +19,7 @@ impl<'a> PaymentKey<'a> {
     pub fn of(text: &'a str) -> PaymentKey<'a> {
         if text.starts_with("pi_") {
             PaymentKey::Intent(text)
-        } else if text.starts_with("in_") {
+        } else if text.starts_with("in_") || text.starts_with("pr_") {
             PaymentKey::OutOfBand(text)
         } else if text.starts_with("manual:") {
             PaymentKey::Manual(text)
@@ -67,6 +67,7 @@ mod tests {
             ("ch_1", None, Some("ch_1"), true),
             ("py_1", None, Some("py_1"), true),
             ("in_1", None, None, false),
+            ("pr_1", None, None, false),
             ("manual:9:W-1", None, None, false),
         ] {
             let read = PaymentKey::of(key);

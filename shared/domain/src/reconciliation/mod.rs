@@ -3,10 +3,9 @@
 use std::fmt;
 
 use crate::money::Currency;
-use crate::payment::{
-    Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund, Settlement,
-};
+use crate::payment::{Charge, Dispute, FeeSource, InvoicePayment, Payment, PaymentIntent, Refund};
 use crate::revenue::entries::RevenueEntry;
+use crate::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use crate::stripe_objects::invoice::{Invoice, InvoiceStatus};
 use crate::stripe_objects::status::IntentStatus;
 use crate::stripe_objects::subscription::{Item, Subscription};
@@ -22,6 +21,10 @@ pub enum Kind {
     CurrencyDiffers,
     StatusDiffers,
     FeeDiffers,
+    /// A payment of no invoice, and money outside Stripe of the same customer and amount within a week. Both count.
+    PossibleDoublePayment,
+    /// A figure of a month that changed when the archive was read again.
+    Restated,
 }
 
 impl Kind {
@@ -35,6 +38,8 @@ impl Kind {
             Kind::CurrencyDiffers => "currency_differs",
             Kind::StatusDiffers => "status_differs",
             Kind::FeeDiffers => "fee_differs",
+            Kind::PossibleDoublePayment => "possible_double_payment",
+            Kind::Restated => "restated",
         }
     }
 }
@@ -53,6 +58,8 @@ pub enum ObjectType {
     /// The ledger's own row of a payment (`payment_history`), derived from the objects.
     Payment,
     Payout,
+    BalanceTransaction,
+    TaxRate,
     /// A day of `revenue_daily`.
     RevenueDaily,
     /// A subject's day of `usage_daily`.
@@ -65,7 +72,7 @@ pub enum ObjectType {
 
 impl ObjectType {
     /// Every type, in the order of the variants.
-    pub const ALL: [ObjectType; 13] = [
+    pub const ALL: [ObjectType; 15] = [
         ObjectType::Charge,
         ObjectType::PaymentIntent,
         ObjectType::Refund,
@@ -75,6 +82,8 @@ impl ObjectType {
         ObjectType::Subscription,
         ObjectType::Payment,
         ObjectType::Payout,
+        ObjectType::BalanceTransaction,
+        ObjectType::TaxRate,
         ObjectType::RevenueDaily,
         ObjectType::UsageDaily,
         ObjectType::InvoiceTotal,
@@ -94,6 +103,8 @@ impl ObjectType {
             ObjectType::Subscription => "subscription",
             ObjectType::Payment => "payment",
             ObjectType::Payout => "payout",
+            ObjectType::BalanceTransaction => "balance_transaction",
+            ObjectType::TaxRate => "tax_rate",
             ObjectType::RevenueDaily => "revenue_daily",
             ObjectType::UsageDaily => "usage_daily",
             ObjectType::InvoiceTotal => "invoice_total",
@@ -168,7 +179,9 @@ impl Comparison {
             | Kind::AmountDiffers
             | Kind::CurrencyDiffers
             | Kind::StatusDiffers
-            | Kind::FeeDiffers => (value, None),
+            | Kind::FeeDiffers
+            | Kind::PossibleDoublePayment
+            | Kind::Restated => (value, None),
         };
         self.push(kind, stripe_value, ledger_value);
         self.found
@@ -220,8 +233,8 @@ pub fn missing_in_stripe(object_type: ObjectType, object_id: &str) -> Vec<Discre
     Comparison::new(object_type, object_id, None).missing(Kind::MissingInStripe, object_id)
 }
 
-/// Compares a charge. Its fee is compared when both sides know the balance transaction. When only Stripe knows it, the
-/// fee differs from the estimate.
+/// Compares a charge, and the ids of the balance transactions it names: with one that the ledger does not know, the fee
+/// differs.
 #[must_use]
 pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
     Comparison::of_money(
@@ -237,22 +250,11 @@ pub fn charge(stripe: &Charge, ledger: Option<&Charge>) -> Vec<Discrepancy> {
                 ledger.amount_captured_cents,
             );
             comparison.expect_status(charge_status(stripe), charge_status(ledger));
-            let settled = (&stripe.settlement, &ledger.settlement);
-            match settled {
-                (Some(stripe), Some(ledger)) if !is_same_settlement(stripe, ledger) => comparison
-                    .push(
-                        Kind::FeeDiffers,
-                        Some(settlement_value(stripe)),
-                        Some(settlement_value(ledger)),
-                    ),
-                (Some(stripe), None) if ledger.stripe_balance_transaction_id.is_none() => {
-                    comparison.push(
-                        Kind::FeeDiffers,
-                        Some(settlement_value(stripe)),
-                        Some("estimated".to_owned()),
-                    )
-                }
-                (Some(_) | None, Some(_) | None) => {}
+            // Its figures are another comparison.
+            let unknown = |id: &&String| !ledger.names_transaction(id);
+            if let Some(id) = stripe.transaction_ids().find(unknown) {
+                let known = ledger.stripe_balance_transaction_id.clone();
+                comparison.push(Kind::FeeDiffers, Some(id.clone()), known);
             }
         },
     )
@@ -263,50 +265,6 @@ fn charge_status(charge: &Charge) -> &str {
         "uncaptured"
     } else {
         &charge.status
-    }
-}
-
-/// The printed exchange rate is left out: its number of digits depends on where it was printed.
-fn is_same_settlement(left: &Settlement, right: &Settlement) -> bool {
-    (left.currency, left.amount_cents, left.fee_cents)
-        == (right.currency, right.amount_cents, right.fee_cents)
-}
-
-fn settlement_value(settlement: &Settlement) -> String {
-    format!(
-        "{} of {} {}",
-        settlement.fee_cents, settlement.amount_cents, settlement.currency
-    )
-}
-
-/// What the ledger knows of the balance transaction of a charge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SettlementMatch {
-    /// The ledger has the same figures.
-    Known,
-    /// The ledger knows the id only and waits for the figures: its fee is an estimate, which is no mistake.
-    AwaitedFee,
-    /// The ledger has other figures, or does not know the transaction.
-    Differs,
-}
-
-/// Compares a balance transaction with the charge it belongs to.
-#[must_use]
-pub fn settlement(
-    balance_transaction_id: &str,
-    stripe: &Settlement,
-    ledger: Option<&Charge>,
-) -> SettlementMatch {
-    let Some(ledger) = ledger else {
-        return SettlementMatch::Differs;
-    };
-    match &ledger.settlement {
-        Some(known) if is_same_settlement(stripe, known) => SettlementMatch::Known,
-        Some(_) => SettlementMatch::Differs,
-        None if ledger.stripe_balance_transaction_id.as_deref() == Some(balance_transaction_id) => {
-            SettlementMatch::AwaitedFee
-        }
-        None => SettlementMatch::Differs,
     }
 }
 
@@ -363,7 +321,7 @@ pub fn refund(stripe: &Refund, ledger: Option<&Refund>) -> Vec<Discrepancy> {
     )
 }
 
-/// Compares a dispute, and the balance transactions it caused, with the ledger's row.
+/// Compares a dispute, and the ids of the balance transactions it caused, with the ledger's row.
 #[must_use]
 pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
     Comparison::of_money(
@@ -373,18 +331,9 @@ pub fn dispute(stripe: &Dispute, ledger: Option<&Dispute>) -> Vec<Discrepancy> {
         |dispute| (dispute.currency, dispute.amount_cents),
         |comparison, ledger| {
             comparison.expect_status(stripe.status.as_str(), ledger.status.as_str());
-            for (id, moved) in &stripe.balance_transactions {
-                let value = |fee_cents: i64, amount_cents: i64| {
-                    format!("{id}: {fee_cents} of {amount_cents}")
-                };
-                let known = ledger.balance_transactions.get(id);
-                if known != Some(moved) {
-                    comparison.push(
-                        Kind::FeeDiffers,
-                        Some(value(moved.fee_cents, moved.amount_cents)),
-                        known.map(|known| value(known.fee_cents, known.amount_cents)),
-                    );
-                }
+            let unknown = |id: &&String| !ledger.names_transaction(id);
+            if let Some(id) = stripe.transaction_ids().find(unknown) {
+                comparison.push(Kind::FeeDiffers, Some(id.clone()), None);
             }
         },
     )
@@ -442,6 +391,15 @@ pub fn invoice(stripe: &Invoice, ledger: Option<&InvoiceRow>) -> Vec<Discrepancy
     comparison.found
 }
 
+/// Compares what came outside Stripe for an invoice, in minor units; `stripe` follows from Stripe's list of its payments.
+#[must_use]
+pub fn outside_stripe(invoice: &Invoice, stripe: i64, ledger: i64) -> Vec<Discrepancy> {
+    let id = &invoice.stripe_invoice_id;
+    let mut comparison = Comparison::new(ObjectType::Invoice, id, Some(invoice.currency));
+    comparison.expect_part(Kind::AmountDiffers, "outside Stripe", stripe, ledger);
+    comparison.found
+}
+
 /// Compares a link that says an invoice has been paid.
 #[must_use]
 pub fn invoice_payment(
@@ -458,6 +416,7 @@ pub fn invoice_payment(
     );
     let payment = stripe.stripe_payment_intent_id.as_deref();
     let payment = payment.or(stripe.stripe_charge_id.as_deref());
+    let payment = payment.or(stripe.stripe_payment_record_id.as_deref());
     match ledger {
         Some(_) => comparison.found,
         None => comparison.missing(Kind::MissingInDb, payment.unwrap_or_default()),
@@ -642,6 +601,69 @@ pub fn payment(
     comparison.found
 }
 
+/// Compares a balance transaction with the ledger's row.
+#[must_use]
+pub fn balance_transaction(
+    stripe: &BalanceTransaction,
+    ledger: Option<&BalanceTransaction>,
+) -> Vec<Discrepancy> {
+    Comparison::of_money(
+        ObjectType::BalanceTransaction,
+        &stripe.stripe_balance_transaction_id,
+        (stripe, ledger),
+        |transaction| (transaction.currency, transaction.amount_cents),
+        |comparison, ledger| {
+            comparison.expect(Kind::FeeDiffers, stripe.fee_cents, ledger.fee_cents);
+            let state = |one: &BalanceTransaction| {
+                let source = one.source_id.as_deref().unwrap_or("no source");
+                format!("{} of {source} at {}", one.kind, one.created_at)
+            };
+            comparison.expect_status(&state(stripe), &state(ledger));
+        },
+    )
+}
+
+/// Compares a payout with the ledger's row. Whether its amount is the sum of its transactions is another question.
+#[must_use]
+pub fn payout_row(stripe: &Payout, ledger: Option<&Payout>) -> Vec<Discrepancy> {
+    let currency = Some(stripe.currency);
+    let mut comparison = Comparison::new(ObjectType::Payout, &stripe.stripe_payout_id, currency);
+    let Some(ledger) = ledger else {
+        return comparison.missing(Kind::MissingInDb, stripe.amount_cents);
+    };
+    let state = |payout: &Payout| format!("{} {}", payout.status, payout.amount_cents);
+    comparison.expect_status(&state(stripe), &state(ledger));
+    comparison.expect(
+        Kind::CurrencyDiffers,
+        stripe.currency.as_str(),
+        ledger.currency.as_str(),
+    );
+    comparison.found
+}
+
+/// Compares a tax rate with the ledger's row.
+#[must_use]
+pub fn tax_rate(stripe: &TaxRate, ledger: Option<&TaxRate>) -> Vec<Discrepancy> {
+    let mut comparison = Comparison::new(ObjectType::TaxRate, &stripe.stripe_tax_rate_id, None);
+    let state = |rate: &TaxRate| {
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let inclusive = match rate.inclusive {
+            Some(true) => "inclusive",
+            Some(false) | None => "exclusive",
+        };
+        let (percentage, name) = (part(&rate.percentage), part(&rate.display_name));
+        format!(
+            "{percentage} % {inclusive} {name} {}",
+            part(&rate.jurisdiction)
+        )
+    };
+    let Some(ledger) = ledger else {
+        return comparison.missing(Kind::MissingInDb, state(stripe));
+    };
+    comparison.expect_status(&state(stripe), &state(ledger));
+    comparison.found
+}
+
 /// Compares a payout with the sum of its balance transactions, both net and in the payout's currency.
 #[must_use]
 pub fn payout(
@@ -699,18 +721,9 @@ mod tests {
             succeeded_at: None,
             refund_totals: BTreeMap::new(),
             stripe_balance_transaction_id: Some("txn_1".to_owned()),
-            settlement: Some(settled(59)),
+            failure_balance_transaction_id: None,
             attempted_at: Timestamp::UNIX_EPOCH,
             version: Version::unseen(),
-        }
-    }
-
-    fn settled(fee_cents: i64) -> Settlement {
-        Settlement {
-            currency: Currency::USD,
-            amount_cents: 1_000,
-            fee_cents,
-            exchange_rate: None,
         }
     }
 
@@ -761,10 +774,10 @@ mod tests {
                 "uncaptured",
             ),
             (
-                |a| a.settlement = Some(settled(1)),
+                |a| a.stripe_balance_transaction_id = Some("txn_2".to_owned()),
                 Kind::FeeDiffers,
-                "59 of 1000 USD",
-                "1 of 1000 USD",
+                "txn_1",
+                "txn_2",
             ),
         ];
         for (change, kind, stripe, ledger) in cases {
@@ -785,33 +798,15 @@ mod tests {
     }
 
     #[test]
-    fn an_estimated_fee_is_awaited_and_not_wrong() {
+    fn a_transaction_that_an_event_should_have_named_is_told() {
         let mut row = succeeded_charge();
-        let stripe = settled(59);
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::Known
-        );
-        row.settlement = None;
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::AwaitedFee
-        );
-        assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
-        // The ledger does not know this transaction: an event is missing.
         row.stripe_balance_transaction_id = None;
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::Differs
-        );
         let found = charge(&succeeded_charge(), Some(&row));
-        assert_eq!(found[0].kind, Kind::FeeDiffers);
-        row.settlement = Some(settled(60));
-        assert_eq!(
-            settlement("txn_1", &stripe, Some(&row)),
-            SettlementMatch::Differs
-        );
-        assert_eq!(settlement("txn_1", &stripe, None), SettlementMatch::Differs);
+        assert_eq!(values_of(&found), [(Kind::FeeDiffers, Some("txn_1"), None)]);
+        // What the ledger knows more is no difference: a later version may have left it out.
+        row = succeeded_charge();
+        row.failure_balance_transaction_id = Some("txn_2".to_owned());
+        assert_eq!(charge(&succeeded_charge(), Some(&row)), []);
     }
 
     #[test]

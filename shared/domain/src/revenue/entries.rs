@@ -17,7 +17,7 @@ use crate::words::words;
 pub struct RevenueEntry {
     pub payment_key: String,
     pub kind: EntryKind,
-    /// The id of the charge, refund, dispute or invoice that the entry comes from.
+    /// The id of the charge, refund, balance transaction or invoice that the entry comes from.
     pub source_id: String,
     pub occurred_at: Timestamp,
     pub currency: Currency,
@@ -40,9 +40,12 @@ words!(
         Gross = "gross",
         Fee = "fee",
         Refund = "refund",
+        /// What a dispute took; negative when it came back.
         Dispute = "dispute",
+        /// Only in rows of earlier releases: what came back.
         DisputeReinstated = "dispute_reinstated",
         DisputeFee = "dispute_fee",
+        /// Only in rows of earlier releases: the fee of what came back.
         DisputeFeeReinstated = "dispute_fee_reinstated",
         Failed = "failed",
     }

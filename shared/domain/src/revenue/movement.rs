@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::money::{self, Currency};
+use crate::stripe_objects::partial::{Missing, Reason};
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED};
 use crate::stripe_objects::subscription::{DiscountProfile, is_ended};
 
@@ -31,6 +32,8 @@ pub struct SubscriptionVersion {
     /// The ids of what may still change its amounts: unknown prices and coupons, its discounts, and the customer whose
     /// discounts it has.
     pub waits_for: Vec<String>,
+    /// What the amounts need and nobody knows.
+    pub missing: Vec<Missing>,
     /// The plan that this snapshot names.
     pub plan_name: Option<String>,
     /// A later snapshot of the same second replaces this one.
@@ -72,6 +75,19 @@ impl SubscriptionVersion {
         }
     }
 
+    /// Whether the other one is this snapshot, as it was or will be judged.
+    #[must_use]
+    pub fn is_of_the_same_snapshot(&self, other: &SubscriptionVersion) -> bool {
+        self.source_event_id == other.source_event_id
+            && self.stripe_subscription_id == other.stripe_subscription_id
+    }
+
+    /// Whether the snapshot shows only the first items.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.missing.iter().any(|one| one.reason == Reason::Items)
+    }
+
     fn is_beginning(&self) -> bool {
         self.source_event_id.starts_with(BEGUN)
     }
@@ -106,6 +122,44 @@ impl SubscriptionVersion {
             }
         }
         self
+    }
+}
+
+/// Gives the snapshots that show only the first items the amounts of the next one that shows all. A function of the set of
+/// versions: their order does not matter.
+pub fn complete_cut_lists(versions: &mut [&mut SubscriptionVersion]) {
+    let place = |version: &SubscriptionVersion| {
+        let event = version.source_event_id.clone();
+        (version.source_created_at, version.source_rank, event)
+    };
+    let next: Vec<Option<SubscriptionVersion>> = versions
+        .iter()
+        .map(|version| {
+            version.is_cut().then_some(())?;
+            let others = versions.iter().map(|other| &**other);
+            let whole = others.filter(|other| {
+                other.stripe_subscription_id == version.stripe_subscription_id
+                    && !other.is_cut()
+                    && !other.overruled
+                    && !is_ended(&other.status)
+                    && place(other) > place(version)
+            });
+            whole.min_by_key(|other| place(other)).cloned()
+        })
+        .collect();
+    for (version, next) in versions.iter_mut().zip(next) {
+        if let Some(next) = next {
+            let is_counted = version.is_counted.unwrap_or(true);
+            version.potential_mrr_microcents = next.potential_mrr_microcents;
+            version.mrr_microcents = if is_counted {
+                next.potential_mrr_microcents
+            } else {
+                0
+            };
+            version.all_discounts_microcents = next.all_discounts_microcents;
+            version.no_discounts_microcents = next.no_discounts_microcents;
+            version.mrr_provisional = next.mrr_provisional;
+        }
     }
 }
 
@@ -425,6 +479,7 @@ mod tests {
             potential_mrr_microcents: mrr,
             mrr_provisional: false,
             waits_for: Vec::new(),
+            missing: Vec::new(),
             plan_name: None,
             overruled: false,
             set_to_cancel: false,

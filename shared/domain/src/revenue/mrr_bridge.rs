@@ -826,6 +826,7 @@ mod tests {
             potential_mrr_microcents: amount,
             mrr_provisional: false,
             waits_for: Vec::new(),
+            missing: Vec::new(),
             plan_name: None,
             overruled: false,
             set_to_cancel: false,

@@ -136,6 +136,7 @@ mod tests {
             potential_mrr_microcents: mrr,
             mrr_provisional: false,
             waits_for: Vec::new(),
+            missing: Vec::new(),
             plan_name: plan.map(str::to_owned),
             overruled: false,
             set_to_cancel: false,

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::money::{self, Currency};
+use crate::payment::{InvoicePayment, Refund, RefundSource};
 use crate::stripe_objects::objects::Ids;
 use crate::stripe_objects::snapshot::{Snapshot, Version, earliest, known};
 use crate::words::words;
@@ -34,11 +35,15 @@ pub struct Invoice {
     pub total_cents: i64,
     /// What was to be paid before credit notes; `None` in rows of before this was kept.
     pub due_before_credit_notes_cents: Option<i64>,
+    /// What was paid, in whatever way.
     pub amount_paid_cents: i64,
     /// What remains to be paid, from Stripe's `amount_remaining`.
     pub amount_remaining_cents: i64,
-    /// What was paid outside Stripe.
-    pub out_of_band_cents: i64,
+    /// What came outside Stripe as the latest snapshot that says so states it, and the time of that snapshot.
+    pub stated: Option<OutsideStripe>,
+    /// Whether this snapshot names its payment itself, as it did before API version basil; `None` in rows of before
+    /// this was kept.
+    pub names_payment: Option<bool>,
     /// Credit notes before payment that this snapshot takes into account.
     pub credit_notes_cents: i64,
     pub billing_period_start: Option<Timestamp>,
@@ -200,6 +205,7 @@ impl Snapshot for Invoice {
     fn names(&self, ids: &mut Ids) {
         ids.invoices.push(self.stripe_invoice_id.clone());
         ids.customers.extend(self.stripe_customer_id.clone());
+        ids.tax_rates.extend(tax_rate_ids(&self.tax_breakdown));
     }
 
     fn absorb(&mut self, earlier: &Invoice) {
@@ -215,10 +221,8 @@ impl Snapshot for Invoice {
         earliest(&mut self.finalized_at, earlier.finalized_at);
         earliest(&mut self.deleted_at, earlier.deleted_at);
         self.attempt_count = self.attempt_count.max(earlier.attempt_count);
-        // Once known it stays known: the snapshots of some API versions do not show it.
-        if self.status == InvoiceStatus::Paid {
-            self.out_of_band_cents = self.out_of_band_cents.max(earlier.out_of_band_cents);
-        }
+        // Most snapshots do not state it.
+        known(&mut self.stated, &earlier.stated);
         // A webhook carries ten lines at most; the full list was read once and is frozen.
         let is_fuller = earlier.lines.len() > self.lines.len();
         if earlier.lines_complete && !self.lines_complete && is_fuller {
@@ -287,11 +291,60 @@ impl Invoice {
             .map(|sum| sum.min(self.credit_notes_cents))
     }
 
-    /// Whether money is known to have arrived, without saying from which payment (API version basil and later).
-    #[must_use]
-    pub fn is_paid_with_money(&self) -> bool {
-        self.status == InvoiceStatus::Paid && self.amount_paid_cents > 0
+    /// From where the money came that `links` and the invoice itself tell of; links of other invoices are left out.
+    ///
+    /// # Errors
+    /// When a sum is out of range.
+    pub fn money<'a>(
+        &self,
+        links: impl Iterator<Item = &'a InvoicePayment>,
+    ) -> Result<InvoiceMoney, money::Error> {
+        let (mut by_stripe, mut recorded) = (0_i64, 0_i64);
+        let mut has_payment = false;
+        for link in links.filter(|link| link.stripe_invoice_id == self.stripe_invoice_id) {
+            let sum = match link.record_outside_stripe() {
+                Some(_) => &mut recorded,
+                None => &mut by_stripe,
+            };
+            let added = sum.checked_add(link.applied_cents());
+            *sum = added.ok_or(money::Error::OutOfRange)?;
+            has_payment = true;
+        }
+        let stated = self.stated.as_ref().map_or(0, |stated| stated.amount_cents);
+        let outside_cents = recorded.max(stated);
+        let rest = self.amount_paid_cents.checked_sub(outside_cents);
+        let rest = rest.and_then(|rest| rest.checked_sub(by_stripe));
+        let unexplained = rest.ok_or(money::Error::OutOfRange)?.max(0);
+        // The payment that the invoice names explains the rest, whether or not it was seen.
+        let is_explained = self.names_payment.unwrap_or(has_payment);
+        Ok(InvoiceMoney {
+            outside_cents,
+            unrecorded_cents: outside_cents - recorded,
+            unexplained_cents: if is_explained { 0 } else { unexplained },
+            has_payment,
+        })
     }
+}
+
+/// What a snapshot says about money that came outside Stripe. The later snapshot counts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OutsideStripe {
+    pub stated_at: Timestamp,
+    /// In minor units of the invoice's currency.
+    pub amount_cents: i64,
+}
+
+/// From where the money of an invoice came, in minor units of its currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvoiceMoney {
+    /// What came outside Stripe: as its payment records say, or as Stripe states it when that is more.
+    pub outside_cents: i64,
+    /// The part of that for which there is no payment record.
+    pub unrecorded_cents: i64,
+    /// What was paid by nobody knows which payment: its list has to be fetched.
+    pub unexplained_cents: i64,
+    /// Whether any payment of the invoice is known, paid or not.
+    pub has_payment: bool,
 }
 
 /// A credit note as one snapshot shows it.
@@ -308,6 +361,10 @@ pub struct CreditNote {
     pub tax_cents: i64,
     /// Stripe's list of its taxes.
     pub tax_breakdown: Value,
+    /// What was paid back outside Stripe, besides what `refunds` say.
+    pub out_of_band_cents: i64,
+    /// The refunds that the note covers.
+    pub refunds: Vec<NoteRefund>,
     pub currency: Currency,
     /// Stripe's word: `issued` or `void`.
     pub status: String,
@@ -315,6 +372,18 @@ pub struct CreditNote {
     pub voided_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub version: Version,
+}
+
+/// A refund that a credit note covers, at Stripe or of a payment record. The shape of `credit_notes.refunds`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoteRefund {
+    /// Stripe's `type`: `refund` or `payment_record_refund`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// In minor units of the note's currency; `None` in versions that only name the refund.
+    pub amount_cents: Option<i64>,
+    pub stripe_refund_id: Option<String>,
+    pub stripe_payment_record_id: Option<String>,
 }
 
 impl Snapshot for CreditNote {
@@ -330,6 +399,7 @@ impl Snapshot for CreditNote {
         ids.credit_notes.push(self.stripe_credit_note_id.clone());
         ids.invoices.push(self.stripe_invoice_id.clone());
         ids.customers.extend(self.stripe_customer_id.clone());
+        ids.tax_rates.extend(tax_rate_ids(&self.tax_breakdown));
     }
 
     fn absorb(&mut self, earlier: &CreditNote) {
@@ -337,11 +407,83 @@ impl Snapshot for CreditNote {
     }
 }
 
+/// The ids of the tax rates that a list of Stripe's taxes names.
+pub fn tax_rate_ids(tax_breakdown: &Value) -> impl Iterator<Item = String> {
+    let taxes = tax_breakdown.as_array().into_iter().flatten();
+    taxes.filter_map(|tax| Some(tax_rate_id(tax)?.to_owned()))
+}
+
+/// The id of the tax rate that one of Stripe's taxes names; `None` when it names none.
+#[must_use]
+pub fn tax_rate_id(tax: &Value) -> Option<&str> {
+    let rate = tax
+        .pointer("/tax_rate_details/tax_rate")
+        .or_else(|| tax.get("tax_rate"))?;
+    let id = rate.as_str().or_else(|| rate.get("id")?.as_str())?;
+    id.starts_with("txr_").then_some(id)
+}
+
 impl CreditNote {
     /// The rank of a credit note's status within one second.
     #[must_use]
     pub fn rank(status: &str) -> i32 {
         if status == "void" { 100 } else { 0 }
+    }
+
+    /// Whether the note is in force.
+    #[must_use]
+    pub fn is_issued(&self) -> bool {
+        self.status != "void"
+    }
+
+    /// The payment records that the note pays back, each with its amount in minor units.
+    pub fn refunded_records(&self) -> impl Iterator<Item = (&str, i64)> {
+        let of_records = self.refunds.iter();
+        of_records
+            .filter(|refund| refund.kind == "payment_record_refund")
+            .map(|refund| {
+                let record = refund.stripe_payment_record_id.as_deref();
+                (record.unwrap_or_default(), refund.amount_cents.unwrap_or(0))
+            })
+    }
+
+    /// What the note pays back outside Stripe, in minor units.
+    ///
+    /// # Errors
+    /// When the sum is out of range.
+    pub fn paid_back_outside_cents(&self) -> Result<i64, money::Error> {
+        let mut of_records = self.refunded_records().map(|(_, amount)| amount);
+        let sum = of_records.try_fold(self.out_of_band_cents, i64::checked_add);
+        sum.ok_or(money::Error::OutOfRange)
+    }
+
+    /// The row of `refunds` of what the note paid back outside Stripe; `None` when that is nothing.
+    ///
+    /// # Errors
+    /// When the amount is out of range.
+    pub fn refund_outside(&self) -> Result<Option<Refund>, money::Error> {
+        let amount_cents = self.paid_back_outside_cents()?;
+        let status = match self.is_issued() {
+            true => "succeeded",
+            false => "canceled",
+        };
+        Ok((amount_cents > 0).then(|| Refund {
+            stripe_refund_id: self.stripe_credit_note_id.clone(),
+            stripe_charge_id: None,
+            stripe_payment_intent_id: None,
+            amount_cents,
+            currency: self.currency,
+            reason: self.reason.clone(),
+            status: status.to_owned(),
+            stripe_balance_transaction_id: None,
+            failure_balance_transaction_id: None,
+            metadata: Value::Object(Map::new()),
+            source: RefundSource::CreditNote,
+            stripe_invoice_id: Some(self.stripe_invoice_id.clone()),
+            created_at: self.created_at,
+            failed_at: self.voided_at,
+            version: self.version.clone(),
+        }))
     }
 }
 

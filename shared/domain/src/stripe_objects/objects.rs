@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund, Settlement};
+use crate::payment::{Charge, Dispute, InvoicePayment, PaymentIntent, Refund};
+use crate::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use crate::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
 use crate::stripe_objects::customer::{CheckoutSession, Customer};
 use crate::stripe_objects::invoice::{CreditNote, Invoice};
@@ -37,8 +38,6 @@ macro_rules! objects {
         #[derive(Debug, Clone, Default, PartialEq)]
         pub struct Objects {
             $($(#[$of_kind])* pub $kind: Kind<$object>,)*
-            /// Balance transactions that were fetched by themselves, by their id.
-            pub settlements: BTreeMap<String, Settlement>,
         }
 
         /// The ids that objects name: what to lock, and where to start reading. Each kind's are sorted and distinct.
@@ -51,7 +50,6 @@ macro_rules! objects {
             /// Adds the objects of another fetch or event.
             pub fn append(&mut self, other: Objects) {
                 $(other.$kind.into_values().for_each(|object| self.$kind.keep(object));)*
-                self.settlements.extend(other.settlements);
             }
 
             /// Takes over other states of the objects.
@@ -73,7 +71,14 @@ macro_rules! objects {
             pub fn merge(&mut self, facts: &Objects, verdict: Option<&Verdict>) -> Objects {
                 Objects {
                     $($kind: merge(&mut self.$kind, &facts.$kind, verdict, |facts| &facts.$kind),)*
-                    settlements: BTreeMap::new(),
+                }
+            }
+
+            /// Replaces the objects whose snapshot is shown by what `facts` reads of the same snapshot, and returns those
+            /// that differ.
+            pub fn read_again(&mut self, facts: &Objects) -> Objects {
+                Objects {
+                    $($kind: read_again(&mut self.$kind, &facts.$kind),)*
                 }
             }
 
@@ -156,6 +161,9 @@ objects! {
     prices: PriceSnapshot = "price",
     coupons: CouponSnapshot = "coupon",
     discounts: DiscountSnapshot = "discount",
+    balance_transactions: BalanceTransaction = "balance_transaction",
+    payouts: Payout = "payout",
+    tax_rates: TaxRate = "tax_rate",
 }
 
 /// What the archived events of one second show about one object.
@@ -207,6 +215,23 @@ fn merge<T: Snapshot>(
             changed.insert(key.clone(), joined.clone());
         }
         stored.insert(key.clone(), joined);
+    }
+    changed
+}
+
+fn read_again<T: Snapshot>(stored: &mut Kind<T>, facts: &Kind<T>) -> Kind<T> {
+    let mut changed = Kind::new();
+    for (key, fact) in facts {
+        if let Some(row) = stored.get_mut(key)
+            && row.version() == fact.version()
+        {
+            let mut again = fact.clone();
+            again.absorb(row);
+            if again != *row {
+                row.clone_from(&again);
+                changed.insert(key.clone(), again);
+            }
+        }
     }
     changed
 }

@@ -11,6 +11,7 @@ use crate::stripe_objects::catalog::{
     self, Discount, ExactAmount, Price, minus_to_zero, plus, times, whole, zero,
 };
 use crate::stripe_objects::objects::Ids;
+use crate::stripe_objects::partial::{Missing, Reason};
 use crate::stripe_objects::snapshot::{BEGUN, FETCHED, Snapshot, Version, earliest};
 use crate::stripe_objects::status::SubscriptionStatus;
 
@@ -58,7 +59,13 @@ pub struct Subscription {
     /// Stripe's word; an unknown one is kept.
     pub status: String,
     pub currency: Option<Currency>,
+    /// The items of this snapshot; those last shown when it shows none.
     pub items: Vec<Item>,
+    /// When the items were shown.
+    pub items_shown_at: Option<Timestamp>,
+    /// False when this snapshot shows only the first of its items, or none of a live subscription; `None` in rows of
+    /// before this was kept.
+    pub items_complete: Option<bool>,
     pub discounts: Vec<Discount>,
     /// The discounts of its customer, which count while it has none itself. `None` while the customer is not known.
     pub inherited_discounts: Option<Vec<Discount>>,
@@ -167,6 +174,13 @@ impl Snapshot for Subscription {
 
     fn absorb(&mut self, earlier: &Subscription) {
         earliest(&mut self.ended_at, earlier.ended_at);
+        // A snapshot without items says nothing of them: those last shown stay, whichever came first.
+        let shown = |one: &Subscription| (one.items_shown_at, one.items.len());
+        let shows_none = self.items_shown_at < Some(self.version.created_at);
+        if shows_none && shown(earlier) > shown(self) {
+            self.items.clone_from(&earlier.items);
+            self.items_shown_at = earlier.items_shown_at;
+        }
     }
 }
 
@@ -195,12 +209,56 @@ impl Subscription {
         terms.into_iter().collect()
     }
 
-    /// The discounts, of the subscription and its items, that are known by id only.
-    pub fn unknown_discounts(&self) -> impl Iterator<Item = &Discount> {
+    /// What its recurring revenue needs and nobody knows, sorted.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Missing> {
+        let mut missing = BTreeSet::new();
+        let mut miss = |reason, stripe_id: &String| {
+            let stripe_id = stripe_id.clone();
+            missing.insert(Missing { reason, stripe_id });
+        };
+        let id = &self.stripe_subscription_id;
+        if self.items_complete == Some(false) {
+            miss(Reason::Items, id);
+            // Of a snapshot without items nothing is computed: those that it has come with their terms.
+            if self.items_shown_at != Some(self.version.created_at) {
+                return missing.into_iter().collect();
+            }
+        }
+        for price in self.items.iter().map(|item| &item.price) {
+            if !price.is_complete() {
+                // When a price per unit has no amount, its amount is in another currency.
+                let reason = match price.billing_scheme.as_deref() {
+                    Some("per_unit") => Reason::Currency,
+                    _ => Reason::Tiers,
+                };
+                miss(reason, &price.stripe_price_id);
+            }
+        }
         let of_items = self.items.iter().flat_map(|item| &item.discounts);
-        of_items
-            .chain(&self.discounts)
-            .filter(|discount| discount.coupon.is_none())
+        let is_unknown = |discount: &Discount| discount.coupon.is_none();
+        if of_items.chain(&self.discounts).any(is_unknown) {
+            miss(Reason::Discounts, id);
+        }
+        for coupon in self.incomplete_coupons() {
+            miss(Reason::Coupon, coupon);
+        }
+        if self.inherits() {
+            match &self.inherited_discounts {
+                None => miss(Reason::Customer, &self.stripe_customer_id),
+                Some(discounts) if discounts.iter().any(is_unknown) => {
+                    miss(Reason::Discounts, &self.stripe_customer_id);
+                }
+                Some(_) => {}
+            }
+        }
+        missing.into_iter().collect()
+    }
+
+    /// Whether it says nothing of what is paid for it: it is live, and no snapshot so far shows any item.
+    #[must_use]
+    pub fn is_without_items(&self) -> bool {
+        self.items.is_empty() && !self.has_ended()
     }
 
     /// The discounts of its items, its own, and those it inherits.
@@ -234,7 +292,7 @@ impl Subscription {
     }
 
     /// The coupons of its discounts of which something is not known, as far as their ids are.
-    pub fn incomplete_coupons(&self) -> impl Iterator<Item = &String> {
+    fn incomplete_coupons(&self) -> impl Iterator<Item = &String> {
         let live = self.all_discounts().filter(|_| !self.has_ended());
         let unknown = live.filter(|discount| !self.is_complete(discount));
         unknown.filter_map(|discount| discount.stripe_coupon_id.as_ref())
@@ -325,6 +383,7 @@ impl Subscription {
         at: Timestamp,
     ) -> Result<RecurringRevenue, Error> {
         let mut is_provisional = self.inherits() && self.inherited_discounts.is_none();
+        is_provisional |= self.items_complete == Some(false);
         let mut monthly = Vec::with_capacity(self.items.len());
         for item in &self.items {
             let amount = item.price.amount(&item.units()?)?;
@@ -575,6 +634,8 @@ mod tests {
             status: status.into(),
             currency: Some(Currency::parse("usd").unwrap()),
             items,
+            items_shown_at: None,
+            items_complete: None,
             discounts,
             inherited_discounts: Some(vec![]),
             current_period_start: None,

@@ -3,6 +3,7 @@
 use crate::mirror::{self, Mirrored};
 use domain::payment::{Charge, Dispute, InvoicePayment, Payment, PaymentIntent, Refund};
 use domain::revenue::movement::SubscriptionVersion;
+use domain::stripe_objects::balance::{BalanceTransaction, Payout, TaxRate};
 use domain::stripe_objects::catalog::{CouponSnapshot, DiscountSnapshot, PriceSnapshot};
 use domain::stripe_objects::customer::{CheckoutSession, Customer};
 use domain::stripe_objects::invoice::{CreditNote, Invoice};
@@ -43,6 +44,9 @@ fn parts() -> Vec<Part> {
     let prices = "cardinality(named_prices) > 0";
     let coupons = "cardinality(named_coupons || named_discounts) > 0";
     let discounts = "cardinality(named_discounts) > 0";
+    let transactions = "has_payments OR cardinality(named_balance_transactions) > 0";
+    let payouts = "cardinality(named_payouts) > 0";
+    let tax_rates = "cardinality(named_tax_rates || named_invoices || named_credit_notes) > 0";
     let users = "cardinality(user_ids) > 0";
     let read = |of_table: &str| format!("{OF_REACHED} OR {of_table}");
     vec![
@@ -128,7 +132,9 @@ fn parts() -> Vec<Part> {
         part(
             "invoice_payments",
             payments,
-            mirror::select::<InvoicePayment>(&read("stripe_invoice_id = ANY (named_invoices)")),
+            mirror::select::<InvoicePayment>(&read(
+                "stripe_invoice_id = ANY (named_invoices) OR stripe_payment_record_id = ANY (reached_records)",
+            )),
         ),
         // An invoice that was paid with money, of whatever reached payment.
         part(
@@ -148,7 +154,12 @@ fn parts() -> Vec<Part> {
             payments,
             "SELECT json_agg(one) FROM (
                  SELECT payment_key, kind, source_id, occurred_at, currency, amount_cents, is_estimated
-                 FROM revenue_entries WHERE payment_key = ANY (reached_charges || reached_intents || named_invoices)
+                 FROM revenue_entries
+                 WHERE payment_key = ANY (reached_charges || reached_intents || reached_records || named_invoices
+                     || named_credit_notes
+                     -- What a note paid back belongs to no payment while its invoice has none outside Stripe.
+                     || ARRAY(SELECT stripe_credit_note_id FROM credit_notes
+                              WHERE stripe_invoice_id = ANY (named_invoices)))
              ) AS one",
         ),
         part(
@@ -174,6 +185,39 @@ fn parts() -> Vec<Part> {
             mirror::select::<DiscountSnapshot>(
                 "stripe_discount_id = ANY (named_discounts)
                  OR stripe_customer_id = ANY (named_discounts) AND stripe_subscription_id IS NULL",
+            ),
+        ),
+        part(
+            "balance_transactions",
+            transactions,
+            mirror::select::<BalanceTransaction>(
+                "stripe_balance_transaction_id = ANY (named_balance_transactions)
+                 OR payment_key = ANY (reached_charges || reached_intents)
+                 OR source_id = ANY (named_charges || named_refunds || named_disputes)",
+            ),
+        ),
+        part(
+            "payouts",
+            payouts,
+            mirror::select::<Payout>("stripe_payout_id = ANY (named_payouts)"),
+        ),
+        part(
+            "tax_rates",
+            tax_rates,
+            mirror::select::<TaxRate>(
+                "stripe_tax_rate_id = ANY (named_tax_rates || ARRAY(
+                     SELECT rate #>> '{}' FROM (
+                         SELECT tax_breakdown FROM invoices
+                         WHERE stripe_invoice_id = ANY (named_invoices) AND NOT superseded
+                         UNION ALL
+                         SELECT tax_breakdown FROM credit_notes
+                         WHERE stripe_credit_note_id = ANY (named_credit_notes)
+                            OR stripe_invoice_id = ANY (named_invoices)
+                     ) AS taxed, LATERAL (
+                         SELECT jsonb_path_query(tax_breakdown, 'lax $[*].tax_rate_details.tax_rate') AS rate
+                         UNION ALL SELECT jsonb_path_query(tax_breakdown, 'lax $[*].tax_rate')
+                         UNION ALL SELECT jsonb_path_query(tax_breakdown, 'lax $[*].tax_rate.id')
+                     ) AS named))",
             ),
         ),
         part(
@@ -232,13 +276,17 @@ fn read_function() -> String {
 RETURNS JSON LANGUAGE plpgsql STABLE {SETTINGS} AS $$
 DECLARE
     has_payments BOOLEAN := cardinality(named_payment_intents || named_charges || named_refunds || named_disputes
-                                        || named_invoices) > 0;
+                                        || named_invoices || named_invoice_payments) > 0;
     reached_intents TEXT[];
     reached_charges TEXT[];
+    reached_records TEXT[];
 {variables}BEGIN
     IF has_payments THEN
         SELECT intents, charges INTO reached_intents, reached_charges
         FROM billing_reached_payments(named_payment_intents, named_charges, named_invoices);
+        reached_records := named_invoice_payments
+            || ARRAY(SELECT stripe_payment_record_id FROM invoice_payments
+                     WHERE stripe_invoice_id = ANY (named_invoices) AND stripe_payment_record_id IS NOT NULL);
     END IF;
 {reads}    RETURN json_build_object(
         {members}
@@ -257,7 +305,7 @@ fn open_function() -> String {
     let keys = Ids::KINDS.map(|kind| format!("named_{kind}")).join(" || ");
     format!(
         "CREATE OR REPLACE FUNCTION billing_open_HASH(events JSONB, {parameters}shared_keys TEXT[],
-    balance_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
+    shown_transactions TEXT[], named_users INTEGER[], decides_plans BOOLEAN, at TIMESTAMPTZ)
 RETURNS JSON LANGUAGE plpgsql VOLATILE {SETTINGS} AS $$
 DECLARE
     new_events TEXT[];
@@ -287,11 +335,29 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
-    IF cardinality(balance_transactions) > 0 THEN
+    IF cardinality(shown_transactions) > 0 THEN
+        -- The payments of what names them or moved them. A fact about a charge, refund or dispute names these itself.
         named_charges := named_charges || ARRAY(
             SELECT stripe_charge_id FROM payment_attempts
-            WHERE stripe_balance_transaction_id = ANY (balance_transactions));
-        keys := keys || named_charges;
+            WHERE stripe_balance_transaction_id = ANY (shown_transactions)
+               OR failure_balance_transaction_id = ANY (shown_transactions)
+            UNION SELECT stripe_charge_id FROM refunds
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions)) AND stripe_charge_id IS NOT NULL
+            UNION SELECT stripe_charge_id FROM disputes
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_charge_id IS NOT NULL);
+        named_payment_intents := named_payment_intents || ARRAY(
+            SELECT stripe_payment_intent_id FROM refunds
+            WHERE (stripe_refund_id = ANY (named_refunds)
+                   OR stripe_balance_transaction_id = ANY (shown_transactions)
+                   OR failure_balance_transaction_id = ANY (shown_transactions))
+              AND stripe_payment_intent_id IS NOT NULL
+            UNION SELECT stripe_payment_intent_id FROM disputes
+            WHERE (stripe_dispute_id = ANY (named_disputes)
+                   OR balance_transaction_ids && shown_transactions) AND stripe_payment_intent_id IS NOT NULL);
+        keys := keys || named_charges || named_payment_intents;
     END IF;
     -- What the ids lead to is likely to be needed as well. Whoever finds more of it under the locks asks again.
     keys := keys || ARRAY(
@@ -301,7 +367,7 @@ BEGIN
         WHERE stripe_payment_intent_id = ANY (named_payment_intents)
         UNION SELECT stripe_customer_id FROM invoices
         WHERE stripe_invoice_id = ANY (named_invoices) AND NOT superseded
-        UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id)
+        UNION SELECT COALESCE(stripe_payment_intent_id, stripe_charge_id, stripe_payment_record_id)
         FROM invoice_payments WHERE stripe_invoice_id = ANY (named_invoices));
     -- The users whose plan may change: of every customer when subscriptions are concerned, else of those whose user
     -- was not known.
@@ -446,6 +512,9 @@ fn steps() -> Vec<Step> {
         upsert::<Refund>(),
         upsert::<Dispute>(),
         upsert::<InvoicePayment>(),
+        upsert::<BalanceTransaction>(),
+        upsert::<Payout>(),
+        upsert::<TaxRate>(),
         step(
             "obsolete_payments",
             "DELETE FROM payment_history WHERE payment_key IN (SELECT jsonb_array_elements_text(written))",
@@ -488,24 +557,53 @@ fn steps() -> Vec<Step> {
              WHERE stripe_refund_id IN (SELECT jsonb_array_elements_text(written)) AND applied_to_invoice_id IS NULL
                AND NOT EXISTS (SELECT FROM credit_applications WHERE credit_id = credits.id)",
         ),
-        // What an event has brought need not be fetched, and nothing is fetched twice.
+        // What a row shows need not be fetched, and nothing is fetched for it twice. Whoever writes a row has it locked.
         step(
             "lookups",
             "DELETE FROM stripe_lookups
-             USING jsonb_to_recordset(written -> 'answered') AS answered (kind TEXT, stripe_id TEXT)
-             WHERE stripe_lookups.kind = answered.kind AND stripe_lookups.stripe_id = answered.stripe_id
-               AND stripe_lookups.done_at IS NULL
+             WHERE subject = ANY (ARRAY(SELECT jsonb_array_elements_text(written -> 'judged'))) AND done_at IS NULL
                AND NOT EXISTS (
-                   SELECT FROM jsonb_to_recordset(written -> 'wanted') AS wanted (kind TEXT, stripe_id TEXT, reason TEXT)
-                   WHERE wanted.kind = stripe_lookups.kind AND wanted.stripe_id = stripe_lookups.stripe_id
-                     AND wanted.reason = stripe_lookups.reason);
-             INSERT INTO stripe_lookups AS stored (kind, stripe_id, reason, requested_at)
-             SELECT kind, stripe_id, reason, min(requested_at)
-             FROM jsonb_to_recordset(written -> 'wanted') AS wanted (kind TEXT, stripe_id TEXT, reason TEXT,
-                 requested_at TIMESTAMPTZ)
-             GROUP BY kind, stripe_id, reason
-             ON CONFLICT (kind, stripe_id, reason) WHERE done_at IS NULL DO UPDATE SET
-                 requested_at = least(stored.requested_at, excluded.requested_at)",
+                   SELECT FROM jsonb_to_recordset(written -> 'wanted') AS wanted (subject TEXT, kind TEXT,
+                       stripe_id TEXT, reason TEXT)
+                   WHERE wanted.subject = stripe_lookups.subject AND wanted.kind = stripe_lookups.kind
+                     AND wanted.stripe_id = stripe_lookups.stripe_id AND wanted.reason = stripe_lookups.reason);
+             MERGE INTO stripe_lookups AS stored
+             USING jsonb_to_recordset(written -> 'wanted') AS wanted (subject TEXT, subject_type TEXT, event_id TEXT,
+                 kind TEXT, stripe_id TEXT, reason TEXT, requested_at TIMESTAMPTZ, due_at TIMESTAMPTZ, currency TEXT,
+                 figure_at TIMESTAMPTZ, amount_cents BIGINT)
+             ON stored.subject = wanted.subject AND stored.kind = wanted.kind AND stored.stripe_id = wanted.stripe_id
+                AND stored.reason = wanted.reason AND stored.done_at IS NULL AND stored.subject <> ''
+             WHEN MATCHED THEN UPDATE SET
+                 event_id = wanted.event_id, requested_at = wanted.requested_at, due_at = wanted.due_at,
+                 currency = wanted.currency, figure_at = wanted.figure_at, amount_cents = wanted.amount_cents
+             WHEN NOT MATCHED THEN INSERT (subject, subject_type, event_id, kind, stripe_id, reason, requested_at,
+                 due_at, currency, figure_at, amount_cents)
+             VALUES (wanted.subject, wanted.subject_type, wanted.event_id, wanted.kind, wanted.stripe_id, wanted.reason,
+                 wanted.requested_at, wanted.due_at, wanted.currency, wanted.figure_at, wanted.amount_cents)",
+        ),
+        // Who waited for a tax rate waits no more, unless for another one.
+        step(
+            "known_tax_rates",
+            "WITH known AS (
+                 SELECT jsonb_array_elements_text(written) AS id
+             ), waiting AS (
+                 SELECT DISTINCT subject FROM stripe_lookups
+                 WHERE kind = 'tax_rate' AND stripe_id IN (SELECT id FROM known) AND subject <> ''
+             ), complete AS (
+                 SELECT subject FROM waiting
+                 WHERE NOT EXISTS (SELECT FROM stripe_lookups AS other
+                                   WHERE other.subject = waiting.subject AND other.reason = 'tax_rate'
+                                     AND other.done_at IS NULL AND NOT other.stripe_id IN (SELECT id FROM known))
+             ), invoiced AS (
+                 UPDATE invoices SET partial = array_remove(partial, 'tax_rate')
+                 WHERE stripe_invoice_id IN (SELECT subject FROM complete) AND 'tax_rate' = ANY (partial)
+                   AND NOT superseded
+             ), credited AS (
+                 UPDATE credit_notes SET partial = array_remove(partial, 'tax_rate')
+                 WHERE stripe_credit_note_id IN (SELECT subject FROM complete) AND 'tax_rate' = ANY (partial)
+             )
+             DELETE FROM stripe_lookups
+             WHERE kind = 'tax_rate' AND stripe_id IN (SELECT id FROM known) AND subject <> '' AND done_at IS NULL",
         ),
         // A customer's user goes to everything that names the customer.
         Step {
@@ -683,6 +781,27 @@ fn steps() -> Vec<Step> {
                AND payments = 0 AND failed_payments = 0 AND estimated_fees = 0
                AND NOT EXISTS (SELECT FROM revenue_entries
                                WHERE revenue_entries.day = moved.day AND revenue_entries.currency = moved.currency)",
+        ),
+        step(
+            "balance_daily",
+            "INSERT INTO balance_daily AS stored (day, balance_type, currency, reporting_category, amount_cents, fee_cents,
+                 net_cents, count)
+             SELECT day, balance_type, currency, reporting_category, amount_cents, fee_cents, net_cents, count
+             FROM jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+                 reporting_category TEXT, amount_cents BIGINT, fee_cents BIGINT, net_cents BIGINT, count BIGINT)
+             ORDER BY day, balance_type, currency, reporting_category
+             ON CONFLICT (day, balance_type, currency, reporting_category) DO UPDATE SET
+                 amount_cents = stored.amount_cents + excluded.amount_cents,
+                 fee_cents = stored.fee_cents + excluded.fee_cents,
+                 net_cents = stored.net_cents + excluded.net_cents, count = stored.count + excluded.count;
+             -- A day that its last transaction has left is as if it had never been.
+             DELETE FROM balance_daily
+             USING jsonb_to_recordset(written) AS delta (day DATE, balance_type TEXT, currency TEXT,
+                 reporting_category TEXT, count BIGINT)
+             WHERE delta.count < 0 AND balance_daily.count = 0
+               AND (balance_daily.day, balance_daily.balance_type, balance_daily.currency,
+                    balance_daily.reporting_category)
+                 = (delta.day, delta.balance_type, delta.currency, delta.reporting_category)",
         ),
     ]
 }

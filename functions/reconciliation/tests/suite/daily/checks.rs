@@ -194,3 +194,42 @@ async fn an_invoice_of_ours_that_is_not_its_own_sum_is_told_until_it_is_accepted
     assert_counts(&summary, 0, 0);
     assert_eq!(summary["accepted"], 3);
 }
+
+#[tokio::test]
+async fn money_outside_stripe_is_what_stripes_list_does_not_hold_and_may_be_a_double() {
+    let mut account = Account::new("Outside", at("2026-03-01T10:00:00Z"));
+    let customer = account.create_customer(None, None, Metadata::new());
+    let invoice = account.create_invoice(&customer, "usd", &[("Search", 10_000)]);
+    let invoice = invoice.unwrap();
+    account.pay_part(&invoice, 8_000).unwrap();
+    account.pay_out_of_band(&invoice).unwrap();
+    // Somebody has also paid the rest by card, for no invoice; a refused attempt is no payment.
+    account.advance(3_600);
+    account
+        .pay_once(&customer, 2_000, "usd", Outcome::Succeeds)
+        .unwrap();
+    account
+        .pay_once(&customer, 2_000, "usd", Outcome::Fails)
+        .unwrap();
+    account.set_now(morning());
+    let mut site = Site::new(account).await;
+    site.deliver_all().await;
+    let payments = "SELECT payment_key || ' ' || amount_cents FROM payment_history
+         WHERE succeeded_at IS NOT NULL AND payment_key LIKE 'in%'";
+    assert_eq!(site.texts(payments).await, Vec::<String>::new());
+
+    let summary = site.run().await.unwrap();
+    assert_eq!(site.texts(payments).await, [format!("{invoice} 2000")]);
+    assert_counts(&summary, 1, 1);
+    let double = format!("possible_double_payment payment {invoice} open");
+    assert_eq!(
+        site.items().await,
+        [format!("amount_differs invoice {invoice} healed"), double]
+    );
+
+    // Lost by hand.
+    site.execute("UPDATE invoices SET outside_stripe_stated_cents = 1999")
+        .await;
+    let summary = site.run().await.unwrap();
+    assert_counts(&summary, 1, 1);
+}

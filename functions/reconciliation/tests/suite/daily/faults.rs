@@ -9,9 +9,10 @@ use fake_stripe::{Shape, scenarios};
 use jiff::SignedDuration;
 use reconciliation::{Error, handle};
 use serde_json::{Value, json};
+use shared::ledger;
 
-use super::site::{Site, assert_counts, at, morning, status, subscribe};
-use super::year::{assert_same, ledger};
+use super::site::{FEES, Site, assert_counts, at, morning, status, subscribe};
+use super::year::{assert_same, ledger as rows_of};
 
 /// What happened to whom.
 struct Damage {
@@ -48,14 +49,18 @@ async fn damaged() -> Damage {
     let charge_of = |account: &Account, name: &str, ids: &BTreeMap<&str, String>| {
         account.charge_of(&ids[name]).unwrap()
     };
-    for (name, of) in [
-        ("lost charge", "lost"),
-        ("deleted charge", "deleted"),
-        ("fee charge", "fee"),
-    ] {
+    for (name, of) in [("lost charge", "lost"), ("deleted charge", "deleted")] {
         let charge = charge_of(&account, of, &ids);
         ids.insert(name, charge);
     }
+    for (name, of) in [("fee transaction", "fee"), ("lost transaction", "changed")] {
+        let transaction = account.balance_transaction_of(&ids[of]).unwrap();
+        ids.insert(name, transaction);
+    }
+    ids.insert(
+        "tax rate",
+        account.create_tax_rate(2_000, "GB", "United Kingdom"),
+    );
     ids.insert("refund", account.refund(&ids["refunded"], 500).unwrap());
     ids.insert("dispute", account.dispute(&ids["disputed"]).unwrap());
     // In the last 24 hours of the window.
@@ -90,6 +95,13 @@ async fn damaged() -> Damage {
             || (kind.starts_with("invoice.") && object["status"] == "paid"))
     })
     .await;
+    // What the look-ups of the fees have brought.
+    for name in ["fee transaction", "lost transaction"] {
+        let transaction = [site.fetched("balance_transactions", &ids[name]).await];
+        let mut client = site.client().await;
+        let applied = ledger::ingest_fetched(&mut client, &transaction, morning(), FEES);
+        applied.await.unwrap();
+    }
     Damage { site, ids }
 }
 
@@ -108,10 +120,22 @@ impl Damage {
                 ids["currency"]
             ),
             format!(
-                "UPDATE payment_attempts SET settlement_fee_cents = 999, settlement_amount_cents = 6000,
-                     settlement_currency = 'USD' WHERE stripe_charge_id = '{}'",
-                ids["fee charge"]
+                "UPDATE balance_transactions SET fee_cents = 999, net_cents = 5001 WHERE stripe_balance_transaction_id = '{}'",
+                ids["fee transaction"]
             ),
+            format!(
+                "DELETE FROM balance_transactions WHERE stripe_balance_transaction_id = '{}'",
+                ids["lost transaction"]
+            ),
+            "INSERT INTO balance_transactions (stripe_balance_transaction_id, type, reporting_category, balance_type,
+                 currency, amount_cents, fee_cents, net_cents, created_at)
+             VALUES ('txn_extra', 'charge', 'charge', 'payments', 'USD', 100, 0, 100, '2026-03-01T12:00:00Z')"
+                .to_owned(),
+            format!(
+                "UPDATE payouts SET status = 'in_transit' WHERE stripe_payout_id = '{}'",
+                ids["payout"]
+            ),
+            "DELETE FROM tax_rates".to_owned(),
             format!(
                 "DELETE FROM payment_attempts WHERE stripe_charge_id = '{}'",
                 ids["deleted charge"]
@@ -151,7 +175,17 @@ impl Damage {
             ),
             format!("amount_differs payment {} {healed}", ids["changed"]),
             format!("currency_differs payment {} {healed}", ids["currency"]),
-            format!("fee_differs charge {} {healed}", ids["fee charge"]),
+            format!(
+                "fee_differs balance_transaction {} {healed}",
+                ids["fee transaction"]
+            ),
+            format!(
+                "missing_in_db balance_transaction {} {healed}",
+                ids["lost transaction"]
+            ),
+            format!("missing_in_stripe balance_transaction txn_extra open"),
+            format!("status_differs payout {} {healed}", ids["payout"]),
+            format!("missing_in_db tax_rate {} {healed}", ids["tax rate"]),
             format!("missing_in_db charge {} {healed}", ids["deleted charge"]),
             format!("missing_in_db payment {} {healed}", ids["deleted"]),
             format!("amount_differs revenue_daily 2026-03-01:USD {healed}"),
@@ -264,7 +298,7 @@ async fn every_fault_is_found_and_healed_and_a_second_run_finds_nothing() {
     let summary = damage.site.run().await.unwrap();
     damage.assert_found("healed").await;
     damage.assert_healed().await;
-    assert_eq!(summary["open"], 2, "{summary:#}");
+    assert_eq!(summary["open"], 3, "{summary:#}");
     assert_eq!(summary["status"], "completed");
     let lines = summary["sums"].as_array().unwrap();
     assert_eq!(lines.len(), 1, "{summary:#}");
@@ -283,18 +317,18 @@ async fn every_fault_is_found_and_healed_and_a_second_run_finds_nothing() {
         .site
         .count(
             "outbox WHERE detail_type LIKE 'reconciliation.%' AND published_at IS NOT NULL
-             AND detail -> 'data' ->> 'open' = '2'",
+             AND detail -> 'data' ->> 'open' = '3'",
         )
         .await;
     assert_eq!(published, 2);
 
     // What no run may put right stays open until somebody accepts it.
     let second = damage.site.run().await.unwrap();
-    assert_counts(&second, 0, 2);
+    assert_counts(&second, 0, 3);
     damage.site.accept_open().await;
     let third = damage.site.run().await.unwrap();
     assert_counts(&third, 0, 0);
-    assert_eq!(third["accepted"], 2);
+    assert_eq!(third["accepted"], 3);
     // Another difference of the same object is another matter.
     damage
         .site
@@ -324,18 +358,18 @@ async fn objects_heal_what_no_event_is_left_of() {
     assert_eq!(summary["events_applied"], 0);
     damage.assert_found("healed").await;
     damage.assert_healed().await;
-    assert_eq!(summary["open"], 2, "{summary:#}");
+    assert_eq!(summary["open"], 3, "{summary:#}");
     let checked: Vec<&Value> = summary["not_checked"].as_array().unwrap().iter().collect();
     assert_eq!(checked.len(), 1);
     assert_eq!(checked[0]["what"], "events");
 
     damage.site.stripe.clear_faults();
     let second = damage.site.run().await.unwrap();
-    assert_counts(&second, 0, 2);
+    assert_counts(&second, 0, 3);
     // The events come late, and change nothing any more.
     assert!(second["events_applied"].as_i64().unwrap() > 0);
     damage.assert_healed().await;
-    assert_counts(&damage.site.run().await.unwrap(), 0, 2);
+    assert_counts(&damage.site.run().await.unwrap(), 0, 3);
 }
 
 /// As long as Stripe keeps events.
@@ -384,8 +418,8 @@ async fn webhooks_of_every_type_may_be_lost() {
         assert_counts(&summary, 0, 0);
         // What Stripe has forgotten when it happened, the objects do not tell.
         if is_kept {
-            let expected = ledger(&undisturbed.client().await).await;
-            let actual = ledger(&site.client().await).await;
+            let expected = rows_of(&undisturbed.client().await).await;
+            let actual = rows_of(&site.client().await).await;
             assert_same(&name, &expected, &actual);
             equal_ledgers += 1;
         }

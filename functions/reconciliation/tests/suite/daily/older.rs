@@ -195,7 +195,7 @@ async fn an_object_the_ledger_cannot_take_does_not_end_the_run() {
 #[tokio::test]
 async fn a_key_that_is_refused_fails_the_run() {
     let (site, _) = refunded().await;
-    for (refusal, path, lists) in [(401, "", 9), (403, "/v1/payouts", 1)] {
+    for (refusal, path, lists) in [(401, "", 11), (403, "/v1/payouts", 2)] {
         site.stripe.inject(status(refusal, path, 1_000));
         let Err(Error::Incomplete { summary }) = site.run().await else {
             panic!("nobody would be told of {refusal}");

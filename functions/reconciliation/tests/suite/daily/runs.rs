@@ -74,6 +74,7 @@ async fn a_clean_account_of_five_thousand_objects_is_complete() {
         ("payment_intents", None),
         ("charges", Some("data.balance_transaction")),
         ("refunds", None),
+        ("payouts", None),
     ] {
         let mut params = Map::new();
         if let Some(expand) = expand {

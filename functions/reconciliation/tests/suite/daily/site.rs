@@ -13,7 +13,7 @@ use runtime::config::Environment;
 use serde_json::{Value, json};
 use shared::ledger;
 use store::reconciliation_runs;
-use stripe::client::Patience;
+use stripe::client::{Client as Stripe, Patience};
 use stripe::event::Event;
 use testing::roles::as_function;
 use testing::{Surroundings, logs, sample};
@@ -82,6 +82,13 @@ impl Site {
 
     pub(crate) async fn client(&self) -> Client {
         self.surroundings.database.client().await
+    }
+
+    /// An object as Stripe answers it.
+    pub(crate) async fn fetched(&self, list: &str, id: &str) -> Value {
+        let stripe = Stripe::from_env(&self.environment(), self.sdk()).unwrap();
+        let answer = stripe.retrieve(&[list, id], &[], morning()).await;
+        answer.unwrap()
     }
 
     /// The user who [`subscribe`]s.

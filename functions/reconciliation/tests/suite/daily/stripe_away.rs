@@ -120,9 +120,11 @@ async fn everything_away_concludes_nothing_at_all() {
             "events",
             "invoices",
             "payment_intents",
+            "payout_transactions",
             "payouts",
             "refunds",
-            "subscriptions"
+            "subscriptions",
+            "tax_rates"
         ]
     );
     assert_eq!(site.count("payment_history").await, rows);

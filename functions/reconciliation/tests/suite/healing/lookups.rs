@@ -1,6 +1,7 @@
 //! Look-ups: each kind is asked for, applied and closed; nobody is asked twice, nothing is lost.
 
 use fake_stripe::account::NewPrice;
+use fake_stripe::delivery::thin;
 use fake_stripe::objects::{Metadata, Tier};
 use fake_stripe::{Account, FakeStripe, Shape, scenarios};
 use jiff::{SignedDuration, Timestamp};
@@ -336,4 +337,130 @@ async fn an_object_of_the_other_mode_is_no_answer() {
         "{first:?}"
     );
     assert_eq!(site.figures().await, before);
+}
+
+/// A site whose events come thin, some of them as snapshots, too, in a random order, and what it should be.
+#[tokio::test]
+async fn thin_events_end_in_the_ledger_of_their_snapshots() {
+    let scenario = scenarios().into_iter().next().unwrap();
+    for shape in [Shape::V2022_11_15, Shape::Endive] {
+        let events = scenario.events(shape);
+        let snapshots = Site::new().await;
+        snapshots.deliver(&events).await;
+        let stripe = serve(scenario.account(), shape).await;
+        let now = later(&stripe);
+        run(&snapshots.app(&stripe), REDRIVE, Value::Null, now).await;
+
+        let site = Site::new().await;
+        let mut mixed: Vec<Value> = events.iter().map(thin).collect();
+        mixed.extend(events.iter().step_by(3).cloned());
+        mixed.reverse();
+        site.deliver(&mixed).await;
+        let deferred = "stripe_events WHERE outcome = 'deferred'";
+        assert_eq!(
+            site.count(deferred).await,
+            i64::try_from(events.len()).unwrap()
+        );
+        let summary = run(&site.app(&stripe), REDRIVE, Value::Null, now).await;
+        assert_eq!(summary["lookups_failed"], 0, "{shape:?}: {summary}");
+        // What the fetched events have named is fetched by the next run.
+        run(&site.app(&stripe), REDRIVE, Value::Null, now).await;
+        assert_eq!(site.count(deferred).await, 0, "{shape:?}");
+        assert_eq!(open(&site).await, Vec::<String>::new(), "{shape:?}");
+        let money =
+            "SELECT concat_ws(' ', day, currency, gross_cents, fees_cents, refunds_cents, payments)
+                     FROM revenue_daily ORDER BY 1";
+        let users = "SELECT concat_ws(' ', id, plan) FROM users ORDER BY id";
+        for figures in [money, users] {
+            assert_eq!(
+                site.texts(figures).await,
+                snapshots.texts(figures).await,
+                "{shape:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_thin_event_whose_snapshot_is_gone_is_about_its_object() {
+    let account = payments(1);
+    let event = account.events(Shape::Endive);
+    let mut charged = event
+        .iter()
+        .find(|one| one["type"] == "charge.succeeded")
+        .map(thin)
+        .unwrap();
+    let stripe = serve(account, Shape::Endive).await;
+    let site = Site::new().await;
+    for (id, snapshot) in [
+        ("evt_Old", json!("evt_LongGone")),
+        ("evt_None", Value::Null),
+    ] {
+        charged["id"] = id.into();
+        charged["snapshot_event"] = snapshot;
+        site.deliver(&[charged.clone()]).await;
+    }
+    let summary = run(&site.app(&stripe), REDRIVE, Value::Null, later(&stripe)).await;
+    assert_eq!(summary["lookups_done"], 2, "{summary}");
+    assert_eq!(
+        site.count("payment_history WHERE amount_cents = 2999")
+            .await,
+        1
+    );
+    assert_eq!(
+        site.count("stripe_events WHERE outcome = 'applied'").await,
+        2
+    );
+
+    // Neither is there: it waits, and says so.
+    charged["id"] = "evt_Lost".into();
+    charged["snapshot_event"] = "evt_LongGone".into();
+    charged["related_object"]["id"] = "ch_LongGone".into();
+    site.deliver(&[charged]).await;
+    let summary = run(&site.app(&stripe), REDRIVE, Value::Null, later(&stripe)).await;
+    assert_eq!(summary["lookups_not_found"], 1, "{summary}");
+    assert_eq!(
+        site.count("stripe_lookups WHERE state = 'absent' AND subject = 'evt_Lost'")
+            .await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_healed_by_its_object() {
+    let account = payments(1);
+    let events = account.events(Shape::Endive);
+    let mut charged = events
+        .iter()
+        .find(|one| one["type"] == "charge.succeeded")
+        .unwrap()
+        .clone();
+    charged["data"]["object"]["currency"] = Value::Null;
+    let stripe = serve(account, Shape::Endive).await;
+    let site = Site::new().await;
+    site.park(&charged).await;
+    // The first run finds that it cannot be read, and asks for the charge; so the figures are there.
+    let app = site.app(&stripe);
+    let summary = run(&app, REDRIVE, Value::Null, later(&stripe)).await;
+    assert_eq!(
+        (&summary["failed"], &summary["lookups_done"]),
+        (&json!(1), &json!(1)),
+        "{summary}"
+    );
+    assert_eq!(
+        site.count("payment_history WHERE amount_cents = 2999")
+            .await,
+        1
+    );
+    assert_eq!(
+        site.count("stripe_events WHERE outcome = 'healed'").await,
+        1
+    );
+    let again = later(&stripe) + SignedDuration::from_hours(1);
+    let summary = run(&app, REDRIVE, Value::Null, again).await;
+    assert_eq!(
+        (&summary["failed"], &summary["duplicate"]),
+        (&json!(0), &json!(0)),
+        "{summary}"
+    );
 }

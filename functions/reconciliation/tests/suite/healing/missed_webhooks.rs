@@ -120,6 +120,7 @@ async fn what_stripe_could_not_deliver_is_asked_for_first() {
     stripe.set_webhook(Some(Endpoint {
         url: "http://127.0.0.1:1/payments/webhook".to_owned(),
         secret: "whsec_x".into(),
+        is_thin: false,
     }));
     stripe.inject(Fault::DropDeliveries { times: 1_000 });
     stripe.with_account(|account| {

@@ -2,7 +2,9 @@
 //! Postgres and DynamoDB and against the fake Stripe.
 
 mod backfill;
+mod balance;
 mod lookups;
 mod missed_webhooks;
 mod parked;
+mod rebuild;
 mod site;

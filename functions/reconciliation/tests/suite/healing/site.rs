@@ -6,6 +6,7 @@ use domain::payment::FeeEstimate;
 use fake_stripe::{Account, FakeStripe, Fault, Options, Shape, scenarios};
 use jiff::{SignedDuration, Timestamp};
 use reconciliation::{App, Deadline, handle_until};
+use runtime::aws::parked_events::ParkedEvents;
 use runtime::telemetry::cause_chain;
 use serde_json::Value;
 use shared::ledger;
@@ -109,6 +110,16 @@ impl Site {
         }
     }
 
+    /// An event that could not be applied.
+    pub(crate) async fn park(&self, event: &Value) {
+        let environment = self.surroundings.environment(&[]);
+        let table = ParkedEvents::from_env(&environment, &self.surroundings.aws).unwrap();
+        let (id, body) = (event["id"].as_str().unwrap(), event.to_string());
+        let created = event["created"].as_i64().unwrap();
+        let now = Timestamp::from_second(created).unwrap();
+        table.park(id, &body, "a test", now).await.unwrap();
+    }
+
     pub(crate) async fn count(&self, from: &str) -> i64 {
         let client = self.surroundings.database.client().await;
         let statement = format!("SELECT count(*) FROM {from}");
@@ -167,6 +178,8 @@ pub(crate) fn event(detail_type: &str, detail: Value, now: Timestamp) -> Value {
     let name = match detail_type {
         "reconciliation.missed-webhooks" => "schedule_reconciliation_missed_webhooks",
         "reconciliation.backfill" => "schedule_reconciliation_backfill",
+        "reconciliation.rebuild" => "schedule_reconciliation_rebuild",
+        "reconciliation.daily" => "schedule_reconciliation_daily",
         _ => "schedule_reconciliation_redrive",
     };
     let mut event = sample(name).json();

@@ -1,0 +1,69 @@
+//! Reads archived events again, as this release understands them.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_postgres::Transaction;
+
+use super::Error;
+use super::decision::Said;
+use super::flight::Scope;
+use super::state::Found;
+use domain::payment::FeeEstimate;
+use domain::revenue::entries::DailyDelta;
+use stripe::event::Event;
+use stripe::reader;
+
+/// What reading a part of the archive again has changed.
+#[derive(Debug, Default)]
+pub struct Rebuilt {
+    /// How many events were read.
+    pub events: usize,
+    /// The change of each day's figures.
+    pub daily: Vec<(jiff::civil::Date, domain::money::Currency, DailyDelta)>,
+    /// Objects of which an event lacks what is read now: its payload was redacted.
+    pub unreadable: BTreeSet<String>,
+}
+
+/// Applies archived events again in the caller's transaction: a row that shows one of them gets what this release reads of
+/// it besides, and everything that is derived from it is derived anew. Nothing is announced. All events of one object and
+/// second have to be among them. A second call with the same events changes nothing.
+///
+/// # Errors
+/// When an amount is out of range, or a statement fails.
+pub async fn rebuild(
+    db: &Transaction<'_>,
+    payloads: Vec<Value>,
+    estimate: FeeEstimate,
+    now: Timestamp,
+) -> Result<Rebuilt, Error> {
+    let mut rebuilt = Rebuilt::default();
+    let mut events = Vec::new();
+    for payload in payloads {
+        rebuilt.events += 1;
+        let event = Event::from_value(payload)?;
+        match reader::read(&event) {
+            Ok(facts) => events.push((event, facts)),
+            Err(_redacted) => rebuilt
+                .unreadable
+                .extend(event.object_id().map(str::to_owned)),
+        }
+    }
+    let said = events.iter().map(|(event, facts)| Said {
+        event: Some(event),
+        facts: facts.clone(),
+    });
+    let said: Vec<Said<'_>> = said.collect();
+    if said.iter().all(|one| one.facts.ids().is_empty()) {
+        return Ok(rebuilt);
+    }
+    if let Some(found) = Found::open(Scope::within(db), &[], said, now).await? {
+        let daily = found.read_again(estimate, now).await?;
+        let daily = daily
+            .into_iter()
+            .map(|((day, currency), delta)| (day, currency, delta));
+        rebuilt.daily = daily.collect();
+    }
+    Ok(rebuilt)
+}
