@@ -72,7 +72,7 @@ const CALLS: [(&str, &[(&str, &str)]); 7] = [
             ),
             (
                 "apigw_usage_events_batch",
-                r#"{"statusCode": 200, "body": {"accepted": 2}}"#,
+                r#"{"statusCode": 200, "body": {"accepted": 1, "unbillable": 1}}"#,
             ),
             (
                 "apigw_usage_events_query",

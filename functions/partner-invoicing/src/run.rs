@@ -102,6 +102,9 @@ async fn issue_all(run: Run<'_>, summary: &mut Summary) -> Result<(), store::Err
                 contract.count(summary);
             }
         }
+        summary
+            .needs_review
+            .sort_by_key(|review| (review.contract_id, review.period_start));
     }
 }
 

@@ -141,6 +141,7 @@ const VERSIONED: &[Migration] = migrations![
     "V0068__contract_changes.sql",
     "V0069__waived_periods.sql",
     "V0070__api_usage_billing_idx.concurrent.sql",
+    "V0071__stripe_lookups_tax_rate_idx.concurrent.sql",
 ];
 
 /// Every repeatable migration: `functions/*.sql` by name, then `roles.sql`, which may speak of the functions.

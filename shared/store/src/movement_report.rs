@@ -90,7 +90,7 @@ pub async fn add_discounted(
                  CROSS JOIN LATERAL (
                      SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
                             source_rank, occurred_at, status, currency, mrr_microcents,
-                            potential_mrr_microcents, mrr_provisional, waits_for, plan_name, overruled,
+                            potential_mrr_microcents, mrr_provisional, waits_for, missing, plan_name, overruled,
                             set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents, discount_steps
                      FROM subscription_versions
                      WHERE stripe_customer_id = discounted.customer AND occurred_at < $1

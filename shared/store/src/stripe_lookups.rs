@@ -171,22 +171,26 @@ pub async fn complete(
     completed.collect()
 }
 
-/// Opens those of the closed look-ups again whose row still has the reason, after a pause. Returns how many.
+/// Opens those of the closed look-ups again that the answer has requested anew, or whose row still has the reason though it
+/// waits for nothing else; after a pause. Returns how many.
 pub async fn reopen(
     db: &impl GenericClient,
     ids: &[i64],
     error: &str,
     next_attempt_at: Timestamp,
 ) -> Result<u64, Error> {
-    // What the answer has requested anew is the same look-up.
-    forget_repetitions(db, ids).await?;
+    let requested_anew = forget_repetitions(db, ids).await?;
     let opened = db
         .execute_typed(
             "-- stripe_lookups::reopen
              UPDATE stripe_lookups
              SET done_at = NULL, attempts = attempts + 1, last_error = $2, next_attempt_at = $3,
                  state = CASE WHEN attempts + 1 >= $4 THEN 'failing' ELSE 'open' END
-             WHERE id = ANY($1) AND reason = ANY (CASE subject_type
+             WHERE id = ANY($5) OR id = ANY($1) AND NOT EXISTS (
+                 SELECT FROM stripe_lookups AS other
+                 WHERE other.subject = stripe_lookups.subject AND other.reason = stripe_lookups.reason
+                   AND other.done_at IS NULL AND other.subject <> ''
+             ) AND reason = ANY (CASE subject_type
                  WHEN 'customer' THEN (SELECT partial FROM customers WHERE stripe_customer_id = subject)
                  WHEN 'subscription' THEN (SELECT partial FROM subscriptions
                                            WHERE stripe_subscription_id = subject AND NOT superseded)
@@ -205,24 +209,26 @@ pub async fn reopen(
                 (&error, Type::TEXT),
                 (&next_attempt_at, Type::TIMESTAMPTZ),
                 (&FAILING_AFTER, Type::INT4),
+                (&requested_anew, Type::INT8_ARRAY),
             ],
         )
         .await?;
     Ok(opened)
 }
 
-/// Removes the unfinished look-ups that repeat one of these.
-async fn forget_repetitions(db: &impl GenericClient, ids: &[i64]) -> Result<(), Error> {
-    db.execute_typed(
+/// Removes the unfinished look-ups that repeat one of these. Returns which are repeated.
+async fn forget_repetitions(db: &impl GenericClient, ids: &[i64]) -> Result<Vec<i64>, Error> {
+    let rows = db.query_typed(
         "-- stripe_lookups::forget_repetitions
          DELETE FROM stripe_lookups AS repeated
          USING stripe_lookups AS done
          WHERE done.id = ANY($1) AND repeated.kind = done.kind AND repeated.stripe_id = done.stripe_id
-           AND repeated.reason = done.reason AND repeated.subject = done.subject AND repeated.done_at IS NULL",
+           AND repeated.reason = done.reason AND repeated.subject = done.subject AND repeated.done_at IS NULL
+         RETURNING done.id",
         &[(&ids, Type::INT8_ARRAY)],
     )
     .await?;
-    Ok(())
+    rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
 }
 
 /// Records a failed attempt of all look-ups that the fetch would have answered. `is_absent` when Stripe has said that there
