@@ -45,4 +45,6 @@ BEGIN
 END
 $$;
 -- contract: unused since V0050
+-- With the functions that named it, in one transaction; the table has a row for each unanswered look-up only.
+-- squawk-ignore require-concurrent-index-deletion
 DROP INDEX stripe_lookups_open_key;

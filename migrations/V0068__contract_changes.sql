@@ -18,5 +18,7 @@ CREATE INDEX contract_changes_contract_id_created_at_id_idx ON contract_changes 
 
 ALTER TABLE api_partner_contracts
     ADD COLUMN terms_since DATE NOT NULL
+        -- The day is the same for every row, so that none is rewritten.
+        -- squawk-ignore adding-field-with-default
         DEFAULT ((now() AT TIME ZONE 'UTC')::date),             -- when terms became dated, or the row was written
     ADD COLUMN projected_on DATE;                               -- the day that the columns are the terms of; NULL = not stored yet
