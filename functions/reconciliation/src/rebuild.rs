@@ -196,7 +196,7 @@ async fn slice(app: &App, now: Timestamp) -> Result<Slice, Error> {
         state
             .restated
             .retain(|_, delta| *delta != Restated::default());
-        tell(&*transaction, &state, now).await?;
+        tell(&transaction, &state, now).await?;
     }
     let to = json!(state);
     let finished_at = is_over.then_some(now);

@@ -375,7 +375,17 @@ pub(super) fn of_subscription<'a>(
             Reason::Discounts if stripe_id == id => "subscription_discounts",
             Reason::Discounts | Reason::Customer => "customer",
             Reason::Coupon => "coupon",
-            _ => return None,
+            // No snapshot of a subscription is short of these.
+            Reason::Payments
+            | Reason::Lines
+            | Reason::TaxRate
+            | Reason::Fee
+            | Reason::Refunds
+            | Reason::Transactions
+            | Reason::PayoutTransactions
+            | Reason::Undecidable
+            | Reason::Event
+            | Reason::Unreadable => return None,
         };
         Some(at_once(kind, stripe_id, *reason, shown_at, stake))
     });
