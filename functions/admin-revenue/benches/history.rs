@@ -1,8 +1,8 @@
 //! What the dashboard asks for, over 10 thousand and over 5 million rows: no answer may cost more with history. And its
-//! revenue figures, of 1,000 and of 200,000 active subscriptions.
+//! revenue figures, of 1,000 and of 200,000 active subscriptions; and what unfinished look-ups add to them.
 //!
 //! `cargo bench -p admin-revenue --bench history`; `-- --rows 500000` for another larger number, `-- --subscriptions 200000`
-//! for the subscriptions alone. Inserting 5 million rows takes minutes. At the end a process of its own answers a thousand
+//! for the subscriptions alone, `-- --lookups 10000` for the look-ups alone. Inserting 5 million rows takes minutes. At the end a process of its own answers a thousand
 //! of these requests, and says how much memory it has.
 
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ const FEW: u64 = 10_000;
 const MANY: u64 = 5_000_000;
 const FEW_SUBSCRIPTIONS: u64 = 1_000;
 const MANY_SUBSCRIPTIONS: u64 = 200_000;
+const LOOKUPS: u64 = 10_000;
 const CUSTOMERS: u64 = 1_000;
 const DAYS: u64 = 5 * 365;
 const CALLS: usize = 100;
@@ -59,9 +60,15 @@ fn main() {
         match argument(DATABASE) {
             Some(url) => answer_mixed_requests(&url).await,
             None => {
-                let subscriptions = number("--subscriptions");
-                compare_subscriptions(subscriptions.unwrap_or(MANY_SUBSCRIPTIONS)).await;
-                if subscriptions.is_none() {
+                let (subscriptions, lookups) = (number("--subscriptions"), number("--lookups"));
+                let is_all = subscriptions.is_none() && lookups.is_none();
+                if is_all || lookups.is_some() {
+                    compare_lookups(lookups.unwrap_or(LOOKUPS)).await;
+                }
+                if is_all || subscriptions.is_some() {
+                    compare_subscriptions(subscriptions.unwrap_or(MANY_SUBSCRIPTIONS)).await;
+                }
+                if is_all {
                     compare().await;
                 }
             }
@@ -80,6 +87,34 @@ async fn compare_subscriptions(many: u64) {
     );
     for path in &PATHS[..3] {
         turns(&small, &large, path).await;
+    }
+}
+
+/// Figures that are exact, and figures of which this many charges of the last two years may change the fees.
+#[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
+async fn compare_lookups(many: u64) {
+    let exact = with_subscriptions(FEW_SUBSCRIPTIONS).await;
+    let waiting = with_subscriptions(FEW_SUBSCRIPTIONS).await;
+    let client = waiting.client().await;
+    client
+        .batch_execute(&format!(
+            "INSERT INTO stripe_lookups (kind, stripe_id, reason, subject, subject_type, requested_at, currency, figure_at,
+                 amount_cents)
+             SELECT 'balance_transaction', 'txn_' || n, 'fee', 'ch_' || n, 'charge', at, 'USD', at, 117
+             FROM (SELECT n, '2025-10-20Z'::timestamptz - n % 730 * interval '1 day' AS at
+                   FROM generate_series(1, {many}) AS n) AS numbered"
+        ))
+        .await
+        .expect("the look-ups");
+    client
+        .batch_execute("VACUUM ANALYZE")
+        .await
+        .expect("a vacuum");
+    let exact = Function::over(&exact.url);
+    let waiting = Function::over(&waiting.url);
+    println!("median of {CALLS} calls, µs              0 {many:>9}  unfinished look-ups, ratio");
+    for path in &PATHS[..4] {
+        turns(&exact, &waiting, path).await;
     }
 }
 

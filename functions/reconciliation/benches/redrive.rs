@@ -1,4 +1,5 @@
-//! What parking costs: events through the redrive next to the same events delivered to the webhook.
+//! What parking costs: events through the redrive next to the same events delivered to the webhook; and what it costs to
+//! read them again from the archive, when a new release means something else by them.
 //!
 //! `cargo bench -p reconciliation --bench redrive`; `-- --events 200` for another number of events.
 
@@ -104,15 +105,19 @@ impl Site {
 #[expect(clippy::print_stdout, reason = "a bench reports on standard output")]
 async fn compare(events: usize) {
     let story = story(events);
-    let (mut delivered, mut redriven) = (Vec::new(), Vec::new());
+    let (mut delivered, mut redriven, mut rebuilt) = (Vec::new(), Vec::new(), Vec::new());
+    let mut read_again = 0;
     for _ in 0..ROUNDS {
         let direct = Site::new().await;
         delivered.push(deliver(&direct, &story).await);
+        let (events, took) = rebuild(&direct).await;
+        read_again = events;
+        rebuilt.push(took);
         let parked = Site::new().await;
         redriven.push(redrive(&parked, &story).await);
         assert_eq!(direct.applied().await, parked.applied().await);
     }
-    let (delivered, redriven) = (median(delivered), median(redriven));
+    let (delivered, redriven, rebuilt) = (median(delivered), median(redriven), median(rebuilt));
     println!("{} events, medians of {ROUNDS}:", story.len());
     println!(
         "  delivered in {} ms, redriven in {} ms",
@@ -120,6 +125,11 @@ async fn compare(events: usize) {
         redriven.as_millis()
     );
     println!("  ratio: {} (at most 2.00)", ratio(redriven, delivered));
+    println!(
+        "  {read_again} of them read again in {} ms, ratio: {}",
+        rebuilt.as_millis(),
+        ratio(rebuilt, delivered)
+    );
 }
 
 async fn deliver(site: &Site, story: &[(String, String)]) -> Duration {
@@ -150,15 +160,7 @@ async fn redrive(site: &Site, story: &[(String, String)]) -> Duration {
         let parked = table.park(id, body, "a bench", now());
         parked.await.expect("a place to park");
     }
-    let app =
-        reconciliation::App::from_env(&as_function("reconciliation", &site.environment), &site.aws)
-            .expect("the function");
-    let later = now() + SignedDuration::from_hours(1);
-    let event = json!({"detail-type": "reconciliation.redrive", "time": later});
-    let began = Instant::now();
-    let summary = reconciliation::handle(&app, event, later).await;
-    let took = began.elapsed();
-    let summary = summary.expect("a run");
+    let (summary, took) = reconcile(site, "reconciliation.redrive", Value::Null).await;
     let kept = ["applied", "ignored"].map(|outcome| summary[outcome].as_u64().unwrap_or_default());
     assert_eq!(
         usize::try_from(kept.iter().sum::<u64>()).ok(),
@@ -166,4 +168,25 @@ async fn redrive(site: &Site, story: &[(String, String)]) -> Duration {
         "{summary}"
     );
     took
+}
+
+/// Reads the whole archive again, which changes nothing. Returns how many events the ledger has a use for.
+async fn rebuild(site: &Site) -> (u64, Duration) {
+    let detail = json!({"all": true});
+    let (summary, took) = reconcile(site, "reconciliation.rebuild", detail).await;
+    assert_eq!(summary["is_finished"], true, "{summary}");
+    assert_eq!(summary["restated"], json!({}), "{summary}");
+    (summary["events"].as_u64().expect("a number"), took)
+}
+
+/// A run of the function, and how long it took.
+async fn reconcile(site: &Site, kind: &str, detail: Value) -> (Value, Duration) {
+    let app =
+        reconciliation::App::from_env(&as_function("reconciliation", &site.environment), &site.aws)
+            .expect("the function");
+    let later = now() + SignedDuration::from_hours(1);
+    let event = json!({"detail-type": kind, "time": later, "detail": detail});
+    let began = Instant::now();
+    let summary = reconciliation::handle(&app, event, later).await;
+    (summary.expect("a run"), began.elapsed())
 }
