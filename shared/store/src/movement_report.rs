@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Row};
 
 use super::Error;
 use super::mirror;
+use super::subscriptions;
 use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::cohort::{Cohorts, Level};
@@ -88,15 +89,13 @@ pub async fn add_discounted(
                  ) AS discounted
                  -- One customer at a time, whatever the planner thinks of how much history each has.
                  CROSS JOIN LATERAL (
-                     SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
-                            source_rank, occurred_at, status, currency, mrr_microcents,
-                            potential_mrr_microcents, mrr_provisional, waits_for, missing, plan_name, overruled,
-                            set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents, discount_steps
+                     SELECT {}
                      FROM subscription_versions
                      WHERE stripe_customer_id = discounted.customer AND occurred_at < $1
                      OFFSET 0
                  ) AS version
-                 ORDER BY version.stripe_customer_id"
+                 ORDER BY version.stripe_customer_id",
+                subscriptions::VERSION_COLUMNS
             ),
             [(&until as &(dyn ToSql + Sync), Type::TIMESTAMPTZ)],
         )

@@ -11,6 +11,7 @@ use super::Error;
 use super::columns::{self, FromRow, columns};
 use super::mirror;
 use super::row::file_columns;
+use super::subscriptions;
 use domain::money::Currency;
 use domain::period::Period;
 use domain::revenue::movement::SubscriptionVersion;
@@ -409,19 +410,18 @@ pub async fn plan_changes_of(db: &Client, scope: &Scope) -> Result<Vec<PlanChang
     let code = scope.currency.as_str();
     let rows = db
         .query_typed_raw(
-            "-- reports::plan_changes_of
-             SELECT to_json(version) AS version FROM (
-                 SELECT stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at,
-                        source_rank, occurred_at, status, currency, mrr_microcents,
-                        potential_mrr_microcents, mrr_provisional, waits_for, missing, plan_name, overruled,
-                        set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents,
-                        discount_steps
-                 FROM subscription_versions
-                 WHERE stripe_subscription_id IN (
-                     SELECT stripe_subscription_id FROM subscription_versions
-                     WHERE occurred_at >= $1 AND occurred_at < $2 AND currency = $3)
-             ) AS version
-             ORDER BY version.stripe_subscription_id",
+            &format!(
+                "-- reports::plan_changes_of
+                 SELECT to_json(version) AS version FROM (
+                     SELECT {}
+                     FROM subscription_versions
+                     WHERE stripe_subscription_id IN (
+                         SELECT stripe_subscription_id FROM subscription_versions
+                         WHERE occurred_at >= $1 AND occurred_at < $2 AND currency = $3)
+                 ) AS version
+                 ORDER BY version.stripe_subscription_id",
+                subscriptions::VERSION_COLUMNS
+            ),
             [
                 (&scope.range.start as &(dyn ToSql + Sync), Type::TIMESTAMPTZ),
                 (&scope.range.end, Type::TIMESTAMPTZ),

@@ -166,6 +166,12 @@ const HAS_UPDATED_AT: bool = false;
 const IS_PARTIAL: bool = false;
 );
 
+/// The columns of a [`SubscriptionVersion`], for the select list of a statement that reads its rows otherwise than by key.
+pub(crate) const VERSION_COLUMNS: &str = "stripe_subscription_id, stripe_customer_id, source_event_id, source_created_at, source_rank, occurred_at, \
+    status, currency, mrr_microcents, potential_mrr_microcents, mrr_provisional, waits_for, missing, \
+    plan_name, overruled, set_to_cancel, is_counted, all_discounts_microcents, no_discounts_microcents, \
+    discount_steps";
+
 /// The customers some of whose snapshots wait for one of these prices, coupons and discounts, each with the subscriptions
 /// concerned.
 ///
@@ -263,4 +269,15 @@ pub async fn mrr_of_customer(
             Ok((currency, row.try_get("mrr_microcents")?))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mirror::Columns;
+
+    #[test]
+    fn a_version_is_selected_with_every_column_that_is_read() {
+        assert_eq!(VERSION_COLUMNS, SubscriptionVersion::names().join(", "));
+    }
 }
