@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use domain::money::Currency;
 use domain::period::Month;
 use domain::reconciliation::{Discrepancy, Kind, ObjectType};
+use domain::revenue::entries::DailyDelta;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -81,6 +82,32 @@ struct Restated {
     fees_cents: i64,
     refunds_cents: i64,
     disputes_cents: i64,
+}
+
+impl Restated {
+    fn add(&mut self, change: &Restated) -> Result<(), Error> {
+        for (sum, change) in [
+            (&mut self.gross_cents, change.gross_cents),
+            (&mut self.fees_cents, change.fees_cents),
+            (&mut self.refunds_cents, change.refunds_cents),
+            (&mut self.disputes_cents, change.disputes_cents),
+        ] {
+            let added = sum.checked_add(change);
+            *sum = added.ok_or(ledger::Error::Money(domain::money::Error::OutOfRange))?;
+        }
+        Ok(())
+    }
+}
+
+impl From<&DailyDelta> for Restated {
+    fn from(delta: &DailyDelta) -> Restated {
+        Restated {
+            gross_cents: delta.gross_cents,
+            fees_cents: delta.fees_cents,
+            refunds_cents: delta.refunds_cents,
+            disputes_cents: delta.disputes_cents,
+        }
+    }
 }
 
 /// Begins what the detail asks for, and does as much of it as there is time for.
@@ -184,11 +211,7 @@ async fn slice(app: &App, now: Timestamp) -> Result<Slice, Error> {
         let rebuilt = ledger::rebuild(&transaction, payloads, app.fee_estimate, now).await?;
         state.events += rebuilt.events;
         for (month, delta) in months(&rebuilt)? {
-            let sum = state.restated.entry(month).or_default();
-            sum.gross_cents += delta.gross_cents;
-            sum.fees_cents += delta.fees_cents;
-            sum.refunds_cents += delta.refunds_cents;
-            sum.disputes_cents += delta.disputes_cents;
+            state.restated.entry(month).or_default().add(&delta)?;
         }
         false
     };
@@ -226,15 +249,7 @@ fn months(rebuilt: &Rebuilt) -> Result<BTreeMap<String, Restated>, Error> {
     for (day, currency, delta) in &rebuilt.daily {
         let month = Month::of_day(*day);
         let sum = months.entry(format!("{month}:{currency}")).or_default();
-        for (sum, delta) in [
-            (&mut sum.gross_cents, delta.gross_cents),
-            (&mut sum.fees_cents, delta.fees_cents),
-            (&mut sum.refunds_cents, delta.refunds_cents),
-            (&mut sum.disputes_cents, delta.disputes_cents),
-        ] {
-            let added = sum.checked_add(delta);
-            *sum = added.ok_or(ledger::Error::Money(domain::money::Error::OutOfRange))?;
-        }
+        sum.add(&delta.into())?;
     }
     months.retain(|_, delta| *delta != Restated::default());
     Ok(months)
